@@ -1,0 +1,82 @@
+"""The frozen records that stages pass to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Subset = Literal["training", "testing"]
+"""The side a video was put on by whoever published the dataset."""
+
+Split = Literal["train", "val", "test"]
+"""What coinml does with a video: `val` is cut from the training subset."""
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One annotated segment of a video.
+
+    Attributes:
+        step_id: Id in the taxonomy, as published ("587"); the key of a step class,
+            since 25 of COIN's labels stand under two ids.
+        label: What is done in it.
+        start_s: Start in seconds from the start of the video.
+        end_s: End in seconds, greater than `start_s`.
+    """
+
+    step_id: str
+    label: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """One entry of a dataset's annotations.
+
+    Attributes:
+        video_id: Unique in its dataset: 11 characters for YouTube, the path below the
+            folder without its ending for class folders.
+        label: The task class.
+        subset: The official side.
+        split: What coinml uses it for.
+        duration_s: Length in seconds, if the annotations say so.
+        start_s: Start of the annotated extent in seconds, if annotated.
+        end_s: End of the annotated extent in seconds, if annotated.
+        domain: The taxonomy's domain of the class, if known.
+        steps: The annotated segments in order of time.
+        path: Where the file is, for datasets that are folders already.
+    """
+
+    video_id: str
+    label: str
+    subset: Subset
+    split: Split
+    duration_s: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    domain: str | None = None
+    steps: tuple[Step, ...] = ()
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A named list of videos.
+
+    Attributes:
+        name: Keys the ledger rows, the embedding sets, the experiment and the model.
+        videos: In the order of the annotations; ids are unique.
+        origin: Where the annotations came from, for messages.
+    """
+
+    name: str
+    videos: tuple[Video, ...]
+    origin: str = field(default="", compare=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, sorted."""
+        return tuple(sorted({video.label for video in self.videos}))
