@@ -1,0 +1,1 @@
+"""The Prefect flows, one a file: order, policy, and what a partial failure means."""

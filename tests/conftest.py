@@ -1,0 +1,98 @@
+"""Real parts for every test: a clean environment, drawn videos, a tiny VideoMAE, shared data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(
+    os.environ.get("COINML_SHARED_DATA")
+    or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real annotations, clips and odd media beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no shared data at {SHARED_DATA} (set COINML_SHARED_DATA)")
+    return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the shell it was started from."""
+    for name in list(os.environ):
+        if name.startswith("COINML_") and name != "COINML_SHARED_DATA":
+            monkeypatch.delenv(name)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """A function that writes a small real H.264 file with moving content."""
+    import numpy as np
+
+    from coinml.media import write_video
+
+    def make(
+        path: Path,
+        *,
+        seconds: float = 2.0,
+        fps: int = 25,
+        size: tuple[int, int] = (64, 48),
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        width, height = size
+        base = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+        still = base.repeat(8, axis=0).repeat(8, axis=1)
+        frames = (np.roll(still, 2 * t, axis=1) for t in range(round(seconds * fps)))
+        write_video(path, frames, fps=fps)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real VideoMAE with random weights, small enough for a test (hidden 32)."""
+    import json
+
+    import torch
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    folder = tmp_path_factory.mktemp("tiny-videomae")
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=16,
+        tubelet_size=2,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    VideoMAEModel(config).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 2,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
