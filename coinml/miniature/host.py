@@ -1,0 +1,389 @@
+"""A loopback HTTP server that serves a folder of videos and misbehaves to order.
+
+`python -m coinml.miniature.host DIR --port P --plan FILE` serves `/{id}.mp4` for any id with
+a file in DIR. The plan (all of it optional):
+
+    {"videos": {"ID": ["503", "reset", "ok"]},
+     "source": [{"after_requests": 50, "answer": "429", "retry_after_s": 2, "times": 5}]}
+
+An id's list is one answer a request, the last one repeats. An entry of `source` refuses
+whatever comes after so many requests, `times` times (or for `for_s` seconds); a request that
+it refuses uses up nothing of the id's list. `GET /_log` answers how often each id was asked
+(what `source` refused is not counted: nobody got as far as asking for a video);
+`GET /_log/full` lists every request in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from coinml.errors import InvalidInputError
+
+log = logging.getLogger(__name__)
+
+ANSWERS = (
+    "ok", "403", "404", "410", "429", "500", "503",
+    "reset", "short", "stall", "slow", "html", "empty",
+)  # fmt: skip
+
+_HTML = b"<!DOCTYPE html><html><head><title>One moment</title></head><body>Hello</body></html>"
+_SLOW_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRule:
+    """A spell during which the source refuses every request.
+
+    Attributes:
+        after_requests: The spell begins once this many requests were answered.
+        answer: What is answered instead, usually "429".
+        times: How many requests are refused; None with `for_s`: any number.
+        for_s: How long the spell lasts in seconds from its first refusal.
+        retry_after_s: The Retry-After header in seconds; None sends none.
+    """
+
+    after_requests: int
+    answer: str = "429"
+    times: int | None = 1
+    for_s: float | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the host does to whom.
+
+    Attributes:
+        videos: Answers by video id, one a request; the last one repeats.
+        source: Spells that concern every video.
+        stall_s: How long a stalled answer hangs, in seconds.
+        slow_s: How long a slow answer takes, in seconds.
+    """
+
+    videos: Mapping[str, tuple[str, ...]]
+    source: tuple[SourceRule, ...] = ()
+    stall_s: float = 60.0
+    slow_s: float = 2.0
+
+    @classmethod
+    def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> Plan:
+        """Check a plan as read from JSON.
+
+        Raises:
+            InvalidInputError: An unknown key or answer, or a value of the wrong kind.
+        """
+        unknown = set(plan) - {"videos", "source", "stall_s", "slow_s"}
+        if unknown:
+            raise InvalidInputError(f"{origin}: unknown keys {sorted(unknown)}")
+        videos: dict[str, tuple[str, ...]] = {}
+        for video_id, answers in plan.get("videos", {}).items():
+            videos[video_id] = tuple(str(answer) for answer in answers)
+            if not videos[video_id] or not set(videos[video_id]) <= set(ANSWERS):
+                raise InvalidInputError(
+                    f"{origin}: video {video_id!r} has answers {list(answers)!r}; "
+                    f"one or more of {', '.join(ANSWERS)} are allowed"
+                )
+        try:
+            source = tuple(SourceRule(**rule) for rule in plan.get("source", ()))
+        except TypeError as err:
+            raise InvalidInputError(f"{origin}: source: {err}") from err
+        for rule in source:
+            if not re.fullmatch(r"[45]\d\d", str(rule.answer)):
+                raise InvalidInputError(f"{origin}: source: answer {rule.answer!r} is no refusal")
+        times = {name: float(plan[name]) for name in ("stall_s", "slow_s") if name in plan}
+        return cls(videos=videos, source=source, **times)
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a plan from a JSON file.
+
+        Raises:
+            InvalidInputError: The file is missing or not a plan.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise InvalidInputError(f"{path}: not a readable JSON file: {err}") from err
+        if not isinstance(content, dict):
+            raise InvalidInputError(f"{path}: a plan is a JSON object")
+        return cls.from_dict(content, origin=str(path))
+
+
+class FlakyHost:
+    """The server; a context manager that runs it in a thread.
+
+    Args:
+        folder: Where the videos lie, as `<id>.mp4`.
+        plan: A `Plan`, or a mapping in the form of the JSON file.
+        port: 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        plan: Plan | Mapping[str, Any] | None = None,
+        *,
+        port: int = 0,
+    ) -> None:
+        self.folder = Path(folder)
+        self.plan = plan if isinstance(plan, Plan) else Plan.from_dict(plan or {})
+        self.port = port
+        self._lock = threading.Lock()
+        self._requests: list[tuple[str, str]] = []
+        self._asked: dict[str, int] = {}
+        self._refused = [0] * len(self.plan.source)
+        self._refusing_until: list[float | None] = [None] * len(self.plan.source)
+        self._server: _Server | None = None
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        threading.Thread(target=self.serve_forever, name="flaky-host", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base address, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def source(self) -> str:
+        """The URL template to give as `--source`."""
+        return self.url + "/{id}.mp4"
+
+    def log(self) -> dict[str, int]:
+        """How often each id was asked for, by id."""
+        with self._lock:
+            return dict(self._asked)
+
+    def requests(self) -> list[tuple[str, str]]:
+        """Every request in order as (id, answer); refusals of the source begin with "source "."""
+        with self._lock:
+            return list(self._requests)
+
+    def start(self) -> None:
+        """Bind the port.
+
+        Raises:
+            InvalidInputError: The folder does not exist or the port is taken.
+        """
+        if not self.folder.is_dir():
+            raise InvalidInputError(f"{self.folder}: no such folder")
+        try:
+            self._server = _Server(self)
+        except OSError as err:
+            raise InvalidInputError(f"port {self.port}: {err.strerror}") from err
+        self.port = self._server.server_address[1]
+
+    def serve_forever(self) -> None:
+        """Answer requests until `stop` is called."""
+        assert self._server is not None
+        self._server.serve_forever(poll_interval=0.05)
+
+    def stop(self) -> None:
+        """Close the port; answers in progress are cut off."""
+        self._closing.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than the server lives."""
+        self._closing.wait(seconds)
+
+    def decide(self, video_id: str) -> tuple[str, float | None]:
+        """Count a request and say its answer and, for a refusal, the Retry-After in seconds."""
+        with self._lock:
+            answered = len(self._requests)
+            for number, rule in enumerate(self.plan.source):
+                if answered >= rule.after_requests and self._still_refuses(number, rule):
+                    self._refused[number] += 1
+                    self._requests.append((video_id, f"source {rule.answer}"))
+                    return str(rule.answer), rule.retry_after_s
+            count = self._asked.get(video_id, 0)
+            self._asked[video_id] = count + 1
+            answers = self.plan.videos.get(video_id, ("ok",))
+            answer = answers[min(count, len(answers) - 1)]
+            self._requests.append((video_id, answer))
+            return answer, None
+
+    def _still_refuses(self, number: int, rule: SourceRule) -> bool:
+        if rule.for_s is not None:
+            until = self._refusing_until[number]
+            if until is None:
+                until = self._refusing_until[number] = time.monotonic() + rule.for_s
+            return time.monotonic() < until
+        return rule.times is None or self._refused[number] < rule.times
+
+
+class _Server(ThreadingHTTPServer):
+    """Threads that die with the process, and a queue long enough for a burst."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, host: FlakyHost) -> None:
+        self.host = host
+        super().__init__(("127.0.0.1", host.port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is part of the play: no traceback."""
+        log.debug("connection ended: %s", sys.exc_info()[1])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection; the answers are named as in the plan."""
+
+    protocol_version = "HTTP/1.1"
+    # Headers and body go out in two writes; without this each answer waits for a delayed ACK.
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        host = self.server.host
+        path = unquote(urlsplit(self.path).path)
+        if path in ("/_log", "/_log/full"):
+            content = host.log() if path == "/_log" else host.requests()
+            self._send(200, json.dumps(content).encode(), "application/json")
+            return
+        video_id = path.removeprefix("/").removesuffix(".mp4")
+        answer, retry_after_s = host.decide(video_id)
+        if answer.isdigit():
+            headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:g}"}
+            self._send(int(answer), b"", "text/plain", headers)
+        elif answer == "html":
+            self._send(200, _HTML, "text/html; charset=utf-8")
+        elif answer == "empty":
+            self._send(200, b"", "video/mp4")
+        else:
+            self._send_video(video_id, answer)
+
+    def _send_video(self, video_id: str, answer: str) -> None:
+        # Ids come off the wire: nothing that could leave the folder is looked up.
+        path = self.server.host.folder / f"{video_id}.mp4"
+        if not video_id or "/" in video_id or "\\" in video_id or not path.is_file():
+            self._send(404, b"", "text/plain")
+            return
+        content = path.read_bytes()
+        total, start = len(content), self._range_start()
+        if start >= total > 0:
+            self._send(416, b"", "text/plain", {"Content-Range": f"bytes */{total}"})
+            return
+        body = content[start:]
+        headers = {"Accept-Ranges": "bytes"}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
+        status = 206 if start else 200
+        if answer == "ok" or self.command == "HEAD":
+            self._send(status, body, "video/mp4", headers)
+            return
+        self._send_head(status, len(body), "video/mp4", headers)
+        self._send_badly(body, answer)
+
+    def _send_badly(self, body: bytes, answer: str) -> None:
+        host = self.server.host
+        if answer == "slow":
+            step = max(1, -(-len(body) // _SLOW_STEPS))
+            for offset in range(0, len(body), step):
+                self.wfile.write(body[offset : offset + step])
+                host.wait(host.plan.slow_s / _SLOW_STEPS)
+            return
+        self.close_connection = True
+        self.wfile.write(body[: len(body) // 2])
+        self.wfile.flush()
+        if answer == "stall":
+            host.wait(host.plan.stall_s)
+        elif answer == "reset":
+            # Let the bytes leave first: a reset throws away what is still in the buffer.
+            time.sleep(0.02)
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            # The fd itself: the socket object would say goodbye (FIN) before it closes.
+            os.close(self.connection.detach())
+
+    def _range_start(self) -> int:
+        match = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", "").strip())
+        return int(match[1]) if match else 0
+
+    def _send(
+        self, status: int, body: bytes, kind: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._send_head(status, len(body), kind, headers or {})
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _send_head(self, status: int, length: int, kind: str, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(length))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; the entry point of `python -m coinml.miniature.host`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coinml.miniature.host",
+        description="Serve a folder of videos on loopback, with faults to order.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the <id>.mp4 files lie")
+    parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="JSON: which faults when")
+    args = parser.parse_args(argv)
+    try:
+        plan = Plan.read(args.plan) if args.plan else Plan(videos={})
+        host = FlakyHost(args.folder, plan, port=args.port)
+        host.start()
+    except InvalidInputError as err:
+        sys.stderr.write(f"{parser.prog}: {err}\n")
+        return 2
+    # `kill` should end it as cleanly as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sys.stderr.write(f"serving {host.folder} at {host.source}\n")
+    sys.stderr.flush()
+    try:
+        host.serve_forever()
+    except (KeyboardInterrupt, SystemExit):
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
