@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinml.dataset import Samples
+from coinml.errors import InvalidInputError
+from coinml.svm import FitMetrics, SVMHead, train_svm
+
+
+def blobs(n: int, *, seed: int, classes: int = 4, dim: int = 16) -> Samples:
+    centres = np.random.default_rng(99).normal(size=(classes, dim))
+    generator = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    x = (centres[y] + 0.8 * generator.normal(size=(n, dim))) * np.geomspace(0.01, 100, dim)
+    return Samples(
+        ids=tuple(f"{seed}-{i}" for i in range(n)),
+        x=x.astype(np.float32),
+        y=y.astype(np.int64),
+        classes=tuple("abcdef"[:classes]),
+    )
+
+
+def rings(n: int, *, seed: int) -> Samples:
+    generator = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    angle = generator.uniform(0, 2 * np.pi, n)
+    radius = 1.0 + 2.0 * y + 0.2 * generator.normal(size=n)
+    x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return Samples(
+        ids=tuple(f"{seed}-{i}" for i in range(n)),
+        x=x.astype(np.float32),
+        y=y.astype(np.int64),
+        classes=("inner", "outer"),
+    )
+
+
+TRAIN, VAL, TEST = blobs(160, seed=1), blobs(40, seed=2), blobs(80, seed=3)
+
+
+def test_learns_and_answers_with_probabilities() -> None:
+    head = train_svm(TRAIN, VAL)
+    proba = head.predict_proba(TEST.x)
+    assert (proba.argmax(axis=1) == TEST.y).mean() > 0.8
+    assert proba.shape == (80, 4)
+    assert proba.dtype == np.float32
+    assert proba.sum(axis=1) == pytest.approx(np.ones(80), abs=1e-5)
+    assert head.dim == 16
+    assert head.predict_proba(TEST.x[:0]).shape == (0, 4)
+
+
+def test_val_chooses_the_kernel_and_the_search_is_kept() -> None:
+    seen: list[FitMetrics] = []
+    head = train_svm(
+        rings(200, seed=1), rings(60, seed=2), cs=(1.0, 10.0), gammas=(1.0,), on_fit=seen.append
+    )
+    assert head.kernel == "rbf"
+    assert [(m.kernel, m.c) for m in seen] == [
+        ("linear", 1.0),
+        ("linear", 10.0),
+        ("rbf", 1.0),
+        ("rbf", 10.0),
+    ]
+    assert [m.fit for m in seen] == [1, 2, 3, 4]
+    assert {m.fits for m in seen} == {4}
+    assert head.search["val_accuracy"].tolist() == [m.val_accuracy for m in seen]
+    test = rings(100, seed=3)
+    assert (head.predict_proba(test.x).argmax(axis=1) == test.y).mean() > 0.9
+
+
+def test_of_equals_the_simplest_is_taken() -> None:
+    easy = blobs(80, seed=4)
+    wide = Samples(ids=easy.ids, x=easy.x, y=easy.y, classes=easy.classes)
+    far = Samples(
+        ids=wide.ids,
+        x=wide.x + 1e3 * np.eye(16, dtype=np.float32)[wide.y],
+        y=wide.y,
+        classes=wide.classes,
+    )
+    head = train_svm(far, far, cs=(100.0, 1.0), gammas=(1.0,))
+    assert (head.kernel, head.c) == ("linear", 1.0)
+
+
+def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    head = train_svm(TRAIN, VAL)
+    assert len(head.search) == 5 + 3 * 5
+    for row in head.search.itertuples():
+        gamma = "scale" if row.kernel == "linear" else row.gamma / 16
+        plain = make_pipeline(
+            StandardScaler(), SVC(kernel=row.kernel, C=row.c, gamma=gamma, break_ties=True)
+        ).fit(TRAIN.x.astype(np.float64), TRAIN.y)
+        assert plain.score(VAL.x.astype(np.float64), VAL.y) == pytest.approx(row.val_accuracy)
+
+
+def test_calibration_lowers_the_loss_and_leaves_the_answers() -> None:
+    head = train_svm(TRAIN, VAL)
+    raw = SVMHead(
+        head._pipeline, head.classes, temperature=1.0, kernel=head.kernel, c=head.c, gamma=None
+    )
+
+    def loss(h: SVMHead) -> float:
+        return float(-np.log(h.predict_proba(VAL.x)[np.arange(40), VAL.y]).mean())
+
+    assert loss(head) < loss(raw)
+    assert np.array_equal(
+        head.predict_proba(TEST.x).argmax(axis=1), raw.predict_proba(TEST.x).argmax(axis=1)
+    )
+
+
+def test_a_class_without_training_videos_gets_nothing() -> None:
+    train = Samples(ids=TRAIN.ids, x=TRAIN.x, y=TRAIN.y + 1, classes=("never", *TRAIN.classes))
+    val = Samples(ids=VAL.ids, x=VAL.x, y=(VAL.y + 1) % 4, classes=train.classes)
+    head = train_svm(train, val, kernels=("linear",), cs=(1.0,))
+    proba = head.predict_proba(VAL.x)
+    assert proba.shape == (40, 5)
+    assert (proba[:, 0] == 0).all()
+
+
+def test_a_saved_head_answers_the_same(tmp_path: Path) -> None:
+    for samples, val in ((TRAIN, VAL), (rings(80, seed=1), rings(40, seed=2))):
+        head = train_svm(samples, val)
+        head.save(tmp_path / "head.skops")
+        loaded = SVMHead.load(tmp_path / "head.skops")
+        assert loaded.classes == head.classes
+        assert (loaded.kernel, loaded.c, loaded.gamma) == (head.kernel, head.c, head.gamma)
+        assert np.array_equal(loaded.predict_proba(val.x), head.predict_proba(val.x))
+
+
+def test_two_trainings_repeat_bit_by_bit() -> None:
+    first, second = train_svm(TRAIN, VAL), train_svm(TRAIN, VAL)
+    assert np.array_equal(first.predict_proba(TEST.x), second.predict_proba(TEST.x))
+    assert first.search.equals(second.search)
+
+
+def test_foreign_files_and_types_are_refused(tmp_path: Path) -> None:
+    import pickle
+
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    (tmp_path / "head.pkl").write_bytes(pickle.dumps({"format": "coinml-svm-1"}))
+    for name in ("head.pkl", "missing"):
+        with pytest.raises(InvalidInputError, match=name):
+            SVMHead.load(tmp_path / name)
+    skops.io.dump({"pipeline": FunctionTransformer(func=blobs)}, tmp_path / "hostile.skops")
+    with pytest.raises(InvalidInputError, match="types that an SVM head has not"):
+        SVMHead.load(tmp_path / "hostile.skops")
+    skops.io.dump({"format": "other"}, tmp_path / "other.skops")
+    with pytest.raises(InvalidInputError, match="not a coinml-svm-1 head"):
+        SVMHead.load(tmp_path / "other.skops")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("kernels", ("poly",)), ("cs", (0.0,)), ("gammas", ()), ("kernels", ())]
+)
+def test_options_out_of_range_are_named(option: str, value: object) -> None:
+    with pytest.raises(InvalidInputError, match=option):
+        train_svm(TRAIN, VAL, **{option: value})
