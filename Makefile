@@ -1,0 +1,47 @@
+# The only commands a newcomer needs. Everything runs in .venv, which the first of them makes.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test test-slow lint format bench clean
+
+help:
+	@echo "make demo       draw a small COIN, collect, embed, train, compare, register, predict"
+	@echo "make test       the test suite (make test-slow: the long ones)"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make bench      the benchmarks, each with both sides in one run"
+	@echo "make clean      remove .venv and caches; collected data stays"
+
+# A second call finds the stamp newer than what it depends on, and installs nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) not found; name another Python >= 3.11 with: make PYTHON=python3 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/coinml run --dataset mini
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
