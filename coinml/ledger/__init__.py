@@ -1,0 +1,28 @@
+"""The durable record of what became of each video (SQLite or PostgreSQL)."""
+
+from coinml.ledger.ledger import Ledger, downloader_version
+from coinml.ledger.owner import new_owner
+from coinml.ledger.records import (
+    DOWNLOADED,
+    PENDING,
+    Attempt,
+    AttemptRow,
+    Counts,
+    FileFacts,
+    LedgerRow,
+    Status,
+)
+
+__all__ = [
+    "DOWNLOADED",
+    "PENDING",
+    "Attempt",
+    "AttemptRow",
+    "Counts",
+    "FileFacts",
+    "Ledger",
+    "LedgerRow",
+    "Status",
+    "downloader_version",
+    "new_owner",
+]

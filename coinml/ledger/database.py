@@ -1,0 +1,232 @@
+"""The ledger's database: opening it, bringing its schema up to date, transactions.
+
+SQLite serves the processes of one host (WAL, writers queue up), PostgreSQL those of many.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from coinml.errors import InvalidInputError, LocalError
+from coinml.ledger.schema import HEAD
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_S = 60.0
+_RECONNECT_S = 60.0
+_MIGRATION_LOCK = 0x636F696E  # "coin"
+
+
+class Database:
+    """One database that many threads of a process may use; opened at its first use."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        # Within a process a lock is fairer, and cheaper, than SQLite's polling for its own.
+        self._writing = threading.Lock()
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a function on a connection; it sees one state of the database."""
+        return self._run(work, write=False)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run a function in a transaction that is committed when it returns.
+
+        The function may be run again when the server went away in its midst.
+
+        Raises:
+            LocalError: The database cannot be written (disk full, no permission, gone for
+                longer than a minute).
+        """
+        return self._run(work, write=True)
+
+    def close(self) -> None:
+        """Close every connection; the next use opens it again."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite."""
+        return self.url.startswith("sqlite")
+
+    def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        deadline, pause = time.monotonic() + _RECONNECT_S, 0.1
+        while True:
+            try:
+                return self._once(self._open(), work, write=write)
+            except DBAPIError as err:
+                if not self._went_away(err) or time.monotonic() > deadline:
+                    raise _translated(err, self.url) from err
+                log.warning("the ledger's database went away; trying again")
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    def _once(self, engine: Engine, work: Callable[[Connection], T], *, write: bool) -> T:
+        if not self.is_sqlite:
+            with engine.begin() as connection:
+                return work(connection)
+        if not write:
+            return self._in_sqlite(engine, work, "BEGIN")
+        with self._writing:
+            # The write lock is taken ahead: a reader that turns writer midway cannot wait.
+            return self._in_sqlite(engine, work, "BEGIN IMMEDIATE")
+
+    @staticmethod
+    def _in_sqlite(engine: Engine, work: Callable[[Connection], T], begin: str) -> T:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(begin)
+            try:
+                result = work(connection)
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            return result
+
+    def _went_away(self, err: DBAPIError) -> bool:
+        if self.is_sqlite:
+            return False
+        return err.connection_invalidated or (
+            # A server that shuts down or starts up, or is not there for a moment.
+            type(err.orig).__name__ in ("OperationalError", "AdminShutdown", "CannotConnectNow",
+                                        "CrashShutdown", "ConnectionTimeout")
+        )  # fmt: skip
+
+    def _open(self) -> Engine:
+        if self._engine is not None:
+            return self._engine
+        with self._opening:
+            if self._engine is None:
+                engine = _create_engine(self.url)
+                try:
+                    self._bring_to_head(engine)
+                except BaseException:
+                    engine.dispose()
+                    raise
+                self._engine = engine
+            return self._engine
+
+    def _bring_to_head(self, engine: Engine) -> None:
+        if _version(engine) == HEAD:
+            return
+
+        def upgrade(connection: Connection) -> None:
+            if not self.is_sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            _upgrade(connection, self.url)
+
+        self._once(engine, upgrade, write=True)
+
+
+def _create_engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as err:
+        raise InvalidInputError(f"ledger URL {url!r}: not a database URL") from err
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise InvalidInputError(
+            f"ledger URL {_shown(parsed)}: sqlite and postgresql+psycopg are supported"
+        )
+    try:
+        if parsed.get_backend_name() == "postgresql":
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            return create_engine(parsed, pool_size=16, connect_args={"connect_timeout": 10})
+        return _create_sqlite(parsed)
+    except (NoSuchModuleError, ModuleNotFoundError) as err:
+        raise LocalError(
+            f"ledger URL {_shown(parsed)}: its driver is missing; pip install 'coinml[postgres]'"
+        ) from err
+
+
+def _create_sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise InvalidInputError("ledger URL: the ledger is a file, e.g. sqlite:////data/ledger.db")
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise LocalError(f"the ledger's folder cannot be made: {err}") from err
+    engine = create_engine(
+        url,
+        pool_size=16,
+        # Transactions are begun and ended here, in words: the driver's own notion of them
+        # leaves DDL out and cannot ask for the write lock ahead.
+        isolation_level="AUTOCOMMIT",
+        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        _switch_to_wal(connection)
+        # With WAL this survives the death of the process; only a power cut may lose the last
+        # rows, and their files are recognised by the next run.
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # Only the first process of all has something to switch, and SQLite does not queue for that.
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as err:
+            if "locked" not in str(err) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _version(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        try:
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+        except DBAPIError as err:
+            # No such table: a new database. Anything else is told when it is migrated.
+            log.debug("no schema version: %s", err)
+            return None
+
+
+def _upgrade(connection: Connection, url: str) -> None:
+    # Alembic takes longer to import than everything else here: only when there is work for it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as err:
+        raise LocalError(
+            f"the ledger {_shown(make_url(url))} was written by a newer coinml ({err}); upgrade it"
+        ) from err
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _translated(err: DBAPIError, url: str) -> LocalError:
+    return LocalError(f"the ledger {_shown(make_url(url))}: {err.orig}")

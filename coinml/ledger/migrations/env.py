@@ -1,0 +1,12 @@
+"""How Alembic runs here: always on a connection that the ledger hands over, in its transaction."""
+
+from alembic import context
+
+from coinml.ledger.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+context.run_migrations()

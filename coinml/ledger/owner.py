@@ -1,0 +1,56 @@
+"""Who holds a lease: a process that can be told to be dead without waiting for its lease."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import uuid
+from pathlib import Path
+
+
+def new_owner() -> str:
+    """A name for one collector of this process, unlike any other's."""
+    pid = os.getpid()
+    return f"{_host()}|{pid}|{_started(pid)}|{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the process behind a name ran on this host and does so no more."""
+    parts = owner.split("|")
+    if len(parts) != 4 or parts[0] != _host():
+        return False
+    # A process id is given out again: the start time tells its bearers apart.
+    return _started(int(parts[1])) != parts[2]
+
+
+@functools.cache
+def _host() -> str:
+    # Containers on one machine share its boot id, not its process ids: the namespace counts too.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        boot, namespace = f"{uuid.getnode():x}", ""
+    return f"{platform.node()}/{boot}/{namespace}"
+
+
+def _started(pid: int) -> str:
+    """When a process began, as an opaque word; "" when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return ""
+    except ProcessLookupError:
+        return ""
+    else:
+        state, *fields = stat.rpartition(")")[2].split()
+        # A zombie holds its id until its parent looks, but does no work any more.
+        return "" if state == "Z" else fields[18]
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return ""

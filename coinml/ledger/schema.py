@@ -1,0 +1,89 @@
+"""The ledger's tables. Times are seconds since the epoch (UTC), the same on every database."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+HEAD = "0001"
+"""The newest migration: a database that is at it needs no Alembic."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+videos = Table(
+    "videos",
+    metadata,
+    Column("dataset", String(100), primary_key=True),
+    Column("video_id", String(300), primary_key=True),
+    # What the annotations say.
+    Column("label", Text, nullable=False),
+    Column("subset", String(20), nullable=False),
+    Column("split", String(20), nullable=False),
+    Column("duration_s", Float),
+    # Where it stands: pending, downloaded, or the fault of its last attempt.
+    Column("state", String(20), nullable=False, server_default="pending"),
+    Column("message", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", Float),
+    Column("updated_at", Float),
+    # With what it failed: another yt-dlp or other credentials give it a new chance.
+    Column("tool_version", String(50)),
+    Column("credentials", String(16)),
+    # The file.
+    Column("origin", String(20)),
+    Column("path", Text),
+    Column("size_bytes", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("sha256", String(64)),
+    Column("media_duration_s", Float),
+    # Who is at it, and until when nobody else may be.
+    Column("lease_owner", Text),
+    Column("lease_until", Float),
+    Index(None, "dataset", "state", "next_attempt_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("dataset", String(100), nullable=False),
+    Column("video_id", String(300), nullable=False),
+    Column("run_id", String(100), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("message", Text),
+    Column("rule", String(20)),
+    Column("size_bytes", BigInteger),
+    Column("tool_version", String(50)),
+    Index(None, "dataset", "video_id"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("source", String(200), primary_key=True),
+    # The token bucket, as the time at which it is full again.
+    Column("full_at", Float, nullable=False, server_default="0"),
+    # The breaker.
+    Column("blocked_until", Float),
+    Column("blocked_since", Float),
+    Column("reason", Text),
+    Column("strikes", Integer, nullable=False, server_default="0"),
+    Column("probe_owner", Text),
+    Column("probe_until", Float),
+)
