@@ -1,5 +1,5 @@
 # The only commands a newcomer needs. Everything runs in .venv, which the first of them makes.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -14,8 +14,8 @@ help:
 
 # A second call finds the stamp newer than what it depends on, and installs nothing.
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "$(PYTHON) not found; name another Python >= 3.11 with: make PYTHON=python3 $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { \
+	  echo "no python3.11 on the PATH; name one with: make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes, once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
