@@ -1,0 +1,79 @@
+"""How far a long stage is, and whether it should go on.
+
+Stages tell their progress here and whoever watches installs a listener. Every stage
+passes here after each item, when all that was done is on record: the one place where a
+run can be stopped without losing anything, from whichever thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from coinml.errors import CoinmlError
+
+
+class Listener(Protocol):
+    """Shows the progress of stages, each known by its name."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of `total` items begins."""
+
+    def advance(self, stage: str, items: int, note: str) -> None:
+        """`items` more are done; `note` says what is going on, or is empty."""
+
+    def end(self, stage: str) -> None:
+        """The stage is over, whether it was finished or not."""
+
+
+class StoppedError(CoinmlError):
+    """The run was asked to stop; what is done is on record and the next run goes on."""
+
+
+_listener: Listener | None = None
+_lock = threading.Lock()
+_stop = threading.Event()
+
+
+def request_stop() -> None:
+    """Make every stage of this process end after the item that it is at."""
+    _stop.set()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Within it, stages of this process report to `listener`, from whichever thread."""
+    global _listener
+    previous, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = previous
+
+
+@contextmanager
+def stage(name: str, total: int) -> Iterator[None]:
+    """Announce a stage of `total` items; within it, `advance` counts them."""
+    listener = _listener
+    if listener is not None:
+        listener.begin(name, total)
+    try:
+        yield
+    finally:
+        if listener is not None:
+            listener.end(name)
+
+
+def advance(name: str, items: int = 1, note: str = "") -> None:
+    """Count items of a stage, all of whose traces are on record.
+
+    Raises:
+        StoppedError: A stop was requested.
+    """
+    if _listener is not None:
+        with _lock:
+            _listener.advance(name, items, note)
+    if _stop.is_set():
+        raise StoppedError("stopped; the next call goes on from here")

@@ -1,0 +1,23 @@
+"""When a task is tried again, and after how long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coinml.errors import TransientError
+from coinml.faults import JITTER, POLICY, Fault
+
+if TYPE_CHECKING:
+    from prefect import Task
+    from prefect.client.schemas.objects import State, TaskRun
+
+RETRIES = POLICY[Fault.TRANSIENT].attempts_in_run - 1
+RETRY_DELAYS_S = list(POLICY[Fault.TRANSIENT].delays_in_run_s)
+RETRY_JITTER = JITTER
+
+GPU_TAG = "gpu"
+
+
+def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Doing the same again helps against a passing failure only."""
+    return isinstance(state.data, TransientError)
