@@ -1,0 +1,155 @@
+"""The clips of one video, by presentation time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from coinml.errors import CorruptVideoError, InvalidInputError
+from coinml.media.decoders import Decoder, DecoderUnsuitedError, DecordDecoder, PyavDecoder
+from coinml.media.records import ClipSpec, DecoderName, SampledClips
+from coinml.media.timeline import Timeline, count_timeline, place_clips, read_timeline
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Allocate = Callable[[tuple[int, ...]], "NDArray[np.uint8]"]
+
+_MOST_SUBSTITUTED = 0.5
+
+
+def sample(
+    path: str | Path,
+    spec: ClipSpec | None = None,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    decoder: str = "auto",
+    allocate: Allocate | None = None,
+) -> SampledClips:
+    """Read the clips of a video, or of an extent of it.
+
+    Args:
+        path: The file.
+        spec: How clips are laid; the default is 8 clips of 16 frames at stride 4.
+        start_s: Start of the extent in seconds from the first frame.
+        end_s: End of the extent.
+        decoder: `auto`, `decord` or `pyav`. `auto` tries one after the other; the frames are
+            the same.
+        allocate: Makes the uint8 array that the frames are written to, given its shape.
+
+    Raises:
+        CorruptVideoError: The file does not open, or more than half of the wanted frames do
+            not decode.
+        InvalidInputError: No such file or decoder, or an extent that the video does not have.
+    """
+    spec = spec or ClipSpec()
+    decoders = _decoders(decoder)
+    timeline = read_timeline(path)
+    for attempt in (timeline, None):
+        # Packets that promise frames at other times than those that come (interlaced fields,
+        # broken time stamps): go by what decodes.
+        if attempt is None:
+            timeline = count_timeline(path)
+        canvas = _Canvas(place_clips(timeline, spec, start_s=start_s, end_s=end_s), allocate)
+        used = _read(path, timeline, decoders, canvas)
+        if not canvas.missing or timeline.counted:
+            break
+    substituted = canvas.substitute()
+    if substituted > _MOST_SUBSTITUTED * canvas.places.size:
+        raise CorruptVideoError(
+            f"{Path(path).name}: {substituted} of {canvas.places.size} frames do not decode"
+        )
+    return SampledClips(
+        frames=canvas.frames,
+        timestamps_s=timeline.times_s[canvas.places],
+        decoder=used,
+        frames_decoded=len(canvas.filled),
+        frames_substituted=substituted,
+    )
+
+
+class _Canvas:
+    """The clips while they are filled in."""
+
+    def __init__(self, places: NDArray[np.int64], allocate: Allocate | None) -> None:
+        self.places = places
+        self.filled: dict[int, tuple[int, int]] = {}
+        self._wanted: dict[int, list[tuple[int, int]]] = {}
+        for (clip, position), number in np.ndenumerate(places):
+            self._wanted.setdefault(int(number), []).append((clip, position))
+        self._allocate = allocate or (lambda shape: np.empty(shape, dtype=np.uint8))
+        self._frames: NDArray[np.uint8] | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted(self._wanted)
+
+    @property
+    def missing(self) -> list[int]:
+        return [number for number in self._wanted if number not in self.filled]
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        if self._frames is None:
+            raise CorruptVideoError("no frame decodes")
+        return self._frames
+
+    def keep(self, number: int, pixels: NDArray[np.uint8]) -> None:
+        if self._frames is None:
+            self._frames = self._allocate((*self.places.shape, *pixels.shape))
+        if pixels.shape != self._frames.shape[2:]:
+            raise CorruptVideoError(
+                f"the picture's size changes from {self._frames.shape[2:4]} to {pixels.shape[:2]}"
+            )
+        for slot in self._wanted[number]:
+            self._frames[slot] = pixels
+            self.filled.setdefault(number, slot)
+
+    def substitute(self) -> int:
+        """Put the nearest decoded frame where one is missing; return the number of places."""
+        if not self.filled:
+            raise CorruptVideoError("no wanted frame decodes")
+        there = np.array(sorted(self.filled))
+        count = 0
+        for number in self.missing:
+            nearest = int(there[np.abs(there - number).argmin()])
+            for slot in self._wanted[number]:
+                self.frames[slot] = self.frames[self.filled[nearest]]
+                self.places[slot] = nearest
+                count += 1
+        return count
+
+
+def _read(path: str | Path, timeline: Timeline, decoders: list[Decoder], canvas: _Canvas) -> str:
+    """Fill the canvas with the first decoder that suits; return its name."""
+    for decoder in decoders[:-1]:
+        try:
+            decoder.read(path, timeline, canvas.numbers, canvas.keep)
+        except DecoderUnsuitedError:
+            continue
+        return decoder.name
+    try:
+        decoders[-1].read(path, timeline, canvas.numbers, canvas.keep)
+    except DecoderUnsuitedError as err:
+        raise CorruptVideoError(str(err)) from err
+    return decoders[-1].name
+
+
+def _decoders(name: str) -> list[Decoder]:
+    """The decoders to try, in order."""
+    if name not in get_args(DecoderName):
+        raise InvalidInputError(f"decoder {name!r} is unknown; known: {get_args(DecoderName)}")
+    if name == "pyav":
+        return [PyavDecoder()]
+    if importlib.util.find_spec("decord") is None:
+        if name == "decord":
+            raise InvalidInputError("decord is not installed here; take `auto` or `pyav`")
+        return [PyavDecoder()]
+    if name == "decord":
+        return [DecordDecoder()]
+    return [DecordDecoder(), PyavDecoder()]

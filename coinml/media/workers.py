@@ -1,0 +1,335 @@
+"""Decoding in processes that may be killed.
+
+A worker is an interpreter that loads numpy and PyAV and nothing else of weight, started anew
+rather than forked or spawned by `multiprocessing`, whose children would run the parent's main
+module again. One thread here owns one worker: it sends a request, waits for the answer until
+the deadline, and replaces a worker that hangs, crashes or eats its memory; the request that was
+in hand fails and no other.
+
+Pixels come back through anonymous shared memory, whose descriptor travels over the socket:
+nothing is copied, and a small /dev/shm does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
+from coinml.media.checking import unusable
+from coinml.media.records import ClipSpec, SampledClips, Verdict
+from coinml.media.wire import receive, send
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES = 8 << 30
+"""Address space a worker may have; an 8K file with a clip in flight fits, a runaway does not."""
+
+_START_S = 120.0
+
+Result = TypeVar("Result")
+_ERRORS: dict[str, type[CoinmlError]] = {
+    kind.__name__: kind for kind in (CorruptVideoError, InvalidInputError, LocalError)
+}
+
+
+class DecodePool:
+    """A few decoding processes that outlive the files that break them.
+
+    Workers start with the first request. Use it as a context manager, or call `close`.
+
+    Args:
+        workers: Number of processes.
+        memory_bytes: Address space each may have; None sets no limit.
+    """
+
+    def __init__(self, *, workers: int = 1, memory_bytes: int | None = MEMORY_BYTES) -> None:
+        if workers < 1:
+            raise InvalidInputError(f"workers must be at least 1, not {workers}")
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._owners = [_Owner(self._requests, memory_bytes) for _ in range(workers)]
+        self._started = False
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def check(self, path: str | Path, *, deadline_s: float = 30) -> Verdict:
+        """`media.check` in a worker; running out of time gives `unusable`.
+
+        Raises:
+            InvalidInputError: There is no such file.
+            LocalError: This machine does not let us read it, or no worker starts.
+        """
+        return self.submit_check(path, deadline_s=deadline_s).result()
+
+    def submit_check(self, path: str | Path, *, deadline_s: float = 30) -> Future[Verdict]:
+        """Start a `check`; the future raises what `check` raises."""
+        request = _Request("check", {"path": str(path)}, deadline_s)
+        return _then(self._submit(request), _as_verdict, _unusable_if_corrupt(path))
+
+    def submit_sample(
+        self,
+        path: str | Path,
+        spec: ClipSpec,
+        *,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        decoder: str = "auto",
+        deadline_s: float = 60,
+    ) -> Future[SampledClips]:
+        """Start a `media.sample`; the future raises what `sample` raises.
+
+        A worker that hangs or dies over the file makes it a `CorruptVideoError`.
+        """
+        arguments = {
+            "path": str(path),
+            "spec": {name: getattr(spec, name) for name in ClipSpec.__dataclass_fields__},
+            "start_s": start_s,
+            "end_s": end_s,
+            "decoder": decoder,
+        }
+        return _then(self._submit(_Request("sample", arguments, deadline_s)), _as_clips)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [owner.pid for owner in self._owners if owner.pid is not None]
+
+    def close(self) -> None:
+        """End the workers; what still waits is cancelled."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while (request := self._requests.get_nowait()) is not None:
+                request.future.cancel()
+        for _ in self._owners:
+            self._requests.put(None)
+        for owner in self._owners:
+            owner.kill()
+        if self._started:
+            for owner in self._owners:
+                owner.join()
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _submit(self, request: _Request) -> Future[_Answer]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this pool is closed")
+            if not self._started:
+                self._started = True
+                for owner in self._owners:
+                    owner.start()
+        self._requests.put(request)
+        return request.future
+
+
+class _Answer:
+    """A worker's answer: plain fields, and pixels where there are any."""
+
+    def __init__(self, fields: dict[str, Any], memory: mmap.mmap | None) -> None:
+        self.fields = fields
+        self.memory = memory
+
+
+class _Request:
+    def __init__(self, kind: str, arguments: dict[str, Any], deadline_s: float) -> None:
+        self.message = {"kind": kind, **arguments}
+        self.deadline_s = deadline_s
+        self.future: Future[_Answer] = Future()
+
+
+class _Owner(threading.Thread):
+    """The thread that owns one worker process and replaces it when it fails."""
+
+    def __init__(
+        self, requests: queue.SimpleQueue[_Request | None], memory_bytes: int | None
+    ) -> None:
+        super().__init__(name="decode-owner", daemon=True)
+        self._requests = requests
+        self._memory_bytes = memory_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def run(self) -> None:
+        try:
+            while (request := self._requests.get()) is not None:
+                if not request.future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    request.future.set_result(self._serve(request))
+                except BaseException as err:
+                    request.future.set_exception(err)
+        finally:
+            self._stop()
+
+    def kill(self) -> None:
+        self._closing = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+
+    def _serve(self, request: _Request) -> _Answer:
+        name = Path(request.message["path"]).name
+        connection = self._worker()
+        try:
+            connection.settimeout(request.deadline_s)
+            send(connection, request.message)
+            fields, descriptor = receive(connection)
+        except TimeoutError as err:
+            self._stop()
+            raise CorruptVideoError(
+                f"{name}: does not decode within {request.deadline_s:g} s"
+            ) from err
+        except (OSError, EOFError) as err:
+            how = self._stop()
+            raise CorruptVideoError(f"{name}: the decoder died of it ({how})") from err
+        memory = None
+        if descriptor is not None:
+            try:
+                memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+            finally:
+                os.close(descriptor)
+        if "error" in fields:
+            raise _ERRORS.get(fields["error"], CorruptVideoError)(fields["message"])
+        return _Answer(fields, memory)
+
+    def _worker(self) -> socket.socket:
+        if self._socket is not None and self.pid is not None:
+            return self._socket
+        self._stop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    # Without the working folder on the path, whose files could pose as modules.
+                    *("-P", "-m", "coinml.media.worker"),
+                    *(str(theirs.fileno()), str(self._memory_bytes or 0)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+                # Ctrl-C goes to the whole process group; ending is the parent's business.
+                start_new_session=True,
+            )
+        self._socket = ours
+        if self._closing:
+            self.kill()
+        ours.settimeout(_START_S)
+        try:
+            receive(ours)
+        except (OSError, EOFError) as err:
+            how = self._stop()
+            raise LocalError(f"a decoding process does not start here ({how})") from err
+        return ours
+
+    def _stop(self) -> str:
+        """End the worker and say how it ended."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        process, self._process = self._process, None
+        if process is None:
+            return "not running"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.05)
+        if process.poll() is None:
+            process.kill()
+        code = process.wait()
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+
+def _environment() -> dict[str, str]:
+    """This one, with the coinml that runs here first: a registered model brings its own."""
+    here = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [inherited])])}
+
+
+def _then(
+    source: Future[_Answer],
+    convert: Callable[[_Answer], Result],
+    rescue: Callable[[BaseException], Result | None] | None = None,
+) -> Future[Result]:
+    """A future of the converted answer; `rescue` may turn an error into a result."""
+    target: Future[Result] = Future()
+
+    def settle(done: Future[_Answer]) -> None:
+        if done.cancelled():
+            target.cancel()
+            return
+        if not target.set_running_or_notify_cancel():
+            return
+        try:
+            target.set_result(convert(done.result()))
+        except BaseException as err:
+            result = rescue(err) if rescue else None
+            if result is None:
+                target.set_exception(err)
+            else:
+                target.set_result(result)
+
+    source.add_done_callback(settle)
+    return target
+
+
+def _as_verdict(answer: _Answer) -> Verdict:
+    return Verdict(**answer.fields["verdict"])
+
+
+def _unusable_if_corrupt(path: str | Path) -> Callable[[BaseException], Verdict | None]:
+    def rescue(err: BaseException) -> Verdict | None:
+        return unusable(path, str(err)) if isinstance(err, CorruptVideoError) else None
+
+    return rescue
+
+
+def _as_clips(answer: _Answer) -> SampledClips:
+    import numpy as np
+
+    fields = answer.fields["clips"]
+    shape = tuple(fields["shape"])
+    return SampledClips(
+        frames=np.frombuffer(answer.memory or b"", dtype=np.uint8).reshape(shape),
+        timestamps_s=np.asarray(fields["timestamps_s"], dtype=np.float64),
+        decoder=fields["decoder"],
+        frames_decoded=fields["frames_decoded"],
+        frames_substituted=fields["frames_substituted"],
+    )
