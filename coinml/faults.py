@@ -14,6 +14,15 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from coinml.errors import (
+    CoinmlError,
+    CorruptVideoError,
+    LocalError,
+    SourceBlockedError,
+    TransientError,
+    UnavailableError,
+)
+
 
 class Fault(StrEnum):
     """Why a video is not here; the names are part of the ledger and of `status --json`."""
@@ -130,6 +139,25 @@ def chain(error: BaseException) -> list[BaseException]:
     return found
 
 
+def as_error(
+    fault: Fault, message: str, *, rule: str, retry_after_s: float | None = None
+) -> CoinmlError:
+    """An error of the kind that a fault calls for, which `explain` will read back."""
+    error: CoinmlError
+    if fault is Fault.BLOCKED:
+        error = SourceBlockedError(message, retry_after_s=retry_after_s)
+    else:
+        error = _ERRORS.get(fault, UnavailableError)(message)
+    vars(error).update(fault=fault, rule=rule)
+    return error
+
+
+_ERRORS: dict[Fault, type[CoinmlError]] = {
+    Fault.TRANSIENT: TransientError,
+    Fault.CORRUPT: CorruptVideoError,
+    Fault.LOCAL: LocalError,
+}
+
 _LOCAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EISDIR,
@@ -150,33 +178,28 @@ _CLASSES: dict[str, Fault] = {
     "IncompleteRead": Fault.TRANSIENT,
 }
 
-# The messages of our own errors were classified when they were raised.
-_OWN: dict[str, Fault] = {
-    "SourceBlockedError": Fault.BLOCKED,
-    "CorruptVideoError": Fault.CORRUPT,
-    "LocalError": Fault.LOCAL,
-    "TransientError": Fault.TRANSIENT,
+_OWN: dict[type[CoinmlError], Fault] = {kind: fault for fault, kind in _ERRORS.items()} | {
+    SourceBlockedError: Fault.BLOCKED
 }
 
 
 def _by_structure(error: BaseException) -> tuple[Fault, str] | None:
     fault = getattr(error, "fault", None)
     if isinstance(fault, Fault):
-        return fault, "own"
-    names = [kind.__name__ for kind in type(error).__mro__]
-    if type(error).__module__.startswith("coinml.") and names[0] in _OWN:
-        return _OWN[names[0]], "own"
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-        if error.errno in _LOCAL_ERRNOS:
-            return Fault.LOCAL, "errno"
+        return fault, str(getattr(error, "rule", "own"))
+    for kind, own in _OWN.items():
+        if isinstance(error, kind):
+            return own, "own"
+    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+        return Fault.LOCAL, "errno"
     status = getattr(error, "status", None)
     if isinstance(status, int) and status in _STATUS:
         # What YouTube says in words outranks the number that it comes with.
         fault, rule = _by_text(str(error))
         return (fault, rule) if rule not in ("unknown", "http") else (_STATUS[status], "http")
-    for name in names:
-        if name in _CLASSES:
-            return _CLASSES[name], "class"
+    for parent in type(error).__mro__:
+        if parent.__name__ in _CLASSES:
+            return _CLASSES[parent.__name__], "class"
     return None
 
 
@@ -193,7 +216,7 @@ _STATUS: dict[int, Fault] = {
     425: Fault.TRANSIENT,
     429: Fault.BLOCKED,
     451: Fault.RESTRICTED,
-} | {status: Fault.TRANSIENT for status in range(500, 600)}
+} | dict.fromkeys(range(500, 600), Fault.TRANSIENT)
 
 _RULES: tuple[tuple[str, Fault, str], ...] = (
     # -- this machine: says so by its own name, whatever else the line complains of

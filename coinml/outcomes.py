@@ -1,83 +1,91 @@
-"""What each flow has to say when it ends."""
+"""What a collector reports about its videos, and how it says that it did not get to the end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+
+from coinml.errors import SourceBlockedError, TransientError
+from coinml.faults import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectOutcome:
-    """What became of a selection of videos.
+class VideoOutcome:
+    """What a batch did about one video.
 
     Attributes:
-        dataset: Its name.
-        total: Videos in the selection.
-        downloaded: Files here, verified.
-        fetched: Files that this run brought.
-        asked: Videos that this run tried.
-        faults: How many stand under which fault.
-        still_due: Videos that a later run will ask for by itself.
-        blocked_until: When the source may be asked again, if it refuses everyone.
+        video_id: The video.
+        state: "downloaded" or the name of a fault.
+        message: The words of the failure.
+        path: Where the file is.
+        size_bytes: Its size.
+        seconds: How long it took, waiting for the source's pace left out.
+        fetched: False when the file was found to be here already.
     """
 
-    dataset: str
-    total: int
-    downloaded: int
-    fetched: int
-    asked: int
-    faults: Mapping[str, int]
-    still_due: int
-    blocked_until: datetime | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left that time alone will bring."""
-        return self.still_due == 0
-
-    def __str__(self) -> str:
-        text = f"{self.downloaded} of {self.total} videos are here, {self.fetched} of them new"
-        if self.faults:
-            text += "; " + ", ".join(f"{count} {fault}" for fault, count in self.faults.items())
-        if self.blocked_until is not None:
-            text += f"; the source refuses until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
-        elif self.still_due:
-            text += f"; {self.still_due} still due"
-        return text
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` prints them."""
-        return asdict(self)
+    video_id: str
+    state: str
+    message: str | None = None
+    path: str | None = None
+    size_bytes: int | None = None
+    seconds: float = 0.0
+    fetched: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedOutcome:
-    """What of a dataset is in an embedding set.
+class BatchReport:
+    """What became of the ids of a batch; each id is in exactly one of the five.
 
     Attributes:
-        dataset: Its name.
-        fingerprint: The set's.
-        videos: Videos of the selection that are in the set.
-        embedded: How many of them this run did.
-        failed: Reason by id, for files that do not decode; they are quarantined.
-        seconds: Wall time of the embedding tasks.
-        bottleneck: What most of the time went to, or "" when nothing was to do.
+        downloaded: Here now, through this call.
+        faults: Failed in this call and left to a later run: id -> fault.
+        again: Failed in this call and may be tried again in this run.
+        untried: Not asked for, because the source is paused.
+        skipped: Nothing to do: here already, not due, or in another collector's hands.
+        waited_s: Seconds spent on pauses of the source.
     """
 
-    dataset: str
-    fingerprint: str
-    videos: int
-    embedded: int
-    failed: Mapping[str, str]
-    seconds: float
-    bottleneck: str
+    downloaded: tuple[str, ...] = ()
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    again: tuple[str, ...] = ()
+    untried: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    waited_s: float = 0.0
 
-    def __str__(self) -> str:
-        text = f"{self.videos} videos in set {self.fingerprint}, {self.embedded} of them new"
-        return text + (f"; {len(self.failed)} do not decode" if self.failed else "")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` prints them."""
-        return asdict(self)
+class BatchUnfinishedError(TransientError):
+    """Some videos of a batch failed in a way that may pass: call again in a moment.
+
+    Attributes:
+        report: What became of all of them.
+        delay_s: When to call again, in seconds from now.
+    """
+
+    def __init__(
+        self, message: str, *, report: BatchReport | None = None, delay_s: float = 1.0
+    ) -> None:
+        super().__init__(message)
+        self.report = report or BatchReport()
+        self.delay_s = delay_s
+
+
+class SourcePausedError(SourceBlockedError):
+    """The source is paused for longer than this run may wait.
+
+    Attributes:
+        report: What became of the batch until then.
+        blocked_until: When to come back.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        report: BatchReport | None = None,
+        blocked_until: datetime | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.report = report or BatchReport()
+        self.blocked_until = blocked_until

@@ -66,6 +66,11 @@ class Database:
         """Whether this is SQLite."""
         return self.url.startswith("sqlite")
 
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database."""
+        return Path(self.url.removeprefix("sqlite:///")) if self.is_sqlite else None
+
     def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
         deadline, pause = time.monotonic() + _RECONNECT_S, 0.1
         while True:

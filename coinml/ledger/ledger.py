@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +54,18 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = Database(url)
+
+    @classmethod
+    def shared(cls, url: str) -> Ledger:
+        """The one ledger of this process for a URL, which stays open: for many small uses."""
+        with _sharing:
+            key = (os.getpid(), url)
+            ledger = _shared.setdefault(key, cls(url))
+            path = ledger.database.path
+            if path is not None and not path.exists():
+                # Somebody removed the file: what is still open would write to nowhere.
+                ledger.close()
+            return ledger
 
     def __enter__(self) -> Self:
         return self
@@ -147,9 +161,11 @@ class Ledger:
             query = query.where(videos.c.state.in_([str(fault) for fault in faults]))
         if not retry_now:
             query = query.where(_is_due(_seconds(now), credentials))
+        wanted = None if ids is None else set(ids)
+        if wanted is not None and len(wanted) <= _CHUNK:
+            query = query.where(videos.c.video_id.in_(wanted))
         found = [row.video_id for row in self._all(query)]
-        if ids is not None:
-            wanted = set(ids)
+        if wanted is not None:
             found = [video_id for video_id in found if video_id in wanted]
         return found[:limit]
 
@@ -461,6 +477,10 @@ class Ledger:
 
     def _all(self, query: Select[Any]) -> Sequence[Any]:
         return self.database.read(lambda connection: connection.execute(query).all())
+
+
+_shared: dict[tuple[int, str], Ledger] = {}
+_sharing = threading.Lock()
 
 
 @functools.cache

@@ -1,0 +1,227 @@
+"""Taking in video files that are here already, each one verified first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from coinml.download import MEDIA_SUFFIXES
+from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
+from coinml.faults import Fault
+from coinml.files import Shelf, Verify, verified_facts
+from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
+from coinml.records import Dataset
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptReport:
+    """What became of the files.
+
+    Attributes:
+        adopted: Ids whose file is now in the ledger.
+        already: Ids whose file was there before.
+        unknown: File names that are no id of the dataset.
+        failed: Id -> why its file was not taken.
+    """
+
+    adopted: tuple[str, ...] = ()
+    already: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def adopt_folder(
+    ledger: Ledger,
+    dataset: str,
+    folder: Path | str,
+    *,
+    videos_dir: Path | str,
+    link: bool = False,
+    workers: int | None = None,
+    verify: Verify | None = None,
+    progress: Progress | None = None,
+) -> AdoptReport:
+    """Copy the videos of a folder (and those below it) to where collected ones lie.
+
+    A file's name without its ending is its id. What does not decode is left out, and the
+    video stays due; what the ledger has already is not touched.
+
+    Args:
+        ledger: Knows the dataset's videos (`Ledger.register`).
+        dataset: The dataset's name.
+        folder: Where the files are; they stay there.
+        videos_dir: Where copies go, as `<id>.<ext>`.
+        link: Make hard links where the file system allows it, which take no room.
+        workers: Files at once; default: one a core.
+        verify: Full decode of a file; default: `coinml.media` in killable processes.
+        progress: Called after each file.
+
+    Raises:
+        InvalidInputError: There is no such folder, or no video file in it.
+        LocalError: A file cannot be read, or the disk is full.
+    """
+    folder, shelf = Path(folder), Shelf(Path(videos_dir).absolute())
+    files = list(_videos_below(folder))
+    rows = {row.video_id: row for row in ledger.rows(dataset)}
+    found: dict[str, Path] = {}
+    unknown: list[str] = []
+    for path in files:
+        if path.stem in rows:
+            found.setdefault(path.stem, path)
+        else:
+            unknown.append(path.name)
+    already = tuple(video_id for video_id in found if _is_here(rows[video_id]))
+    wanted = {video_id: path for video_id, path in found.items() if video_id not in set(already)}
+    shelf.check_room()
+
+    def adopt(video_id: str) -> FileFacts:
+        facts = _facts(wanted[video_id], rows[video_id], verify)
+        copy = shelf.incoming / wanted[video_id].name
+        _copy(wanted[video_id], copy, link=link)
+        facts = replace(facts, mtime_ns=copy.stat().st_mtime_ns, origin="import")
+        return shelf.put(copy, facts)
+
+    adopted, failed = _each(wanted, adopt, ledger, dataset, workers, progress)
+    return AdoptReport(adopted=adopted, already=already, unknown=tuple(unknown), failed=failed)
+
+
+def adopt_in_place(
+    ledger: Ledger,
+    dataset: Dataset,
+    *,
+    workers: int | None = None,
+    verify: Verify | None = None,
+    progress: Progress | None = None,
+) -> AdoptReport:
+    """Enter the files of a dataset that is a folder, where they are.
+
+    A file that has neither moved nor changed since it was verified is not verified again; one
+    that is gone or does not decode is recorded under its fault.
+
+    Args:
+        ledger: Knows the dataset's videos (`Ledger.register`).
+        dataset: Its videos have a `path`.
+        workers: Files at once; default: one a core.
+        verify: Full decode of a file; default: `coinml.media` in killable processes.
+        progress: Called after each file.
+
+    Raises:
+        InvalidInputError: A video of the dataset has no path.
+        LocalError: A file cannot be read.
+    """
+    paths: dict[str, Path] = {}
+    for video in dataset.videos:
+        if video.path is None:
+            raise InvalidInputError(f"{dataset.name}: video {video.video_id!r} has no file")
+        paths[video.video_id] = Path(video.path).absolute()
+    rows = {row.video_id: row for row in ledger.rows(dataset.name) if row.video_id in paths}
+    already = tuple(
+        video_id for video_id, row in rows.items() if _is_unchanged(row, paths[video_id])
+    )
+    wanted = {video_id: paths[video_id] for video_id in rows if video_id not in set(already)}
+
+    def adopt(video_id: str) -> FileFacts:
+        return replace(_facts(wanted[video_id], rows[video_id], verify), origin="in_place")
+
+    adopted, failed = _each(wanted, adopt, ledger, dataset.name, workers, progress, blame=True)
+    return AdoptReport(adopted=adopted, already=already, failed=failed)
+
+
+def _each(
+    ids: Iterable[str],
+    adopt: Callable[[str], FileFacts],
+    ledger: Ledger,
+    dataset: str,
+    workers: int | None,
+    progress: Progress | None,
+    *,
+    blame: bool = False,
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Adopt all of these side by side, and record each as soon as it is done."""
+    ids = list(ids)
+    adopted: list[str] = []
+    failed: dict[str, str] = {}
+
+    def attempt(video_id: str) -> FileFacts | CorruptVideoError:
+        try:
+            return adopt(video_id)
+        except CorruptVideoError as err:
+            return err
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        try:
+            for done, (video_id, facts) in enumerate(zip(ids, pool.map(attempt, ids), strict=True)):
+                if isinstance(facts, FileFacts):
+                    ledger.record_success(dataset, video_id, file=facts, attempt=None)
+                    adopted.append(video_id)
+                else:
+                    failed[video_id] = str(facts)
+                    if blame:
+                        ledger.record_fault(
+                            dataset, video_id, fault=Fault.CORRUPT, message=str(facts),
+                            next_attempt_at=None, attempt=None, rule="decode",
+                        )  # fmt: skip
+                if progress is not None:
+                    progress(done + 1, len(ids))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return tuple(adopted), failed
+
+
+def _facts(path: Path, row: LedgerRow, verify: Verify | None) -> FileFacts:
+    if not path.is_file():
+        raise CorruptVideoError(f"{path}: the file is gone")
+    return verified_facts(path, verify=verify, duration_s=row.duration_s)
+
+
+def _is_here(row: LedgerRow) -> bool:
+    return row.state == DOWNLOADED and row.path is not None and Path(row.path).is_file()
+
+
+def _is_unchanged(row: LedgerRow, path: Path) -> bool:
+    if row.state != DOWNLOADED or row.path != str(path) or not path.is_file():
+        return False
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns) == (row.size_bytes, row.mtime_ns)
+
+
+def _videos_below(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder}: no such folder")
+    some = False
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in MEDIA_SUFFIXES and not hidden and path.is_file():
+            some = True
+            yield path
+    if not some:
+        raise InvalidInputError(
+            f"{folder}: no video file in it or below it ({' '.join(MEDIA_SUFFIXES)})"
+        )
+
+
+def _copy(path: Path, target: Path, *, link: bool) -> None:
+    try:
+        target.unlink(missing_ok=True)
+        if link:
+            try:
+                target.hardlink_to(path)
+            except OSError as err:
+                log.debug("%s: no hard link (%s); copying", path, err)
+            else:
+                return
+        shutil.copyfile(path, target)
+    except OSError as err:
+        target.unlink(missing_ok=True)
+        raise LocalError(f"{target}: {err.strerror}") from err

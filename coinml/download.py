@@ -1,0 +1,281 @@
+"""One video from the source to a file: the only importer of yt_dlp.
+
+What comes back is a temporary file that nobody has looked into yet, or one of coinml's errors,
+each of which carries its fault for `coinml.faults.explain`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from coinml.errors import CoinmlError, InvalidInputError
+from coinml.faults import Fault, as_error, chain, explain
+
+if TYPE_CHECKING:
+    from yt_dlp import YoutubeDL
+
+log = logging.getLogger(__name__)
+
+MEDIA_SUFFIXES = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi", ".flv", ".3gp", ".ts", ".mpg")
+"""Endings a downloaded video may have, the usual ones first."""
+
+_YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
+_YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+# No dot at the front, no slash, nothing that a shell, a URL or a file system reads otherwise.
+_ANY_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchOptions:
+    """How videos are fetched.
+
+    Attributes:
+        max_height: Rows of the picture at most; VideoMAE looks at 224 of them.
+        cookies: Netscape cookies file.
+        proxy: Proxy URL; never shown.
+        rate_limit_bytes: Bytes a second at most.
+        socket_timeout_s: Seconds of silence until a connection is given up.
+    """
+
+    max_height: int = 360
+    cookies: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    rate_limit_bytes: int | None = None
+    socket_timeout_s: float = 20.0
+
+    def credentials(self) -> str | None:
+        """A digest of cookies and proxy that tells others from these; None without either."""
+        if self.cookies is None and self.proxy is None:
+            return None
+        digest = hashlib.sha256((self.proxy or "").encode())
+        try:
+            digest.update(self.cookies.read_bytes() if self.cookies else b"")
+        except OSError as err:
+            raise InvalidInputError(f"cookies file {self.cookies}: {err.strerror}") from err
+        return digest.hexdigest()[:16]
+
+
+def fetch(
+    video_id: str,
+    url: str,
+    folder: Path,
+    *,
+    options: FetchOptions | None = None,
+    on_data: Callable[[], None] | None = None,
+) -> Path:
+    """Download one video to `folder/<id>.<ext>`, going on from a partial file left there.
+
+    A 403 gets one fresh extraction: the addresses of media files grow stale.
+
+    Args:
+        video_id: Becomes the file's name; check it with `source_url` first.
+        url: What to download.
+        folder: For files in the making; not where finished ones live.
+        options: See `FetchOptions`.
+        on_data: Called once, as soon as the first bytes of the video have come.
+
+    Raises:
+        TransientError, SourceBlockedError, UnavailableError, CorruptVideoError, LocalError:
+            As the failure's fault says.
+    """
+    options = options or FetchOptions()
+    try:
+        return _fetch(video_id, url, folder, options, on_data)
+    except CoinmlError as err:
+        if http_status(err) != 403:
+            raise
+        log.debug("%s: 403; extracting anew", video_id)
+    # Another session as well: the refusal may hang on it.
+    _close_session()
+    return _fetch(video_id, url, folder, options, on_data)
+
+
+def source_url(template: str, video_id: str) -> str:
+    """Put an id into a URL template, if it is fit to be in one.
+
+    Raises:
+        InvalidInputError: The template has no `{id}` or is no http(s) URL, or the id is not
+            of the form that the source uses.
+    """
+    parts = urlsplit(template)
+    if "{id}" not in template or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidInputError(
+            f"source {template!r}: an http(s) URL with {{id}} in it is wanted, "
+            "e.g. https://www.youtube.com/watch?v={id}"
+        )
+    host = (parts.hostname or "").removeprefix("www.")
+    pattern = _YOUTUBE_ID if host in _YOUTUBE_HOSTS else _ANY_ID
+    if not pattern.fullmatch(video_id):
+        raise InvalidInputError(f"video id {video_id!r}: {pattern.pattern} is wanted at {host}")
+    return template.replace("{id}", quote(video_id, safe=""))
+
+
+def http_status(err: BaseException) -> int | None:
+    """The HTTP status behind a failure, if there was one."""
+    for one in chain(err):
+        status = getattr(one, "status", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+class _Session(threading.local):
+    """One YoutubeDL a thread: making one costs more than most of what it then does."""
+
+    ydl: YoutubeDL | None = None
+    options: FetchOptions | None = None
+    on_data: Callable[[], None] | None = None
+
+
+_session = _Session()
+
+
+class _Log:
+    """Where yt-dlp talks to: nothing of it reaches the terminal."""
+
+    def debug(self, message: str) -> None:
+        log.debug("%s", message)
+
+    info = warning = error = debug
+
+
+def _fetch(
+    video_id: str,
+    url: str,
+    folder: Path,
+    options: FetchOptions,
+    on_data: Callable[[], None] | None,
+) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ydl = _open_session(options)
+        _session.on_data = on_data
+        # "%" begins a field in yt-dlp's templates; an absolute path cannot become an option.
+        name = str(folder.resolve() / video_id).replace("%", "%%")
+        ydl.params["outtmpl"]["default"] = name + ".%(ext)s"
+        info = ydl.extract_info(url, download=True)
+    except Exception as err:
+        # Everything: what an extractor stumbles over is that video's failure, not the run's.
+        raise _translated(err, url, options) from err
+    finally:
+        _session.on_data = None
+    return _file_of(info, video_id, folder)
+
+
+def _file_of(info: Any, video_id: str, folder: Path) -> Path:
+    # yt-dlp calls it a success too when a filter or an archive kept it from fetching anything.
+    entries = (info or {}).get("requested_downloads") or [{}]
+    path = Path(entries[0].get("filepath") or folder / video_id)
+    if not path.is_file() or path.parent.resolve() != folder.resolve():
+        raise as_error(Fault.UNSUPPORTED, f"{video_id}: no file came", rule="no file")
+    return path
+
+
+def _open_session(options: FetchOptions) -> YoutubeDL:
+    if _session.ydl is None or _session.options != options:
+        _close_session()
+        # Costs a second or two, so only where something is fetched.
+        from yt_dlp import YoutubeDL
+
+        _session.ydl = YoutubeDL(_parameters(options))
+        _session.options = options
+    return _session.ydl
+
+
+def _close_session() -> None:
+    ydl, _session.ydl = _session.ydl, None
+    if ydl is not None:
+        # Not `close`, which writes the cookies back: threads would overwrite each other's file.
+        director = ydl.__dict__.pop("_request_director", None)
+        if director is not None:
+            director.close()
+
+
+def _parameters(options: FetchOptions) -> dict[str, Any]:
+    return {
+        "format": _format(options.max_height),
+        "logger": _Log(),
+        "quiet": True,
+        "noprogress": True,
+        "color": {"stdout": "no_color", "stderr": "no_color"},
+        "progress_hooks": [_on_progress],
+        "noplaylist": True,
+        "playlist_items": "1",
+        # Each failure is ours to judge, to pace and to record; a piece of a fragmented video
+        # is too small for that.
+        "retries": 0,
+        "extractor_retries": 1,
+        "fragment_retries": 3,
+        "skip_unavailable_fragments": False,
+        "socket_timeout": options.socket_timeout_s,
+        "ratelimit": options.rate_limit_bytes,
+        "cookiefile": str(options.cookies) if options.cookies else None,
+        "proxy": options.proxy,
+        "continuedl": True,
+        "updatetime": False,
+        # The video stream alone is taken, which needs no repair by ffmpeg.
+        "fixup": "never",
+    }
+
+
+def _format(max_height: int) -> str:
+    low = f"[height<={max_height}]"
+    # H.264 first and AV1 last (decord cannot read it), without sound where that can be had.
+    return "/".join([
+        f"bv{low}[vcodec^=avc1]", f"b{low}[vcodec^=avc1]",
+        f"bv{low}[vcodec!^=av01]", f"b{low}", f"bv{low}",
+        "wv[vcodec^=avc1]", "b",
+    ])  # fmt: skip
+
+
+def _on_progress(progress: dict[str, Any]) -> None:
+    on_data, _session.on_data = _session.on_data, None
+    if on_data is not None and progress.get("downloaded_bytes"):
+        on_data()
+
+
+def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
+    message = _masked(str(err).replace("\r", "").strip() or type(err).__name__, options)
+    fault, rule = explain(err)
+    kinds = {type(one).__name__ for one in chain(err)}
+    if "UnsupportedError" in kinds and urlsplit(url).path.endswith(MEDIA_SUFFIXES):
+        # A page where a file should be: a portal or a proxy spoke, not the video's owner.
+        return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
+    return as_error(fault, message, rule=rule, retry_after_s=_retry_after_s(err))
+
+
+def _retry_after_s(err: BaseException) -> float | None:
+    for one in chain(err):
+        headers = getattr(getattr(one, "response", None), "headers", None)
+        value = headers.get("Retry-After") if headers is not None else None
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            try:
+                return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+            except ValueError:
+                continue
+    return None
+
+
+def _masked(message: str, options: FetchOptions) -> str:
+    """A message without the proxy's address, its user and its password."""
+    if not options.proxy:
+        return message
+    parts = urlsplit(options.proxy if "//" in options.proxy else f"//{options.proxy}")
+    secrets = {options.proxy, parts.netloc, parts.hostname, parts.username, parts.password}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message

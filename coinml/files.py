@@ -1,0 +1,173 @@
+"""Video files on disk: where they lie while they come, and what is known once they are here."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from coinml.download import MEDIA_SUFFIXES
+from coinml.errors import CorruptVideoError, LocalError
+from coinml.ledger import FileFacts
+
+if TYPE_CHECKING:
+    from coinml.media import DecodePool
+
+log = logging.getLogger(__name__)
+
+_LEAST_DEADLINE_S = 60.0
+
+
+class VerdictLike(Protocol):
+    """What a verification says; see `coinml.media.Verdict`."""
+
+    @property
+    def verdict(self) -> str:
+        """What it is: "ok", "damaged" or "unusable"."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not "ok"."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length of the video as decoded, in seconds."""
+
+
+Verify = Callable[[Path], VerdictLike]
+"""A full decode of a file."""
+
+
+class Shelf:
+    """The folder of a dataset's videos.
+
+    Finished files lie in it as `<id>.<ext>`; `.incoming` below it holds what is being fetched
+    (the same file system, so that a rename finishes it), `.quarantine` what does not decode.
+
+    Args:
+        folder: Where the finished files lie; it is made when something comes.
+        min_free_bytes: The disk is called full when less than this is left.
+    """
+
+    def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
+        self.folder = folder
+        self.incoming = folder / ".incoming"
+        self.quarantine = folder / ".quarantine"
+        self._min_free_bytes = min_free_bytes
+
+    def check_room(self) -> None:
+        """Make sure that there is a folder with room in it.
+
+        Raises:
+            LocalError: There is not.
+        """
+        try:
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+        except OSError as err:
+            raise LocalError(f"{self.folder}: {err.strerror}") from err
+        if free < self._min_free_bytes:
+            raise LocalError(
+                f"{self.folder}: only {free / 1e6:.0f} MB are free on this disk, "
+                f"{self._min_free_bytes / 1e6:.0f} MB are wanted; make room and start again"
+            )
+
+    def leftovers(self, video_id: str) -> Iterator[Path]:
+        """Whole files of a video that an earlier run did not come to record."""
+        for folder in (self.folder, self.incoming):
+            for suffix in MEDIA_SUFFIXES:
+                path = folder / (video_id + suffix)
+                if path.is_file():
+                    yield path
+
+    def put(self, path: Path, facts: FileFacts) -> FileFacts:
+        """Give a verified file its final name."""
+        final = self.folder / path.name
+        try:
+            if path != final:
+                path.replace(final)
+        except OSError as err:
+            raise LocalError(f"{final}: {err.strerror}") from err
+        return replace(facts, path=str(final))
+
+    def discard(self, path: Path) -> None:
+        """Take a bad file out of the way."""
+        path.unlink(missing_ok=True)
+
+    def put_aside(self, video_id: str, *, keep: bool) -> Path | None:
+        """Clear away what came of a video that does not decode.
+
+        Returns:
+            Where the file is, if it was kept.
+        """
+        kept: Path | None = None
+        for path in list(self.leftovers(video_id)):
+            if keep and kept is None:
+                self.quarantine.mkdir(exist_ok=True)
+                kept = self.quarantine / path.name
+                path.replace(kept)
+            else:
+                path.unlink(missing_ok=True)
+        # A partial file may be the bad beginning of the next attempt.
+        for suffix in MEDIA_SUFFIXES:
+            (self.incoming / f"{video_id}{suffix}.part").unlink(missing_ok=True)
+        return kept
+
+
+def verified_facts(
+    path: Path, *, verify: Verify | None = None, duration_s: float | None = None
+) -> FileFacts:
+    """Decode a file to its end and say what it is.
+
+    Args:
+        path: The file.
+        verify: The decode; default: `coinml.media` in killable processes.
+        duration_s: Its length as announced, which sets the time that a decode may take.
+
+    Raises:
+        CorruptVideoError: It does not decode, or not to its end.
+        LocalError: It cannot be read.
+    """
+    if verify is None:
+        deadline_s = max(_LEAST_DEADLINE_S, duration_s or 0.0)
+        verdict: VerdictLike = _pool().check(path, deadline_s=deadline_s)
+    else:
+        verdict = verify(path)
+    if verdict.verdict != "ok":
+        raise CorruptVideoError(f"{verdict.verdict}: {verdict.reason or 'does not decode'}")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror}") from err
+    return FileFacts(
+        path=str(path),
+        size_bytes=stat.st_size,
+        sha256=digest,
+        mtime_ns=stat.st_mtime_ns,
+        media_duration_s=verdict.duration_s,
+    )
+
+
+_pools: dict[int, DecodePool] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool() -> DecodePool:
+    """The decoding processes of all collectors here: to start one costs more than many files."""
+    with _pools_lock:
+        pool = _pools.get(os.getpid())
+        if pool is None:
+            from coinml.media import DecodePool
+
+            pool = _pools[os.getpid()] = DecodePool(workers=min(os.cpu_count() or 1, 8))
+            atexit.register(pool.close)
+        return pool
