@@ -4,11 +4,16 @@ The only package that imports decord and av, and it imports them when a file is 
 before, so that importing it costs nothing.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from coinml.media.checking import check, unusable
 from coinml.media.container import probe
 from coinml.media.records import ClipSpec, MediaInfo, SampledClips, Verdict
 from coinml.media.workers import DecodePool
 from coinml.media.writing import write_video
+
+if TYPE_CHECKING:
+    from coinml.media.sampling import sample
 
 __all__ = [
     "ClipSpec",
@@ -18,6 +23,16 @@ __all__ = [
     "Verdict",
     "check",
     "probe",
+    "sample",
     "unusable",
     "write_video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `sample`, which needs numpy, when it is first asked for."""
+    if name == "sample":
+        from coinml.media.sampling import sample
+
+        return sample
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

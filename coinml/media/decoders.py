@@ -68,15 +68,13 @@ class PyavDecoder:
         self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
     ) -> None:
         """See `Decoder`."""
-        from av.video.reformatter import VideoReformatter
-
-        reformatter = VideoReformatter()
+        pixels = _Converter()
         wanted = {timeline.pts[number]: number for number in numbers}
 
         def take(frame: VideoFrame, pts: int) -> None:
             number = wanted.pop(pts, None)
             if number is not None:
-                keep(number, _upright_rgb(frame, reformatter))
+                keep(number, pixels(frame))
 
         with open_video(path) as (container, stream):
             if timeline.counted:
@@ -103,7 +101,7 @@ class _Walk:
         self._timeline = timeline
         self._take = take
         self._skips = stream.codec_context.name in _SKIPS_EXACTLY
-        self._packets: Iterator[Packet] = container.demux(stream)
+        self._packets: Iterator[Packet[VideoStream]] = container.demux(stream)
         self._at = -1
         self._shown: int | None = None
         self._ended = False
@@ -183,26 +181,32 @@ class DecordDecoder:
         except (ImportError, OSError) as err:
             raise DecoderUnsuitedError("decord is not installed") from err
         decord.logging.set_level(decord.logging.QUIET)
-        name = Path(path).name
+        if timeline.counted or timeline.bits > 8:
+            # Its FFmpeg of 2020 gives wrong colours for 10-bit video.
+            raise DecoderUnsuitedError("decord reads neither 10-bit video nor untimed frames")
         try:
             reader = decord.VideoReader(str(path), num_threads=1)
-            if timeline.counted or len(reader) != len(timeline):
-                raise DecoderUnsuitedError(
-                    f"{name}: decord sees {len(reader)} frames, the file has {len(timeline)}"
-                )
             shown = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]
-            # It keeps single precision, so that late frames are off by a little.
-            slack = max(timeline.period_s / 4, float(np.abs(timeline.times_s).max()) * 1e-6)
-            if np.abs(shown - timeline.times_s).max() > slack:
-                raise DecoderUnsuitedError(f"{name}: decord shows its frames at other times")
-            pixels = reader.get_batch(list(numbers)).asnumpy()
-        except CoinmlError:
-            raise
+            difference = _difference(shown, timeline)
+            pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
         except Exception as err:
             # DECORDError, RuntimeError and IndexError, all of them for a file it cannot read.
-            raise DecoderUnsuitedError(f"{name}: {str(err).splitlines()[-1][:200]}") from err
+            difference = str(err).splitlines()[-1][:200]
+        if difference:
+            raise DecoderUnsuitedError(f"{Path(path).name}: {difference}")
         for number, picture in zip(numbers, pixels, strict=True):
             keep(number, picture)
+
+
+def _difference(shown: NDArray[np.float32], timeline: Timeline) -> str | None:
+    """How decord's idea of the frames differs from the file's, if it does."""
+    if len(shown) != len(timeline):
+        return f"decord sees {len(shown)} frames, the file has {len(timeline)}"
+    # It keeps single precision, so that late frames are off by a little.
+    slack = max(timeline.period_s / 4, float(np.abs(timeline.times_s).max()) * 1e-6)
+    if np.abs(shown - timeline.times_s).max() > slack:
+        return "decord shows its frames at other times"
+    return None
 
 
 def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -219,16 +223,25 @@ def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[Video
         raise CorruptVideoError(str(err)) from err
 
 
-def _upright_rgb(frame: VideoFrame, reformatter: object) -> NDArray[np.uint8]:
-    """A frame's pixels as they are to be looked at."""
-    width, height = frame.width, frame.height
-    short = min(width, height)
-    if short > LARGEST_SHORT_SIDE:
-        width = round(width * LARGEST_SHORT_SIDE / short)
-        height = round(height * LARGEST_SHORT_SIDE / short)
-    rgb = reformatter.reformat(  # type: ignore[attr-defined]
-        frame, width, height, "rgb24", interpolation="AREA" if width < frame.width else None
-    )
-    pixels: NDArray[np.uint8] = rgb.to_ndarray()
-    turns = clockwise(frame.rotation) // 90
-    return np.rot90(pixels, k=-turns) if turns else pixels
+class _Converter:
+    """Turns decoded frames into pixels as they are to be looked at, all of one size."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        if self._size is None:
+            # A later change of size (adaptive streams do that) is scaled to the first.
+            shrink = min(1.0, LARGEST_SHORT_SIDE / min(frame.width, frame.height))
+            self._size = round(frame.width * shrink), round(frame.height * shrink)
+        width, height = self._size
+        smaller = width < frame.width
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="AREA" if smaller else None
+        )
+        pixels: NDArray[np.uint8] = rgb.to_ndarray()
+        turns = clockwise(frame.rotation) // 90
+        return np.rot90(pixels, k=-turns) if turns else pixels

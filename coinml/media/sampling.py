@@ -38,8 +38,9 @@ def sample(
         spec: How clips are laid; the default is 8 clips of 16 frames at stride 4.
         start_s: Start of the extent in seconds from the first frame.
         end_s: End of the extent.
-        decoder: `auto`, `decord` or `pyav`. `auto` tries one after the other; the frames are
-            the same.
+        decoder: `auto`, `decord` or `pyav`. The frames are the same. `auto` begins with PyAV,
+            which decodes fewer frames on the way and reads more formats, and goes on to decord
+            (which hangs on some good files, so that it is not the first) where PyAV fails.
         allocate: Makes the uint8 array that the frames are written to, given its shape.
 
     Raises:
@@ -126,18 +127,16 @@ class _Canvas:
 
 
 def _read(path: str | Path, timeline: Timeline, decoders: list[Decoder], canvas: _Canvas) -> str:
-    """Fill the canvas with the first decoder that suits; return its name."""
-    for decoder in decoders[:-1]:
+    """Fill the canvas with the first decoder that can; return its name."""
+    causes: list[str] = []
+    for decoder in decoders:
         try:
             decoder.read(path, timeline, canvas.numbers, canvas.keep)
-        except DecoderUnsuitedError:
-            continue
-        return decoder.name
-    try:
-        decoders[-1].read(path, timeline, canvas.numbers, canvas.keep)
-    except DecoderUnsuitedError as err:
-        raise CorruptVideoError(str(err)) from err
-    return decoders[-1].name
+        except (DecoderUnsuitedError, CorruptVideoError) as err:
+            causes.append(str(err))
+        if canvas.filled:
+            return decoder.name
+    raise CorruptVideoError("; ".join(causes) or f"{Path(path).name}: no wanted frame decodes")
 
 
 def _decoders(name: str) -> list[Decoder]:
@@ -152,4 +151,4 @@ def _decoders(name: str) -> list[Decoder]:
         return [PyavDecoder()]
     if name == "decord":
         return [DecordDecoder()]
-    return [DecordDecoder(), PyavDecoder()]
+    return [PyavDecoder(), DecordDecoder()]

@@ -29,6 +29,7 @@ class Timeline:
         order: Place of each frame's packet in the file, by its ticks.
         keys: Ticks of the frames at which decoding may start, ascending; empty where only
             the start of the file will do.
+        bits: Depth of a colour channel.
         counted: The packets do not say when they are shown, so that frames go by number.
     """
 
@@ -36,6 +37,7 @@ class Timeline:
     pts: tuple[int, ...]
     order: dict[int, int] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
+    bits: int = 8
     counted: bool = False
 
     def __len__(self) -> int:
@@ -74,6 +76,7 @@ def read_timeline(path: str | Path) -> Timeline:
         except av.error.FFmpegError:
             pass  # A cut file: what was read up to here is what there is.
         codec, tick = stream.codec_context.name, stream.time_base
+        layout = stream.codec_context.format
     if not whole or not pts or not tick or len(set(pts)) < len(pts):
         return count_timeline(path)
     if len(keys) == len(pts) and codec not in _INTRA_ONLY:
@@ -85,6 +88,7 @@ def read_timeline(path: str | Path) -> Timeline:
         pts=tuple(ordered),
         order={value: place for place, value in enumerate(pts)},
         keys=tuple(sorted(keys)),
+        bits=max((part.bits for part in layout.components), default=8) if layout else 8,
     )
 
 
