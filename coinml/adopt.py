@@ -86,7 +86,7 @@ def adopt_folder(
 
     def adopt(video_id: str) -> FileFacts:
         facts = _facts(wanted[video_id], rows[video_id], verify)
-        copy = shelf.incoming / wanted[video_id].name
+        copy = shelf.incoming / (video_id + wanted[video_id].suffix.lower())
         _copy(wanted[video_id], copy, link=link)
         facts = replace(facts, mtime_ns=copy.stat().st_mtime_ns, origin="import")
         return shelf.put(copy, facts)
