@@ -18,11 +18,11 @@ from coinml.errors import CoinmlError
 class Listener(Protocol):
     """Shows the progress of stages, each known by its name."""
 
-    def begin(self, stage: str, total: int) -> None:
-        """A stage of `total` items begins."""
+    def begin(self, stage: str, total: int | None) -> None:
+        """A stage of `total` items begins; None: how many will turn out."""
 
-    def advance(self, stage: str, items: int, note: str) -> None:
-        """`items` more are done; `note` says what is going on, or is empty."""
+    def advance(self, stage: str, items: int, total: int | None) -> None:
+        """`items` more are done; `total` says how many there are, if that has turned out."""
 
     def end(self, stage: str) -> None:
         """The stage is over, whether it was finished or not."""
@@ -54,7 +54,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def stage(name: str, total: int) -> Iterator[None]:
+def stage(name: str, total: int | None = None) -> Iterator[None]:
     """Announce a stage of `total` items; within it, `advance` counts them."""
     listener = _listener
     if listener is not None:
@@ -66,7 +66,7 @@ def stage(name: str, total: int) -> Iterator[None]:
             listener.end(name)
 
 
-def advance(name: str, items: int = 1, note: str = "") -> None:
+def advance(name: str, items: int = 1, *, total: int | None = None) -> None:
     """Count items of a stage, all of whose traces are on record.
 
     Raises:
@@ -74,6 +74,6 @@ def advance(name: str, items: int = 1, note: str = "") -> None:
     """
     if _listener is not None:
         with _lock:
-            _listener.advance(name, items, note)
+            _listener.advance(name, items, total)
     if _stop.is_set():
         raise StoppedError("stopped; the next call goes on from here")

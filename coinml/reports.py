@@ -1,0 +1,83 @@
+"""What each flow has to say when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectReport:
+    """What became of a selection of videos.
+
+    Attributes:
+        dataset: Its name.
+        total: Videos in the selection.
+        downloaded: Files here, verified.
+        fetched: Files that this run brought.
+        asked: Videos that this run tried.
+        faults: How many stand under which fault.
+        still_due: Videos that a later run will ask for by itself.
+        blocked_until: When the source may be asked again, if it refuses everyone.
+    """
+
+    dataset: str
+    total: int
+    downloaded: int
+    fetched: int
+    asked: int
+    faults: Mapping[str, int]
+    still_due: int
+    blocked_until: datetime | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.still_due == 0
+
+    def __str__(self) -> str:
+        text = f"{self.downloaded} of {self.total} videos are here, {self.fetched} of them new"
+        if self.faults:
+            text += "; " + ", ".join(f"{count} {fault}" for fault, count in self.faults.items())
+        if self.blocked_until is not None:
+            text += f"; the source refuses until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+        elif self.still_due:
+            text += f"; {self.still_due} still due"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedSummary:
+    """What of a dataset is in an embedding set.
+
+    Attributes:
+        dataset: Its name.
+        fingerprint: The set's.
+        videos: Videos of the selection that are in the set.
+        embedded: How many of them this run did.
+        failed: Reason by id, for files that do not decode; they are quarantined.
+        seconds: Wall time of the embedding tasks.
+        bottleneck: What most of the time went to, or "" when nothing was to do.
+    """
+
+    dataset: str
+    fingerprint: str
+    videos: int
+    embedded: int
+    failed: Mapping[str, str]
+    seconds: float
+    bottleneck: str
+
+    def __str__(self) -> str:
+        text = f"{self.videos} videos in set {self.fingerprint}, {self.embedded} of them new"
+        return text + (f"; {len(self.failed)} do not decode" if self.failed else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)

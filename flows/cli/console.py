@@ -1,0 +1,126 @@
+"""What a person sees: results on stdout; progress, notes and errors on stderr."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.progress import Progress, TaskID
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, and nothing else, on stdout."""
+    json.dump(value, sys.stdout, indent=2, default=str, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    _err().print(text, markup=False, highlight=False)
+
+
+def heading(text: str) -> None:
+    """The title of a section of results."""
+    from rich.text import Text
+
+    _out().print(Text(f"\n{text}", style="bold"))
+
+
+def line(text: str = "") -> None:
+    """A line of results, on stdout."""
+    _out().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """A table of results; columns whose cells are all numbers are right-aligned."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    shown = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for position, name in enumerate(columns):
+        column = [row[position] for row in cells]
+        numbers = bool(column) and all(_is_number(cell) for cell in column)
+        shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    _out().print(shown)
+
+
+class ProgressBars:
+    """A bar for each stage that is under way; a line for each that ended (`Listener`)."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ProgressBars:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=_err(),
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Show a bar for the stage, unless it has nothing to do."""
+        if self._progress is not None and total != 0:
+            self._bars[stage] = self._progress.add_task(stage, total=total)
+
+    def advance(self, stage: str, items: int, total: int | None) -> None:
+        """Move its bar on."""
+        if self._progress is not None and stage in self._bars:
+            changed = {} if total is None else {"total": total}
+            self._progress.update(self._bars[stage], advance=items, **changed)
+
+    def end(self, stage: str) -> None:
+        """Leave the bar as it is; its clock stops. One that never moved goes."""
+        bar = self._bars.pop(stage, None)
+        if self._progress is None or bar is None:
+            return
+        if self._progress.tasks[self._progress.task_ids.index(bar)].completed:
+            self._progress.stop_task(bar)
+        else:
+            self._progress.remove_task(bar)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("%", "").strip().lstrip("-").isdigit()
+
+
+@functools.cache
+def _out() -> Any:
+    from rich.console import Console
+
+    # A pipe has no width of its own; tables are not to be squeezed into 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+@functools.cache
+def _err() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,52 @@
+"""What must be in the environment before Prefect, MLflow or transformers are imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+_DEFAULTS = {
+    # MLflow takes DO_NOT_TRACK only when it is exactly `true`.
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "ALEMBIC_LOG_LEVEL": "WARNING",
+    # The command shows what matters; the whole story is in the log file and the API.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "coinml",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    # Tokenizers and OpenMP complain when a process is forked after they have threads.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Switch telemetry off and third parties quiet, unless the user has set otherwise."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def log_to(folder: Path) -> Path:
+    """Send every log record of this process to a file; nothing goes to the terminal."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "coinml.log"
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s")
+    )
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # A line for each call of an API would drown the rest.
+    for chatty in ("httpx", "alembic", "botocore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    return path

@@ -1,0 +1,53 @@
+"""The options that several commands share, each spelled and explained once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from coinml.selection import Selection
+
+Dataset = Annotated[
+    str, typer.Option(help="`mini`, a COIN-layout JSON file, or `folder:DIR` (one folder a class).")
+]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Dataset name; by default `coin` for a JSON, DIR's for a folder."),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Only these classes."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="So many videos, stratified by class and split."),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX", help="Files whose names match alike stay on one side of the split."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="URL template with {id}; by default YouTube."),
+]
+Budget = Annotated[int | None, typer.Option(min=1, help="Try at most so many videos now.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Videos a download task.")]
+MaxWait = Annotated[
+    float,
+    typer.Option(min=0, metavar="S", help="Wait out pauses of the source up to so many seconds."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, and nothing else, on stdout.")]
+
+
+def selection(
+    dataset: str, name: str | None, classes: str | None, limit: int | None, group: str | None
+) -> Selection:
+    """The part of a dataset that these options name."""
+    from coinml.selection import Selection
+
+    wanted = tuple(part.strip() for part in (classes or "").split(",") if part.strip())
+    return Selection(dataset=dataset, name=name, classes=wanted, limit=limit, group=group)

@@ -1,0 +1,88 @@
+"""What the ledger knows, put so that a person sees it at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coinml.errors import InvalidInputError
+from flows.cli.console import line, print_json, table
+
+if TYPE_CHECKING:
+    from coinml.ledger import Status
+    from coinml.settings import Settings
+
+MEANING = {
+    "transient": "a passing failure; asked again later",
+    "blocked": "the source refused everyone; asked again later",
+    "gone": "removed, closed or under copyright",
+    "restricted": "private, age, members, region or login",
+    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
+    "corrupt": "arrived, but does not decode",
+    "local": "this machine was at fault",
+}
+
+
+def known_dataset(settings: Settings, name: str | None) -> str:
+    """The dataset that is meant; the only one need not be named.
+
+    Raises:
+        InvalidInputError: There are several, or none by this name.
+    """
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        known = ledger.datasets()
+    if name in known:
+        return str(name)
+    listed = ", ".join(known) or "none yet (run `coinml collect` first)"
+    if name is not None:
+        raise InvalidInputError(f"--dataset {name}: the ledger has {listed}")
+    if len(known) != 1:
+        raise InvalidInputError(f"name one with --dataset; the ledger has {listed}")
+    return known[0]
+
+
+def status_of(settings: Settings, dataset: str) -> Status:
+    """Where a dataset stands, at the rate that the settings allow."""
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        return ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
+
+
+def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> None:
+    """Here, lost and still possible; by fault, by split and by class."""
+    status = status_of(settings, dataset)
+    rows = [["downloaded", status.downloaded, "here, decoded to the end and on record"]]
+    rows += [["pending", status.pending, "not tried yet"]] if status.pending else []
+    rows += [[fault, count, MEANING[fault]] for fault, count in status.faults.items()]
+    table([f"{status.total:,} videos of {dataset}", "count", "what it means"], rows)
+    parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
+    for what, counts in parts:
+        table(
+            [what, "all", "here", "lost", "due now", "pending"],
+            [[name, c.total, c.downloaded, c.lost, c.due, c.pending] for name, c in counts.items()],
+        )
+    if status.eta_hours:
+        line(f"about {status.eta_hours:.1f} hours to go at {settings.rate_per_hour:g} an hour")
+
+
+def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: bool) -> None:
+    """One video with every attempt at it."""
+    from dataclasses import asdict
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        row, attempts = ledger.row(dataset, video_id), ledger.attempts(dataset, video_id)
+    if as_json:
+        print_json(asdict(row) | {"attempts": [asdict(attempt) for attempt in attempts]})
+        return
+    table(["field", "value"], [[k, v] for k, v in asdict(row).items() if v is not None])
+    table(
+        ["when", "outcome", "seconds", "message"],
+        [
+            [f"{a.started_at:%Y-%m-%d %H:%M:%S}", a.outcome, f"{a.seconds:.1f}", a.message or ""]
+            for a in attempts
+        ],
+    )

@@ -1,0 +1,70 @@
+"""What surrounds a command that runs flows: log file, Prefect API, progress bars, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from coinml import progress
+from flows.cli.console import ProgressBars, note
+from flows.cli.environment import log_to
+from flows.cli.local_prefect import prefect_api
+
+if TYPE_CHECKING:
+    from coinml.records import Dataset
+    from coinml.selection import Selection
+    from coinml.settings import Settings
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def flow_session(settings: Settings) -> Iterator[None]:
+    """Run flows within it.
+
+    The first Ctrl-C ends every stage after the item it is at; all that was done is on
+    record by then, so that the next call goes on from there.
+    """
+    log = log_to(settings.logs_dir)
+    previous = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        with prefect_api(settings.data_dir / "prefect"), watched():
+            yield
+    except (KeyboardInterrupt, progress.StoppedError):
+        note("interrupted: what was done is kept, and the next call goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        note(f"the log is {log}")
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Show progress bars within it."""
+    with ProgressBars() as bars, progress.listening(bars):
+        yield
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    progress.request_stop()
+    raise KeyboardInterrupt
+
+
+def load_shown(selection: Selection, settings: Settings) -> Dataset:
+    """Load a selection; drawing the miniature takes long enough to want a bar."""
+    from coinml import miniature
+    from coinml.selection import miniature_dir
+
+    if selection.is_mini:
+        with progress.stage("draw"):
+            miniature.make(
+                miniature_dir(settings.data_dir),
+                progress=lambda _done, total: progress.advance("draw", total=total),
+            )
+    return selection.load(settings.data_dir)

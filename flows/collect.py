@@ -1,0 +1,152 @@
+"""Flow `collect`: get the videos that can still be had, and record what became of the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from prefect import flow
+from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from coinml import progress
+from coinml.collector import BatchReport, SourcePausedError
+from coinml.errors import LocalError, SourceBlockedError, TransientError
+from coinml.faults import Fault
+from coinml.ledger import DOWNLOADED, PENDING, Ledger, LedgerRow
+from coinml.records import Dataset
+from coinml.reports import CollectReport
+from coinml.selection import Selection, miniature_dir
+from coinml.settings import YOUTUBE, Settings
+from coinml.splits import unit_hash
+from tasks.download import adopt_in_place, download_batch
+
+
+@flow(
+    name="collect",
+    flow_run_name="collect {selection.dataset}",
+    task_runner=ThreadPoolTaskRunner(max_workers=Settings().parallel),
+)
+def collect(
+    selection: Selection,
+    source: str | None = None,
+    budget: int | None = None,
+    batch_size: int = 20,
+    max_wait_s: float = 60.0,
+) -> State[CollectReport]:
+    """Download what is due of a selection; folders are adopted where they lie.
+
+    What cannot be had now is no failure of the flow: the outcome says what is still due.
+
+    Args:
+        selection: Which videos.
+        source: URL template with `{id}`; YouTube, and for `mini` a host of its own.
+        budget: At most so many videos in this run.
+        batch_size: Videos a task.
+        max_wait_s: A longer pause of the source ends the run instead of being waited out.
+
+    Raises:
+        LocalError: This machine is at fault; no video is blamed.
+    """
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.register(dataset)
+        ids = _due(ledger, dataset)[:budget]
+        blocked_until = None
+        with progress.stage("collect", len(ids)):
+            if selection.is_folder:
+                adopt_in_place(selection)
+            elif ids:
+                with _source(selection, source, settings) as url:
+                    blocked_until = _download(
+                        dataset, ids, url, batch_size=batch_size, max_wait_s=max_wait_s
+                    )
+        report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
+    return Completed(message=str(report), data=report)
+
+
+def _due(ledger: Ledger, dataset: Dataset) -> list[str]:
+    """What to ask for now, in an order that has every class early on.
+
+    Annotations stand class by class; a budget would else spend itself on the first few.
+    """
+    ids = ledger.due(dataset.name, ids=[video.video_id for video in dataset.videos])
+    return sorted(ids, key=unit_hash)
+
+
+@contextmanager
+def _source(selection: Selection, source: str | None, settings: Settings) -> Iterator[str]:
+    if source is not None or not selection.is_mini:
+        yield source or YOUTUBE
+        return
+    from coinml import miniature
+    from coinml.miniature.host import FlakyHost
+
+    folder = miniature_dir(settings.data_dir)
+    with FlakyHost(folder / "videos", miniature.fault_plan(folder / "COIN.json")) as host:
+        yield host.url + "/{id}.mp4"
+
+
+def _download(
+    dataset: Dataset, ids: Sequence[str], source: str, *, batch_size: int, max_wait_s: float
+) -> datetime | None:
+    """Run the batches to their ends; what they could not get is in the ledger.
+
+    Returns:
+        When the source may be asked again, if it refuses everyone for longer than one waits.
+
+    Raises:
+        LocalError: A batch found this machine at fault.
+    """
+    batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    futures: list[PrefectFuture[BatchReport]] = [
+        download_batch.submit(
+            dataset.name,
+            list(batch),
+            batch=f"{number}/{len(batches)}",
+            source=source,
+            run_id=str(flow_run.id),
+            max_wait_s=max_wait_s,
+        )
+        for number, batch in enumerate(batches, start=1)
+    ]
+    wait(futures)
+    failures = [future.result(raise_on_failure=False) for future in futures]
+    errors = [error for error in failures if isinstance(error, BaseException)]
+    # A machine that is at fault would fail everything; a video or a source that is, has
+    # been recorded as such and is no failure of the run.
+    for error in sorted(errors, key=lambda error: not isinstance(error, LocalError)):
+        if not isinstance(error, TransientError | SourceBlockedError):
+            raise error
+    pauses = [error.blocked_until for error in errors if isinstance(error, SourcePausedError)]
+    return max((pause for pause in pauses if pause is not None), default=None)
+
+
+def _report(
+    ledger: Ledger, dataset: Dataset, *, asked: Sequence[str], blocked_until: datetime | None
+) -> CollectReport:
+    selected = {video.video_id for video in dataset.videos}
+    rows = [row for row in ledger.rows(dataset.name) if row.video_id in selected]
+    here = [row for row in rows if row.state == DOWNLOADED]
+    return CollectReport(
+        dataset=dataset.name,
+        total=len(rows),
+        downloaded=len(here),
+        fetched=len({row.video_id for row in here} & set(asked)),
+        asked=len(asked),
+        faults=dict(Counter(row.state for row in rows if row.state in set(Fault))),
+        still_due=sum(_still_due(row) for row in rows),
+        blocked_until=blocked_until,
+    )
+
+
+def _still_due(row: LedgerRow) -> bool:
+    """Whether a later run will ask for it by itself, before weeks have passed."""
+    if row.state in (DOWNLOADED, Fault.GONE):
+        return False
+    return row.state == PENDING or row.next_attempt_at is not None

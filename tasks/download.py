@@ -1,0 +1,69 @@
+"""Getting videos: the retryable download of a batch, and adopting files that are here."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from coinml import adopt, collector, progress
+from coinml.adopt import AdoptReport
+from coinml.download import FetchOptions
+from coinml.faults import Fault
+from coinml.ledger import Ledger
+from coinml.pacing import is_loopback
+from coinml.selection import Selection
+from coinml.settings import Settings
+from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
+
+
+@task(
+    task_run_name="download_batch {batch}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_jitter_factor=RETRY_JITTER,
+    retry_condition_fn=only_transient,
+    # The ledger says what is done; a cached answer could only be out of date.
+    cache_policy=NO_CACHE,
+)
+def download_batch(
+    dataset: str,
+    ids: list[str],
+    *,
+    batch: str,
+    source: str,
+    run_id: str,
+    max_wait_s: float,
+) -> collector.BatchReport:
+    """Download what of `ids` is still due; a retry redoes only what is not yet done.
+
+    Settings are read where the task runs, so that no secret becomes a parameter.
+    """
+    settings = Settings()
+    return collector.collect_batch(
+        settings.ledger_url,
+        dataset,
+        ids,
+        source=source,
+        folder=settings.videos_dir(dataset),
+        options=FetchOptions(cookies=settings.cookies, proxy=settings.proxy),
+        run_id=run_id,
+        max_wait_s=max_wait_s,
+        rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
+        on_video=_count,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def adopt_in_place(selection: Selection) -> AdoptReport:
+    """Verify the files of a folder dataset and record them where they are."""
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    with Ledger(settings.ledger_url) as ledger:
+        return adopt.adopt_in_place(
+            ledger, dataset, progress=lambda _done, total: progress.advance("collect", total=total)
+        )
+
+
+def _count(outcome: collector.VideoOutcome) -> None:
+    # What may pass is asked for again and counted when it is settled.
+    progress.advance("collect", items=outcome.state != Fault.TRANSIENT)
