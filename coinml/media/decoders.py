@@ -191,8 +191,8 @@ class DecordDecoder:
             pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
         except Exception as err:
             # DECORDError, RuntimeError and IndexError, all of them for a file it cannot read.
-            difference = str(err).splitlines()[-1][:200]
-        if difference:
+            difference, pixels = str(err).splitlines()[-1][:200], None
+        if difference or pixels is None:
             raise DecoderUnsuitedError(f"{Path(path).name}: {difference}")
         for number, picture in zip(numbers, pixels, strict=True):
             keep(number, picture)
@@ -242,6 +242,6 @@ class _Converter:
         rgb = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation="AREA" if smaller else None
         )
-        pixels: NDArray[np.uint8] = rgb.to_ndarray()
+        pixels = rgb.to_ndarray().astype(np.uint8, copy=False)
         turns = clockwise(frame.rotation) // 90
         return np.rot90(pixels, k=-turns) if turns else pixels

@@ -1,0 +1,435 @@
+"""The frozen video encoder: clips in, vectors out. The only importer of transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinml.errors import InvalidInputError, LocalError, TransientError
+from coinml.media import ClipSpec
+from coinml.preprocessing import PROCESSOR_FILES, Preprocessor
+from coinml.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+_ARCHITECTURES = ("videomae",)
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_encoder(
+    ref: str | Path,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    clips: int = 8,
+    frames: int | None = None,
+    stride: int = 4,
+    dtype: str = "auto",
+) -> ClipEncoder:
+    """Load a VideoMAE checkpoint.
+
+    Args:
+        ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
+        revision: Branch, tag or commit on the hub.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
+        clips: Number of clips a video.
+        frames: Number of frames a clip; the checkpoint's own if None.
+        stride: Distance between a clip's frames, in frames.
+        dtype: `auto` (bfloat16 or float16 on CUDA, float32 on a CPU), `float32`, `bfloat16`,
+            `float16`.
+
+    Raises:
+        InvalidInputError: No such checkpoint, or one that is not a VideoMAE.
+        TransientError: The hub does not answer.
+    """
+    import torch
+
+    folder, commit = _resolve(str(ref), revision)
+    config = _config(folder, str(ref))
+    if frames is not None and frames != config.num_frames:
+        raise InvalidInputError(f"{ref}: takes clips of {config.num_frames} frames, not {frames}")
+    preprocessor = Preprocessor.from_folder(folder, image_size=config.image_size)
+    weights = _weights_file(folder, str(ref))
+    spec = EncoderSpec(
+        encoder=str(ref) if commit else Path(ref).resolve().name,
+        revision=commit,
+        architecture=config.model_type,
+        weights_sha256=_sha256(weights),
+        resize=preprocessor.resize,
+        crop=preprocessor.crop,
+        interpolation=preprocessor.interpolation,
+        mean=preprocessor.mean,
+        std=preprocessor.std,
+        frames=config.num_frames,
+        stride=stride,
+        clips=clips,
+        pooling=_pooling(config, weights),
+        dim=config.hidden_size,
+    )
+    _clip_spec(spec)
+    place = _device(device)
+    kind = _dtype(dtype, place)
+    with _quiet_transformers(), torch.device("cpu"):
+        from transformers import VideoMAEModel
+
+        try:
+            model = VideoMAEModel.from_pretrained(
+                folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
+            )
+        except (OSError, RuntimeError, ValueError) as err:
+            raise InvalidInputError(f"{ref}: does not load: {_first_line(err)}") from err
+    norm = _fc_norm(config, weights) if spec.pooling == "mean+fc_norm" else None
+    return ClipEncoder(
+        spec=spec, source_dir=folder, model=model, norm=norm, device=place, dtype=kind
+    )
+
+
+class ClipEncoder:
+    """A loaded encoder; see `load_encoder`.
+
+    Attributes:
+        spec: What its vectors mean.
+        source_dir: The checkpoint's folder.
+        device: Where it runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: EncoderSpec,
+        source_dir: Path,
+        model: Any,
+        norm: Any | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec = spec
+        self.source_dir = source_dir
+        self.device = device
+        self._dtype = dtype
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
+        self._preprocessor = Preprocessor(
+            resize=spec.resize,
+            crop=spec.crop,
+            interpolation=spec.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+        )
+        self._batch: int | None = None
+
+    def __repr__(self) -> str:
+        return f"ClipEncoder({self.spec.encoder!r}, {self.spec.fingerprint}, {self.device})"
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.spec.dim
+
+    @property
+    def clip_spec(self) -> ClipSpec:
+        """How clips are to be sampled for it."""
+        return _clip_spec(self.spec)
+
+    @property
+    def batch_clips(self) -> int:
+        """Number of clips that go through the model at once, from the memory there is."""
+        if self._batch is None:
+            self._batch = self._fitting_batch()
+        return self._batch
+
+    def encode(
+        self,
+        clips: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+        *,
+        batch_clips: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Turn clips into vectors.
+
+        Args:
+            clips: uint8 (frames, height, width, 3) each, RGB; sizes may differ.
+            batch_clips: Number of clips that go through the model at once.
+
+        Returns:
+            float32 (N, D).
+
+        Raises:
+            InvalidInputError: A clip has another number of frames than the encoder takes.
+        """
+        if not len(clips):
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self.encode_prepared([self.prepare(clip) for clip in clips], batch_clips=batch_clips)
+
+    def prepare(self, clip: NDArray[np.uint8]) -> torch.Tensor:
+        """Bring one clip to the encoder's size, on its device.
+
+        Args:
+            clip: uint8 (frames, height, width, 3).
+
+        Returns:
+            uint8 (frames, 3, crop height, crop width).
+        """
+        import torch
+
+        if clip.ndim != 4 or clip.shape[0] != self.spec.frames or clip.shape[3] != 3:
+            raise InvalidInputError(
+                f"a clip is ({self.spec.frames}, height, width, 3), not {clip.shape}"
+            )
+        with warnings.catch_warnings():
+            # Decoded clips lie in read-only shared memory, and nothing here writes to them.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            frames = torch.from_numpy(np.ascontiguousarray(clip))
+        return self._preprocessor.resized(frames.to(self.device, non_blocking=True))
+
+    def encode_prepared(
+        self, clips: Sequence[torch.Tensor], *, batch_clips: int | None = None
+    ) -> NDArray[np.float32]:
+        """Turn what `prepare` gave into vectors: float32 (N, D).
+
+        A batch that does not fit the device's memory is halved and tried again, and later ones
+        are as small.
+        """
+        import torch
+
+        size = batch_clips or self.batch_clips
+        vectors: list[NDArray[np.float32]] = []
+        start = 0
+        while start < len(clips):
+            batch = clips[start : start + size]
+            try:
+                vectors.append(self._forward(torch.stack(list(batch))))
+            except torch.OutOfMemoryError as err:
+                if len(batch) == 1:
+                    raise LocalError(f"not even one clip fits the memory of {self.device}") from err
+                size = self._batch = len(batch) // 2
+                torch.cuda.empty_cache()
+                logger.warning("out of memory on %s: going on with %d clips", self.device, size)
+                continue
+            start += len(batch)
+        return np.concatenate(vectors)
+
+    def copy_to(self, folder: str | Path) -> Path:
+        """Copy the checkpoint's files, so that a model can carry its encoder.
+
+        Returns:
+            The folder, from which `load_encoder` gives an encoder of the same fingerprint.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        weights = _weights_file(self.source_dir, str(self.source_dir))
+        for name in ("config.json", *PROCESSOR_FILES, weights.name):
+            if (self.source_dir / name).is_file():
+                shutil.copyfile(self.source_dir / name, target / name)
+        return target
+
+    def _forward(self, pictures: torch.Tensor) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            pixels = self._preprocessor.normalised(pictures, dtype=self._dtype)
+            tokens = self._model(pixel_values=pixels).last_hidden_state
+            pooled = tokens.float().mean(dim=1)
+            if self._norm is not None:
+                pooled = self._norm(pooled)
+            result: NDArray[np.float32] = pooled.cpu().numpy()
+        return result
+
+    def _fitting_batch(self) -> int:
+        import torch
+
+        config = self._model.config
+        tokens = (config.num_frames // config.tubelet_size) * (
+            config.image_size // config.patch_size
+        ) ** 2
+        values = tokens * max(config.hidden_size, config.num_channels * config.patch_size**2)
+        if self.device.type != "cuda":
+            # More than this gains nothing on a CPU: 4 clips of the base model, 64 of a tiny one.
+            return int(np.clip(5_000_000 // values, 1, 64))
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return int(np.clip(0.5 * free // (values * 24 * self._dtype.itemsize), 1, 256))
+
+
+def _clip_spec(spec: EncoderSpec) -> ClipSpec:
+    return ClipSpec(
+        clips=spec.clips,
+        frames=spec.frames,
+        stride=spec.stride,
+        short=spec.short,  # type: ignore[arg-type]
+    )
+
+
+def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
+    """A checkpoint's folder, and its commit if it came from the hub."""
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise InvalidInputError(f"{ref}: is a folder, which has no revision {revision!r}")
+        return folder, None
+    parts = ref.split("/")
+    if len(parts) > 2 or ref.startswith((".", "~", "/")) or not all(parts):
+        raise InvalidInputError(
+            f"encoder {ref!r}: no such folder, and not a hub id like MCG-NJU/videomae-base"
+        )
+    with _quiet_transformers():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        wanted = ["config.json", *PROCESSOR_FILES, _WEIGHTS_FILES[0]]
+        try:
+            found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
+            if not (found / _WEIGHTS_FILES[0]).is_file():
+                wanted[-1] = _WEIGHTS_FILES[1]
+                found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
+        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as err:
+            at = f" at revision {revision!r}" if revision else ""
+            raise InvalidInputError(
+                f"encoder {ref!r}: neither a folder here nor on the hub{at}"
+            ) from err
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+            raise TransientError(
+                f"encoder {ref!r}: no folder here, not in the local cache, and the hub does not "
+                f"answer ({_first_line(err)})"
+            ) from err
+    return found, found.name
+
+
+def _config(folder: Path, ref: str) -> Any:
+    if not (folder / "config.json").is_file():
+        raise InvalidInputError(f"encoder {ref!r}: holds no config.json, so it is no checkpoint")
+    with _quiet_transformers():
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as err:
+            raise InvalidInputError(f"encoder {ref!r}: {_first_line(err)}") from err
+    if config.model_type not in _ARCHITECTURES:
+        raise InvalidInputError(
+            f"encoder {ref!r}: is a {config.model_type!r}; known: {', '.join(_ARCHITECTURES)}"
+        )
+    return config
+
+
+def _weights_file(folder: Path, ref: str) -> Path:
+    for name in _WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InvalidInputError(f"encoder {ref!r}: holds neither of {', '.join(_WEIGHTS_FILES)}")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror}") from err
+
+
+def _pooling(config: Any, weights: Path) -> str:
+    if not config.use_mean_pooling:
+        return "layernorm+mean"
+    return "mean+fc_norm" if "fc_norm.weight" in _tensors(weights, ()) else "mean"
+
+
+def _fc_norm(config: Any, weights: Path) -> Any:
+    """The norm that a classification checkpoint puts on its pooled tokens."""
+    import torch
+
+    norm = torch.nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+    found = _tensors(weights, ("fc_norm.weight", "fc_norm.bias"))
+    norm.load_state_dict({name.removeprefix("fc_norm."): found[name].float() for name in found})
+    return norm
+
+
+def _tensors(weights: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """All names in a weights file, with the tensors of those that are wanted."""
+    if weights.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(weights, framework="pt") as file:
+                names = wanted or file.keys()
+                return {name: file.get_tensor(name) if wanted else None for name in names}
+        except (SafetensorError, OSError) as err:
+            raise InvalidInputError(f"{weights}: {_first_line(err)}") from err
+    import torch
+
+    loaded = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
+    return {name: value for name, value in loaded.items() if not wanted or name in wanted}
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise InvalidInputError(f"device {name!r} is unknown; say auto, cpu or cuda") from err
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError(f"device {name!r}: there is no CUDA here; say auto or cpu")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name not in _DTYPES:
+        raise InvalidInputError(f"dtype {name!r} is unknown; known: {', '.join(_DTYPES)}")
+    if name != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[name]
+    if device.type != "cuda":
+        # Without units for it, bfloat16 is three times slower on a CPU.
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _first_line(err: BaseException) -> str:
+    lines = str(err).strip().splitlines()
+    return lines[0][:200] if lines else type(err).__name__
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers and the hub client from reporting on stderr and phoning home."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # A thread that asks the hub to convert a .bin would outlive the load.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging as hf_logging
+
+        before = hf_logging.get_verbosity()
+        hf_logging.set_verbosity(logging.CRITICAL)
+        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            hf_logging.set_verbosity(before)

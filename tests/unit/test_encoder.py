@@ -1,0 +1,243 @@
+"""The encoder against transformers itself, on real clips and odd checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coinml import media
+from coinml.encoder import load_encoder
+from coinml.errors import InvalidInputError, TransientError
+from coinml.preprocessing import Preprocessor
+from coinml.specs import EncoderSpec
+
+
+@pytest.fixture
+def clips() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 16, 36, 48, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def encoder_copy(tiny_encoder_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_encoder_dir, tmp_path / "copy"))
+
+
+def _reference(folder: Path, clips: np.ndarray) -> np.ndarray:
+    """What transformers' own documentation does with the same frames."""
+    from transformers import VideoMAEImageProcessorPil, VideoMAEModel
+
+    processor = VideoMAEImageProcessorPil.from_pretrained(folder)
+    model = VideoMAEModel.from_pretrained(folder).eval()
+    inputs = processor([list(clip) for clip in clips], return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).last_hidden_state.mean(1).numpy()
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_embeddings_equal_transformers_own(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+    ours = load_encoder(tiny_encoder_dir).encode(clips)
+    theirs = _reference(tiny_encoder_dir, clips)
+    assert ours.dtype == np.float32
+    assert ours.shape == (3, 32)
+    assert _cosine(ours, theirs).min() > 0.9999
+
+
+def test_preprocessing_agrees_with_transformers_processor_on_real_clips(
+    shared_data: Path,
+) -> None:
+    from transformers import VideoMAEImageProcessorPil
+
+    preprocessor = Preprocessor(resize=224, crop=(224, 224))
+    processor = VideoMAEImageProcessorPil()
+    spec = media.ClipSpec(clips=1)
+    files = [
+        path
+        for pattern in ("fall/*", "fight/*", "misc/*")
+        for path in sorted((shared_data / "clips").glob(pattern))[:2]
+    ]
+    assert len(files) == 6
+    for path in files:
+        clip = media.sample(path, spec).frames[0]
+        theirs = processor([list(clip)], do_normalize=False, do_rescale=False, return_tensors="np")[
+            "pixel_values"
+        ][0]
+        ours = preprocessor.resized(torch.from_numpy(clip)).numpy()
+        assert ours.shape == theirs.shape == (16, 3, 224, 224)
+        assert np.abs(ours.astype(float) - theirs).mean() < 2, path
+
+
+@pytest.mark.parametrize("size", [(20, 30), (32, 32), (31, 90), (90, 31)])
+def test_preprocessing_agrees_for_odd_sizes(size: tuple[int, int]) -> None:
+    from transformers import VideoMAEImageProcessorPil
+
+    frames = np.random.default_rng(0).integers(0, 255, (2, *size, 3), dtype=np.uint8)
+    processor = VideoMAEImageProcessorPil(
+        size={"shortest_edge": 40}, crop_size={"height": 48, "width": 44}
+    )
+    theirs = processor([list(frames)], return_tensors="np")["pixel_values"][0]
+    preprocessor = Preprocessor(resize=40, crop=(48, 44), mean=(0.5,) * 3, std=(0.5,) * 3)
+    pictures = preprocessor.resized(torch.from_numpy(frames))
+    ours = preprocessor.normalised(pictures, dtype=torch.float32).numpy()
+    theirs = (theirs * np.array(processor.image_std).reshape(3, 1, 1)) + np.array(
+        processor.image_mean
+    ).reshape(3, 1, 1)
+    assert np.abs((ours * 0.5 + 0.5) - theirs).mean() < 2 / 255
+
+
+def test_vectors_depend_on_batching_by_rounding_only(
+    tiny_encoder_dir: Path, clips: np.ndarray
+) -> None:
+    encoder = load_encoder(tiny_encoder_dir)
+    whole = encoder.encode(clips, batch_clips=3)
+    single = np.concatenate([encoder.encode(clips[i : i + 1], batch_clips=1) for i in range(3)])
+    np.testing.assert_allclose(whole, single, atol=1e-5)
+    assert encoder.encode([]).shape == (0, 32)
+
+
+def test_clips_of_several_sizes_go_together(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+    encoder = load_encoder(tiny_encoder_dir)
+    mixed = [clips[0], clips[1][:, :20, :24], clips[2]]
+    np.testing.assert_allclose(encoder.encode(mixed)[[0, 2]], encoder.encode(clips)[[0, 2]], 1e-4)
+
+
+def test_a_copy_is_the_same_encoder(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+    original = load_encoder(tiny_encoder_dir)
+    copy = load_encoder(original.copy_to(tmp_path / "elsewhere"))
+    assert copy.spec.encoder != original.spec.encoder
+    assert copy.spec.fingerprint == original.spec.fingerprint
+    assert copy.spec == original.spec
+
+
+def test_the_fingerprint_follows_what_a_vector_means(encoder_copy: Path) -> None:
+    seen = {load_encoder(encoder_copy).spec.fingerprint}
+    seen.add(load_encoder(encoder_copy, clips=4).spec.fingerprint)
+    seen.add(load_encoder(encoder_copy, stride=2).spec.fingerprint)
+    processor = json.loads((encoder_copy / "preprocessor_config.json").read_text())
+    processor["image_mean"] = [0.5, 0.5, 0.5]
+    (encoder_copy / "preprocessor_config.json").write_text(json.dumps(processor))
+    seen.add(load_encoder(encoder_copy).spec.fingerprint)
+    assert len(seen) == 4
+
+
+def test_the_spec_survives_json(tiny_encoder_dir: Path) -> None:
+    spec = load_encoder(tiny_encoder_dir).spec
+    again = EncoderSpec.from_dict(json.loads(json.dumps(spec.as_dict())))
+    assert again == spec
+    assert again.fingerprint == spec.fingerprint == spec.as_dict()["fingerprint"]
+    assert len(spec.fingerprint) == 12
+
+
+def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> None:
+    (encoder_copy / "preprocessor_config.json").unlink()
+    spec = load_encoder(encoder_copy).spec
+    assert spec.mean == (0.485, 0.456, 0.406)
+    assert spec.std == (0.229, 0.224, 0.225)
+    assert spec.crop == (32, 32)
+
+
+def test_a_classification_checkpoint_pools_through_its_own_norm(
+    tmp_path: Path, clips: np.ndarray
+) -> None:
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    config = VideoMAEConfig(
+        image_size=32,
+        num_frames=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    torch.manual_seed(0)
+    model = VideoMAEForVideoClassification(config).eval()
+    torch.nn.init.normal_(model.fc_norm.weight)
+    model.save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path)
+    assert encoder.spec.pooling == "mean+fc_norm"
+    pooled: list[torch.Tensor] = []
+    model.classifier.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    preprocessor = Preprocessor(resize=32, crop=(32, 32))
+    pixels = torch.stack(
+        [
+            preprocessor.normalised(
+                preprocessor.resized(torch.from_numpy(clip)), dtype=torch.float32
+            )
+            for clip in clips
+        ]
+    )
+    with torch.no_grad():
+        model(pixels)
+    assert _cosine(encoder.encode(clips), pooled[0].numpy()).min() > 0.9999
+
+
+def test_a_checkpoint_that_ends_in_a_layernorm(tmp_path: Path, clips: np.ndarray) -> None:
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    config = VideoMAEConfig(
+        image_size=32,
+        num_frames=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        use_mean_pooling=False,
+        decoder_num_hidden_layers=1,
+        decoder_hidden_size=32,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+    )
+    VideoMAEForPreTraining(config).save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path)
+    assert encoder.spec.pooling == "layernorm+mean"
+    assert encoder.encode(clips).shape == (3, 32)
+
+
+def test_a_wrong_reference_says_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no such folder"):
+        load_encoder(tmp_path / "nothing")
+    with pytest.raises(InvalidInputError, match=r"config\.json"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InvalidInputError, match="'bert'; known: videomae"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InvalidInputError):
+        load_encoder(tmp_path)
+
+
+def test_a_hub_id_that_is_not_cached_is_a_passing_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TransientError, match="nobody/nothing"):
+        load_encoder("nobody/nothing", revision="abc")
+
+
+def test_broken_weights_are_the_users_input(encoder_copy: Path) -> None:
+    weights = encoder_copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InvalidInputError):
+        load_encoder(encoder_copy)
+    weights.unlink()
+    with pytest.raises(InvalidInputError, match=r"model\.safetensors"):
+        load_encoder(encoder_copy)
+
+
+def test_a_clip_of_another_length_is_refused(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError, match="16"):
+        load_encoder(tiny_encoder_dir).encode(clips[:, :8])
+    with pytest.raises(InvalidInputError, match="frames"):
+        load_encoder(tiny_encoder_dir, frames=8)
+
+
+def test_loading_is_silent(tiny_encoder_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_encoder(tiny_encoder_dir)
+    assert capfd.readouterr() == ("", "")
