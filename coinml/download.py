@@ -158,6 +158,9 @@ def _fetch(
 ) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise as_error(Fault.LOCAL, f"{folder}: {err.strerror}", rule="errno") from err
+    try:
         ydl = _open_session(options)
         _session.on_data = on_data
         # "%" begins a field in yt-dlp's templates; an absolute path cannot become an option.

@@ -5,6 +5,7 @@ SQLite serves the processes of one host (WAL, writers queue up), PostgreSQL thos
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -101,7 +102,9 @@ class Database:
                 result = work(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                # SQLite has ended the transaction itself where the disk is full.
+                with contextlib.suppress(DBAPIError):
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
             return result
 

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coinml.collector import (
+    BatchUnfinishedError,
+    SourcePausedError,
+    VideoOutcome,
+    collect,
+    collect_batch,
+)
+from coinml.download import FetchOptions
+from coinml.errors import InvalidInputError, LocalError
+from coinml.faults import POLICY, Fault
+from coinml.ledger import DOWNLOADED, PENDING, Ledger
+from coinml.media import Verdict
+from coinml.miniature.host import FlakyHost
+from coinml.pacing import Pauses
+from coinml.records import Dataset, Video
+
+
+def ids(count: int) -> list[str]:
+    return [f"-video{i:05d}" for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    first = make_video(folder / f"{ids(1)[0]}.mp4", seconds=0.4)
+    for video_id in ids(60)[1:]:
+        os.link(first, folder / f"{video_id}.mp4")
+    return folder
+
+
+def checked(path: Path) -> Verdict:
+    """The real decode, in this process: what it costs to start another is not the matter here."""
+    from coinml.media import check
+
+    return check(path, deadline_s=None)
+
+
+class Place:
+    """A ledger, a folder and a host."""
+
+    def __init__(self, url: str, folder: Path, served: Path) -> None:
+        self.url, self.folder, self.served = url, folder, served
+        self.ledger = Ledger.shared(url)
+        self.told: list[VideoOutcome] = []
+
+    def register(self, count: int) -> list[str]:
+        videos = tuple(
+            Video(video_id=video_id, label="saw", subset="training", split="train")
+            for video_id in ids(count)
+        )
+        self.ledger.register(Dataset(name="mini", videos=videos))
+        return ids(count)
+
+    def settings(self, host: FlakyHost, run_id: str, **values: Any) -> dict[str, Any]:
+        quick = Pauses(by_strike_s=(0.2, 0.4, 300.0))
+        return {
+            "source": host.source, "folder": self.folder, "run_id": run_id, "verify": checked,
+            "options": FetchOptions(socket_timeout_s=0.5), "pauses": quick,
+            "on_video": self.told.append, **values,
+        }  # fmt: skip
+
+    def batch(self, host: FlakyHost, some: Sequence[str], run_id: str = "r1", **values: Any):
+        return collect_batch(self.url, "mini", some, **self.settings(host, run_id, **values))
+
+    def run(self, host: FlakyHost, some: Sequence[str], run_id: str = "r1", **values: Any):
+        return collect(self.url, "mini", some, **self.settings(host, run_id, **values))
+
+    def states(self) -> dict[str, str]:
+        return {row.video_id: row.state for row in self.ledger.rows("mini")}
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir() if path.is_file()}
+
+    def assert_consistent(self) -> None:
+        """What is marked present is there and whole, and nothing else is."""
+        whole = (self.served / f"{ids(1)[0]}.mp4").read_bytes()
+        present = {
+            Path(row.path).name: row for row in self.ledger.rows("mini", state=DOWNLOADED)
+            if row.path is not None
+        }  # fmt: skip
+        assert self.files() == set(present)
+        for name, row in present.items():
+            assert (self.folder / name).read_bytes() == whole
+            assert (row.size_bytes, len(row.sha256 or "")) == (len(whole), 64)
+
+
+@pytest.fixture
+def place(tmp_path: Path, served: Path) -> Iterator[Place]:
+    made = Place(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    for fault in (Fault.TRANSIENT, Fault.CORRUPT):
+        monkeypatch.setitem(POLICY, fault, replace(POLICY[fault], delays_in_run_s=(0.05,)))
+
+
+def test_a_batch_lands_in_the_folder_and_in_the_ledger(place: Place) -> None:
+    some = place.register(5)
+    with FlakyHost(place.served) as host:
+        report = place.batch(host, some)
+    assert report.downloaded == tuple(some)
+    assert [one.video_id for one in place.told] == some
+    assert set(place.states().values()) == {DOWNLOADED}
+    place.assert_consistent()
+    row = place.ledger.row("mini", some[0])
+    assert row.media_duration_s == pytest.approx(0.4, abs=0.1)
+    assert row.tool_version is not None
+
+
+def test_what_is_here_is_not_asked_for_again(place: Place) -> None:
+    some = place.register(4)
+    with FlakyHost(place.served) as host:
+        place.batch(host, some[:2])
+        asked = host.log()
+        report = place.batch(host, some, run_id="r2")
+        assert report.skipped == tuple(some[:2])
+        assert {video_id: host.log()[video_id] for video_id in some[:2]} == asked
+    place.assert_consistent()
+
+
+def test_every_fault_ends_where_it_should(place: Place) -> None:
+    some = place.register(12)
+    plan = {
+        some[0]: ["404"], some[1]: ["410"], some[2]: ["503", "ok"], some[3]: ["ok", "reset", "ok"],
+        some[4]: ["ok", "short", "ok"], some[5]: ["html", "ok"], some[6]: ["html"],
+        some[7]: ["503"], some[8]: ["ok", "empty", "ok"], some[9]: ["ok", "html", "ok"],
+        some[10]: ["403", "ok"],
+    }  # fmt: skip
+    with FlakyHost(place.served, {"videos": plan}) as host:
+        with pytest.raises(BatchUnfinishedError) as caught:
+            place.batch(host, some)
+        assert set(caught.value.report.again) == {some[i] for i in (2, 3, 4, 5, 6, 7, 8, 9)}
+        report = place.run(host, some)
+        asked = host.log()
+    expected = dict.fromkeys(some, DOWNLOADED)
+    expected |= {some[0]: "gone", some[1]: "gone", some[6]: "corrupt", some[7]: "transient"}
+    assert place.states() == expected
+    assert (asked[some[0]], asked[some[1]]) == (1, 1)
+    assert asked[some[7]] == POLICY[Fault.TRANSIENT].attempts_in_run
+    assert asked[some[6]] == POLICY[Fault.CORRUPT].attempts_in_run
+    assert report.again == ()
+    place.assert_consistent()
+    # What has settled is left alone by this run and by the next.
+    with FlakyHost(place.served) as quiet:
+        place.run(quiet, some)
+        place.run(quiet, some, run_id="r2")
+        assert quiet.log() == {}
+        place.run(quiet, some, run_id="r3", retry_now=True)
+        assert set(quiet.log()) == {some[0], some[1], some[6], some[7]}
+    place.assert_consistent()
+
+
+def test_a_short_refusal_is_waited_out_and_blames_nobody(place: Place) -> None:
+    some = place.register(8)
+    plan = {"source": [{"after_requests": 5, "answer": "429", "retry_after_s": 0.3, "times": 3}]}
+    with FlakyHost(place.served, plan) as host:
+        report = place.batch(host, some)
+    assert set(report.downloaded) == set(some)
+    assert report.waited_s > 0.5
+    assert all(len(place.ledger.attempts("mini", video_id)) == 1 for video_id in some)
+
+
+def test_a_long_refusal_ends_the_run_and_says_when_to_come_back(place: Place) -> None:
+    some = place.register(6)
+    plan = {"source": [{"after_requests": 4, "answer": "429", "retry_after_s": 500, "times": 1}]}
+    with FlakyHost(place.served, plan) as host:
+        start = time.monotonic()
+        with pytest.raises(SourcePausedError, match="paused until") as caught:
+            place.batch(host, some, max_wait_s=5)
+        assert time.monotonic() - start < 5
+        assert caught.value.retry_after_s == pytest.approx(500, abs=10)
+        assert caught.value.report.downloaded == tuple(some[:2])
+        assert set(caught.value.report.untried) == set(some[2:])
+        # Nobody else asks meanwhile either.
+        with pytest.raises(SourcePausedError):
+            place.batch(host, some, run_id="r2", max_wait_s=5)
+        assert len(host.requests()) == 5
+    assert [place.states()[video_id] for video_id in some[2:]] == [PENDING] * 4
+    assert not any(place.ledger.attempts("mini", video_id) for video_id in some[2:])
+    assert place.ledger.due("mini") == some[2:]
+
+
+def test_a_video_that_alone_is_forbidden_does_not_hold_up_the_rest(place: Place) -> None:
+    some = place.register(12)
+    with FlakyHost(place.served, {"videos": {some[0]: ["403"]}}) as host:
+        report = place.run(host, some, max_wait_s=1)
+    assert report.faults == {some[0]: Fault.BLOCKED}
+    assert set(report.downloaded) == set(some[1:])
+    assert some[0] not in place.ledger.due("mini")
+    place.assert_consistent()
+
+
+def test_a_batch_of_one_that_is_forbidden_ends(place: Place) -> None:
+    some = place.register(2)
+    with FlakyHost(place.served, {"videos": {some[0]: ["403"]}}) as host:
+        assert place.run(host, some[:1]).faults == {some[0]: Fault.BLOCKED}
+        assert place.run(host, some[1:]).downloaded == (some[1],)
+
+
+def test_a_source_that_forbids_everything_is_paused(place: Place) -> None:
+    some = place.register(6)
+    with FlakyHost(place.served, {"videos": {one: ["403"] for one in some}}) as host:
+        with pytest.raises(SourcePausedError):
+            place.run(host, some, max_wait_s=1)
+        assert len(host.requests()) < 2 * len(some)
+    assert set(place.states().values()) == {PENDING}
+
+
+def test_a_429_is_never_put_down_to_the_last_video_left(place: Place) -> None:
+    some = place.register(4)
+    with (
+        FlakyHost(place.served, {"videos": {some[0]: ["429"]}}) as host,
+        pytest.raises(SourcePausedError) as caught,
+    ):
+        place.run(host, some, max_wait_s=2)
+    assert caught.value.report.untried == (some[0],)
+    assert place.states() == {some[0]: PENDING, **dict.fromkeys(some[1:], DOWNLOADED)}
+
+
+def test_a_full_disk_stops_the_run_and_blames_nobody(place: Place) -> None:
+    some = place.register(3)
+    with FlakyHost(place.served) as host:
+        with pytest.raises(LocalError, match="free"):
+            place.batch(host, some, min_free_bytes=1 << 60)
+        assert host.log() == {}
+        assert set(place.states().values()) == {PENDING}
+        assert set(place.batch(host, some).downloaded) == set(some)
+
+
+def test_a_file_that_outgrows_the_limit_stops_the_run(
+    place: Place, served: Path, tmp_path: Path
+) -> None:
+    """The kernel itself refuses to write on, as it does on a full disk."""
+    some = place.register(3)
+    place.served = tmp_path / "large"
+    place.served.mkdir()
+    video = (served / f"{some[0]}.mp4").read_bytes()
+    # A box that players skip makes it large at no cost.
+    padding = (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)
+    for video_id in some:
+        (place.served / f"{video_id}.mp4").write_bytes(video + padding)
+    script = textwrap.dedent("""
+        import resource, sys
+        from coinml.collector import collect_batch
+        from coinml.errors import LocalError
+        url, source, folder, *ids = sys.argv[1:]
+        from coinml.ledger import Ledger
+        Ledger.shared(url).datasets()
+        import yt_dlp.extractor.extractors
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(ids.pop()), -1))
+        try:
+            collect_batch(url, "mini", ids, source=source, folder=folder, run_id="r")
+        except LocalError as err:
+            print("LocalError", err)
+    """)
+    limit = "400000"
+    assert (place.served / f"{some[0]}.mp4").stat().st_size > 2 * int(limit)
+    place.ledger.close()
+    with FlakyHost(place.served) as host:
+        done = subprocess.run(
+            [sys.executable, "-c", script, place.url, host.source, str(place.folder), *some, limit],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        assert "LocalError" in done.stdout, done.stderr
+        assert "File too large" in done.stdout
+        assert set(place.states().values()) == {PENDING}
+        assert set(place.run(host, some, run_id="r2").downloaded) == set(some)
+    place.assert_consistent()
+
+
+def test_what_was_renamed_and_not_recorded_is_recognised(place: Place) -> None:
+    some = place.register(3)
+    name = f"{some[0]}.mp4"
+    (place.folder / ".incoming").mkdir(parents=True)
+    (place.folder / name).write_bytes((place.served / name).read_bytes())
+    fetched = place.folder / ".incoming" / f"{some[1]}.mp4"
+    fetched.write_bytes((place.served / name).read_bytes())
+    (place.folder / f"{some[2]}.mp4").write_bytes(b"junk")
+    with FlakyHost(place.served) as host:
+        report = place.batch(host, some)
+        assert set(host.log()) == {some[2]}
+    assert report.downloaded == tuple(some)
+    assert [one.fetched for one in place.told] == [False, False, True]
+    assert place.ledger.attempts("mini", some[0]) == []
+    place.assert_consistent()
+
+
+def test_two_collectors_at_once_fetch_no_video_twice(place: Place) -> None:
+    some = place.register(24)
+    with FlakyHost(place.served) as host:
+        threads = [
+            threading.Thread(target=place.run, args=(host, order, f"r{i}"))
+            for i, order in enumerate([some, some[::-1], some[12:] + some[:12]])
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        place.run(host, some, "last")
+        # Two requests a video: what is it, and the thing itself.
+        assert host.log() == dict.fromkeys(some, 2)
+    place.assert_consistent()
+
+
+def test_the_pace_is_kept(place: Place) -> None:
+    some = place.register(6)
+    with FlakyHost(place.served) as host:
+        start = time.monotonic()
+        place.batch(host, some, rate_per_hour=3600 * 4, burst=2)
+        # Two at once, four more at a quarter of a second each.
+        assert time.monotonic() - start > 0.95
+
+
+def test_ids_are_checked_before_anything_happens(place: Place) -> None:
+    place.register(1)
+    with FlakyHost(place.served) as host:
+        with pytest.raises(InvalidInputError, match="video id"):
+            place.batch(host, [*ids(1), "../../etc/passwd"])
+        assert host.log() == {}
+
+
+def test_importing_the_collector_loads_no_downloader() -> None:
+    script = (
+        "import sys, coinml.collector, coinml.adopt\n"
+        "print(sorted({'yt_dlp', 'av', 'torch', 'numpy', 'alembic'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
