@@ -22,6 +22,7 @@ from coinml.errors import (
     TransientError,
     UnavailableError,
 )
+from coinml.fault_rules import COMPILED, HTTP, STATUS
 
 
 class Fault(StrEnum):
@@ -196,7 +197,7 @@ def _by_structure(error: BaseException) -> tuple[Fault, str] | None:
     if isinstance(status, int) and status in _STATUS:
         # What YouTube says in words outranks the number that it comes with.
         fault, rule = _by_text(str(error))
-        return (fault, rule) if rule not in ("unknown", "http") else (_STATUS[status], "http")
+        return (fault, rule) if rule not in ("unknown", HTTP) else (_STATUS[status], HTTP)
     for parent in type(error).__mro__:
         if parent.__name__ in _CLASSES:
             return _CLASSES[parent.__name__], "class"
@@ -218,136 +219,7 @@ _STATUS: dict[int, Fault] = {
     451: Fault.RESTRICTED,
 } | dict.fromkeys(range(500, 600), Fault.TRANSIENT)
 
-_RULES: tuple[tuple[str, Fault, str], ...] = (
-    # -- this machine: says so by its own name, whatever else the line complains of
-    ("os", Fault.LOCAL,
-     r"\[errno (?:1|5|12|13|20|21|23|24|27|28|30|36|63|69|78|122)\]|\[winerror (?:3|5|32|39|112|123|206)\]"
-     r"|no space left|not enough (?:disk )?space|disk (?:is )?full|quota exceeded.*disk|disk quota"
-     r"|permission denied|access is denied|read-only file system|file ?name too long"
-     r"|too many open files|cannot allocate memory|out of memory|memoryerror|file too large"
-     r"|input/output error|is a directory|not a directory"
-     r"|being used by another process|operation not permitted"
-     r"|unable to (?:open for writing|create directory|rename file|write (?:data|file))"),
-    ("tool", Fault.LOCAL,
-     r"ff(?:mpeg|probe)\b.*(?:not found|not installed|could not be found|is required|not available)"
-     r"|(?:not found|install|requires?|without).*\bff(?:mpeg|probe)\b"
-     r"|: (?:command )?not found$|: command not found|no such file or directory"
-     r"|no module named|importerror|modulenotfounderror"
-     r"|no supported javascript runtime|no (?:usable )?js runtime"
-     r"|(?:unsupported|requires?|deprecated|need) (?:version of )?python|python (?:version )?[\d.]+ (?:or|and) "
-     r"|is not recognized as an internal|impersonat\w* target.*not available"
-     r"|postprocess\w*: (?!.*http error)|rtmpdump|conversion failed"
-     r"|(?:missing|requires?|install).*(?:pycryptodome|secretstorage|curl_cffi|websockets|brotli)"),
-    ("cookies", Fault.LOCAL,
-     r"dpapi|cookies? database|keyring|could not (?:copy|find|open|read|decrypt|load)\b.*\bcookie"
-     r"|(?:failed|unable) to (?:decrypt|load|open|read|copy)\b.*\bcookie|cookie file"
-     r"|netscape format|cookieload|secretstorage"),
-    ("proxy", Fault.LOCAL,
-     r"tunnel connection failed|proxy authentication|proxyerror|unable to connect to proxy"
-     r"|cannot connect to proxy|\bproxy\b.*\b(?:40[37]|refused|failed|error|denied)"
-     r"|socks(?:4a?|5h?)?\b.*\b(?:error|failed|refused|unsupported)|(?:unsupported|invalid) proxy"),
-    ("certificate", Fault.LOCAL,
-     r"certificate[_ ]verify[_ ]failed|certificate verify|unable to get local issuer"
-     r"|self[- ]signed certificate|certificate has expired"),
-    # -- the wire: ahead of "unavailable" and "try again later", which such lines contain
-    ("wire", Fault.TRANSIENT,
-     r"timed? ?-?out\b|timeout|connection ?(?:was )?(?:aborted|reset|refused|closed|broken|error)"
-     r"|reset by peer|broken pipe|remote end closed|remote ?disconnected|connection.*forcibly"
-     r"|name resolution|failed to resolve|getaddrinfo|gaierror|nodename nor servname"
-     r"|name or service not known|no address associated|could not resolve|temporary failure"
-     r"|network is (?:unreachable|down)|no route to host|host is (?:unreachable|down)"
-     r"|newconnectionerror|failed to establish a new connection|winerror 100[56]\d|errno 1100\d"
-     r"|\berrno (?:100|101|102|103|104|110|111|112|113)\b|max retries exceeded"
-     r"|incomplete ?read|bytes read|content too short|downloaded \d+ bytes, expected"
-     r"|did not get any data|eof occurred|unexpected eof|wrong version number|decryption failed"
-     r"|bad record mac|tlsv1|ssl(?:v3)?[:_ ].*(?:alert|eof|handshake|protocol)|handshake failure"
-     r"|bad ?status ?line|invalid chunk|chunked ?encoding|got \d+ bytes|protocolerror"
-     r"|urlopen error (?!.*unknown url type)|curl: \((?:6|7|16|18|28|35|52|55|56|92)\)"
-     r"|fragment not found|giving up after \d+ (?:fragment )?retries|downloaded file is empty"
-     r"|throttle limit|server returned nothing|getting.*data failed"),
-    # -- the source is tired of us, in words that name us and not the video
-    ("robot", Fault.BLOCKED,
-     r"not a (?:ro)?bot\b|captcha|unusual traffic|automated (?:queries|requests|traffic)"
-     r"|rate[- ]?limit|too ?many ?(?:requests|attempts|quer)"
-     r"|(?:this|your|current) (?:ip|session|account|address|network)\b.{0,40}"
-     r"(?:block|ban|limit|flag|throttl|suspicious)"
-     r"|\bip\b.{0,30}\b(?:block|ban)|(?:block|ban)\w*.{0,20}\bip\b|suspicious activity"
-     r"|(?:content|video) (?:isn'?t|is not) available,? (?:please )?try again later"
-     r"|request(?:s)? (?:was |were |has been |have been )?(?:blocked|throttled)|slow down"
-     r"|(?<!disk )quota ?exceeded|exceeded.{0,20}quota|latest version of youtube"
-     r"|not available on this app|po token.{0,40}(?:required|invalid)|verify (?:that )?you(?:'re| are) (?:a )?human"
-     r"|cloudflare|access (?:to this (?:page|site) )?(?:has been |was )?denied|forbidden"),
-    # -- a private or closed video asks for a login too, which would not help
-    ("private", Fault.GONE,
-     r"\bprivate\b(?! network| key)|granted access"),
-    # -- it exists, for others than us
-    ("place", Fault.RESTRICTED,
-     r"\b(?:in|from|for|to|within|outside) (?:(?:your|this|certain|some|the|these|selected|most) )+"
-     r"(?:current )?(?:country|countries|region|location|territor|area|state)"
-     r"|geo[- _]?(?:restrict|block|graph)|available in (?:your|the following)|country.?restrict"
-     r"|(?:only|not) (?:be )?(?:available|viewed|accessible|playable)[^.]{0,30} (?:in|from|outside) "
-     r"(?:the )?[a-z]+ only|vpn"),
-    ("age", Fault.RESTRICTED,
-     r"confirm your age|age[- ]?(?:restrict|gate|limit|verif|check)|verify your age|adult|mature"
-     r"|inappropriate for some|(?:18|eighteen)(?:\+| years| or (?:over|older))|nsfw|under ?age"
-     r"|viewer discretion|content warning|may be (?:offensive|inappropriate|disturbing)"),
-    ("members", Fault.RESTRICTED,
-     r"members?[- ]only|\bmembers\b|join this channel|membership|premium|subscri(?:be|ption)"
-     r"|purchas|\brent(?:al|ed|s)?\b|\bpa(?:y|id)\b|payment|requires? (?:a )?ticket|buy "
-     r"|followers? only|patron"),
-    ("login", Fault.RESTRICTED,
-     r"(?:sign|log)(?:ged|ging)?[- ]?in\b|login|authenticat|credentials|cookies|unauthorized|registered users"
-     r"|account (?:is )?(?:required|needed)|requires? (?:an? )?account|password|restricted"
-     r"|(?:organi[sz]ation|administrator|workspace|school)|restricted mode|not authorized|authoriz"),
-    ("embed", Fault.RESTRICTED,
-     r"(?:playback|embedding).{0,40}(?:disabled|not allowed|disallowed)|other websites"
-     r"|watch (?:this video )?on youtube"),
-    # -- a status that came with no words of the site's own
-    ("http", Fault.TRANSIENT, r""),
-    # -- nothing to be had from it with what we run
-    ("format", Fault.UNSUPPORTED,
-     r"formats?\b.{0,40}(?:not available|unavailable|missing|skipped|not found|cannot be)"
-     r"|no (?:video |audio |playable |suitable |usable |downloadable )*(?:formats?|streams?)\b|only images"
-     r"|\bdrm\b|widevine|encrypted (?:media|with)|\bsabr\b|not (?:currently )?supported"
-     r"|is unsupported|unsupported (?!.*(?:proxy|python))|no suitable (?:extractor|infoextractor)"
-     r"|(?:is )?not a valid url|unknown url type|invalid url|forget to quote|truncated|incomplete youtube id"),
-    ("live", Fault.UNSUPPORTED,
-     r"\blive ?(?:stream|event|broadcast|now)|(?:is|currently) (?:not )?(?:currently )?live\b|will begin"
-     r"|premi(?:e)?re|offline|upcoming|has not (?:yet )?(?:started|begun)|not (?:yet )?started"
-     r"|scheduled|starts? in|still being processed|is processing|processing (?:this|the) video"
-     r"|recording is not available|live.{0,30}(?:ended|not (?:yet )?available)"),
-    ("removed", Fault.GONE,
-     r"removed|delet(?:ed|ion)|terminat|no longer (?:available|exists?|on)|(?:does|do|did) ?(?:n[o']t) exist"
-     r"|doesn't exist|copyright|trademark|infring|violat|taken down|take-?down|dmca|suspended|closed"
-     r"|banned|withdrawn|expired|has been (?:disabled|made unavailable)|legal (?:complaint|request)|court"
-     r"|nonexistent|non-existent|cannot be found|could not be found|invalid video id|no such video|hate speech"
-     r"|community guidelines|terms of (?:service|use)|third[- ]party notification"),
-    ("dated", Fault.UNSUPPORTED,
-     r"unable to (?:extract|parse|decode|decrypt|find|determine)|(?:could not|cannot|failed to|couldn't) "
-     r"(?:extract|parse|identify|decode|decrypt|determine)"
-     r"|extraction failed|extractor (?:error|is|has)|nsig|n challenge|signature|challenge|player (?:url|version|code)"
-     r"|precondition|page needs to be reloaded|regexnotfound|\bkeyerror\b|typeerror|attributeerror"
-     r"|please report this|confirm you are on the latest|latest version of yt|yt-dlp -u|youtube-dl -u"
-     r"|out of date|outdated|upgrade|update (?:yt|youtube)|failed to parse json|jsondecode|changed its"),
-    ("absent", Fault.GONE,
-     r"video (?:is |was )?(?:currently )?(?:unavailable|not available|not found|isn'?t available)"
-     r"|(?:content|media|item|page|file|clip) (?:is |was )?(?:unavailable|not available|not found|isn'?t available)"
-     r"|unavailable video|this video isn'?t available|not available anymore|^unavailable|: unavailable"),
-    # -- vague: it goes by itself
-    ("later", Fault.BLOCKED, r"try again (?:later|in)|retry later|come back later"),
-    ("vague", Fault.TRANSIENT,
-     r"temporar|internal (?:server )?error|server error|something went wrong|backend|try again|incomplete"
-     r"|service unavailable|bad gateway|overload|player response|an (?:unknown )?error occurred|reload"),
-    ("nothing", Fault.GONE, r"\bnot available\b|\bunavailable\b|not found"),
-)  # fmt: skip
-"""Ordered by how strong the evidence is; the first that matches speaks."""
-
-_COMPILED = tuple((name, fault, re.compile(text, re.DOTALL)) for name, fault, text in _RULES)
-_HTTP = re.compile(
-    r"(?:http(?: status)?(?: error)?(?: code)?|status(?: code)?|response(?: code)?|server returned|error code|code)"
-    r"[ :=]*\[?([45]\d\d)\b|error:? \[?([45]\d\d)\]?[ :]|<httperror ([45]\d\d)|\b([45]\d\d) (?:client|server) error"
-)
-
+_LONGEST = 6000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HINTS = re.compile(
     r"use --cookies-from-browser or --cookies for the authentication.*"
@@ -371,20 +243,21 @@ def _by_text(message: str) -> tuple[Fault, str]:
     # The last thing called an error is the verdict; what stands before it is the way there.
     verdict = text.rpartition("error: ")[2] if "error: " in text else text
     for part in dict.fromkeys((verdict, text)):
-        for name, fault, pattern in _COMPILED:
-            if name == "http":
-                found = _HTTP.search(part)
+        for name, fault, pattern in COMPILED:
+            if pattern is None:
+                found = STATUS.search(part)
                 status = int(next(filter(None, found.groups()))) if found else 0
                 if status in _STATUS:
                     return _STATUS[status], name
             elif pattern.search(part):
-                return fault, name
+                return Fault(fault), name
     return Fault.TRANSIENT, "unknown"
 
 
 def normalise(message: str) -> str:
     """A message without colours, markup, advice, addresses and the whims of typesetting."""
-    text = html.unescape(_ANSI.sub("", message)).replace("\r", "\n")
+    # The verdict stands at the end; what could be a whole log is not searched through.
+    text = html.unescape(_ANSI.sub("", message[-_LONGEST:])).replace("\r", "\n")
     text = re.sub(r"<(?:a\b[^>]*|/a|br ?/?|b|/b)>", " ", text, flags=re.IGNORECASE)
     text = text.translate(str.maketrans("\u2019\u2018\u201c\u201d\u2013\u2014\u00a0", "''\"\"-- "))
     text = re.sub(r"\s+", " ", text).strip().casefold()
