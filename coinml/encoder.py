@@ -141,6 +141,11 @@ class ClipEncoder:
         return self.spec.dim
 
     @property
+    def dtype_name(self) -> str:
+        """What it computes in: "float32", "bfloat16" or "float16"."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
     def clip_spec(self) -> ClipSpec:
         """How clips are to be sampled for it."""
         return _clip_spec(self.spec)

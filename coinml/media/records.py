@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from coinml.errors import InvalidInputError
@@ -126,6 +126,10 @@ class SampledClips:
     decoder: str
     frames_decoded: int
     frames_substituted: int
+
+    def without_frames(self) -> SampledClips:
+        """The same without the pixels, so that their memory can go."""
+        return replace(self, frames=self.frames[:0].copy())
 
     def __repr__(self) -> str:
         return (

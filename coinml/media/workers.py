@@ -105,6 +105,11 @@ class DecodePool:
         return _then(self._submit(_Request("sample", arguments, deadline_s)), _as_clips)
 
     @property
+    def workers(self) -> int:
+        """Number of processes."""
+        return len(self._owners)
+
+    @property
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         return [owner.pid for owner in self._owners if owner.pid is not None]
