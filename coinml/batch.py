@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coinml.download import FetchOptions, fetch, http_status, source_url
+from coinml.download import FetchOptions, fetch, http_status, is_unreachable, source_url
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults import JITTER, POLICY, Fault, explain
 from coinml.files import Shelf, Verify, verified_facts
@@ -63,6 +63,7 @@ class Batch:
     refusals: Counter[str] = field(default_factory=Counter)
     tries: dict[str, Counter[str]] = field(default_factory=dict)
     waited_s: float = 0.0
+    unreached: int = 0
     queue: deque[str] = field(default_factory=deque)
     lease_renewed: float = field(default_factory=time.monotonic)
 
@@ -193,6 +194,7 @@ class Batch:
         self, row: LedgerRow, facts: FileFacts, attempt: Attempt | None, clock: float
     ) -> None:
         self.ledger.record_success(self.dataset, row.video_id, file=facts, attempt=attempt)
+        self.unreached = 0
         self.downloaded.append(row.video_id)
         self._tell(VideoOutcome(
             video_id=row.video_id, state=DOWNLOADED, path=facts.path,
@@ -212,6 +214,14 @@ class Batch:
                 suspicion=http_status(err) == 403,
             )
             return False
+        if is_unreachable(err):
+            self.unreached += 1
+            if self.unreached > 1 or admission.kind == "probe":
+                # Not this video's trouble: the next one met nobody either.
+                self.pacer.refused(admission, str(err), unreachable=True)
+                return False
+        else:
+            self.unreached = 0
         if fault is Fault.TRANSIENT:
             # The line broke: that says nothing about whether the source is willing.
             self.pacer.undecided(admission)
@@ -260,6 +270,7 @@ class Batch:
             self.faults[video_id] = fault
         self._tell(VideoOutcome(
             video_id=video_id, state=str(fault), message=message, seconds=attempt.seconds,
+            settled=video_id not in self.again,
         ))  # fmt: skip
 
     def _pass_gate(self) -> Admission:

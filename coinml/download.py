@@ -6,6 +6,7 @@ each of which carries its fault for `coinml.faults.explain`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import re
@@ -129,6 +130,20 @@ def http_status(err: BaseException) -> int | None:
     return None
 
 
+def is_unreachable(err: BaseException) -> bool:
+    """Whether a failure is that nobody could be spoken to: no name, no route, no listener."""
+    return any(
+        type(one).__name__ in ("NewConnectionError", "NameResolutionError", "gaierror")
+        or (isinstance(one, OSError) and one.errno in _NOBODY_THERE)
+        for one in chain(err)
+    )
+
+
+_NOBODY_THERE = frozenset({
+    errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN,
+})  # fmt: skip
+
+
 class _Session(threading.local):
     """One YoutubeDL a thread: making one costs more than most of what it then does."""
 
@@ -248,13 +263,19 @@ def _on_progress(progress: dict[str, Any]) -> None:
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
-    message = _masked(str(err).replace("\r", "").strip() or type(err).__name__, options)
+    message = _masked(_brief(str(err)) or type(err).__name__, options)
     fault, rule = explain(err)
     kinds = {type(one).__name__ for one in chain(err)}
     if "UnsupportedError" in kinds and urlsplit(url).path.endswith(MEDIA_SUFFIXES):
         # A page where a file should be: a portal or a proxy spoke, not the video's owner.
         return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
     return as_error(fault, message, rule=rule, retry_after_s=_retry_after_s(err))
+
+
+def _brief(message: str) -> str:
+    """yt-dlp's words without its marks, and without the cause that it says twice."""
+    message = re.sub(r" \(caused by .*\)$", "", message, flags=re.DOTALL)
+    return message.replace("\r", "").removeprefix("ERROR: ").strip()
 
 
 def _retry_after_s(err: BaseException) -> float | None:

@@ -22,6 +22,7 @@ class VideoOutcome:
         size_bytes: Its size.
         seconds: How long it took, waiting for the source's pace left out.
         fetched: False when the file was found to be here already.
+        settled: False when the same run may try it again.
     """
 
     video_id: str
@@ -31,6 +32,7 @@ class VideoOutcome:
     size_bytes: int | None = None
     seconds: float = 0.0
     fetched: bool = True
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,12 @@ class Pauses:
 
     Attributes:
         by_strike_s: Seconds after the first, second, ... refusal in a row; the last repeats.
+        unreachable_s: The same when it cannot even be reached.
         longest_s: What the source itself asks for is believed up to this.
     """
 
     by_strike_s: tuple[float, ...] = (30.0, 300.0, 1800.0, 3600.0)
+    unreachable_s: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
     longest_s: float = 6 * 3600.0
 
 
@@ -163,6 +165,7 @@ class Pacer:
         *,
         retry_after_s: float | None = None,
         suspicion: bool = False,
+        unreachable: bool = False,
     ) -> float:
         """Report a refusal: the source is paused for everyone.
 
@@ -172,6 +175,7 @@ class Pacer:
             retry_after_s: Seconds that the source asked for.
             suspicion: It may be this video's own trouble: a first refusal only has the next
                 video go alone, as a probe.
+            unreachable: Nobody answered at all.
 
         Returns:
             When the source may be asked again, in seconds since the epoch.
@@ -187,13 +191,13 @@ class Pacer:
             elif suspicion and strikes <= 1:
                 pause = 0.0
             else:
-                steps = self.pauses.by_strike_s
+                steps = self.pauses.unreachable_s if unreachable else self.pauses.by_strike_s
                 pause = steps[min(max(strikes - suspicion, 1), len(steps)) - 1]
             until: float = max(now + pause, row.blocked_until or 0.0)
             self._set(connection, blocked_until=until, reason=reason, strikes=strikes,
                       blocked_since=row.blocked_since if late else now,
                       **({} if late else {"probe_owner": None, "probe_until": None}))  # fmt: skip
-            log.warning("%s refuses (%s): paused for %.0f s", self.source, reason, until - now)
+            log.info("%s refuses (%s): paused for %.0f s", self.source, reason, until - now)
             return until
 
         return self._database.write(work)

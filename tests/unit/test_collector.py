@@ -236,6 +236,30 @@ def test_a_429_is_never_put_down_to_the_last_video_left(place: Place) -> None:
     assert place.states() == {some[0]: PENDING, **dict.fromkeys(some[1:], DOWNLOADED)}
 
 
+def test_a_source_that_cannot_be_reached_is_waited_for(place: Place) -> None:
+    some = place.register(8)
+    with FlakyHost(place.served) as host:
+        port = host.port
+        place.batch(host, some[:2])
+    pauses = Pauses(unreachable_s=(0.2, 0.3))
+    # Nobody listens there now, and after a while somebody does again.
+    with pytest.raises(SourcePausedError):
+        place.run(host, some, run_id="r2", max_wait_s=1, pauses=pauses)
+    blamed = [one for one in some if place.states()[one] not in (PENDING, DOWNLOADED)]
+    # One met a line that was cut, one was the first to find nobody there.
+    assert len(blamed) <= 2
+    back = FlakyHost(place.served, port=port)
+    timer = threading.Timer(0.5, back.__enter__)
+    timer.start()
+    try:
+        place.run(host, some, run_id="r3", max_wait_s=20, pauses=pauses, retry_now=True)
+    finally:
+        timer.join()
+        back.stop()
+    assert set(place.states().values()) == {DOWNLOADED}
+    place.assert_consistent()
+
+
 def test_a_full_disk_stops_the_run_and_blames_nobody(place: Place) -> None:
     some = place.register(3)
     with FlakyHost(place.served) as host:
@@ -319,6 +343,38 @@ def test_two_collectors_at_once_fetch_no_video_twice(place: Place) -> None:
         # Two requests a video: what is it, and the thing itself.
         assert host.log() == dict.fromkeys(some, 2)
     place.assert_consistent()
+
+
+def test_two_processes_at_once_fetch_no_video_twice(
+    ledger_url: str, served: Path, tmp_path: Path
+) -> None:
+    place = Place(ledger_url, tmp_path / "videos", served)
+    some = place.register(30)
+    place.ledger.close()
+    script = textwrap.dedent("""
+        import sys
+        from coinml.collector import collect
+        url, source, folder, run_id, *ids = sys.argv[1:]
+        for start in range(0, len(ids), 5):
+            collect(url, "mini", ids[start:start + 5], source=source, folder=folder, run_id=run_id)
+    """)
+    plan = {"videos": {some[3]: ["404"], some[4]: ["503", "ok"]}}
+    with FlakyHost(served, plan) as host:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, ledger_url, host.source, str(place.folder), *order],
+                stderr=subprocess.PIPE,
+            )
+            for order in (["a", *some], ["b", *some[::-1]], ["c", *some[10:], *some[:10]])
+        ]
+        for process in started:
+            _, errors = process.communicate(timeout=120)
+            assert (process.returncode, errors) == (0, b"")
+        expected = dict.fromkeys(some, 2) | {some[3]: 1, some[4]: 3}
+        assert host.log() == expected
+    assert place.states() == {**dict.fromkeys(some, DOWNLOADED), some[3]: "gone"}
+    place.assert_consistent()
+    place.ledger.close()
 
 
 def test_the_pace_is_kept(place: Place) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coinml.download import FetchOptions, fetch, source_url
+from coinml.download import FetchOptions, fetch, is_unreachable, source_url
 from coinml.errors import (
     CoinmlError,
     CorruptVideoError,
@@ -122,8 +122,20 @@ def test_the_wish_of_a_429_is_heard(served: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_listening_is_transient(tmp_path: Path) -> None:
-    with pytest.raises(TransientError, match="refused"):
+    with pytest.raises(TransientError, match="refused") as caught:
         fetch(ID, f"http://127.0.0.1:9/{ID}.mp4", tmp_path, options=QUICK)
+    assert is_unreachable(caught.value)
+    with pytest.raises(TransientError, match="resolve") as caught:
+        fetch(ID, f"http://tube.invalid/{ID}.mp4", tmp_path, options=QUICK)
+    assert is_unreachable(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["503", "reset", "stall"])
+def test_a_line_that_breaks_is_another_thing(served: Path, tmp_path: Path, answer: str) -> None:
+    plan = {"videos": {ID: [answer]}, "stall_s": 5}
+    with FlakyHost(served, plan) as host, pytest.raises(TransientError) as caught:
+        get(host, tmp_path)
+    assert not is_unreachable(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_is_this_machines_fault(served: Path, tmp_path: Path) -> None:
