@@ -80,7 +80,8 @@ class _Tally:
                     if packet.pts is not None and packet.time_base:
                         end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                         self._packets_end_s = max(self._packets_end_s, end)
-                    if packet.stream_index != stream.index:
+                    # Not `packet.stream_index`, which is 0 for the last packet of any stream.
+                    if packet.stream.index != stream.index:
                         continue
                     try:
                         for frame in stream.decode(packet):

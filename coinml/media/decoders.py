@@ -187,7 +187,7 @@ class DecordDecoder:
         try:
             reader = decord.VideoReader(str(path), num_threads=1)
             shown = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]
-            difference = _difference(shown, timeline)
+            difference = _difference(shown, timeline) or _too_large(reader[0].shape)
             pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
         except Exception as err:
             # DECORDError, RuntimeError and IndexError, all of them for a file it cannot read.
@@ -206,6 +206,12 @@ def _difference(shown: NDArray[np.float32], timeline: Timeline) -> str | None:
     slack = max(timeline.period_s / 4, float(np.abs(timeline.times_s).max()) * 1e-6)
     if np.abs(shown - timeline.times_s).max() > slack:
         return "decord shows its frames at other times"
+    return None
+
+
+def _too_large(shape: tuple[int, ...]) -> str | None:
+    if min(shape[:2]) > LARGEST_SHORT_SIDE:
+        return f"pictures of {shape[1]}x{shape[0]} are not scaled down by decord"
     return None
 
 

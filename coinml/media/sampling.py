@@ -46,7 +46,8 @@ def sample(
     Raises:
         CorruptVideoError: The file does not open, or more than half of the wanted frames do
             not decode.
-        InvalidInputError: No such file or decoder, or an extent that the video does not have.
+        InvalidInputError: No such file or decoder, an extent that the video does not have, or
+            a file that the one chosen decoder cannot read.
     """
     spec = spec or ClipSpec()
     decoders = _decoders(decoder)
@@ -128,15 +129,19 @@ class _Canvas:
 
 def _read(path: str | Path, timeline: Timeline, decoders: list[Decoder], canvas: _Canvas) -> str:
     """Fill the canvas with the first decoder that can; return its name."""
-    causes: list[str] = []
+    causes: list[DecoderUnsuitedError | CorruptVideoError] = []
     for decoder in decoders:
         try:
             decoder.read(path, timeline, canvas.numbers, canvas.keep)
         except (DecoderUnsuitedError, CorruptVideoError) as err:
-            causes.append(str(err))
+            causes.append(err)
         if canvas.filled:
             return decoder.name
-    raise CorruptVideoError("; ".join(causes) or f"{Path(path).name}: no wanted frame decodes")
+    if causes and len(decoders) == 1 and isinstance(causes[0], DecoderUnsuitedError):
+        # The file may be good: it is the choice of decoder that is wrong for it.
+        raise InvalidInputError(f"{causes[0]}; decoder `auto` may do better") from causes[0]
+    reasons = "; ".join(str(cause) for cause in causes)
+    raise CorruptVideoError(reasons or f"{Path(path).name}: no wanted frame decodes")
 
 
 def _decoders(name: str) -> list[Decoder]:
