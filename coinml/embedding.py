@@ -276,7 +276,9 @@ class _Loop:
 
         vectors = np.stack([video.vectors[clip] for clip in range(len(video.vectors))])
         self._tally.clips += len(vectors)
-        if not np.isfinite(vectors.astype(np.float16)).all():
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(vectors.astype(np.float16)).all()
+        if not fits:
             self._tally.fail(video.job, CoinmlError("its vectors are not finite in float16"))
             return
         self._tally.substituted += video.clips.frames_substituted

@@ -314,7 +314,8 @@ class EmbeddingSet:
         import pyarrow as pa
 
         dim = self.spec.encoder.dim
-        vectors = np.concatenate([video.embeddings for video in videos]).astype(np.float16)
+        with np.errstate(over="ignore"):
+            vectors = np.concatenate([video.embeddings for video in videos]).astype(np.float16)
         if vectors.ndim != 2 or vectors.shape[1] != dim:
             raise InvalidInputError(f"vectors are of shape {vectors.shape}, not (clips, {dim})")
         if not np.isfinite(vectors).all():
