@@ -1,7 +1,8 @@
 """The durable record of what became of each video (SQLite or PostgreSQL)."""
 
-from coinml.ledger.ledger import Ledger, downloader_version
+from coinml.ledger.ledger import Ledger
 from coinml.ledger.owner import new_owner
+from coinml.ledger.reading import downloader_version
 from coinml.ledger.records import (
     DOWNLOADED,
     PENDING,

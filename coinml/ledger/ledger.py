@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
-from sqlalchemy.sql import Select
+from sqlalchemy import Connection, select, update
 
 from coinml.errors import InvalidInputError
 from coinml.faults import POLICY, Fault
 from coinml.ledger.database import Database
 from coinml.ledger.owner import is_dead
-from coinml.ledger.records import (
-    DOWNLOADED,
-    PENDING,
-    Attempt,
-    AttemptRow,
-    FileFacts,
-    LedgerRow,
-    Status,
-)
-from coinml.ledger.schema import attempts, videos
-from coinml.ledger.status import summarise
+from coinml.ledger.reading import LedgerReader
+from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts
+from coinml.ledger.schema import attempts, chunks, seconds, videos
 from coinml.records import Dataset
-
-_CHUNK = 500
-"""Ids a statement: databases limit how many parameters one may have."""
 
 _FILE_COLUMNS = ("path", "size_bytes", "mtime_ns", "sha256", "media_duration_s", "origin")
 _NO_FILE: dict[str, Any] = dict.fromkeys(_FILE_COLUMNS)
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """What became of each video; safe for many threads, processes and (PostgreSQL) hosts.
 
     Opening is left to the first use, which also creates or migrates the tables.
@@ -129,46 +113,6 @@ class Ledger:
 
         return self.database.write(work)
 
-    def due(
-        self,
-        dataset: str,
-        *,
-        ids: Iterable[str] | None = None,
-        faults: Iterable[Fault | str] | None = None,
-        now: datetime | None = None,
-        limit: int | None = None,
-        retry_now: bool = False,
-        credentials: str | None = None,
-    ) -> list[str]:
-        """Ids that a run may ask for now: those never tried first, then the longest due.
-
-        Args:
-            dataset: Its name.
-            ids: Only these.
-            faults: Only what stands under these ("pending" is allowed among them).
-            now: The time; default: the present.
-            limit: At most so many.
-            retry_now: Take what failed before whether its time has come or not.
-            credentials: Digest of the cookies and the proxy in use: what was restricted under
-                others is due.
-        """
-        query = (
-            select(videos.c.video_id)
-            .where(videos.c.dataset == dataset, videos.c.state != DOWNLOADED)
-            .order_by((videos.c.state != PENDING), videos.c.next_attempt_at, videos.c.video_id)
-        )
-        if faults is not None:
-            query = query.where(videos.c.state.in_([str(fault) for fault in faults]))
-        if not retry_now:
-            query = query.where(_is_due(_seconds(now), credentials))
-        wanted = None if ids is None else set(ids)
-        if wanted is not None and len(wanted) <= _CHUNK:
-            query = query.where(videos.c.video_id.in_(wanted))
-        found = [row.video_id for row in self._all(query)]
-        if wanted is not None:
-            found = [video_id for video_id in found if video_id in wanted]
-        return found[:limit]
-
     # -- leases
 
     def claim(
@@ -192,12 +136,12 @@ class Ledger:
         Returns:
             Those of `ids` that are the owner's now, in their order.
         """
-        moment = _seconds(now)
+        moment = seconds(now)
 
         def work(connection: Connection) -> list[str]:
             free: set[str] = set()
             dead: dict[str, bool] = {}
-            for chunk in _chunks(sorted(set(ids))):
+            for chunk in chunks(sorted(set(ids))):
                 rows = connection.execute(
                     select(videos.c.video_id, videos.c.lease_owner, videos.c.lease_until)
                     .where(videos.c.dataset == dataset, videos.c.video_id.in_(chunk))
@@ -282,6 +226,11 @@ class Ledger:
         }
         self._record(dataset, video_id, values, attempt, str(fault), message, rule)
 
+    def forget(self, dataset: str, video_id: str, reason: str) -> None:
+        """Note that a video's file is gone or another: it is as if it had never been here."""
+        values = {**_NO_FILE, "state": PENDING, "message": reason, "next_attempt_at": None}
+        self._record(dataset, video_id, values, None, PENDING, None, None)
+
     def quarantine(self, dataset: str, video_id: str, reason: str) -> None:
         """Note that a file which was taken for good does not decode, and put it aside.
 
@@ -310,124 +259,6 @@ class Ledger:
         if aside is not None and row.path is not None and Path(row.path).exists():
             aside.parent.mkdir(exist_ok=True)
             Path(row.path).replace(aside)
-
-    # -- what is known
-
-    def row(self, dataset: str, video_id: str) -> LedgerRow:
-        """All about one video.
-
-        Raises:
-            InvalidInputError: The ledger does not know it.
-        """
-        found = self._all(_rows(dataset).where(videos.c.video_id == video_id))
-        if not found:
-            raise InvalidInputError(f"the ledger has no video {video_id!r} in dataset {dataset!r}")
-        return _ledger_row(found[0])
-
-    def rows(
-        self, dataset: str, *, state: str | None = None, ids: Sequence[str] | None = None
-    ) -> list[LedgerRow]:
-        """All videos of a dataset in the order of their ids, or those in one state."""
-        query = _rows(dataset).order_by(videos.c.video_id)
-        if state is not None:
-            query = query.where(videos.c.state == str(state))
-        if ids is None:
-            return [_ledger_row(row) for row in self._all(query)]
-        return [
-            _ledger_row(row)
-            for chunk in _chunks(sorted(set(ids)))
-            for row in self._all(query.where(videos.c.video_id.in_(chunk)))
-        ]
-
-    def attempts(self, dataset: str, video_id: str) -> list[AttemptRow]:
-        """Every attempt at one video, the oldest first."""
-        query = _attempts(dataset).where(attempts.c.video_id == video_id)
-        return [_attempt_row(row) for row in self._all(query)]
-
-    def unknown(self, dataset: str) -> list[AttemptRow]:
-        """Attempts whose message no rule knew, the oldest first."""
-        query = _attempts(dataset).where(attempts.c.rule == "unknown")
-        return [_attempt_row(row) for row in self._all(query)]
-
-    def attempts_in_run(
-        self, dataset: str, ids: Sequence[str], *, run_id: str
-    ) -> dict[str, Counter[str]]:
-        """How often a run has asked for each of these, by outcome; those not asked are absent."""
-        counts: dict[str, Counter[str]] = {}
-        for chunk in _chunks(sorted(set(ids))):
-            query = (
-                select(attempts.c.video_id, attempts.c.outcome, func.count())
-                .where(
-                    attempts.c.dataset == dataset,
-                    attempts.c.run_id == run_id,
-                    attempts.c.video_id.in_(chunk),
-                )
-                .group_by(attempts.c.video_id, attempts.c.outcome)
-            )
-            for video_id, outcome, count in self._all(query):
-                counts.setdefault(video_id, Counter())[outcome] = count
-        return counts
-
-    def failures(self, dataset: str, video_id: str, fault: Fault) -> int:
-        """How many attempts over all runs ended in this fault since the last success."""
-        of_video = and_(attempts.c.dataset == dataset, attempts.c.video_id == video_id)
-        last = (
-            select(func.coalesce(func.max(attempts.c.id), 0))
-            .where(of_video, attempts.c.outcome == DOWNLOADED)
-            .scalar_subquery()
-        )
-        # What decodes badly was a success when it came: those do not end the count.
-        since = [] if fault is Fault.CORRUPT else [attempts.c.id > last]
-        query = select(func.count()).where(of_video, attempts.c.outcome == str(fault), *since)
-        return int(self._all(query)[0][0])
-
-    def status(
-        self,
-        dataset: str,
-        *,
-        now: datetime | None = None,
-        rate_per_hour: float | None = None,
-        credentials: str | None = None,
-    ) -> Status:
-        """Where a dataset stands; `rate_per_hour` makes it say when the rest will be done.
-
-        Raises:
-            InvalidInputError: The ledger does not know the dataset.
-        """
-        due = _is_due(_seconds(now), credentials)
-        query = (
-            select(
-                videos.c.subset,
-                videos.c.label,
-                videos.c.state,
-                and_(videos.c.state != DOWNLOADED, due).label("due"),
-                (videos.c.next_attempt_at.is_not(None)).label("later"),
-                func.count().label("count"),
-            )
-            .where(videos.c.dataset == dataset)
-            .group_by("subset", "label", "state", "due", "later")
-        )
-        groups = [
-            (row.subset, row.label, row.state, bool(row.due), bool(row.later), row.count)
-            for row in self._all(query)
-        ]
-        if not groups:
-            known = ", ".join(self.datasets()) or "none yet"
-            raise InvalidInputError(f"the ledger has no dataset {dataset!r} (it has: {known})")
-        return summarise(dataset, groups, rate_per_hour=rate_per_hour)
-
-    def digest(self, dataset: str) -> str:
-        """12 hex digits that change when any video's state or file does."""
-        query = select(videos.c.video_id, videos.c.state, videos.c.sha256).where(
-            videos.c.dataset == dataset
-        )
-        # Sorted here: databases differ in how they order text.
-        lines = sorted(f"{row[0]}\t{row[1]}\t{row[2] or ''}\n" for row in self._all(query))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
-
-    def datasets(self) -> list[str]:
-        """The names of all datasets, sorted."""
-        return sorted(row[0] for row in self._all(select(videos.c.dataset).distinct()))
 
     def _record(
         self,
@@ -475,33 +306,9 @@ class Ledger:
     def _execute(self, statement: Any) -> None:
         self.database.write(lambda connection: connection.execute(statement).close())
 
-    def _all(self, query: Select[Any]) -> Sequence[Any]:
-        return self.database.read(lambda connection: connection.execute(query).all())
-
 
 _shared: dict[tuple[int, str], Ledger] = {}
 _sharing = threading.Lock()
-
-
-@functools.cache
-def downloader_version() -> str | None:
-    """The installed yt-dlp's version, without importing it."""
-    try:
-        return importlib.metadata.version("yt-dlp")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _is_due(now: float, credentials: str | None) -> ColumnElement[bool]:
-    ways = [videos.c.state == PENDING, videos.c.next_attempt_at <= now]
-    for fault, policy in POLICY.items():
-        if policy.returns_with == "downloader":
-            other = videos.c.tool_version != downloader_version()
-            ways.append(and_(videos.c.state == str(fault), other))
-        elif policy.returns_with == "credentials" and credentials is not None:
-            other = func.coalesce(videos.c.credentials, "") != credentials
-            ways.append(and_(videos.c.state == str(fault), other))
-    return func.coalesce(or_(*ways), False)
 
 
 def _of(dataset: str, video_id: str) -> Any:
@@ -510,44 +317,6 @@ def _of(dataset: str, video_id: str) -> Any:
 
 def _held(dataset: str, owner: str) -> Any:
     return update(videos).where(videos.c.dataset == dataset, videos.c.lease_owner == owner)
-
-
-_ROW_COLUMNS = tuple(videos.c[name] for name in LedgerRow.__dataclass_fields__)
-_ATTEMPT_COLUMNS = tuple(attempts.c[name] for name in AttemptRow.__dataclass_fields__)
-
-
-def _rows(dataset: str) -> Select[Any]:
-    return select(*_ROW_COLUMNS).where(videos.c.dataset == dataset)
-
-
-def _attempts(dataset: str) -> Select[Any]:
-    return select(*_ATTEMPT_COLUMNS).where(attempts.c.dataset == dataset).order_by(attempts.c.id)
-
-
-def _ledger_row(row: Any) -> LedgerRow:
-    values = row._asdict()
-    for name in ("next_attempt_at", "updated_at"):
-        values[name] = _moment(values[name])
-    return LedgerRow(**values)
-
-
-def _attempt_row(row: Any) -> AttemptRow:
-    values = row._asdict()
-    values["started_at"] = datetime.fromtimestamp(values["started_at"], UTC)
-    return AttemptRow(**values)
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _seconds(now: datetime | None) -> float:
-    return time.time() if now is None else now.timestamp()
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
 
 
 def _insert(connection: Connection) -> Any:

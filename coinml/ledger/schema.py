@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -87,3 +91,17 @@ sources = Table(
     Column("probe_owner", Text),
     Column("probe_until", Float),
 )
+
+CHUNK = 500
+"""Ids a statement: databases limit how many parameters one may have."""
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Ids in portions that one statement may have."""
+    for start in range(0, len(ids), CHUNK):
+        yield ids[start : start + CHUNK]
+
+
+def seconds(moment: datetime | None) -> float:
+    """A time as the tables have it; None: now."""
+    return time.time() if moment is None else moment.timestamp()
