@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEDIA_SUFFIXES = (".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi", ".flv", ".3gp", ".ts", ".mpg")
+MEDIA_SUFFIXES = (
+    ".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi", ".flv", ".3gp", ".ts", ".mpg", ".mpeg",
+    ".wmv", ".ogv",
+)  # fmt: skip
 """Endings a downloaded video may have, the usual ones first."""
 
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})

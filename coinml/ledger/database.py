@@ -75,10 +75,12 @@ class Database:
     def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
         deadline, pause = time.monotonic() + _RECONNECT_S, 0.1
         while True:
+            # A server that never answered is a wrong address; one that did will come back.
+            was_open = self._engine is not None
             try:
                 return self._once(self._open(), work, write=write)
             except DBAPIError as err:
-                if not self._went_away(err) or time.monotonic() > deadline:
+                if not (was_open and self._went_away(err)) or time.monotonic() > deadline:
                     raise _translated(err, self.url) from err
                 log.warning("the ledger's database went away; trying again")
                 time.sleep(pause)

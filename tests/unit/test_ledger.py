@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -306,6 +307,16 @@ def test_a_bad_url_is_refused(url: str) -> None:
         Ledger(url).datasets()
 
 
+def test_a_server_that_is_not_there_is_told_at_once_and_without_the_password() -> None:
+    pytest.importorskip("psycopg")
+    ledger = Ledger("postgresql+psycopg://joe:s3cret@127.0.0.1:1/coinml")
+    start = time.monotonic()
+    with pytest.raises(LocalError, match="127.0.0.1") as caught:
+        ledger.datasets()
+    assert time.monotonic() - start < 5
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_read_only_folder_is_a_local_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(LocalError):
@@ -338,3 +349,33 @@ def test_a_shared_ledger_notices_that_its_file_was_removed(tmp_path: Path) -> No
     assert again.register(dataset()) == 6
     assert path.exists()
     again.close()
+
+
+def test_a_server_that_is_restarted_midway_costs_nothing(postgres_server) -> None:
+    url = postgres_server.new_database()
+    with Ledger(url) as ledger:
+        ledger.register(dataset(300))
+
+        def work() -> None:
+            for video_id in ids(300):
+                ledger.record_success("mini", video_id, file=facts(), attempt=attempt())
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        postgres_server.stop()
+        postgres_server.start()
+        worker.join(timeout=120)
+        assert not worker.is_alive()
+        assert ledger.status("mini").downloaded == 300
+        counts = ledger.attempts_in_run("mini", ids(300), run_id="run")
+        # At most the one under way at that moment was entered twice.
+        assert 300 <= sum(sum(count.values()) for count in counts.values()) <= 301
+
+
+def test_what_is_forgotten_is_due_and_keeps_its_history(ledger: Ledger) -> None:
+    ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
+    ledger.forget("mini", ids()[0], "its file is gone")
+    row = ledger.row("mini", ids()[0])
+    assert (row.state, row.path, row.sha256, row.attempts) == (PENDING, None, None, 1)
+    assert row.message == "its file is gone"
+    assert ids()[0] in ledger.due("mini")
