@@ -16,14 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults import Fault, as_error, chain, explain
-
-if TYPE_CHECKING:
-    from yt_dlp import YoutubeDL
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +96,6 @@ def fetch(
         if http_status(err) != 403:
             raise
         log.debug("%s: 403; extracting anew", video_id)
-    # Another session as well: the refusal may hang on it.
-    _close_session()
     return _fetch(video_id, url, folder, options, on_data)
 
 
@@ -147,15 +142,42 @@ _NOBODY_THERE = frozenset({
 })  # fmt: skip
 
 
-class _Session(threading.local):
-    """One YoutubeDL a thread: making one costs more than most of what it then does."""
+class _Session:
+    """A YoutubeDL, which costs more to make than most of what it then does.
 
-    ydl: YoutubeDL | None = None
-    options: FetchOptions | None = None
-    on_data: Callable[[], None] | None = None
+    One fetch has it at a time; it is kept for the next one, whichever thread that runs in.
+    """
+
+    def __init__(self, options: FetchOptions) -> None:
+        # Costs a second or two, so only where something is fetched.
+        from yt_dlp import YoutubeDL
+
+        self.on_data: Callable[[], None] | None = None
+        self.ydl = YoutubeDL({**_parameters(options), "progress_hooks": [self._on_progress]})
+
+    def close(self) -> None:
+        # Not the YoutubeDL's own `close`, which writes the cookies back: sessions would
+        # overwrite each other's file.
+        director = self.ydl.__dict__.pop("_request_director", None)
+        if director is not None:
+            director.close()
+
+    def _on_progress(self, progress: dict[str, Any]) -> None:
+        if self.on_data is not None and progress.get("downloaded_bytes"):
+            on_data, self.on_data = self.on_data, None
+            on_data()
 
 
-_session = _Session()
+_idle: dict[tuple[FetchOptions, int | None], list[_Session]] = {}
+_idle_lock = threading.Lock()
+_MOST_IDLE = 32
+
+
+def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
+    """What a session is good for: the same options, and the same cookies in their file."""
+    if options.cookies is None or not options.cookies.exists():
+        return options, None
+    return options, options.cookies.stat().st_mtime_ns
 
 
 class _Log:
@@ -178,18 +200,33 @@ def _fetch(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise as_error(Fault.LOCAL, f"{folder}: {err.strerror}", rule="errno") from err
+    key = _key(options)
+    session: _Session | None = None
     try:
-        ydl = _open_session(options)
-        _session.on_data = on_data
+        with _idle_lock:
+            idle = _idle.get(key)
+            session = idle.pop() if idle else None
+        session = session or _Session(options)
+        session.on_data = on_data
         # "%" begins a field in yt-dlp's templates; an absolute path cannot become an option.
         name = str(folder.resolve() / video_id).replace("%", "%%")
-        ydl.params["outtmpl"]["default"] = name + ".%(ext)s"
-        info = ydl.extract_info(url, download=True)
+        session.ydl.params["outtmpl"]["default"] = name + ".%(ext)s"
+        info = session.ydl.extract_info(url, download=True)
     except Exception as err:
         # Everything: what an extractor stumbles over is that video's failure, not the run's.
-        raise _translated(err, url, options) from err
+        failure = _translated(err, url, options)
+        if http_status(err) == 403 and session is not None:
+            # The refusal may hang on what this session has of the source: it is used no more.
+            session.close()
+            session = None
+        raise failure from err
     finally:
-        _session.on_data = None
+        if session is not None:
+            session.on_data = None
+            with _idle_lock:
+                idle = _idle.setdefault(key, [])
+                if len(idle) < _MOST_IDLE:
+                    idle.append(session)
     return _file_of(info, video_id, folder)
 
 
@@ -202,26 +239,6 @@ def _file_of(info: Any, video_id: str, folder: Path) -> Path:
     return path
 
 
-def _open_session(options: FetchOptions) -> YoutubeDL:
-    if _session.ydl is None or _session.options != options:
-        _close_session()
-        # Costs a second or two, so only where something is fetched.
-        from yt_dlp import YoutubeDL
-
-        _session.ydl = YoutubeDL(_parameters(options))
-        _session.options = options
-    return _session.ydl
-
-
-def _close_session() -> None:
-    ydl, _session.ydl = _session.ydl, None
-    if ydl is not None:
-        # Not `close`, which writes the cookies back: threads would overwrite each other's file.
-        director = ydl.__dict__.pop("_request_director", None)
-        if director is not None:
-            director.close()
-
-
 def _parameters(options: FetchOptions) -> dict[str, Any]:
     return {
         "format": _format(options.max_height),
@@ -229,7 +246,6 @@ def _parameters(options: FetchOptions) -> dict[str, Any]:
         "quiet": True,
         "noprogress": True,
         "color": {"stdout": "no_color", "stderr": "no_color"},
-        "progress_hooks": [_on_progress],
         "noplaylist": True,
         "playlist_items": "1",
         # Each failure is ours to judge, to pace and to record; a piece of a fragmented video
@@ -257,12 +273,6 @@ def _format(max_height: int) -> str:
         f"bv{low}[vcodec!^=av01]", f"b{low}", f"bv{low}",
         "wv[vcodec^=avc1]", "b",
     ])  # fmt: skip
-
-
-def _on_progress(progress: dict[str, Any]) -> None:
-    on_data, _session.on_data = _session.on_data, None
-    if on_data is not None and progress.get("downloaded_bytes"):
-        on_data()
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
