@@ -41,6 +41,7 @@ MEMORY_BYTES = 8 << 30
 """Address space a worker may have; an 8K file with a clip in flight fits, a runaway does not."""
 
 _START_S = 120.0
+_STARTS = 3
 
 Result = TypeVar("Result")
 _ERRORS: dict[str, type[CoinmlError]] = {
@@ -207,19 +208,24 @@ class _Owner(threading.Thread):
 
     def _serve(self, request: _Request) -> _Answer:
         name = Path(request.message["path"]).name
-        connection = self._worker()
-        try:
-            connection.settimeout(request.deadline_s)
-            send(connection, request.message)
-            fields, descriptor = receive(connection)
-        except TimeoutError as err:
-            self._stop()
-            raise CorruptVideoError(
-                f"{name}: does not decode within {request.deadline_s:g} s"
-            ) from err
-        except (OSError, EOFError) as err:
-            how = self._stop()
-            raise CorruptVideoError(f"{name}: the decoder died of it ({how})") from err
+        for last_try in (False, True):
+            connection = self._worker()
+            try:
+                connection.settimeout(request.deadline_s)
+                send(connection, request.message)
+                fields, descriptor = receive(connection)
+                break
+            except TimeoutError as err:
+                self._stop()
+                raise CorruptVideoError(
+                    f"{name}: does not decode within {request.deadline_s:g} s"
+                ) from err
+            except (OSError, EOFError) as err:
+                how = self._stop()
+                # SIGKILL comes from outside (a machine short of memory picks its victims
+                # freely), so that once proves nothing against the file.
+                if how != signal.SIGKILL.name or last_try or self._closing:
+                    raise CorruptVideoError(f"{name}: the decoder died of it ({how})") from err
         memory = None
         if descriptor is not None:
             try:
@@ -233,7 +239,21 @@ class _Owner(threading.Thread):
     def _worker(self) -> socket.socket:
         if self._socket is not None and self.pid is not None:
             return self._socket
-        self._stop()
+        how = ""
+        for _ in range(_STARTS):
+            self._stop()
+            connection = self._start()
+            try:
+                receive(connection)
+            except (OSError, EOFError):
+                how = self._stop()
+            else:
+                return connection
+            if self._closing:
+                break
+        raise LocalError(f"a decoding process does not start here ({how})")
+
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -253,11 +273,6 @@ class _Owner(threading.Thread):
         if self._closing:
             self.kill()
         ours.settimeout(_START_S)
-        try:
-            receive(ours)
-        except (OSError, EOFError) as err:
-            how = self._stop()
-            raise LocalError(f"a decoding process does not start here ({how})") from err
         return ours
 
     def _stop(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -196,6 +197,19 @@ def test_a_full_or_forbidden_disk_is_this_machines_fault(tmp_path: Path) -> None
     (tmp_path / "mini").write_text("a file where a folder should be")
     with pytest.raises(LocalError):
         EmbeddingSet.open(str(tmp_path), "mini", SPEC, create=True)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_part(embeddings: EmbeddingSet) -> None:
+    embeddings.append([rows("a")])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(LocalError, match="part-"):
+            embeddings.append([rows("b")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert embeddings.videos()["video_id"].tolist() == ["a"]
+    assert sorted(path.suffix for path in Path(embeddings.path).iterdir()) == [".json", ".parquet"]
 
 
 _APPEND_FOREVER = """

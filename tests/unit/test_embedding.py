@@ -1,0 +1,297 @@
+"""The engine: nothing is lost, nothing is done twice, and no video can stop it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinml import media
+from coinml.embedding import EmbedJob, embed
+from coinml.encoder import ClipEncoder, load_encoder
+from coinml.errors import InvalidInputError, LocalError
+from coinml.specs import SetSpec
+from coinml.store import EmbeddingSet
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder_dir: Path) -> ClipEncoder:
+    return load_encoder(tiny_encoder_dir, clips=3, stride=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def videos(
+    tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]
+) -> list[EmbedJob]:
+    folder = tmp_path_factory.mktemp("videos")
+    return [
+        job_of(make_video(folder / f"video{seed}.mp4", seconds=1 + seed / 10, seed=seed))
+        for seed in range(10)
+    ]
+
+
+def job_of(path: Path) -> EmbedJob:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "0" * 64
+    return EmbedJob(video_id=path.stem, path=str(path), file_sha256=sha256)
+
+
+def new_set(folder: Path, encoder: ClipEncoder) -> EmbeddingSet:
+    spec = SetSpec(encoder=encoder.spec, dataset="mini")
+    return EmbeddingSet.open(str(folder), "mini", spec, create=True)
+
+
+def matrix(embeddings: EmbeddingSet) -> np.ndarray:
+    return embeddings.videos().filter(regex=r"^e\d").to_numpy()
+
+
+def test_vectors_are_those_of_the_encoder_on_the_sampled_clips(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    report = embed(videos, encoder, embeddings, workers=2)
+    assert (report.embedded, report.skipped, report.clips) == (10, 0, 30)
+    assert report.failed == {}
+    assert report.bottleneck in ("decode", "encode", "write")
+    assert 0 < report.decode_wait_s + report.encode_s + report.write_s <= report.seconds * 1.01
+    table = embeddings.clips().to_pandas()
+    assert len(table) == 30
+    for job in videos:
+        rows = table[table["video_id"] == job.video_id]
+        clips = media.sample(job.path, encoder.clip_spec)
+        assert rows["clip"].tolist() == [0, 1, 2]
+        np.testing.assert_array_equal(np.stack(rows["timestamps_s"]), clips.timestamps_s)
+        expected = encoder.encode(clips.frames)
+        found = np.stack(rows["embedding"]).astype(np.float32)
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        assert set(rows["file_sha256"]) == {job.file_sha256}
+        assert set(rows["decoder"]) == {"pyav"}
+        assert set(rows["dtype"]) == {"float32"}
+
+
+def test_batches_and_workers_change_nothing_but_rounding(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    reference = new_set(tmp_path / "reference", encoder)
+    embed(videos, encoder, reference, workers=1, batch_clips=1)
+    for workers, batch_clips, part_videos in ((1, 7, 1), (3, 64, 4), (2, 2, 100)):
+        other = new_set(tmp_path / f"{workers}-{batch_clips}", encoder)
+        embed(
+            list(reversed(videos)),
+            encoder,
+            other,
+            workers=workers,
+            batch_clips=batch_clips,
+            part_videos=part_videos,
+        )
+        keys = ["video_id", "file_sha256", "clip", "timestamps_s", "frames_decoded"]
+        assert other.clips(keys).equals(reference.clips(keys))
+        np.testing.assert_allclose(matrix(other), matrix(reference), atol=2e-3)
+
+
+def test_a_second_call_does_nothing_and_a_new_file_is_embedded_again(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    assert embed(videos[:6], encoder, embeddings).embedded == 6
+    again = embed(videos, encoder, embeddings)
+    assert (again.embedded, again.skipped) == (4, 6)
+    nothing = embed([*videos, videos[0]], encoder, embeddings)
+    assert (nothing.embedded, nothing.skipped, nothing.bottleneck) == (0, 10, "none")
+    changed = replace(videos[0], path=videos[1].path, file_sha256=videos[1].file_sha256)
+    assert embed([changed], encoder, embeddings).embedded == 1
+    found = embeddings.videos().set_index("video_id")
+    assert len(found) == 10
+    assert found.loc["video0", "file_sha256"] == videos[1].file_sha256
+
+
+def test_extents_are_embedded_apart(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    job = videos[9]
+    extents = [replace(job, start_s=0.0, end_s=0.8), replace(job, start_s=0.9, end_s=1.8)]
+    assert embed(extents, encoder, embeddings).embedded == 2
+    table = embeddings.clips().to_pandas()
+    assert table.groupby("start_s")["timestamps_s"].first().map(max).tolist()[0] < 0.8
+    beyond = embed([replace(job, start_s=5.0, end_s=6.0)], encoder, embeddings)
+    assert "no frame lies" in beyond.failed[job.video_id]
+    assert beyond.broken == ()
+
+
+def test_no_file_can_stop_it(tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]) -> None:
+    os.mkfifo(tmp_path / "hanging.mp4")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "junk.mp4").write_bytes(os.urandom(5000))
+    whole = Path(videos[0].path).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    bad = [job_of(tmp_path / f"{name}.mp4") for name in ("hanging", "empty", "junk", "cut")]
+    jobs = [bad[0], *videos[:3], *bad[1:], *videos[3:], job_of(tmp_path / "missing.mp4")]
+    embeddings = new_set(tmp_path, encoder)
+    seen: list[tuple[int, int]] = []
+    report = embed(
+        jobs,
+        encoder,
+        embeddings,
+        workers=2,
+        deadline_s=1.5,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert report.embedded == 10
+    assert set(report.failed) == {"hanging", "empty", "junk", "cut", "missing"}
+    assert set(report.broken) == {"hanging", "empty", "junk", "cut"}
+    assert "within 1.5 s" in report.failed["hanging"]
+    assert len(embeddings.videos()) == 10
+    assert seen[0] == (0, 15)
+    assert seen[-1] == (15, 15)
+    assert seen == sorted(seen)
+
+
+def test_a_worker_that_is_killed_costs_nothing(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[media.DecodePool] = []
+
+    class Watched(media.DecodePool):
+        def __init__(self, *, workers: int = 1) -> None:
+            super().__init__(workers=workers)
+            pools.append(self)
+
+    monkeypatch.setattr("coinml.embedding.DecodePool", Watched)
+    killed = 0
+
+    def kill_one(done: int, _: int) -> None:
+        nonlocal killed
+        if done in (2, 5) and pools and pools[0].pids:
+            os.kill(pools[0].pids[0], signal.SIGKILL)
+            killed += 1
+
+    embeddings = new_set(tmp_path, encoder)
+    report = embed(
+        videos, encoder, embeddings, workers=2, batch_clips=3, part_videos=1, progress=kill_one
+    )
+    assert killed == 2
+    assert report.embedded == 10
+    assert report.failed == {}
+    assert len(embeddings.videos()) == 10
+
+
+def test_what_is_encoded_is_written_when_the_run_is_interrupted(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+
+    class _Interruption(KeyboardInterrupt):
+        pass
+
+    def interrupt(done: int, _: int) -> None:
+        if done >= 4:
+            raise _Interruption
+
+    with pytest.raises(_Interruption):
+        embed(videos, encoder, embeddings, batch_clips=3, part_videos=1, progress=interrupt)
+    assert 4 <= len(embeddings.videos()) < 10
+    report = embed(videos, encoder, embeddings)
+    assert report.embedded + report.skipped == 10
+
+
+def test_a_set_that_cannot_be_written_stops_the_run(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    shutil.rmtree(embeddings.path)
+    with pytest.raises(LocalError, match="part-"):
+        embed(videos, encoder, embeddings)
+
+
+def test_another_encoder_is_refused(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob], tiny_encoder_dir: Path
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    other = load_encoder(tiny_encoder_dir, clips=4)
+    with pytest.raises(InvalidInputError, match=other.spec.fingerprint):
+        embed(videos, other, embeddings)
+
+
+def test_a_damaged_part_is_embedded_again(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
+    embeddings = new_set(tmp_path, encoder)
+    embed(videos, encoder, embeddings, batch_clips=3, part_videos=1)
+    Path(embeddings.path, embeddings.parts()[0]).write_bytes(b"")
+    report = embed(videos, encoder, embeddings)
+    assert (report.embedded, report.skipped) == (1, 9)
+    assert len(embeddings.videos()) == 10
+
+
+_EMBED = """
+import sys
+from pathlib import Path
+from tests.unit.test_embedding import embed, job_of, load_encoder, new_set
+encoder = load_encoder(sys.argv[1], clips=3, stride=2, device="cpu")
+jobs = [job_of(path) for path in sorted(Path(sys.argv[2]).iterdir())]
+print("ready", flush=True)
+report = embed(jobs, encoder, new_set(Path(sys.argv[3]), encoder), batch_clips=3, part_videos=4)
+print(report.embedded, report.skipped, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("videos_", "kills_"), [(40, 3), pytest.param(200, 25, marks=pytest.mark.slow)]
+)
+@pytest.mark.timeout(600)
+def test_sigkill_at_random_moments(
+    tmp_path: Path,
+    tiny_encoder_dir: Path,
+    encoder: ClipEncoder,
+    make_video: Callable[..., Path],
+    videos_: int,
+    kills_: int,
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for seed in range(videos_):
+        make_video(folder / f"video{seed:03d}.mp4", seconds=1.5, seed=seed)
+    undisturbed = new_set(tmp_path / "undisturbed", encoder)
+    embed([job_of(path) for path in sorted(folder.iterdir())], encoder, undisturbed)
+    rng = np.random.default_rng(0)
+    disturbed = new_set(tmp_path / "disturbed", encoder)
+    kills = 0
+    for _ in range(kills_):
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", _EMBED),
+                *(str(tiny_encoder_dir), str(folder), str(tmp_path / "disturbed")),
+            ],
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.0, 0.9))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        assert disturbed.verify() == []
+    assert kills >= kills_ / 3
+    jobs = [job_of(path) for path in sorted(folder.iterdir())]
+    embed(jobs, encoder, disturbed)
+    keys = ["video_id", "file_sha256", "clip", "timestamps_s"]
+    assert disturbed.clips(keys).equals(undisturbed.clips(keys))
+    np.testing.assert_allclose(matrix(disturbed), matrix(undisturbed), atol=2e-3)
+    # Nothing that was on record was done again.
+    written = sum(
+        len(set(disturbed._read(part, ["video_id"]).column(0).to_pylist()))
+        for part in disturbed.parts()
+    )
+    assert written == videos_
