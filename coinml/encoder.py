@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinml.errors import InvalidInputError, LocalError, TransientError
+from coinml.checkpoint import Checkpoint, find_checkpoint, first_line
+from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
-from coinml.preprocessing import PROCESSOR_FILES, Preprocessor
+from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-_ARCHITECTURES = ("videomae",)
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -58,28 +56,8 @@ def load_encoder(
     """
     import torch
 
-    folder, commit = _resolve(str(ref), revision)
-    config = _config(folder, str(ref))
-    if frames is not None and frames != config.num_frames:
-        raise InvalidInputError(f"{ref}: takes clips of {config.num_frames} frames, not {frames}")
-    preprocessor = Preprocessor.from_folder(folder, image_size=config.image_size)
-    weights = _weights_file(folder, str(ref))
-    spec = EncoderSpec(
-        encoder=str(ref) if commit else Path(ref).resolve().name,
-        revision=commit,
-        architecture=config.model_type,
-        weights_sha256=_sha256(weights),
-        resize=preprocessor.resize,
-        crop=preprocessor.crop,
-        interpolation=preprocessor.interpolation,
-        mean=preprocessor.mean,
-        std=preprocessor.std,
-        frames=config.num_frames,
-        stride=stride,
-        clips=clips,
-        pooling=_pooling(config, weights),
-        dim=config.hidden_size,
-    )
+    checkpoint = find_checkpoint(ref, revision=revision)
+    spec = checkpoint.spec(clips=clips, frames=frames, stride=stride)
     _clip_spec(spec)
     place = _device(device)
     kind = _dtype(dtype, place)
@@ -88,14 +66,34 @@ def load_encoder(
 
         try:
             model = VideoMAEModel.from_pretrained(
-                folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
+                checkpoint.folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
             )
-        except (OSError, RuntimeError, ValueError) as err:
-            raise InvalidInputError(f"{ref}: does not load: {_first_line(err)}") from err
-    norm = _fc_norm(config, weights) if spec.pooling == "mean+fc_norm" else None
+        except Exception as err:
+            # Whatever it meets in the files of a folder, the folder is what must change.
+            raise InvalidInputError(f"{ref}: does not load: {first_line(err)}") from err
+    norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
     return ClipEncoder(
-        spec=spec, source_dir=folder, model=model, norm=norm, device=place, dtype=kind
+        spec=spec, checkpoint=checkpoint, model=model, norm=norm, device=place, dtype=kind
     )
+
+
+def read_spec(
+    ref: str | Path,
+    *,
+    revision: str | None = None,
+    clips: int = 8,
+    frames: int | None = None,
+    stride: int = 4,
+) -> EncoderSpec:
+    """The spec that `load_encoder` would give, in a moment: nothing is loaded.
+
+    Raises:
+        InvalidInputError: No such checkpoint, or one that is not a VideoMAE.
+        TransientError: The hub does not answer.
+    """
+    spec = find_checkpoint(ref, revision=revision).spec(clips=clips, frames=frames, stride=stride)
+    _clip_spec(spec)
+    return spec
 
 
 class ClipEncoder:
@@ -103,7 +101,6 @@ class ClipEncoder:
 
     Attributes:
         spec: What its vectors mean.
-        source_dir: The checkpoint's folder.
         device: Where it runs.
     """
 
@@ -111,14 +108,14 @@ class ClipEncoder:
         self,
         *,
         spec: EncoderSpec,
-        source_dir: Path,
+        checkpoint: Checkpoint,
         model: Any,
         norm: Any | None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.spec = spec
-        self.source_dir = source_dir
+        self._checkpoint = checkpoint
         self.device = device
         self._dtype = dtype
         self._model = model.to(device).eval().requires_grad_(False)
@@ -134,6 +131,11 @@ class ClipEncoder:
 
     def __repr__(self) -> str:
         return f"ClipEncoder({self.spec.encoder!r}, {self.spec.fingerprint}, {self.device})"
+
+    @property
+    def source_dir(self) -> Path:
+        """The checkpoint's folder."""
+        return self._checkpoint.folder
 
     @property
     def dim(self) -> int:
@@ -235,10 +237,8 @@ class ClipEncoder:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        weights = _weights_file(self.source_dir, str(self.source_dir))
-        for name in ("config.json", *PROCESSOR_FILES, weights.name):
-            if (self.source_dir / name).is_file():
-                shutil.copyfile(self.source_dir / name, target / name)
+        for file in self._checkpoint.files:
+            shutil.copyfile(file, target / file.name)
         return target
 
     def _forward(self, pictures: torch.Tensor) -> NDArray[np.float32]:
@@ -277,110 +277,22 @@ def _clip_spec(spec: EncoderSpec) -> ClipSpec:
     )
 
 
-def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
-    """A checkpoint's folder, and its commit if it came from the hub."""
-    folder = Path(ref).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise InvalidInputError(f"{ref}: is a folder, which has no revision {revision!r}")
-        return folder, None
-    parts = ref.split("/")
-    if len(parts) > 2 or ref.startswith((".", "~", "/")) or not all(parts):
-        raise InvalidInputError(
-            f"encoder {ref!r}: no such folder, and not a hub id like MCG-NJU/videomae-base"
-        )
-    with _quiet_transformers():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        wanted = ["config.json", *PROCESSOR_FILES, _WEIGHTS_FILES[0]]
-        try:
-            found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
-            if not (found / _WEIGHTS_FILES[0]).is_file():
-                wanted[-1] = _WEIGHTS_FILES[1]
-                found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as err:
-            at = f" at revision {revision!r}" if revision else ""
-            raise InvalidInputError(
-                f"encoder {ref!r}: neither a folder here nor on the hub{at}"
-            ) from err
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
-            raise TransientError(
-                f"encoder {ref!r}: no folder here, not in the local cache, and the hub does not "
-                f"answer ({_first_line(err)})"
-            ) from err
-    return found, found.name
-
-
-def _config(folder: Path, ref: str) -> Any:
-    if not (folder / "config.json").is_file():
-        raise InvalidInputError(f"encoder {ref!r}: holds no config.json, so it is no checkpoint")
-    with _quiet_transformers():
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as err:
-            raise InvalidInputError(f"encoder {ref!r}: {_first_line(err)}") from err
-    if config.model_type not in _ARCHITECTURES:
-        raise InvalidInputError(
-            f"encoder {ref!r}: is a {config.model_type!r}; known: {', '.join(_ARCHITECTURES)}"
-        )
-    return config
-
-
-def _weights_file(folder: Path, ref: str) -> Path:
-    for name in _WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise InvalidInputError(f"encoder {ref!r}: holds neither of {', '.join(_WEIGHTS_FILES)}")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror}") from err
-
-
-def _pooling(config: Any, weights: Path) -> str:
-    if not config.use_mean_pooling:
-        return "layernorm+mean"
-    return "mean+fc_norm" if "fc_norm.weight" in _tensors(weights, ()) else "mean"
-
-
-def _fc_norm(config: Any, weights: Path) -> Any:
+def _fc_norm(checkpoint: Checkpoint) -> Any:
     """The norm that a classification checkpoint puts on its pooled tokens."""
     import torch
 
-    norm = torch.nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-    found = _tensors(weights, ("fc_norm.weight", "fc_norm.bias"))
-    norm.load_state_dict({name.removeprefix("fc_norm."): found[name].float() for name in found})
+    config = checkpoint.config
+    norm = torch.nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+    if checkpoint.weights.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(checkpoint.weights, framework="pt") as file:
+            found = {name: file.get_tensor(f"fc_norm.{name}") for name in ("weight", "bias")}
+    else:
+        loaded = torch.load(checkpoint.weights, map_location="cpu", weights_only=True, mmap=True)
+        found = {name: loaded[f"fc_norm.{name}"] for name in ("weight", "bias")}
+    norm.load_state_dict({name: value.float() for name, value in found.items()})
     return norm
-
-
-def _tensors(weights: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """All names in a weights file, with the tensors of those that are wanted."""
-    if weights.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(weights, framework="pt") as file:
-                names = wanted or file.keys()
-                return {name: file.get_tensor(name) if wanted else None for name in names}
-        except (SafetensorError, OSError) as err:
-            raise InvalidInputError(f"{weights}: {_first_line(err)}") from err
-    import torch
-
-    loaded = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-    return {name: value for name, value in loaded.items() if not wanted or name in wanted}
 
 
 def _device(name: str) -> torch.device:
@@ -414,16 +326,10 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _first_line(err: BaseException) -> str:
-    lines = str(err).strip().splitlines()
-    return lines[0][:200] if lines else type(err).__name__
-
-
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers and the hub client from reporting on stderr and phoning home."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # A thread that asks the hub to convert a .bin would outlive the load.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")

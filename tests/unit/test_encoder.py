@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from coinml import media
-from coinml.encoder import load_encoder
+from coinml.encoder import load_encoder, read_spec
 from coinml.errors import InvalidInputError, TransientError
 from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
@@ -133,6 +135,18 @@ def test_the_spec_survives_json(tiny_encoder_dir: Path) -> None:
     assert again == spec
     assert again.fingerprint == spec.fingerprint == spec.as_dict()["fingerprint"]
     assert len(spec.fingerprint) == 12
+
+
+def test_the_spec_is_read_without_torch(tiny_encoder_dir: Path) -> None:
+    code = (
+        "import sys; from coinml.encoder import read_spec; "
+        f"print(read_spec({str(tiny_encoder_dir)!r}, clips=3).fingerprint); "
+        "print([m for m in ('torch', 'transformers', 'av') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = load_encoder(tiny_encoder_dir, clips=3).spec
+    assert run.stdout.split("\n")[:2] == [loaded.fingerprint, "[]"]
+    assert read_spec(tiny_encoder_dir, clips=3) == loaded
 
 
 def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> None:

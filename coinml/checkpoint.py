@@ -1,0 +1,194 @@
+"""A checkpoint on disk or on the hub: where its files are and what they say, without loading it.
+
+Neither torch nor transformers is needed to know whether a set was made with an encoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coinml.errors import InvalidInputError, LocalError, TransientError
+from coinml.preprocessing import PROCESSOR_FILES, Preprocessor
+from coinml.specs import EncoderSpec
+
+ARCHITECTURES = ("videomae",)
+
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+_DEFAULTS = {
+    "num_frames": 16,
+    "image_size": 224,
+    "hidden_size": 768,
+    "layer_norm_eps": 1e-12,
+    "use_mean_pooling": True,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint's files; see `find_checkpoint`.
+
+    Attributes:
+        ref: How it was asked for.
+        folder: Where its files are.
+        commit: The hub's commit, None for a local folder.
+        config: Its `config.json`, with VideoMAE's defaults for what it leaves out.
+        weights: Its weights file.
+    """
+
+    ref: str
+    folder: Path
+    commit: str | None
+    config: Mapping[str, Any]
+    weights: Path
+
+    @property
+    def pooling(self) -> str:
+        """How its tokens become one vector; see `EncoderSpec`."""
+        if not self.config["use_mean_pooling"]:
+            return "layernorm+mean"
+        return "mean+fc_norm" if "fc_norm.weight" in self._tensor_names() else "mean"
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is needed to load it elsewhere."""
+        names = ("config.json", *PROCESSOR_FILES)
+        return [self.weights, *(self.folder / n for n in names if (self.folder / n).is_file())]
+
+    def spec(self, *, clips: int = 8, frames: int | None = None, stride: int = 4) -> EncoderSpec:
+        """What its vectors mean.
+
+        Raises:
+            InvalidInputError: It takes clips of another number of frames.
+        """
+        own = self.config["num_frames"]
+        if frames is not None and frames != own:
+            raise InvalidInputError(f"{self.ref}: takes clips of {own} frames, not {frames}")
+        size = self.config["image_size"]
+        preprocessor = Preprocessor.from_folder(self.folder, image_size=size)
+        return EncoderSpec(
+            encoder=self.ref if self.commit else self.folder.resolve().name,
+            revision=self.commit,
+            architecture=self.config["model_type"],
+            weights_sha256=_sha256(self.weights),
+            resize=preprocessor.resize,
+            crop=preprocessor.crop,
+            interpolation=preprocessor.interpolation,
+            mean=preprocessor.mean,
+            std=preprocessor.std,
+            frames=own,
+            stride=stride,
+            clips=clips,
+            pooling=self.pooling,
+            dim=self.config["hidden_size"],
+        )
+
+    def _tensor_names(self) -> set[str]:
+        if self.weights.suffix != ".safetensors":
+            import torch
+
+            return set(torch.load(self.weights, map_location="cpu", weights_only=True, mmap=True))
+        try:
+            with self.weights.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = file.read(min(length, 100_000_000))
+            return set(json.loads(header))
+        except (OSError, ValueError, struct.error) as err:
+            raise InvalidInputError(f"{self.weights}: not a safetensors file") from err
+
+
+def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
+    """Find a VideoMAE checkpoint in a folder, in the hub's local cache or on the hub.
+
+    Args:
+        ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InvalidInputError: No such checkpoint, or one that is not a VideoMAE.
+        TransientError: The hub does not answer.
+    """
+    folder, commit = _resolve(str(ref), revision)
+    config = _config(folder, str(ref))
+    for name in _WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return Checkpoint(
+                ref=str(ref), folder=folder, commit=commit, config=config, weights=folder / name
+            )
+    raise InvalidInputError(f"encoder {str(ref)!r}: holds neither of {', '.join(_WEIGHTS_FILES)}")
+
+
+def first_line(err: BaseException) -> str:
+    """A library's error in one short line."""
+    lines = str(err).strip().splitlines()
+    return lines[0][:200] if lines else type(err).__name__
+
+
+def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
+    """A checkpoint's folder, and its commit if it came from the hub."""
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise InvalidInputError(f"{ref}: is a folder, which has no revision {revision!r}")
+        return folder, None
+    parts = ref.split("/")
+    if len(parts) > 2 or ref.startswith((".", "~", "/")) or not all(parts):
+        raise InvalidInputError(
+            f"encoder {ref!r}: no such folder, and not a hub id like MCG-NJU/videomae-base"
+        )
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    wanted = ["config.json", *PROCESSOR_FILES, _WEIGHTS_FILES[0]]
+    try:
+        found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
+        if not (found / _WEIGHTS_FILES[0]).is_file():
+            wanted[-1] = _WEIGHTS_FILES[1]
+            found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as err:
+        at = f" at revision {revision!r}" if revision else ""
+        raise InvalidInputError(f"encoder {ref!r}: neither a folder nor on the hub{at}") from err
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+        raise TransientError(
+            f"encoder {ref!r}: no folder here, not in the local cache, and the hub does not "
+            f"answer ({first_line(err)})"
+        ) from err
+    return found, found.name
+
+
+def _config(folder: Path, ref: str) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InvalidInputError(f"encoder {ref!r}: holds no config.json, so it is no checkpoint")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        architecture = config.get("model_type")
+    except (ValueError, AttributeError) as err:
+        raise InvalidInputError(f"{path}: not the configuration of a model: {err}") from err
+    if architecture not in ARCHITECTURES:
+        raise InvalidInputError(
+            f"encoder {ref!r}: is a {architecture!r}; known: {', '.join(ARCHITECTURES)}"
+        )
+    return {**_DEFAULTS, **config}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror}") from err
