@@ -12,14 +12,23 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.parts import (
+    VideoRows,
+    as_local_error,
+    encode_part,
+    filesystem_of,
+    part_schema,
+    read_part,
+    vectors_of,
+    write_whole,
+)
 from coinml.specs import SetSpec
 
 if TYPE_CHECKING:
@@ -36,35 +45,6 @@ Done = tuple[str, float | None, float | None, str]
 
 _SPEC = "spec.json"
 _KEYS = ["video_id", "start_s", "end_s", "file_sha256"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VideoRows:
-    """The embedded clips of one video (or extent).
-
-    Attributes:
-        video_id: Its id in the dataset.
-        file_sha256: Hash of the file that was read.
-        start_s: Start of the extent in seconds, None for the whole video.
-        end_s: Its end.
-        timestamps_s: float64 (clips, frames).
-        decoder: Which decoder gave the pixels.
-        frames_decoded: Number of different frames that were read.
-        frames_substituted: Number of frames whose neighbour stands in.
-        dtype: What the encoder computed in ("float32").
-        embeddings: float (clips, D).
-    """
-
-    video_id: str
-    file_sha256: str
-    start_s: float | None = None
-    end_s: float | None = None
-    timestamps_s: NDArray[np.float64]
-    decoder: str
-    frames_decoded: int
-    frames_substituted: int
-    dtype: str
-    embeddings: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +67,9 @@ def list_sets(root_url: str, dataset: str | None = None) -> list[EmbeddingSet]:
         root_url: Folder or fsspec URL that holds a folder for each dataset.
         dataset: Only this one's.
     """
-    filesystem, root = _filesystem(root_url)
+    filesystem, root = filesystem_of(root_url)
     pattern = f"{root}/{dataset or '*'}/*/{_SPEC}"
-    with _as_local_error(root_url):
+    with as_local_error(root_url):
         found = [(filesystem.modified(path), path) for path in filesystem.glob(pattern)]
     return [
         EmbeddingSet(filesystem, path.removesuffix(f"/{_SPEC}"), _read_spec(filesystem, path))
@@ -141,14 +121,14 @@ class EmbeddingSet:
         wanted = spec.fingerprint if spec is not None else fingerprint
         if wanted is None:
             raise InvalidInputError("a set is opened by its spec or by its fingerprint")
-        filesystem, root = _filesystem(root_url)
+        filesystem, root = filesystem_of(root_url)
         path = f"{root}/{dataset}/{wanted}"
-        with _as_local_error(path):
+        with as_local_error(path):
             there = filesystem.exists(f"{path}/{_SPEC}")
             if not there and create and spec is not None:
                 filesystem.makedirs(path, exist_ok=True)
                 text = json.dumps(spec.as_dict(), indent=2, sort_keys=True) + "\n"
-                _write_whole(filesystem, f"{path}/{_SPEC}", text.encode())
+                write_whole(filesystem, f"{path}/{_SPEC}", text.encode())
                 there = True
         if not there:
             known = [found.spec.fingerprint for found in list_sets(root_url, dataset)]
@@ -161,7 +141,7 @@ class EmbeddingSet:
     def parts(self) -> list[str]:
         """Names of the parts, in the order in which they were written."""
         self._filesystem.invalidate_cache(self.path)
-        with _as_local_error(self.path):
+        with as_local_error(self.path):
             return sorted(
                 name.rsplit("/", 1)[1]
                 for name in self._filesystem.glob(f"{self.path}/part-*.parquet")
@@ -203,22 +183,11 @@ class EmbeddingSet:
         """
         if not videos:
             return None
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        buffer = pa.BufferOutputStream()
-        # Vectors do not repeat, so that neither dictionary nor compression gains anything there.
-        pq.write_table(
-            self._table(videos),
-            buffer,
-            compression=dict.fromkeys(("video_id", "file_sha256", "decoder", "dtype"), "zstd"),
-            use_dictionary=["video_id", "file_sha256", "decoder", "dtype"],
-            write_page_checksum=True,
-        )
+        content = encode_part(videos, self.spec.encoder.dim)
         # Time first, so that names sort in the order of writing.
         name = f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-        with _as_local_error(f"{self.path}/{name}"):
-            _write_whole(self._filesystem, f"{self.path}/{name}", buffer.getvalue().to_pybytes())
+        with as_local_error(f"{self.path}/{name}"):
+            write_whole(self._filesystem, f"{self.path}/{name}", content)
         return name
 
     def clips(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -232,9 +201,9 @@ class EmbeddingSet:
         """
         import pyarrow as pa
 
-        tables = [self._read(part, None) for part in self.parts()]
+        tables = [self._read(part) for part in self.parts()]
         if not tables:
-            return self._schema().empty_table()
+            return part_schema(self.spec.encoder.dim).empty_table()
         table = pa.concat_tables(tables)
         kept = _latest(table)
         table = table.take(kept)
@@ -255,7 +224,7 @@ class EmbeddingSet:
         table = self.clips()
         ids = np.asarray(table.column("video_id").to_pylist(), dtype=object)
         hashes = np.asarray(table.column("file_sha256").to_pylist(), dtype=object)
-        matrix = _matrix(table, self.spec.encoder.dim)
+        matrix = vectors_of(table, self.spec.encoder.dim)
         if sha256s is not None:
             pairs = zip(ids, hashes, strict=True)
             chosen = np.fromiter((sha256s.get(i) == h for i, h in pairs), bool, len(ids))
@@ -279,8 +248,8 @@ class EmbeddingSet:
         problems = []
         for part in self.parts():
             try:
-                table = self._read(part, None)
-                if not np.isfinite(_matrix(table, self.spec.encoder.dim)).all():
+                table = self._read(part)
+                if not np.isfinite(vectors_of(table, self.spec.encoder.dim)).all():
                     problems.append(PartProblem(part=part, reason="holds vectors not finite"))
             except LocalError as err:
                 problems.append(PartProblem(part=part, reason=str(err)))
@@ -288,82 +257,11 @@ class EmbeddingSet:
 
     def set_aside(self, part: str) -> None:
         """Take a part out of the set without deleting it."""
-        with _as_local_error(part):
+        with as_local_error(part):
             self._filesystem.mv(f"{self.path}/{part}", f"{self.path}/bad-{part}")
 
-    def _schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema(
-            [
-                ("video_id", pa.string()),
-                ("file_sha256", pa.string()),
-                ("start_s", pa.float64()),
-                ("end_s", pa.float64()),
-                ("clip", pa.int32()),
-                ("timestamps_s", pa.list_(pa.float64())),
-                ("decoder", pa.string()),
-                ("frames_decoded", pa.int32()),
-                ("frames_substituted", pa.int32()),
-                ("dtype", pa.string()),
-                ("embedding", pa.list_(pa.float16(), self.spec.encoder.dim)),
-            ]
-        )
-
-    def _table(self, videos: Sequence[VideoRows]) -> pa.Table:
-        import pyarrow as pa
-
-        dim = self.spec.encoder.dim
-        with np.errstate(over="ignore"):
-            vectors = np.concatenate([video.embeddings for video in videos]).astype(np.float16)
-        if vectors.ndim != 2 or vectors.shape[1] != dim:
-            raise InvalidInputError(f"vectors are of shape {vectors.shape}, not (clips, {dim})")
-        if not np.isfinite(vectors).all():
-            raise InvalidInputError("vectors are not finite, or too large for float16")
-        clips = [len(video.embeddings) for video in videos]
-
-        def repeated(name: str) -> list[Any]:
-            return [
-                getattr(video, name)
-                for video, count in zip(videos, clips, strict=True)
-                for _ in range(count)
-            ]
-
-        schema = self._schema()
-        plain = {
-            name: repeated(name)
-            for name in schema.names
-            if name not in ("clip", "timestamps_s", "embedding")
-        }
-        return pa.table(
-            {
-                **plain,
-                "clip": [clip for count in clips for clip in range(count)],
-                "timestamps_s": [row for video in videos for row in video.timestamps_s],
-                "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-            },
-            schema=schema,
-        )
-
-    def _read(self, part: str, columns: Sequence[str] | None) -> pa.Table:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = f"{self.path}/{part}"
-        try:
-            with self._filesystem.open(path, "rb") as file:
-                table = pq.read_table(
-                    file,
-                    columns=None if columns is None else list(columns),
-                    page_checksum_verification=True,
-                )
-        except (OSError, pa.ArrowException) as err:
-            raise LocalError(f"{path}: cannot be read: {str(err).splitlines()[0][:200]}") from err
-        schema = self._schema()
-        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        if not table.schema.equals(wanted):
-            raise LocalError(f"{path}: its columns are not those of this set")
-        return table
+    def _read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
+        return read_part(self._filesystem, f"{self.path}/{part}", self.spec.encoder.dim, columns)
 
 
 def _latest(table: pa.Table) -> NDArray[np.int64]:
@@ -383,59 +281,8 @@ def _latest(table: pa.Table) -> NDArray[np.int64]:
     return np.asarray(kept["row"], dtype=np.int64)
 
 
-def _matrix(table: pa.Table, dim: int) -> NDArray[np.float32]:
-    """float32 (rows, D)."""
-    column = table.column("embedding").combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    matrix: NDArray[np.float32] = flat.reshape(-1, dim).astype(np.float32)
-    return matrix
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(str(url))
-    except (ValueError, ImportError) as err:
-        raise InvalidInputError(f"{url}: not a place for embedding sets: {err}") from err
-    return filesystem, path.rstrip("/")
-
-
 def _read_spec(filesystem: Any, path: str) -> SetSpec:
     try:
         return SetSpec.from_dict(json.loads(filesystem.cat_file(path)))
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise LocalError(f"{path}: not the spec of an embedding set: {err}") from err
-
-
-def _write_whole(filesystem: Any, path: str, content: bytes) -> None:
-    """Make a file appear with its content or not at all."""
-    if "file" not in _protocols(filesystem):
-        filesystem.pipe_file(path, content)
-        return
-    import os
-    from pathlib import Path
-
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-@contextmanager
-def _as_local_error(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror or err}") from err
