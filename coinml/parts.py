@@ -120,12 +120,57 @@ def read_part(
     return table
 
 
-def vectors_of(table: pa.Table, dim: int) -> NDArray[np.float32]:
-    """The vectors of a table of clips: float32 (rows, D)."""
-    column = table.column("embedding").combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    matrix: NDArray[np.float32] = flat.reshape(-1, dim).astype(np.float32)
-    return matrix
+def vectors_of(table: pa.Table, dim: int) -> NDArray[np.float16]:
+    """The vectors of a table of clips: float16 (rows, D)."""
+    chunks = [
+        chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        for chunk in table.column("embedding").chunks
+    ]
+    return np.concatenate(chunks) if chunks else np.empty((0, dim), dtype=np.float16)
+
+
+def latest_rows(table: pa.Table) -> NDArray[np.int64]:
+    """The rows of a table that count, ordered by video, extent and clip.
+
+    A video (or extent) that was embedded from two files counts with the file that was written
+    last; of two rows for one clip the last written counts.
+    """
+    rows = np.arange(table.num_rows)
+    if not len(rows):
+        return rows
+    video, file = _ranks(table, "video_id"), _ranks(table, "file_sha256")
+    # None, the whole video, comes before any extent.
+    start, end = (
+        np.nan_to_num(table.column(name).to_numpy(), nan=-1.0) for name in ("start_s", "end_s")
+    )
+    clip = table.column("clip").to_numpy()
+    by_span = np.lexsort((rows, end, start, video))
+    last_of_span = _last_of_runs(video[by_span], start[by_span], end[by_span])
+    lengths = np.diff(np.append(-1, np.flatnonzero(last_of_span)))
+    current = np.repeat(file[by_span][last_of_span], lengths)
+    kept = by_span[file[by_span] == current]
+    kept = kept[np.lexsort((kept, clip[kept], end[kept], start[kept], video[kept]))]
+    unique: NDArray[np.int64] = kept[_last_of_runs(video[kept], start[kept], end[kept], clip[kept])]
+    return unique
+
+
+def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
+    """Each row's text as its place among the different texts in order."""
+    column = table.column(name).combine_chunks().dictionary_encode()
+    texts = column.dictionary.to_numpy(zero_copy_only=False)
+    places = np.empty(len(texts), dtype=np.int64)
+    places[np.argsort(texts)] = np.arange(len(texts))
+    ranks: NDArray[np.int64] = places[column.indices.to_numpy()]
+    return ranks
+
+
+def _last_of_runs(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether a row is the last of a run of equal rows."""
+    differs = np.zeros(len(columns[0]), dtype=bool)
+    differs[-1:] = True
+    for column in columns:
+        differs[:-1] |= column[1:] != column[:-1]
+    return differs
 
 
 def _table(videos: Sequence[VideoRows], dim: int) -> pa.Table:

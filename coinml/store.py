@@ -24,6 +24,7 @@ from coinml.parts import (
     as_local_error,
     encode_part,
     filesystem_of,
+    latest_rows,
     part_schema,
     read_part,
     vectors_of,
@@ -34,7 +35,6 @@ from coinml.specs import SetSpec
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 __all__ = ["Done", "EmbeddingSet", "PartProblem", "SetSpec", "VideoRows", "list_sets"]
 
@@ -45,6 +45,7 @@ Done = tuple[str, float | None, float | None, str]
 
 _SPEC = "spec.json"
 _KEYS = ["video_id", "start_s", "end_s", "file_sha256"]
+_ORDER = [*_KEYS, "clip"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,15 +200,10 @@ class EmbeddingSet:
         Raises:
             LocalError: A part cannot be read.
         """
-        import pyarrow as pa
-
-        tables = [self._read(part) for part in self.parts()]
-        if not tables:
-            return part_schema(self.spec.encoder.dim).empty_table()
-        table = pa.concat_tables(tables)
-        kept = _latest(table)
-        table = table.take(kept)
-        return table.select(list(columns)) if columns else table
+        needed = None if columns is None else [*dict.fromkeys([*_ORDER, *columns])]
+        table = self._all(needed)
+        table = table.take(latest_rows(table))
+        return table.select(list(columns)) if columns is not None else table
 
     def videos(self, sha256s: Mapping[str, str] | None = None) -> pd.DataFrame:
         """One row a video: `video_id, file_sha256, clips, e0000 …`, the mean over its clips.
@@ -221,27 +217,28 @@ class EmbeddingSet:
         """
         import pandas as pd
 
-        table = self.clips()
-        ids = np.asarray(table.column("video_id").to_pylist(), dtype=object)
-        hashes = np.asarray(table.column("file_sha256").to_pylist(), dtype=object)
-        matrix = vectors_of(table, self.spec.encoder.dim)
+        table = self._all([*_ORDER, "embedding"])
+        rows = latest_rows(table)
+        ids = table.column("video_id").to_numpy()[rows]
+        hashes = table.column("file_sha256").to_numpy()[rows]
         if sha256s is not None:
             pairs = zip(ids, hashes, strict=True)
             chosen = np.fromiter((sha256s.get(i) == h for i, h in pairs), bool, len(ids))
-            ids, hashes, matrix = ids[chosen], hashes[chosen], matrix[chosen]
-        names = [f"e{index:04d}" for index in range(self.spec.encoder.dim)]
-        if not len(ids):
-            empty = pd.DataFrame(matrix, columns=names)
-            front = {"video_id": ids, "file_sha256": hashes, "clips": np.empty(0, dtype=np.int64)}
-            return pd.concat([pd.DataFrame(front), empty], axis=1)
+            ids, hashes, rows = ids[chosen], hashes[chosen], rows[chosen]
         # Rows are ordered by video, so that a video's clips are one run.
-        starts = np.flatnonzero(np.r_[True, (ids[1:] != ids[:-1]) | (hashes[1:] != hashes[:-1])])
-        counts = np.diff(np.r_[starts, len(ids)])
-        means = np.add.reduceat(matrix, starts, axis=0) / counts[:, None]
+        runs = np.flatnonzero((ids[1:] != ids[:-1]) | (hashes[1:] != hashes[:-1])) + 1
+        starts = np.concatenate([[0], runs]).astype(np.int64) if len(ids) else runs
+        counts = np.diff(np.append(starts, len(ids)))
+        vectors = vectors_of(table, self.spec.encoder.dim)
+        means = np.zeros((len(starts), vectors.shape[1]), dtype=np.float32)
+        # Clip by clip, straight from the parts: no copy of all vectors is made.
+        for clip in range(max(counts, default=0)):
+            has = counts > clip
+            means[has] += vectors[rows[starts[has] + clip]]
+        means /= np.maximum(counts, 1)[:, None]
         front = {"video_id": ids[starts], "file_sha256": hashes[starts], "clips": counts}
-        return pd.concat(
-            [pd.DataFrame(front), pd.DataFrame(means.astype(np.float32), columns=names)], axis=1
-        )
+        names = [f"e{index:04d}" for index in range(self.spec.encoder.dim)]
+        return pd.concat([pd.DataFrame(front), pd.DataFrame(means, columns=names)], axis=1)
 
     def verify(self) -> list[PartProblem]:
         """Read everything and name the parts that are broken."""
@@ -263,22 +260,13 @@ class EmbeddingSet:
     def _read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
         return read_part(self._filesystem, f"{self.path}/{part}", self.spec.encoder.dim, columns)
 
+    def _all(self, columns: Sequence[str] | None) -> pa.Table:
+        """The rows of all parts as they are, in the order of writing."""
+        import pyarrow as pa
 
-def _latest(table: pa.Table) -> NDArray[np.int64]:
-    """Rows to keep, ordered by video, extent and clip; of equal ones the last written."""
-    import pandas as pd
-
-    keys = pd.DataFrame(
-        {name: table.column(name).to_numpy() for name in ("video_id", "start_s", "end_s", "clip")}
-    )
-    keys["file_sha256"] = table.column("file_sha256").to_numpy()
-    keys["row"] = np.arange(len(keys))
-    # A video may be there from two files: the later file's clips replace the earlier's.
-    spans = ["video_id", "start_s", "end_s"]
-    last = keys.drop_duplicates(spans, keep="last")[[*spans, "file_sha256"]]
-    kept = keys.merge(last, on=[*spans, "file_sha256"])
-    kept = kept.drop_duplicates([*spans, "clip"], keep="last").sort_values([*spans, "clip"])
-    return np.asarray(kept["row"], dtype=np.int64)
+        empty = part_schema(self.spec.encoder.dim).empty_table()
+        tables = [empty if columns is None else empty.select(list(columns))]
+        return pa.concat_tables([*tables, *(self._read(part, columns) for part in self.parts())])
 
 
 def _read_spec(filesystem: Any, path: str) -> SetSpec:

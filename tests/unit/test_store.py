@@ -71,7 +71,8 @@ def test_what_is_appended_is_read_back(embeddings: EmbeddingSet) -> None:
         "dtype",
         "embedding",
     ]
-    assert str(table.schema.field("embedding").type) == "fixed_size_list<element: halffloat>[8]"
+    vector = table.schema.field("embedding").type
+    assert (str(vector.value_type), vector.list_size) == ("halffloat", 8)
     assert table.column("video_id").to_pylist() == ["-a"] * 3 + ["b"] * 3 + ["c"] * 3
     assert table.column("clip").to_pylist() == [0, 1, 2] * 3
     assert table.column("timestamps_s").to_pylist()[1] == rows("b").timestamps_s[1].tolist()
