@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
+
+# A playlist that poses as a video must not make this machine ask others.
+_OPEN_OPTIONS = {"protocol_whitelist": "file"}
+# FFmpeg also plays text, pictures and lists of other files.
+_NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -58,7 +64,14 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     av.logging.set_level(av.logging.PANIC)
     name = Path(path).name
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        with av.open(
+            str(Path(path).absolute()), options=_OPEN_OPTIONS, metadata_errors="replace"
+        ) as container:
+            if _NOT_VIDEO & set(container.format.name.split(",")) or "_pipe" in (
+                container.format.name
+            ):
+                raise CorruptVideoError(f"{name}: is not a video ({container.format.name})")
             stream = next(iter(container.streams.video), None)
             if stream is None:
                 raise CorruptVideoError(f"{name}: no video stream")
@@ -69,9 +82,11 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
             yield container, stream
     except (FileNotFoundError, IsADirectoryError) as err:
         raise InvalidInputError(f"{path}: no such file") from err
-    except (PermissionError, MemoryError) as err:
-        raise LocalError(f"{path}: {err or 'out of memory'}") from err
+    except MemoryError as err:
+        raise LocalError(f"{path}: out of memory") from err
     except (av.error.FFmpegError, OSError) as err:
+        if isinstance(err, PermissionError) and not os.access(path, os.R_OK):
+            raise LocalError(f"{path}: may not be read here") from err
         raise CorruptVideoError(f"{name}: {describe(err)}") from err
 
 

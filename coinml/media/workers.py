@@ -297,10 +297,17 @@ class _Owner(threading.Thread):
 
 
 def _environment() -> dict[str, str]:
-    """This one, with the coinml that runs here first: a registered model brings its own."""
+    """This one, with the coinml that runs here first: a registered model brings its own.
+
+    numpy's threads have nothing to do there, and would only reserve memory.
+    """
     here = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [inherited])])}
+    return {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        "PYTHONPATH": os.pathsep.join([here, *filter(None, [inherited])]),
+    }
 
 
 def _then(

@@ -61,7 +61,7 @@ def write_video(
     if b_frames is not None:
         options["bf"] = str(b_frames)
     try:
-        with av.open(str(partial), "w") as container:
+        with av.open(str(partial.absolute()), "w") as container:
             rate = Fraction(fps).limit_denominator(65535)
             stream = container.add_stream(codec, rate=rate, options=options)
             _encode(container, stream, frames, times_s)

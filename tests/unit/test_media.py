@@ -113,6 +113,39 @@ def test_a_cut_file_is_not_ok(tmp_path: Path, ending: str) -> None:
     assert str(verdict.reason).startswith(path.name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.txt", b"FFmpeg would show these letters as a film.\n" * 200),
+        ("page.mp4", b"<!doctype html><html><body>Sign in</body></html>"),
+        ("list.mp4", b"ffconcat version 1.0\nfile a.mp4\n"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:10,\na.mp4\n#EXT-X-ENDLIST\n"),
+        ("empty.mp4", b""),
+        ("noise.webm", bytes(range(256)) * 400),
+    ],
+)
+def test_what_is_no_video_is_unusable(tmp_path: Path, name: str, content: bytes) -> None:
+    media.write_video(tmp_path / "a.mp4", numbered(30))
+    path = tmp_path / name
+    path.write_bytes(content)
+    verdict = media.check(path, deadline_s=None)
+    assert (verdict.verdict, verdict.frames_decoded) == ("unusable", 0)
+    assert str(verdict.reason).startswith(name)
+    with pytest.raises(CorruptVideoError, match=name):
+        media.sample(path)
+
+
+@pytest.mark.parametrize("name", ["-x.mp4", "http:x.mp4", "a b|c%03d.mp4", "\u00e9\u4e2d.mp4"])
+def test_hostile_names_are_names(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    media.write_video(tmp_path / name, numbered(30))
+    assert media.check(name, deadline_s=20).verdict == "ok"
+    assert media.sample(name).frames_decoded == 9
+    assert media.probe(name).frames_claimed == 30
+
+
 @pytest.mark.parametrize("gop", [1, 5, 12, 250])
 @pytest.mark.parametrize("b_frames", [0, 3])
 def test_sampled_frames_are_the_files_own(tmp_path: Path, gop: int, b_frames: int) -> None:
