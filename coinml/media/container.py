@@ -72,7 +72,10 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
                 container.format.name
             ):
                 raise CorruptVideoError(f"{name}: is not a video ({container.format.name})")
-            stream = next(iter(container.streams.video), None)
+            # The cover picture of a song is a video stream too.
+            cover = av.stream.Disposition.attached_pic
+            streams = (s for s in container.streams.video if not s.disposition & cover)
+            stream = next(streams, None)
             if stream is None:
                 raise CorruptVideoError(f"{name}: no video stream")
             if not stream.codec_context:

@@ -135,6 +135,28 @@ def test_what_is_no_video_is_unusable(tmp_path: Path, name: str, content: bytes)
         media.sample(path)
 
 
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp3"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44100)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(1)[0], format="rgb24")))
+        container.mux(cover.encode(None))
+        for index in range(20):
+            silence = np.zeros((2, 1152), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = 44100, index * 1152
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1
+    verdict = media.check(path, deadline_s=None)
+    assert verdict.verdict == "unusable"
+    assert "no video stream" in str(verdict.reason)
+
+
 @pytest.mark.parametrize("name", ["-x.mp4", "http:x.mp4", "a b|c%03d.mp4", "\u00e9\u4e2d.mp4"])
 def test_hostile_names_are_names(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
