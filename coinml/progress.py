@@ -8,7 +8,7 @@ run can be stopped without losing anything, from whichever thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -77,3 +77,15 @@ def advance(name: str, items: int = 1, *, total: int | None = None) -> None:
             _listener.advance(name, items, total)
     if _stop.is_set():
         raise StoppedError("stopped; the next call goes on from here")
+
+
+def counter(name: str) -> Callable[[int, int], None]:
+    """For what reports how many are done of how many: counts the steps between two reports."""
+    before = 0
+
+    def report(done: int, _total: int) -> None:
+        nonlocal before
+        step, before = done - before, done
+        advance(name, step)
+
+    return report

@@ -1,5 +1,100 @@
+"""`coinml embed`, `embeddings` and `similar`: from videos to vectors, and what is near."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from flows.cli import options
 
 
 def add_commands(app: typer.Typer) -> None:
-    pass
+    """Add this group's commands."""
+    app.command(epilog="Example: coinml embed --dataset COIN.json --encoder ./videomae-base")(embed)
+    app.command(epilog="Example: coinml embeddings --dataset mini")(embeddings)
+    app.command(epilog="Example: coinml similar clip.mp4 --dataset mini -k 5")(similar)
+
+
+def embed(
+    dataset: options.Dataset = "mini",
+    name: options.Name = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    group: options.Group = None,
+    encoder: options.Encoder = None,
+    revision: options.Revision = None,
+    clips: options.Clips = 8,
+    stride: options.Stride = 4,
+    decoder: options.Decoder = "auto",
+    json: options.Json = False,
+) -> None:
+    """Embed the videos that are here and not yet in the set."""
+    from coinml.settings import Settings
+    from flows.cli.console import line, print_json
+    from flows.cli.session import flow_session, load_shown
+
+    settings = Settings()
+    chosen = options.selection(dataset, name, classes, limit, group)
+    with flow_session(settings):
+        load_shown(chosen, settings)
+        from flows.embed import embed as flow
+
+        summary = flow(
+            chosen,
+            encoder=encoder,
+            revision=revision,
+            clips=clips,
+            stride=stride,
+            decoder=decoder,
+        )
+    if json:
+        print_json(summary.as_dict())
+    else:
+        line(str(summary))
+
+
+def embeddings(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's sets.")] = None,
+    json: options.Json = False,
+) -> None:
+    """List the embedding sets: whose they are, with which encoder, and how much is in them."""
+    from coinml.settings import Settings
+    from coinml.store import list_sets
+    from flows.cli.console import print_json, table
+
+    found = []
+    for one in list_sets(Settings().embeddings_root, dataset):
+        spec = one.spec
+        found.append(
+            {
+                "dataset": spec.dataset,
+                "fingerprint": spec.fingerprint,
+                "encoder": spec.encoder.encoder,
+                "clips": spec.encoder.clips,
+                "frames": spec.encoder.frames,
+                "stride": spec.encoder.stride,
+                "dim": spec.encoder.dim,
+                "videos": len({video_id for video_id, *_ in one.done()}),
+                "path": one.path,
+            }
+        )
+    if json:
+        print_json(found)
+    else:
+        columns = ["dataset", "fingerprint", "encoder", "clips", "dim", "videos", "path"]
+        table(columns, [[row[column] for column in columns] for row in found])
+
+
+def similar(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Its name; not needed for the only one.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    metric: Annotated[str, typer.Option(help="`cosine` or `l2`.")] = "cosine",
+    json: options.Json = False,
+) -> None:
+    """Find the videos of the newest embedding set that look most like a file."""
+    raise NotImplementedError

@@ -40,6 +40,17 @@ MaxWait = Annotated[
     float,
     typer.Option(min=0, metavar="S", help="Wait out pauses of the source up to so many seconds."),
 ]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Hub id or folder of a VideoMAE; by default VideoMAE-base, and for `mini` the tiny "
+        "one in the package."
+    ),
+]
+Revision = Annotated[str | None, typer.Option(help="Revision of the hub id.")]
+Clips = Annotated[int, typer.Option(min=1, help="Clips a video.")]
+Stride = Annotated[int, typer.Option(min=1, help="Frames between a clip's frames.")]
+Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, and nothing else, on stdout.")]
 
 

@@ -1,0 +1,195 @@
+"""The miniature on disk: official-layout annotations and one file a video."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coinml.media import write_video
+from coinml.miniature.compositions import FRAME_RATES, Scene, random_scene, random_stretch
+from coinml.miniature.drawing import draw
+from coinml.miniature.tasks import TASKS, Task, TaskStep
+
+WIDTH, HEIGHT = 128, 96
+_ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_FRAMES_AT_ONCE = 32
+_FORM = 1
+"""Goes up when the drawing changes, so that what an older version drew is drawn anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One video before it is drawn.
+
+    Attributes:
+        video_id: 11 characters, as YouTube's.
+        task: What it shows.
+        subset: "training" or "testing".
+        fps: Frames a second.
+        duration_s: Length in seconds, a whole number of frames.
+        segments: (step, start in seconds, end in seconds), in order.
+        scene: What there is to see.
+    """
+
+    video_id: str
+    task: Task
+    subset: str
+    fps: int
+    duration_s: float
+    segments: tuple[tuple[TaskStep, float, float], ...]
+    scene: Scene
+
+
+def draw_dataset(
+    folder: Path,
+    *,
+    seed: int,
+    training: int,
+    testing: int,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw what is not drawn yet; see `coinml.miniature.make`."""
+    annotations, marker = folder / "COIN.json", folder / "drawn.json"
+    wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
+    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+        return annotations
+    videos = folder / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    # Files of another seed or form bear other ids or lie: only a whole drawing is kept.
+    if marker.is_file():
+        for old in videos.glob("*.mp4"):
+            old.unlink()
+    plans = plan_dataset(seed=seed, training=training, testing=testing)
+    todo = [plan for plan in plans if not (videos / f"{plan.video_id}.mp4").is_file()]
+    _draw_all(todo, videos, jobs=jobs or os.cpu_count() or 1, total=len(plans), progress=progress)
+    database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
+    _write_whole(annotations, {"database": database})
+    _write_whole(marker, wanted)
+    return annotations
+
+
+def plan_dataset(*, seed: int, training: int, testing: int) -> list[Plan]:
+    """Everything about every video, drawn from the seed."""
+    plans = []
+    for task in TASKS:
+        for number in range(training + testing):
+            subset = "training" if number < training else "testing"
+            rng = np.random.default_rng([seed, task.recipe_type, number])
+            plans.append(_plan(rng, task, subset))
+    return plans
+
+
+def draw_video(plan: Plan, folder: Path) -> Path:
+    """Draw one video; the file appears under its name when it is whole."""
+    times_s = np.arange(round(plan.duration_s * plan.fps)) / plan.fps
+    frames = (
+        frame
+        for start in range(0, len(times_s), _FRAMES_AT_ONCE)
+        for frame in draw(
+            plan.scene, times_s[start : start + _FRAMES_AT_ONCE], width=WIDTH, height=HEIGHT
+        )
+    )
+    return write_video(folder / f"{plan.video_id}.mp4", frames, fps=plan.fps, gop=48)
+
+
+def _plan(rng: np.random.Generator, task: Task, subset: str) -> Plan:
+    letters = rng.choice(_ID_LETTERS, size=11)
+    if rng.random() < 0.02:
+        letters[0] = "-"
+    fps = int(rng.choice(FRAME_RATES))
+    duration_s = round(float(rng.uniform(4.0, 10.0)) * fps) / fps
+    segments = _segments(rng, task.steps, duration_s)
+    stretches = [
+        random_stretch(rng, step.motion, start_s=start_s, end_s=end_s)
+        for step, start_s, end_s in segments
+    ]
+    scene = random_scene(rng, surface=task.surface, tool=task.tool, stretches=stretches)
+    return Plan(
+        video_id="".join(letters),
+        task=task,
+        subset=subset,
+        fps=fps,
+        duration_s=duration_s,
+        segments=segments,
+        scene=scene,
+    )
+
+
+def _segments(
+    rng: np.random.Generator, steps: Sequence[TaskStep], duration_s: float
+) -> tuple[tuple[TaskStep, float, float], ...]:
+    """Two to four segments, the task's steps in turn, with short rests around them."""
+    count = int(rng.integers(2, 5 if duration_s > 7 else 4 if duration_s > 5.5 else 3))
+    rests = rng.uniform(0.05, 0.25, size=count + 1)
+    lengths = rng.uniform(0.8, 1.2, size=count)
+    lengths *= (duration_s - rests.sum()) / lengths.sum()
+    segments = []
+    now = 0.0
+    for index in range(count):
+        start_s = now + rests[index]
+        now = start_s + lengths[index]
+        step = steps[index % len(steps)]
+        segments.append((step, round(float(start_s), 2), round(float(now), 2)))
+    return tuple(segments)
+
+
+def _entry(plan: Plan, number: int) -> dict[str, Any]:
+    """An entry in the official layout, with the official file's oddities."""
+    entry: dict[str, Any] = {
+        "recipe_type": plan.task.recipe_type,
+        "annotation": [
+            {"id": step.step_id, "segment": [start_s, end_s], "label": step.label}
+            for step, start_s, end_s in plan.segments
+        ],
+        "video_url": f"https://www.youtube.com/embed/{plan.video_id}",
+        "start": plan.segments[0][1],
+        "end": plan.segments[-1][2],
+        "duration": plan.duration_s,
+        "class": plan.task.name,
+        "subset": plan.subset,
+    }
+    if number % 7 == 3:
+        entry["start"] = 0
+    if number % 12 == 5:
+        del entry["start"], entry["end"]
+    return entry
+
+
+def _draw_all(
+    plans: Sequence[Plan],
+    folder: Path,
+    *,
+    jobs: int,
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    done = total - len(plans)
+    if jobs == 1 or len(plans) < 2:
+        for plan in plans:
+            draw_video(plan, folder)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        return
+    # Spawned, not forked: the caller may have threads, and forking those can hang.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(draw_video, plan, folder) for plan in plans]):
+            future.result()
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+
+def _write_whole(path: Path, content: Any) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)

@@ -1,0 +1,108 @@
+"""Flow `embed`: turn the videos that are here into vectors."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from coinml import progress
+from coinml.embedding import EmbedJob
+from coinml.ledger import DOWNLOADED, Ledger
+from coinml.miniature import ENCODER
+from coinml.reports import EmbedSummary
+from coinml.selection import Selection
+from coinml.settings import Settings
+from tasks.embedding import embed_shard, open_set
+from tasks.policies import GPU_TAG
+
+VIDEOMAE = "MCG-NJU/videomae-base"
+
+
+@flow(
+    name="embed",
+    flow_run_name="embed {selection.dataset}",
+    # One shard at a time: an encoder fills its device, and a second would only wait for it.
+    task_runner=ThreadPoolTaskRunner(max_workers=1),
+)
+def embed(
+    selection: Selection,
+    encoder: str | None = None,
+    revision: str | None = None,
+    clips: int = 8,
+    stride: int = 4,
+    decoder: str = "auto",
+    shard_size: int = 512,
+) -> State[EmbedSummary]:
+    """Embed what of a selection is here and not yet in the set.
+
+    A file that does not decode is quarantined in the ledger and does not stop the rest.
+
+    Args:
+        selection: Which videos.
+        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
+        revision: Of the hub id.
+        clips: Clips a video.
+        stride: Frames between a clip's frames.
+        decoder: `auto`, `decord` or `pyav`.
+        shard_size: Videos a task.
+    """
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    chosen = encoder or default_encoder(selection)
+    options = {"revision": revision, "clips": clips, "stride": stride}
+    embedding_set = open_set(dataset.name, chosen, **options)
+    _limit_devices()
+    with Ledger(settings.ledger_url) as ledger:
+        selected = {video.video_id for video in dataset.videos}
+        jobs = [
+            EmbedJob(video_id=row.video_id, path=row.path, file_sha256=row.sha256)
+            for row in ledger.rows(dataset.name, state=DOWNLOADED)
+            if row.video_id in selected and row.path and row.sha256
+        ]
+        done = embedding_set.done(set_aside=True)
+        todo = [job for job in jobs if (job.video_id, None, None, job.file_sha256) not in done]
+        shards = [todo[start : start + shard_size] for start in range(0, len(todo), shard_size)]
+        with progress.stage("embed", len(todo)):
+            futures = [
+                embed_shard.submit(
+                    dataset.name,
+                    embedding_set.spec.fingerprint,
+                    shard,
+                    shard=f"{number}/{len(shards)}",
+                    encoder=chosen,
+                    decoder=decoder,
+                    **options,
+                )
+                for number, shard in enumerate(shards, start=1)
+            ]
+            reports = [future.result() for future in futures]
+        failed = {key: why for report in reports for key, why in report.failed.items()}
+        for video_id in [key for report in reports for key in report.broken]:
+            ledger.quarantine(dataset.name, video_id, failed[video_id])
+    summary = EmbedSummary(
+        dataset=dataset.name,
+        fingerprint=embedding_set.spec.fingerprint,
+        videos=len(jobs) - len(failed),
+        embedded=sum(report.embedded for report in reports),
+        failed=failed,
+        seconds=sum(report.seconds for report in reports),
+        bottleneck=max(reports, key=lambda report: report.seconds).bottleneck if reports else "",
+    )
+    return Completed(message=str(summary), data=summary)
+
+
+def default_encoder(selection: Selection) -> str:
+    """The tiny encoder that comes with the package for `mini`, VideoMAE-base for the rest."""
+    return str(ENCODER) if selection.is_mini else VIDEOMAE
+
+
+def _limit_devices() -> None:
+    """Let one task at a time use this server's `gpu` tag, unless someone set another limit.
+
+    It holds across processes, where the task runner's single thread does not.
+    """
+    with get_client(sync_client=True) as client:
+        if not any(limit.tag == GPU_TAG for limit in client.read_concurrency_limits(50, 0)):
+            client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
