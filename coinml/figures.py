@@ -1,0 +1,243 @@
+"""Every plot, drawn without a display and without pyplot's global state.
+
+Functions return figures; `save` writes one. They are used from several threads at once,
+which pyplot does not allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from coinml.evaluation import Comparison, Evaluation
+
+TRAIN_COLOUR, VAL_COLOUR, GREY = "#7a8ca3", "#d1495b", "#6b7280"
+_A_COLOUR, _B_COLOUR = "#2a6f97", "#d1495b"
+_NUMBERED_CLASSES = 30
+"""Up to here a confusion matrix shows its counts."""
+_LABELLED_CLASSES = 60
+"""Up to here its axes name every class."""
+
+
+def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
+    """Write a figure; the ending of the path chooses the format."""
+    figure.savefig(path, dpi=dpi)
+
+
+def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = None) -> Figure:
+    """Loss, accuracy and macro-F1 by epoch, training and validation.
+
+    Args:
+        history: One row an epoch, with the columns of `coinml.mlp.EpochMetrics`.
+        title: Over the three panels.
+        best_epoch: Marked, if given: the epoch whose weights were kept.
+    """
+    figure, axes = _figure(11, 3.6, 1, 3, title)
+    for axis, (name, label) in zip(
+        axes,
+        (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1")),
+        strict=True,
+    ):
+        for side, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
+            axis.plot(history["epoch"], history[f"{side}_{name}"], color=colour, label=side)
+        if best_epoch is not None:
+            axis.axvline(best_epoch, color=GREY, linewidth=1, linestyle=":", label="kept")
+        if name != "loss":
+            axis.set_ylim(0, 1.02)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def confusion(
+    matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = ""
+) -> Figure:
+    """A confusion matrix: the true class down, the predicted class across.
+
+    Colour is the share of the true class's videos, so that small classes show as well as
+    large ones; counts are written where there is room for them.
+    """
+    n = len(classes)
+    side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
+    figure, (axis,) = _figure(side + 1.2, side, 1, 1, title)
+    support = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if n <= _NUMBERED_CLASSES:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            axis.text(
+                column,
+                row,
+                str(matrix[row, column]),
+                ha="center",
+                va="center",
+                fontsize=9 if n <= 15 else 7,
+                color="white" if share[row, column] > 0.6 else "black",
+            )
+    if n <= _LABELLED_CLASSES:
+        size = 9 if n <= 15 else 6.5
+        axis.set_xticks(range(n), classes, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(n), classes)
+        axis.tick_params(labelsize=size)
+    axis.grid(visible=False)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    figure.colorbar(image, ax=axis, label="share of the true class", fraction=0.046, pad=0.03)
+    return figure
+
+
+def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figure:
+    """F1 of each class with its support, the best on top.
+
+    Args:
+        table: `Evaluation.per_class`.
+        title: Over the panel.
+        limit: With more classes than this only the best and the worst are shown.
+    """
+    rows = table[table["support"] > 0].sort_values(["f1", "class"], ascending=[False, True])
+    gap = len(rows) > limit
+    if gap:
+        rows = pd.concat([rows.head(limit // 2), rows.tail(limit // 2)])
+    figure, (axis,) = _figure(8, float(np.clip(1.6 + 0.26 * len(rows), 2.8, 18)), 1, 1, title)
+    place = np.arange(len(rows))[::-1]
+    axis.barh(place, rows["f1"], color=_A_COLOUR, height=0.7)
+    names = [f"{name} ({support})" for name, support in zip(rows["class"], rows["support"], strict=True)]
+    axis.set_yticks(place, names)
+    axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 7)
+    if gap:
+        axis.axhline(len(rows) / 2 - 0.5, color=GREY, linestyle=":")
+        axis.text(
+            0.99, len(rows) / 2 - 0.3, "best above, worst below", ha="right", fontsize=8, color=GREY
+        )
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_xlabel("F1 (in brackets: videos measured on)")
+    axis.grid(visible=False, axis="y")
+    return figure
+
+
+def comparison(
+    names: Sequence[str],
+    evaluations: Sequence[Evaluation],
+    *,
+    title: str = "",
+    paired: Comparison | None = None,
+) -> Figure:
+    """Several heads beside each other, each number with its 95 % interval.
+
+    Args:
+        names: Of the heads.
+        evaluations: Their numbers on one split, in the order of the names.
+        title: Over the panel.
+        paired: The paired test of the first two; its verdict is written below.
+    """
+    figure, (axis,) = _figure(8.5, 4.4, 1, 1, title)
+    measures = (
+        ("accuracy", "accuracy"),
+        ("accuracy_missing_wrong", "accuracy,\nmissing = wrong"),
+        ("f1_macro", "macro-F1"),
+        ("top5_accuracy", "top-5"),
+    )
+    width = 0.8 / len(names)
+    for i, (name, evaluation) in enumerate(zip(names, evaluations, strict=True)):
+        estimates = [getattr(evaluation, key) for key, _ in measures]
+        place = np.arange(len(measures)) + (i - (len(names) - 1) / 2) * width
+        values = np.array([e.value for e in estimates])
+        below = values - [e.low for e in estimates]
+        above = np.array([e.high for e in estimates]) - values
+        axis.bar(place, values, width * 0.92, label=name, color=_colour(i))
+        axis.errorbar(
+            place, values, np.maximum([below, above], 0), fmt="none", ecolor="black", capsize=3
+        )
+        for x, value, rise in zip(place, values, above, strict=True):
+            axis.text(x, value + rise + 0.015, f"{value:.2f}", ha="center", fontsize=8)
+    majority = evaluations[0].majority_rate
+    axis.axhline(majority, color=GREY, linestyle=":", linewidth=1)
+    axis.text(
+        len(measures) - 0.5, majority + 0.01, "majority class", ha="right", fontsize=8, color=GREY
+    )
+    axis.set_xticks(range(len(measures)), [label for _, label in measures])
+    axis.set_xlim(-0.5, len(measures) - 0.5)
+    axis.set_ylim(0, 1.12)
+    axis.set_yticks(np.linspace(0, 1, 6))
+    axis.grid(visible=False, axis="x")
+    axis.legend(frameon=False, loc="upper left", ncols=len(names))
+    if paired is not None:
+        axis.set_xlabel(
+            f"{names[1]} minus {names[0]}: {paired.difference.value:+.3f} "
+            f"[{paired.difference.low:+.3f}, {paired.difference.high:+.3f}] "
+            f"on {paired.n} common videos; McNemar p = {paired.mcnemar.p_value:.3g}",
+            labelpad=10,
+        )
+    return figure
+
+
+def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
+    """Validation accuracy over C, one line a kernel and gamma.
+
+    Args:
+        search: `SVMHead.search`.
+        title: Over the panel.
+    """
+    figure, (axis,) = _figure(7.5, 4.2, 1, 1, title)
+    lines = search.groupby(["kernel", search["gamma"].fillna(0.0)], sort=True)
+    for i, ((kernel, gamma), rows) in enumerate(lines):
+        label = "linear" if kernel == "linear" else f"RBF, gamma {gamma:g}/D"
+        axis.plot(
+            rows["c"], rows["val_accuracy"], marker="o", markersize=4, label=label, color=_colour(i)
+        )
+    best = search.sort_values(["val_accuracy", "val_f1_macro", "fit"]).iloc[-1]
+    chosen = search[
+        (search["val_accuracy"] == best["val_accuracy"])
+        & (search["val_f1_macro"] == best["val_f1_macro"])
+    ].iloc[0]
+    axis.plot(
+        chosen["c"],
+        chosen["val_accuracy"],
+        marker="o",
+        markersize=12,
+        fillstyle="none",
+        color="black",
+        linestyle="none",
+        label="chosen",
+    )
+    axis.set_xscale("log")
+    axis.set_ylim(0, 1.02)
+    axis.set_xlabel("C")
+    axis.set_ylabel("validation accuracy")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _figure(
+    width: float, height: float, rows: int, columns: int, title: str
+) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
+    for axis in axes:
+        axis.grid(color="#e5e7eb", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11, x=0.02, ha="left", fontweight="bold")
+    return figure, axes
+
+
+def _colour(index: int) -> str:
+    palette = (_A_COLOUR, _B_COLOUR, "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")
+    return palette[index % len(palette)]
+
+
+# Text stays text in SVG, so that a page can search it; and no font cache chatter.
+mpl.rcParams["svg.fonttype"] = "none"
