@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
 from coinml.lanes import Lanes, processors
 from coinml.media import DecodePool, SampledClips
+from coinml.part_writer import PartWriter
 from coinml.store import EmbeddingSet, VideoRows
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Takes the number of videos that are through (done before, embedded or failed) and of all."""
-
-_FIRST_PART_S = 1.0
-_LAST_PART_S = 60.0
-_PART_GROWTH = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +66,7 @@ class EmbedReport:
         skipped: Number of jobs that were in the set before.
         failed: Reason by video id, for videos that could not be embedded.
         broken: The ids among them whose file does not decode; such a file is to be put aside.
-        clips: Number of clips encoded.
+        clips: Number of clips embedded; equal ones of a short video are encoded once.
         frames_substituted: Number of frames whose neighbour stands in.
         decode_wait_s: Seconds that the encoder had nothing to do (where it has several lanes,
             the part of them that was idle).
@@ -141,7 +138,7 @@ def embed(
     done = embedding_set.done(set_aside=True)
     distinct = {_key(job): job for job in jobs}
     todo = [job for key, job in distinct.items() if key not in done]
-    writer = _Writer(embedding_set, encoder, part_videos)
+    writer = PartWriter(embedding_set, part_videos=part_videos)
     tally = _Tally(len(distinct) - len(todo), len(distinct), writer, progress)
     tally.tell()
     if todo:
@@ -168,11 +165,12 @@ class _Video:
 
     job: EmbedJob
     clips: SampledClips
+    same: list[list[int]]
     vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 _Unit = tuple[_Video, int, "torch.Tensor"]
-"""One clip on its way to the encoder."""
+"""One clip on its way to the encoder: whose it is, and which of the video's distinct ones."""
 
 
 class _Loop:
@@ -183,7 +181,7 @@ class _Loop:
         jobs: Sequence[EmbedJob],
         pool: DecodePool,
         lanes: Lanes,
-        writer: _Writer,
+        writer: PartWriter,
         tally: _Tally,
         *,
         decoder: str,
@@ -244,14 +242,17 @@ class _Loop:
         except (CorruptVideoError, InvalidInputError) as err:
             self._tally.fail(job, err)
             return
+        # In a short video clips overlap wholly: what has the same frames is encoded once.
+        same = _equal_rows(clips.timestamps_s)
         # Of the pixels only the lanes know from here on, so that their memory goes soon.
-        video = _Video(job, clips.without_frames())
+        video = _Video(job, clips.without_frames(), same)
         self._resizing += 1
-        self._then(self._lanes.prepare(clips.frames), partial(self._resized, video))
+        distinct = [clips.frames[first] for first, *_ in same]
+        self._then(self._lanes.prepare(distinct), partial(self._resized, video))
 
     def _resized(self, video: _Video, future: Future[list[torch.Tensor]]) -> None:
         self._resizing -= 1
-        self._units += [(video, clip, pixels) for clip, pixels in enumerate(future.result())]
+        self._units += [(video, group, pixels) for group, pixels in enumerate(future.result())]
 
     def _start_encoding(self) -> None:
         size = self._lanes.batch_clips
@@ -260,14 +261,15 @@ class _Loop:
             batch, self._units = self._units[:size], self._units[size:]
             self._encoding_units += len(batch)
             future = self._lanes.encode([pixels for _, _, pixels in batch])
-            self._then(future, partial(self._encoded, [(video, clip) for video, clip, _ in batch]))
+            owners = [(video, group) for video, group, _ in batch]
+            self._then(future, partial(self._encoded, owners))
 
     def _encoded(
         self, owners: list[tuple[_Video, int]], future: Future[NDArray[np.float32]]
     ) -> None:
         self._encoding_units -= len(owners)
-        for (video, clip), vector in zip(owners, future.result(), strict=True):
-            video.vectors[clip] = vector
+        for (video, group), vector in zip(owners, future.result(), strict=True):
+            video.vectors.update(dict.fromkeys(video.same[group], vector))
             if len(video.vectors) == len(video.clips.timestamps_s):
                 self._finished(video)
 
@@ -282,77 +284,38 @@ class _Loop:
             self._tally.fail(video.job, CoinmlError("its vectors are not finite in float16"))
             return
         self._tally.substituted += video.clips.frames_substituted
-        self._writer.add(video.job, video.clips, vectors)
+        self._writer.add(
+            VideoRows(
+                video_id=video.job.video_id,
+                file_sha256=video.job.file_sha256,
+                start_s=video.job.start_s,
+                end_s=video.job.end_s,
+                timestamps_s=video.clips.timestamps_s,
+                decoder=video.clips.decoder,
+                frames_decoded=video.clips.frames_decoded,
+                frames_substituted=video.clips.frames_substituted,
+                dtype=self._lanes.encoder.dtype_name,
+                embeddings=vectors,
+            )
+        )
 
     def _then(self, future: Future[Any], handle: Callable[[Future[Any]], None]) -> None:
         future.add_done_callback(lambda done: self._events.put(partial(handle, done)))
 
 
-class _Writer:
-    """Collects finished videos and writes them as parts; at the end of its block, all of them."""
-
-    def __init__(self, embedding_set: EmbeddingSet, encoder: ClipEncoder, most: int) -> None:
-        self._set = embedding_set
-        self._dtype = encoder.dtype_name
-        self._most = most
-        self._ready: list[VideoRows] = []
-        self._started = self._written = time.perf_counter()
-        self.seconds = 0.0
-        self.videos = 0
-
-    def add(self, job: EmbedJob, clips: SampledClips, vectors: NDArray[np.float32]) -> None:
-        self._ready.append(
-            VideoRows(
-                video_id=job.video_id,
-                file_sha256=job.file_sha256,
-                start_s=job.start_s,
-                end_s=job.end_s,
-                timestamps_s=clips.timestamps_s,
-                decoder=clips.decoder,
-                frames_decoded=clips.frames_decoded,
-                frames_substituted=clips.frames_substituted,
-                dtype=self._dtype,
-                embeddings=vectors,
-            )
-        )
-
-    def write_if_due(self) -> None:
-        """Write when there is enough, or when what there is has waited long.
-
-        The wait grows with the run: a kill costs little compared with what is done, and a long
-        run does not end as thousands of small parts.
-        """
-        now = time.perf_counter()
-        patience_s = min(max(_FIRST_PART_S, _PART_GROWTH * (now - self._started)), _LAST_PART_S)
-        if len(self._ready) >= self._most or now - self._written > patience_s:
-            self.write()
-
-    def write(self) -> None:
-        start = time.perf_counter()
-        if self._ready:
-            self._set.append(self._ready)
-        self.videos += len(self._ready)
-        self._ready = []
-        self._written = time.perf_counter()
-        self.seconds += self._written - start
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            return
-        try:
-            self.write()
-        except CoinmlError:
-            logger.warning("%d embedded videos could not be written", len(self._ready))
+def _equal_rows(rows: NDArray[np.float64]) -> list[list[int]]:
+    """Numbers of the rows, equal ones together."""
+    groups: dict[bytes, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row.tobytes(), []).append(number)
+    return list(groups.values())
 
 
 class _Tally:
     """Counts for the report."""
 
     def __init__(
-        self, skipped: int, total: int, writer: _Writer, progress: Progress | None
+        self, skipped: int, total: int, writer: PartWriter, progress: Progress | None
     ) -> None:
         self._started = time.perf_counter()
         self._skipped = skipped

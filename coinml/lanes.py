@@ -58,8 +58,8 @@ class Lanes:
         """Part of the lanes that have something to do, 0 to 1."""
         return min(1.0, self._running / self.count)
 
-    def prepare(self, clips: NDArray[np.uint8]) -> Future[list[torch.Tensor]]:
-        """Bring a video's clips, uint8 (clips, frames, height, width, 3), to the encoder's size."""
+    def prepare(self, clips: Sequence[NDArray[np.uint8]]) -> Future[list[torch.Tensor]]:
+        """Bring clips, uint8 (frames, height, width, 3) each, to the encoder's size."""
         return self._submit(self._resizers, lambda: [self.encoder.prepare(clip) for clip in clips])
 
     def encode(self, clips: Sequence[torch.Tensor]) -> Future[NDArray[np.float32]]:

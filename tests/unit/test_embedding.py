@@ -114,6 +114,31 @@ def test_a_second_call_does_nothing_and_a_new_file_is_embedded_again(
     assert found.loc["video0", "file_sha256"] == videos[1].file_sha256
 
 
+def test_equal_clips_of_a_short_video_are_encoded_once(
+    tmp_path: Path,
+    encoder: ClipEncoder,
+    make_video: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = job_of(make_video(tmp_path / "short.mp4", seconds=0.5))
+    long = job_of(make_video(tmp_path / "long.mp4", seconds=4))
+    sizes: list[int] = []
+    encode = ClipEncoder.encode_prepared
+
+    def counting(self: ClipEncoder, clips: list[object], **options: int) -> np.ndarray:
+        sizes.append(len(clips))
+        return encode(self, clips, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClipEncoder, "encode_prepared", counting)
+    embeddings = new_set(tmp_path / "sets", encoder)
+    assert embed([short, long], encoder, embeddings).clips == 6
+    assert sum(sizes) == 4
+    table = embeddings.clips().to_pandas()
+    vectors = np.stack(table[table["video_id"] == "short"]["embedding"])
+    assert len(vectors) == 3
+    assert (vectors == vectors[0]).all()
+
+
 def test_extents_are_embedded_apart(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
@@ -227,9 +252,12 @@ def test_a_damaged_part_is_embedded_again(
 ) -> None:
     embeddings = new_set(tmp_path, encoder)
     embed(videos, encoder, embeddings, batch_clips=3, part_videos=1)
-    Path(embeddings.path, embeddings.parts()[0]).write_bytes(b"")
+    part = embeddings.parts()[0]
+    lost = len(set(embeddings._read(part, ["video_id"]).column(0).to_pylist()))
+    assert 0 < lost < 10
+    Path(embeddings.path, part).write_bytes(b"")
     report = embed(videos, encoder, embeddings)
-    assert (report.embedded, report.skipped) == (1, 9)
+    assert (report.embedded, report.skipped) == (lost, 10 - lost)
     assert len(embeddings.videos()) == 10
 
 
