@@ -111,7 +111,8 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
     figure, (axis,) = _figure(8, float(np.clip(1.6 + 0.26 * len(rows), 2.8, 18)), 1, 1, title)
     place = np.arange(len(rows))[::-1]
     axis.barh(place, rows["f1"], color=_A_COLOUR, height=0.7)
-    names = [f"{name} ({support})" for name, support in zip(rows["class"], rows["support"], strict=True)]
+    named = zip(rows["class"], rows["support"], strict=True)
+    names = [f"{name} ({support})" for name, support in named]
     axis.set_yticks(place, names)
     axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 7)
     if gap:

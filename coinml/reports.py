@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coinml.comparing import RunComparison
+    from coinml.registry import Verdict
+    from coinml.training import TrainReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +86,67 @@ class EmbedSummary:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSummary:
+    """Trained heads, and the first two compared.
+
+    Attributes:
+        dataset: Its name.
+        heads: One report a head.
+        comparison: Of the first two on test, None where there is one head.
+    """
+
+    dataset: str
+    heads: tuple[TrainReport, ...]
+    comparison: RunComparison | None
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{report.head} {report.metrics['test_accuracy']:.3f} on test (version "
+            f"{report.version}{', as before' if report.reused else ''})"
+            for report in self.heads
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "dataset": self.dataset,
+            "heads": [report.as_dict() for report in self.heads],
+            "comparison": self.comparison.as_dict() if self.comparison else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSummary:
+    """The whole way.
+
+    Attributes:
+        collected: What is here and why the rest is not.
+        embedded: What is in the set.
+        trained: The heads.
+        verdicts: What the gate said of each.
+    """
+
+    collected: CollectReport
+    embedded: EmbedSummary
+    trained: TrainSummary
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.collected.complete
+
+    def __str__(self) -> str:
+        return f"{self.collected}. {self.embedded}. {self.trained}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "collected": self.collected.as_dict(),
+            "embedded": self.embedded.as_dict(),
+            "trained": self.trained.as_dict(),
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }

@@ -8,7 +8,6 @@ from prefect.cache_policies import NO_CACHE
 from coinml import adopt, collector, progress
 from coinml.adopt import AdoptReport
 from coinml.download import FetchOptions
-from coinml.faults import Fault
 from coinml.ledger import Ledger
 from coinml.pacing import is_loopback
 from coinml.selection import Selection
@@ -65,5 +64,5 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
 
 
 def _count(outcome: collector.VideoOutcome) -> None:
-    # What may pass is asked for again and counted when it is settled.
-    progress.advance("collect", items=outcome.state != Fault.TRANSIENT)
+    # What this run asks for again is counted when that is settled.
+    progress.advance("collect", items=int(outcome.settled))

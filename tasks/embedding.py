@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml import embedding, progress
+from coinml.checkpoint import find_checkpoint
 from coinml.embedding import EmbedJob, EmbedReport
 from coinml.encoder import ClipEncoder, load_encoder
 from coinml.settings import Settings
@@ -24,8 +25,10 @@ def open_set(
 ) -> EmbeddingSet:
     """Open the embedding set of a dataset and an encoder; make it if it is not there."""
     settings = Settings()
-    loaded = _encoder(encoder, revision=revision, clips=clips, stride=stride)
-    spec = SetSpec(encoder=loaded.spec, dataset=dataset)
+    spec = SetSpec(
+        encoder=find_checkpoint(encoder, revision=revision).spec(clips=clips, stride=stride),
+        dataset=dataset,
+    )
     return EmbeddingSet.open(settings.embeddings_root, dataset, spec, create=True)
 
 

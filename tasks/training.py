@@ -1,1 +1,62 @@
-"""Training one head."""
+"""Training one head on what is in an embedding set."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from coinml import progress, training
+from coinml.checkpoint import find_checkpoint
+from coinml.dataset import build_table
+from coinml.ledger import DOWNLOADED, Ledger
+from coinml.selection import Selection
+from coinml.settings import Settings
+from coinml.store import EmbeddingSet
+from coinml.tracking import Store
+from coinml.training import TrainReport
+from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
+
+
+@task(
+    task_run_name="train_head {head}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    # A run with the same recipe is found in MLflow, which holds its model as well.
+    cache_policy=NO_CACHE,
+)
+def train_head(
+    head: str,
+    selection: Selection,
+    fingerprint: str,
+    *,
+    encoder: str,
+    revision: str | None,
+    seed: int,
+    by_reference: bool,
+) -> TrainReport:
+    """Train, log and register a head on the selection's videos that are in the set."""
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    with Ledger(settings.ledger_url) as ledger:
+        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+        digest = ledger.digest(dataset.name)
+    embedding_set = EmbeddingSet.open(
+        settings.embeddings_root, dataset.name, fingerprint=fingerprint
+    )
+    embedded = embedding_set.videos({row.video_id: row.sha256 for row in rows if row.sha256})
+    return training.train_head(
+        head,
+        dataset,
+        build_table(dataset.videos, embedded),
+        store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        checkpoint=find_checkpoint(encoder, revision=revision),
+        spec=embedding_set.spec,
+        ledger_digest=digest,
+        seed=seed,
+        device=settings.device,
+        by_reference=by_reference,
+        tags={"prefect_flow_run_id": str(flow_run.id or "")},
+        on_epoch=lambda: progress.advance(f"train {head}"),
+    )

@@ -154,8 +154,11 @@ def prefect_api(folder: Path) -> Iterator[None]:
         server.wait(api)
         # What a killed command left unfinished will never finish.
         abandoned = max(0, _count(api, UNFINISHED))
-        yield
-        _drain(api, abandoned=abandoned)
+        try:
+            yield
+        finally:
+            _hand_in_logs()
+            _drain(api, abandoned=abandoned)
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         server.leave()
@@ -174,6 +177,14 @@ def configured_api() -> str | None:
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active", ""))
     url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
     return str(url) if url else None
+
+
+def _hand_in_logs() -> None:
+    """Send what Prefect's log handler still holds, while there is someone to take it."""
+    if "prefect" in sys.modules:
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=DRAIN_TIMEOUT_S)
 
 
 def _drain(api: str, *, abandoned: int) -> None:

@@ -51,6 +51,13 @@ Revision = Annotated[str | None, typer.Option(help="Revision of the hub id.")]
 Clips = Annotated[int, typer.Option(min=1, help="Clips a video.")]
 Stride = Annotated[int, typer.Option(min=1, help="Frames between a clip's frames.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
+Seed = Annotated[int, typer.Option(help="Of everything random in training.")]
+ByReference = Annotated[
+    bool,
+    typer.Option(
+        "--encoder-ref", help="The registered model names its encoder on the hub, not carries it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON, and nothing else, on stdout.")]
 
 

@@ -8,7 +8,11 @@ from coinml.errors import InvalidInputError
 from flows.cli.console import line, print_json, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from coinml.ledger import Status
+    from coinml.registry import Verdict
+    from coinml.reports import TrainSummary
     from coinml.settings import Settings
 
 MEANING = {
@@ -86,3 +90,41 @@ def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: boo
             for a in attempts
         ],
     )
+
+
+def print_heads(summary: TrainSummary) -> None:
+    """Each head with its intervals, and the paired test between the first two."""
+
+    def interval(metrics: Mapping[str, float], name: str) -> str:
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        return f"{metrics[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+    table(
+        ["head", "val accuracy", "test accuracy", "missing counted wrong", "macro-F1", "version"],
+        [
+            [
+                report.head,
+                interval(report.metrics, "val_accuracy"),
+                interval(report.metrics, "test_accuracy"),
+                interval(report.metrics, "test_accuracy_missing_wrong"),
+                interval(report.metrics, "test_f1_macro"),
+                f"{report.version}{' (as before)' if report.reused else ''}",
+            ]
+            for report in summary.heads
+        ],
+    )
+    metrics = summary.heads[0].metrics
+    line(
+        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test videos are here; "
+        f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
+        f"this test set was looked at {metrics['test_looks']:.0f} times"
+    )
+    if summary.comparison is not None:
+        line(str(summary.comparison))
+
+
+def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+    """What the gate said of each candidate."""
+    for verdict in verdicts:
+        said = "is the champion" if verdict.promoted else "was refused"
+        line(f"{verdict.model} version {verdict.version} {said}: {verdict.reason}")

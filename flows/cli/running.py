@@ -1,5 +1,126 @@
+"""`coinml run`: the whole way from a list of videos to a prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import typer
+
+from flows.cli import options
+
+if TYPE_CHECKING:
+    from coinml.reports import PipelineSummary
+    from coinml.selection import Selection
+    from coinml.settings import Settings
 
 
 def add_commands(app: typer.Typer) -> None:
-    pass
+    """Add this group's commands."""
+    app.command(epilog="Example: coinml run --dataset folder:clips --group '^subject[0-9]+'")(run)
+
+
+def run(
+    dataset: options.Dataset = "mini",
+    name: options.Name = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    group: options.Group = None,
+    source: options.Source = None,
+    budget: options.Budget = None,
+    batch_size: options.BatchSize = 20,
+    max_wait: options.MaxWait = 60,
+    encoder: options.Encoder = None,
+    revision: options.Revision = None,
+    clips: options.Clips = 8,
+    stride: options.Stride = 4,
+    decoder: options.Decoder = "auto",
+    seed: options.Seed = 0,
+    encoder_ref: options.ByReference = False,
+    json: options.Json = False,
+) -> None:
+    """Collect, embed, train, compare, promote and predict; what is done is not done again."""
+    from coinml.settings import Settings
+    from flows.cli.console import print_json
+    from flows.cli.session import flow_session, load_shown
+
+    settings = Settings()
+    chosen = options.selection(dataset, name, classes, limit, group)
+    with flow_session(settings):
+        load_shown(chosen, settings)
+        from flows.pipeline import pipeline
+
+        summary = pipeline(
+            chosen,
+            source=source,
+            budget=budget,
+            batch_size=batch_size,
+            max_wait_s=max_wait,
+            encoder=encoder,
+            revision=revision,
+            clips=clips,
+            stride=stride,
+            decoder=decoder,
+            seed=seed,
+            by_reference=encoder_ref,
+        )
+        prediction = _prediction(summary, chosen, settings)
+    if json:
+        print_json(summary.as_dict() | {"prediction": prediction})
+    else:
+        _print(summary, prediction, settings)
+    raise typer.Exit(0 if summary.complete else 3)
+
+
+def _prediction(
+    summary: PipelineSummary, selection: Selection, settings: Settings
+) -> dict[str, Any] | None:
+    """Let the champion classify the first test video that is here."""
+    from coinml.ledger import DOWNLOADED, Ledger
+    from coinml.predicting import predict_files
+    from coinml.registry import CHAMPION, version_at
+    from coinml.tracking import Store
+
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    model = summary.trained.heads[0].model
+    if version_at(store, model, CHAMPION) is None:
+        return None
+    tests = {v.video_id for v in selection.load(settings.data_dir).videos if v.split == "test"}
+    with Ledger(settings.ledger_url) as ledger:
+        rows = ledger.rows(summary.collected.dataset, state=DOWNLOADED)
+    row = next(row for row in rows if row.video_id in tests)
+    (answer,) = predict_files(store, model, [str(row.path)])
+    return answer | {"truth": row.label}
+
+
+def _print(summary: PipelineSummary, prediction: dict[str, Any] | None, settings: Settings) -> None:
+    from flows.cli import reports
+    from flows.cli.console import heading, line
+
+    dataset, model = summary.collected.dataset, summary.trained.heads[0].model
+    heading("Collected")
+    reports.print_status(settings, dataset, classes=False)
+    heading("Embedded")
+    line(str(summary.embedded))
+    heading("Trained")
+    reports.print_heads(summary.trained)
+    heading("Champion")
+    reports.print_verdicts(summary.verdicts)
+    if prediction is not None:
+        heading("Prediction")
+        line(f"{prediction['video']}")
+        if prediction["error"]:
+            line(f"error: {prediction['error']}")
+        else:
+            line(
+                f"is {prediction['label']} with {prediction['score']:.2f}; "
+                f"in truth {prediction['truth']} (a test video)"
+            )
+    heading("Where to look next")
+    for text in (
+        f"coinml status --dataset {dataset}             what became of each video",
+        f"coinml registry                          versions of {model}, and why",
+        f"coinml predict FILE --dataset {dataset}       the champion on your own file",
+        f"mlflow server --backend-store-uri {settings.tracking_uri}",
+        "                                         curves, confusion matrices, tables of each run",
+    ):
+        line(f"  {text}")

@@ -1,0 +1,94 @@
+"""Two runs side by side: the same videos, a paired test, and where they disagree."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from coinml.evaluation import Comparison, compare
+from coinml.tracking import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunComparison:
+    """Two runs compared on one split.
+
+    Attributes:
+        run_a: The first run's id; `run_b` the second's.
+        head_a: The first run's head; `head_b` the second's.
+        split: Which videos.
+        result: The numbers, and the videos on which exactly one of them is right.
+    """
+
+    run_a: str
+    run_b: str
+    head_a: str
+    head_b: str
+    split: str
+    result: Comparison
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        result = self.result
+        return {
+            "run_a": self.run_a,
+            "run_b": self.run_b,
+            "head_a": self.head_a,
+            "head_b": self.head_b,
+            "split": self.split,
+            "videos": result.n,
+            "accuracy_a": asdict(result.accuracy_a),
+            "accuracy_b": asdict(result.accuracy_b),
+            "difference": asdict(result.difference),
+            "only_a_right": result.mcnemar.b,
+            "only_b_right": result.mcnemar.c,
+            "mcnemar_p": result.mcnemar.p_value,
+            "discordant": result.discordant.to_dict(orient="records"),
+        }
+
+    def __str__(self) -> str:
+        result = self.result
+        better = self.head_b if result.difference.value > 0 else self.head_a
+        verdict = (
+            f"{better} is better"
+            if result.mcnemar.p_value < 0.05
+            else "no difference that these videos could show"
+        )
+        return (
+            f"{self.head_a} {result.accuracy_a}, {self.head_b} {result.accuracy_b} on the same "
+            f"{result.n} {self.split} videos; {self.head_b} - {self.head_a} = "
+            f"{result.difference}; McNemar p = {result.mcnemar.p_value:.3g} "
+            f"({result.mcnemar.b} against {result.mcnemar.c}): {verdict}"
+        )
+
+
+def compare_runs(store: Store, run_a: str, run_b: str, *, split: str = "test") -> RunComparison:
+    """Compare two runs on the videos of a split that both were measured on.
+
+    Args:
+        store: Where the runs are.
+        run_a: An MLflow run id.
+        run_b: Another.
+        split: "val" or "test".
+
+    Raises:
+        InvalidInputError: No such run, or no video in common.
+    """
+    heads, tables = [], []
+    for run_id in (run_a, run_b):
+        heads.append(store.read_run(run_id).data.tags.get("head", run_id[:8]))
+        tables.append(_of(store.read_table(run_id, "predictions"), split))
+    return RunComparison(
+        run_a=run_a,
+        run_b=run_b,
+        head_a=heads[0],
+        head_b=heads[1],
+        split=split,
+        result=compare(tables[0], tables[1]),
+    )
+
+
+def _of(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    return table[table["split"] == split]

@@ -1,0 +1,279 @@
+"""The model registry: versions, aliases, and the gate that a champion has passed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from coinml.checkpoint import Checkpoint
+from coinml.errors import InvalidInputError, RegistryError
+from coinml.evaluation import compare
+from coinml.specs import EncoderSpec
+from coinml.tracking import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALPHA = 0.05
+COVERAGE_FLOOR = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate said of a version.
+
+    Attributes:
+        model: Name of the registered model.
+        version: The candidate.
+        promoted: Whether it is the champion now.
+        reason: Why, or why not; stands on the version, too.
+    """
+
+    model: str
+    version: int
+    promoted: bool
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+def model_uri(name: str, alias: str = CHAMPION) -> str:
+    """What `mlflow.pyfunc.load_model` takes."""
+    return f"models:/{name}@{alias}"
+
+
+def register(
+    store: Store,
+    name: str,
+    run_id: str,
+    *,
+    head_file: Path,
+    checkpoint: Checkpoint,
+    spec: EncoderSpec,
+    by_reference: bool,
+    tags: Mapping[str, str],
+) -> int:
+    """Log a run's model and make it a version, the challenger until the gate has spoken.
+
+    The run's tag `version` is written last: a run that has it is whole.
+
+    Returns:
+        The version's number.
+    """
+    from coinml.serving import staged_model
+
+    if by_reference and checkpoint.commit is None:
+        raise InvalidInputError(
+            f"{checkpoint.ref}: is a folder; only an encoder on the hub can be referred to"
+        )
+    client = store.client()
+    with (
+        staged_model(
+            head_file,
+            checkpoint.files,
+            spec=spec,
+            encoder_ref=checkpoint.ref if by_reference else None,
+            revision=checkpoint.commit if by_reference else None,
+        ) as model,
+        _active(run_id),
+    ):
+        logged = mlflow.pyfunc.log_model(name="model", **model)
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name, description=f"Video file in, class of {name} out.")
+    version = client.create_model_version(
+        name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags)
+    )
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    client.set_tag(run_id, "version", str(version.version))
+    return int(version.version)
+
+
+def promote(
+    store: Store,
+    name: str,
+    versions: Sequence[int] | None = None,
+    *,
+    coverage_floor: float = COVERAGE_FLOOR,
+) -> list[Verdict]:
+    """Send candidates through the gate, the best on val first.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model.
+        versions: The candidates; None takes the challenger.
+        coverage_floor: Least share of the official test videos that a challenger must have
+            been measured on.
+
+    Raises:
+        RegistryError: No such model or version.
+    """
+    client = store.client()
+    if versions is None:
+        challenger = version_at(store, name, CHALLENGER)
+        if challenger is None:
+            raise RegistryError(f"{name} has no {CHALLENGER}; train one first")
+        versions = [int(challenger.version)]
+    candidates = [_version(store, name, number) for number in versions]
+    candidates.sort(key=lambda candidate: -_number(candidate, "val_accuracy"))
+    verdicts = []
+    for candidate in candidates:
+        champion = version_at(store, name, CHAMPION)
+        if champion is not None and champion.version == candidate.version:
+            reason = champion.tags.get("gate_reason", "it is the champion already")
+            verdicts.append(
+                Verdict(model=name, version=int(candidate.version), promoted=True, reason=reason)
+            )
+            continue
+        passed, reason = _gate(store, candidate, champion, coverage_floor=coverage_floor)
+        # The verdict before the alias: a crash in between leaves the old champion.
+        for key, value in (("gate", "promoted" if passed else "refused"), ("gate_reason", reason)):
+            client.set_model_version_tag(name, candidate.version, key, value)
+        if passed:
+            if champion is not None:
+                client.set_registered_model_alias(name, PREVIOUS, champion.version)
+            client.set_registered_model_alias(name, CHAMPION, candidate.version)
+        verdicts.append(
+            Verdict(model=name, version=int(candidate.version), promoted=passed, reason=reason)
+        )
+    return verdicts
+
+
+def rollback(store: Store, name: str) -> Verdict:
+    """Make the previous champion the champion again; the two change places.
+
+    Raises:
+        RegistryError: There is no previous champion.
+    """
+    champion, previous = version_at(store, name, CHAMPION), version_at(store, name, PREVIOUS)
+    if champion is None or previous is None:
+        raise RegistryError(f"{name} has no {PREVIOUS} champion to go back to")
+    client = store.client()
+    client.set_registered_model_alias(name, CHAMPION, previous.version)
+    client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    reason = f"rolled back from version {champion.version}"
+    client.set_model_version_tag(name, previous.version, "gate_reason", reason)
+    return Verdict(model=name, version=int(previous.version), promoted=True, reason=reason)
+
+
+def version_at(store: Store, name: str, alias: str) -> ModelVersion | None:
+    """The version that bears an alias, if any."""
+    try:
+        return store.client().get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+
+
+def list_versions(store: Store, name: str | None = None) -> list[dict[str, Any]]:
+    """Every version with its aliases, tags and verdict, the latest first."""
+    client = store.client()
+    found = []
+    for model in client.search_registered_models():
+        if name is not None and model.name != name:
+            continue
+        aliases: dict[str, list[str]] = {}
+        for alias, version in model.aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+        found += [
+            {
+                "model": model.name,
+                "version": int(version.version),
+                "aliases": sorted(aliases.get(str(version.version), [])),
+                "run_id": version.run_id,
+                "tags": dict(version.tags),
+            }
+            for version in client.search_model_versions(f"name = '{model.name}'")
+        ]
+    return sorted(found, key=lambda row: (row["model"], -row["version"]))
+
+
+def _gate(
+    store: Store,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    *,
+    coverage_floor: float,
+) -> tuple[bool, str]:
+    """Whether a candidate passes, and why; val decides, test may only object."""
+    if champion is None:
+        low, majority = (
+            _number(candidate, "val_accuracy_low"),
+            _number(candidate, "val_majority_rate"),
+        )
+        if low > majority:
+            return True, (
+                f"the first whose val interval, from {low:.3f}, lies above the majority class "
+                f"({majority:.3f})"
+            )
+        return False, (
+            f"its val interval, from {low:.3f}, does not lie above the majority class "
+            f"({majority:.3f})"
+        )
+    ours, theirs = _val_predictions(store, candidate), _val_predictions(store, champion)
+    if set(ours["label"]) - set(theirs["label"]) or set(theirs["label"]) - set(ours["label"]):
+        return False, (
+            f"it tells other classes apart than champion {champion.version}; "
+            "train it under another --name"
+        )
+    try:
+        paired = compare(theirs, ours)
+    except InvalidInputError as err:
+        return False, f"cannot be compared with champion {champion.version}: {err}"
+    p, gain = paired.mcnemar.p_value, paired.difference.value
+    against = f"champion {champion.version} on {paired.n} common val videos"
+    numbers = f"{gain:+.3f}, McNemar p = {p:.3g}"
+    if gain <= 0 or p >= ALPHA:
+        return False, f"not better than {against} ({numbers})"
+    test, floor = _number(candidate, "test_accuracy"), _number(champion, "test_accuracy_low")
+    if test < floor:
+        return False, (
+            f"better than {against} ({numbers}), but its test accuracy {test:.3f} lies below the "
+            f"champion's interval (from {floor:.3f})"
+        )
+    coverage = _number(candidate, "test_coverage")
+    if coverage < coverage_floor:
+        return False, (
+            f"better than {against} ({numbers}), but measured on {coverage:.0%} of the official "
+            f"test videos; {coverage_floor:.0%} are needed"
+        )
+    return True, f"better than {against} ({numbers}) and not worse on test"
+
+
+def _val_predictions(store: Store, version: ModelVersion) -> pd.DataFrame:
+    table = store.read_table(str(version.run_id), "predictions")
+    return table[table["split"] == "val"]
+
+
+def _version(store: Store, name: str, number: int) -> ModelVersion:
+    try:
+        return store.client().get_model_version(name, str(number))
+    except MlflowException as err:
+        raise RegistryError(f"no version {number} of {name} at {store.uri}") from err
+
+
+def _number(version: ModelVersion, tag: str) -> float:
+    try:
+        return float(version.tags[tag])
+    except (KeyError, ValueError) as err:
+        raise RegistryError(
+            f"version {version.version} of {version.name} has no number in its tag {tag!r}; "
+            "it was not registered by coinml"
+        ) from err
+
+
+@contextlib.contextmanager
+def _active(run_id: str) -> Any:
+    """Make a run the one that MLflow's global functions write to; its status stays."""
+    with mlflow.start_run(run_id=run_id):
+        yield
+    # Leaving the block has marked the run as finished, and it is not.
+    mlflow.MlflowClient().update_run(run_id, status="RUNNING")

@@ -1,0 +1,238 @@
+"""The registered model: video file in, task out.
+
+Decoder, encoder and head in one MLflow model that loads anywhere: it carries the encoder's
+files (or names them on the hub), the head's file and coinml's own code.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import Array, Object, Property
+
+from coinml.errors import CoinmlError, InvalidInputError, RegistryError
+from coinml.media import DecodePool, SampledClips
+from coinml.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from coinml.encoder import ClipEncoder
+    from coinml.heads import Head
+
+DEADLINE_S = 60.0
+TOP = 5
+_SPEC = "spec.json"
+
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec("string", "video", required=False),
+            ColSpec("string", "video_base64", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec("string", "label", required=False),
+            ColSpec("double", "score", required=False),
+            ColSpec(
+                Array(Object([Property("label", "string"), Property("score", "double")])), "top5"
+            ),
+            ColSpec("string", "error", required=False),
+        ]
+    ),
+)
+
+REQUIREMENTS = (
+    "av",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "torch",
+    "transformers",
+)
+"""What the model needs where it is served, at the versions that made it."""
+
+
+class VideoClassifier(PythonModel):
+    """Answers `label, score, top5, error` for each row's `video` (path) or `video_base64`.
+
+    `top5` is a list of `{"label", "score"}`, best first. A row that cannot be read has its
+    reason in `error` and leaves the others alone.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Load encoder and head.
+
+        Raises:
+            RegistryError: The encoder is not the one that the head was trained with.
+        """
+        from coinml.encoder import load_encoder
+        from coinml.heads import load_head
+
+        described = json.loads(Path(context.artifacts["spec"]).read_text())
+        spec = EncoderSpec.from_dict(described["encoder"])
+        carried = context.artifacts.get("encoder")
+        self._encoder: ClipEncoder = load_encoder(
+            carried or described["encoder_ref"],
+            revision=None if carried else described["revision"],
+            device=os.environ.get("COINML_DEVICE", "auto"),
+            clips=spec.clips,
+            stride=spec.stride,
+        )
+        if self._encoder.spec.fingerprint != spec.fingerprint:
+            raise RegistryError(
+                f"this model was trained with encoder {spec.fingerprint} and finds "
+                f"{self._encoder.spec.fingerprint} ({carried or described['encoder_ref']})"
+            )
+        self._head: Head = load_head(Path(context.artifacts["head"]))
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Classify each row's video; the answers stand in the order of the rows."""
+        rows = list(_rows(model_input))
+        answers: list[dict[str, Any]] = [_refused("not classified")] * len(rows)
+        workers = max(1, min(os.cpu_count() or 1, len(rows)))
+        with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
+            pending = []
+            for index, row in enumerate(rows):
+                try:
+                    path = _video_file(row, Path(folder) / f"{index}.video")
+                    future = pool.submit_sample(
+                        path, self._encoder.clip_spec, deadline_s=DEADLINE_S
+                    )
+                    pending.append((index, future))
+                except CoinmlError as err:
+                    answers[index] = _refused(str(err))
+            for index, future in pending:
+                try:
+                    answers[index] = self._classify(future.result())
+                except CoinmlError as err:
+                    answers[index] = _refused(str(err))
+        return pd.DataFrame(answers, columns=["label", "score", "top5", "error"])
+
+    def _classify(self, sampled: SampledClips) -> dict[str, Any]:
+        vectors = self._encoder.encode(list(sampled.frames))
+        # As the store keeps them, so that serving sees what training saw.
+        video = vectors.astype(np.float16).astype(np.float32).mean(axis=0, keepdims=True)
+        scores = self._head.predict_proba(video)[0]
+        order = np.argsort(-scores, kind="stable")[:TOP]
+        top = [
+            {"label": str(self._head.classes[index]), "score": round(float(scores[index]), 6)}
+            for index in order
+        ]
+        return {**top[0], "top5": top, "error": None}
+
+
+@contextmanager
+def staged_model(
+    head: Path,
+    encoder_files: Sequence[Path],
+    *,
+    spec: EncoderSpec,
+    encoder_ref: str | None = None,
+    revision: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Gather what a model is made of; the value is what `mlflow.pyfunc.log_model` takes.
+
+    Args:
+        head: The head's file.
+        encoder_files: The checkpoint's files, which the model then carries.
+        spec: The encoder that the head was trained with.
+        encoder_ref: Hub id to load the encoder from instead of carrying it.
+        revision: Of the hub id.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        described = {
+            "encoder": spec.as_dict(),
+            "encoder_ref": encoder_ref,
+            "revision": revision,
+        }
+        (folder / _SPEC).write_text(json.dumps(described, indent=2))
+        artifacts = {"head": str(head), "spec": str(folder / _SPEC)}
+        if encoder_ref is None:
+            carried = folder / "encoder"
+            carried.mkdir()
+            for file in encoder_files:
+                shutil.copyfile(file, carried / file.name)
+            artifacts["encoder"] = str(carried)
+        package = Path(__file__).parent
+        shutil.copytree(
+            package,
+            folder / "code" / "coinml",
+            ignore=shutil.ignore_patterns("__pycache__", "weights", "miniature", "migrations"),
+        )
+        yield {
+            "python_model": str(package / "serving_model.py"),
+            "artifacts": artifacts,
+            "code_paths": [str(folder / "code" / "coinml")],
+            "signature": SIGNATURE,
+            "input_example": pd.DataFrame({"video": ["clip.mp4"]}),
+            "pip_requirements": _requirements(),
+        }
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    # A local build's suffix ("+cpu") names no release that an index has.
+    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    columns = [name for name in ("video", "video_base64") if name in model_input.columns]
+    if not columns:
+        raise InvalidInputError(
+            f"the input has the columns {list(model_input.columns)}; one of 'video' (a file's "
+            "path) and 'video_base64' is needed"
+        )
+    for row in model_input[columns].to_dict(orient="records"):
+        yield {str(k): value for k, value in row.items() if isinstance(value, str) and value}
+
+
+def _video_file(row: dict[str, Any], temporary: Path) -> Path:
+    """The file that a row names, or that its base64 is written to."""
+    if "video" in row:
+        return _allowed(Path(row["video"]))
+    if "video_base64" not in row:
+        raise InvalidInputError("neither 'video' nor 'video_base64' is given")
+    try:
+        content = base64.b64decode(row["video_base64"], validate=True)
+    except (binascii.Error, ValueError) as err:
+        raise InvalidInputError(f"'video_base64' is not base64: {err}") from err
+    temporary.write_bytes(content)
+    return temporary
+
+
+def _allowed(path: Path) -> Path:
+    """A path as it is, or refused: behind a server, clients must not read any file there is."""
+    root = os.environ.get("COINML_SERVE_ROOT")
+    if root is not None and not path.resolve().is_relative_to(Path(root).resolve()):
+        raise InvalidInputError(f"{path}: is not below COINML_SERVE_ROOT")
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: no such file")
+    return path
+
+
+def _refused(reason: str) -> dict[str, Any]:
+    return {"label": None, "score": None, "top5": [], "error": reason}

@@ -1,0 +1,222 @@
+"""MLflow: experiments, runs and what is logged to them.
+
+With `registry`, `serving` and `serving_model` the only importer of mlflow. The store and the
+place of the artifacts are always passed, since MLflow's own defaults depend on the working
+folder and are then stored as absolute paths.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from coinml.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+_BATCH = 1000
+"""Metrics a call; a call costs ten times what a metric in it does."""
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Where runs are recorded.
+
+    Attributes:
+        uri: MLflow's tracking URI.
+        artifact_root: Folder for the artifacts of a local store; a server has its own.
+    """
+
+    uri: str
+    artifact_root: Path
+
+    def client(self) -> MlflowClient:
+        """A client of this store, which all of this process then uses."""
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if mlflow.get_tracking_uri() != self.uri:
+            mlflow.set_tracking_uri(self.uri)
+            mlflow.set_registry_uri(self.uri)
+        return mlflow.MlflowClient(self.uri)
+
+    def experiment(self, name: str, *, description: str = "") -> str:
+        """The id of an experiment, which is made if it is not there."""
+        client = self.client()
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite")
+        location = (self.artifact_root / name).resolve().as_uri() if local else None
+        try:
+            return str(
+                client.create_experiment(
+                    name,
+                    artifact_location=location,
+                    tags={"mlflow.note.content": description} if description else None,
+                )
+            )
+        except MlflowException:
+            # Another process made it at this moment.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    @contextmanager
+    def run(self, experiment: str, name: str, *, tags: Mapping[str, str]) -> Iterator[RunLog]:
+        """Record a run; it ends FINISHED, FAILED with an error, KILLED with an interrupt."""
+        client = self.client()
+        run = client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))
+        run_id = str(run.info.run_id)
+        try:
+            yield RunLog(client, run_id)
+        except Exception:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        except BaseException:
+            client.set_terminated(run_id, "KILLED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+
+    def find_runs(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
+        """Ids of the finished runs of an experiment that bear these tags, the latest first."""
+        client = self.client()
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        runs = client.search_runs(
+            [found.experiment_id],
+            " and ".join(["attributes.status = 'FINISHED'", *conditions]),
+            order_by=["attributes.start_time DESC"],
+        )
+        return [str(run.info.run_id) for run in runs]
+
+    def read_run(self, run_id: str) -> Run:
+        """A run with its parameters, tags and last metrics.
+
+        Raises:
+            InvalidInputError: There is none with this id.
+        """
+        try:
+            return self.client().get_run(run_id)
+        except MlflowException as err:
+            raise InvalidInputError(f"no run {run_id!r} at {self.uri}") from err
+
+    def read_table(self, run_id: str, name: str) -> pd.DataFrame:
+        """A table that `RunLog.table` logged.
+
+        Raises:
+            InvalidInputError: The run has no such table.
+        """
+        import tempfile
+
+        import pandas as pd
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self.client().download_artifacts(run_id, f"tables/{name}.parquet", folder)
+            except (MlflowException, OSError) as err:
+                raise InvalidInputError(f"run {run_id!r} has no table {name!r}") from err
+            return pd.read_parquet(path)
+
+
+class RunLog:
+    """What a run writes down."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+        self.last_step = 0
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters, as text."""
+        params = [Param(key, str(value)) for key, value in values.items()]
+        self._client.log_batch(self.run_id, params=params)
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags, as text."""
+        tags = [RunTag(key, str(value)) for key, value in values.items()]
+        self._client.log_batch(self.run_id, tags=tags)
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log one number each."""
+        self.history([values], first_step=step)
+
+    def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
+        """Log one mapping of metrics a step, in batches."""
+        now_ms = int(time.time() * 1000)
+        metrics = [
+            Metric(key, float(value), now_ms, step)
+            for step, values in enumerate(steps, start=first_step)
+            for key, value in values.items()
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        self.last_step = max(self.last_step, first_step + len(steps) - 1)
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Log a figure as `figures/<name>.png`."""
+        self._client.log_figure(self.run_id, figure, f"figures/{name}.png")
+
+    def table(self, name: str, table: pd.DataFrame) -> None:
+        """Log a table as `tables/<name>.parquet`, and as CSV for people."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            table.to_parquet(Path(folder) / f"{name}.parquet", index=False)
+            table.to_csv(Path(folder) / f"{name}.csv", index=False)
+            self._client.log_artifacts(self.run_id, folder, "tables")
+
+    def json(self, name: str, content: Any) -> None:
+        """Log a document as `<name>.json`."""
+        self._client.log_dict(self.run_id, content, f"{name}.json")
+
+    def dataset(
+        self,
+        table: pd.DataFrame,
+        *,
+        name: str,
+        source: Mapping[str, str],
+        digest: str,
+        context: str,
+    ) -> None:
+        """Log a table as the run's input, known by its digest."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.entities import DatasetInput, InputTag
+
+        # Not a URL: a set may lie in a folder of this machine, which MLflow only warns about.
+        data = from_pandas(
+            table,
+            source=CodeDatasetSource(tags=dict(source)),
+            name=name,
+            targets="label",
+            digest=digest,
+        )
+        entry = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+        self._client.log_inputs(self.run_id, [entry])
+
+
+def code_version() -> str:
+    """The version of coinml that runs here."""
+    return importlib.metadata.version("coinml")

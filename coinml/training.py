@@ -1,0 +1,286 @@
+"""Training one head: table in; run, model and registered version out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from coinml import figures
+from coinml.checkpoint import Checkpoint
+from coinml.dataset import Samples, ids_digest, split_samples, table_digest
+from coinml.evaluation import Evaluation, evaluate
+from coinml.heads import head_file
+from coinml.records import SPLITS, Dataset, Split
+from coinml.registry import register
+from coinml.specs import SetSpec
+from coinml.tracking import RunLog, Store, code_version
+
+if TYPE_CHECKING:
+    from coinml.heads import Head
+
+TARGET = "task"
+
+_HEADLINE = (
+    "val_accuracy",
+    "val_accuracy_low",
+    "val_majority_rate",
+    "test_accuracy",
+    "test_accuracy_low",
+    "test_accuracy_high",
+    "test_coverage",
+)
+"""What the gate reads off a version, and what a person wants to see there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """A trained head, or one found that was trained on the same before.
+
+    Attributes:
+        head: "mlp" or "svm".
+        run_id: Its MLflow run.
+        model: Name of the registered model.
+        version: Of the registered model.
+        metrics: Final numbers of val and test, by MLflow's names.
+        reused: Whether an earlier run with the same recipe was taken.
+    """
+
+    head: str
+    run_id: str
+    model: str
+    version: int
+    metrics: Mapping[str, float]
+    reused: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+def model_name(dataset: str) -> str:
+    """Name of the registered model, and of the experiment, of a dataset."""
+    return f"{dataset}-{TARGET}"
+
+
+def train_head(
+    head: str,
+    dataset: Dataset,
+    table: pd.DataFrame,
+    *,
+    store: Store,
+    checkpoint: Checkpoint,
+    spec: SetSpec,
+    ledger_digest: str,
+    seed: int = 0,
+    device: str = "cpu",
+    by_reference: bool = False,
+    tags: Mapping[str, str] | None = None,
+    on_epoch: Callable[[], None] | None = None,
+) -> TrainReport:
+    """Train, measure, log and register one head.
+
+    What was trained before with the same recipe (head, seed, code, table) is not trained again.
+
+    Args:
+        head: "mlp" or "svm".
+        dataset: Says how many videos each split has officially.
+        table: As `dataset.build_table` makes it.
+        store: Where the run goes.
+        checkpoint: The encoder's files, for the registered model to carry.
+        spec: The embedding set that the table came from.
+        ledger_digest: What was collected when the table was made.
+        seed: Of everything random.
+        device: For the MLP.
+        by_reference: Let the model name its encoder on the hub instead of carrying it.
+        tags: More tags for the run.
+        on_epoch: Called after each epoch or fit.
+
+    Raises:
+        InvalidInputError: A split is empty, or training has fewer than two classes.
+    """
+    name = model_name(dataset.name)
+    # The selection counts as well as what of it is embedded: coverage is measured on it.
+    official = {split: sum(v.split == split for v in dataset.videos) for split in SPLITS}
+    recipe = _digest({
+        "head": head, "seed": seed, "code": code_version(), "table": table_digest(table),
+        "set": spec.fingerprint, "official": official, "by_reference": by_reference,
+    })  # fmt: skip
+    known = _known(store, name, head, recipe)
+    if known is not None:
+        return known
+    parts = split_samples(table)
+    identity = {
+        "head": head,
+        "dataset": dataset.name,
+        "target": TARGET,
+        "recipe": recipe,
+        "encoder": spec.encoder.encoder,
+        "encoder_fingerprint": spec.encoder.fingerprint,
+        "set_fingerprint": spec.fingerprint,
+        "ledger_digest": ledger_digest,
+        "test_ids_digest": ids_digest(parts["test"].ids),
+        "code_version": code_version(),
+        "mlflow.note.content": _description(head, dataset, parts, spec),
+    }
+    looks = len(store.find_runs(name, {"test_ids_digest": identity["test_ids_digest"]})) + 1
+    run_name = f"{head} {spec.encoder.encoder} {len(parts['train'])} videos"
+    with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
+        fitted = _fit(head, parts, log, seed=seed, device=device, on_epoch=on_epoch)
+        evaluations = {
+            split: evaluate(
+                parts[split].y,
+                fitted.predict_proba(parts[split].x),
+                fitted.classes,
+                official_size=official[split],
+                seed=seed,
+            )
+            for split in ("val", "test")
+        }
+        metrics = {
+            key: value
+            for split, e in evaluations.items()
+            for key, value in e.metrics(split).items()
+        }
+        metrics["test_looks"] = float(looks)
+        # After the last epoch, so that the final numbers are those of the epoch that was kept.
+        log.metrics(metrics, step=log.last_step + 1)
+        log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
+        _log_evidence(log, fitted, parts, evaluations, official)
+        digest = table_digest(table)
+        log.dataset(
+            table, name=dataset.name, digest=digest, context="training",
+            source={"set_fingerprint": spec.fingerprint, "ledger_digest": ledger_digest},
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / head_file(head)
+            fitted.save(file)
+            version = register(
+                store, name, log.run_id,
+                head_file=file, checkpoint=checkpoint, spec=spec.encoder,
+                by_reference=by_reference,
+                tags=identity | {"run_id": log.run_id} | _headline(metrics),
+            )  # fmt: skip
+    return TrainReport(
+        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False
+    )
+
+
+def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | None:
+    for run_id in store.find_runs(name, {"recipe": recipe}):
+        run = store.read_run(run_id)
+        version = run.data.tags.get("version")
+        if version is not None:
+            return TrainReport(
+                head=head,
+                run_id=run_id,
+                model=name,
+                version=int(version),
+                metrics=dict(run.data.metrics),
+                reused=True,
+            )
+    return None
+
+
+def _fit(
+    head: str,
+    parts: Mapping[Split, Samples],
+    log: RunLog,
+    *,
+    seed: int,
+    device: str,
+    on_epoch: Callable[[], None] | None,
+) -> Head:
+    tick = on_epoch or (lambda: None)
+    log.params(
+        {"head": head, "seed": seed, "classes": len(parts["train"].classes)}
+        | {f"{split}_videos": len(samples) for split, samples in parts.items()}
+    )
+    if head == "svm":
+        from coinml.svm import train_svm
+
+        svm = train_svm(parts["train"], parts["val"], seed=seed, on_fit=lambda _fit: tick())
+        log.params({"kernel": svm.kernel, "C": svm.c, "gamma": svm.gamma})
+        log.table("search", svm.search)
+        log.figure("search", figures.svm_search(svm.search, title="Validation accuracy by C"))
+        return svm
+    from coinml.mlp import EpochMetrics, train_mlp
+
+    epochs: list[EpochMetrics] = []
+
+    def on_each(epoch: EpochMetrics) -> None:
+        epochs.append(epoch)
+        tick()
+
+    mlp = train_mlp(parts["train"], parts["val"], seed=seed, device=device, on_epoch=on_each)
+    history = pd.DataFrame([asdict(epoch) for epoch in epochs])
+    steps = history.drop(columns="epoch").to_dict(orient="records")
+    log.history([{str(k): float(v) for k, v in step.items()} for step in steps])
+    log.params({"best_epoch": mlp.best_epoch, "epochs": len(epochs)})
+    log.figure("curves", figures.curves(history, best_epoch=mlp.best_epoch))
+    return mlp
+
+
+def _log_evidence(
+    log: RunLog,
+    head: Head,
+    parts: Mapping[Split, Samples],
+    evaluations: Mapping[str, Evaluation],
+    official: Mapping[Split, int],
+) -> None:
+    predictions = pd.concat([_predictions(head, split, parts[split]) for split in SPLITS])
+    log.table("predictions", predictions)
+    test = evaluations["test"]
+    log.table("per_class", test.per_class)
+    log.figure("per_class", figures.per_class(test.per_class, title="Test, by class"))
+    log.figure("confusion", figures.confusion(test.confusion, head.classes, title="Test"))
+    log.json(
+        "coverage",
+        {
+            split: {
+                "official": official[split],
+                "measured": len(parts[split]),
+                "ids_digest": ids_digest(parts[split].ids),
+                "ids": list(parts[split].ids),
+            }
+            for split in SPLITS
+        },
+    )
+
+
+def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
+    proba = head.predict_proba(samples.x)
+    best = proba.argmax(axis=1)
+    return pd.DataFrame(
+        {
+            "video_id": samples.ids,
+            "split": split,
+            "label": [samples.classes[y] for y in samples.y],
+            "predicted": [head.classes[index] for index in best],
+            "score": proba.max(axis=1),
+        }
+    )
+
+
+def _description(head: str, dataset: Dataset, parts: Mapping[Split, Samples], spec: SetSpec) -> str:
+    sizes = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
+    return (
+        f"{head.upper()} on the mean of {spec.encoder.clips} clip embeddings a video "
+        f"({spec.encoder.encoder}, set {spec.fingerprint}) of {dataset.name}: {sizes} videos of "
+        f"{len(parts['train'].classes)} classes."
+    )
+
+
+def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{metrics[name]:.4f}" for name in _HEADLINE}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""Flow `pipeline`: collect, embed, train, promote."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from coinml.heads import HEADS
+from coinml.reports import PipelineSummary
+from coinml.selection import Selection
+from flows.collect import collect
+from flows.embed import embed
+from flows.promote import promote
+from flows.train import train
+
+
+@flow(name="pipeline", flow_run_name="pipeline {selection.dataset}")
+def pipeline(
+    selection: Selection,
+    source: str | None = None,
+    budget: int | None = None,
+    batch_size: int = 20,
+    max_wait_s: float = 60.0,
+    encoder: str | None = None,
+    revision: str | None = None,
+    clips: int = 8,
+    stride: int = 4,
+    decoder: str = "auto",
+    heads: tuple[str, ...] = HEADS,
+    seed: int = 0,
+    by_reference: bool = False,
+) -> State[PipelineSummary]:
+    """The whole way from a list of videos to a champion; done before is not done again.
+
+    A collection that is done in part is no reason to wait: what is here is used, and the
+    summary says that more is due.
+
+    Args:
+        selection: Which videos.
+        source: URL template with `{id}`; YouTube, and for `mini` a host of its own.
+        budget: Download at most so many videos in this run.
+        batch_size: Videos a download task.
+        max_wait_s: A longer pause of the source ends the collection.
+        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
+        revision: Of the hub id.
+        clips: Clips a video.
+        stride: Frames between a clip's frames.
+        decoder: `auto`, `decord` or `pyav`.
+        heads: Of "mlp" and "svm".
+        seed: Of everything random in training.
+        by_reference: The registered model names its encoder on the hub instead of carrying it.
+    """
+    collected = collect(
+        selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
+    )
+    embedded = embed(
+        selection, encoder=encoder, revision=revision, clips=clips, stride=stride, decoder=decoder
+    )
+    trained = train(
+        selection,
+        heads=heads,
+        encoder=encoder,
+        revision=revision,
+        clips=clips,
+        stride=stride,
+        seed=seed,
+        by_reference=by_reference,
+    )
+    verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+    summary = PipelineSummary(
+        collected=collected, embedded=embedded, trained=trained, verdicts=tuple(verdicts)
+    )
+    return Completed(message=str(summary), data=summary)

@@ -1,0 +1,26 @@
+"""Flow `promote`: candidates before the gate; who passes is the champion."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from coinml.registry import COVERAGE_FLOOR, Verdict
+from tasks.registry import promote_versions
+
+
+@flow(name="promote", flow_run_name="promote {model}")
+def promote(
+    model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
+) -> State[list[Verdict]]:
+    """Send versions through the gate, the best on val first.
+
+    Args:
+        model: Name of the registered model, such as `coin-task`.
+        versions: The candidates; the challenger if none are named.
+        coverage_floor: Least share of the official test videos that a challenger needs.
+    """
+    verdicts = promote_versions(model, versions, coverage_floor)
+    promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
+    message = f"champion: version {promoted[-1]}" if promoted else "nobody passed"
+    return Completed(message=message, data=verdicts)

@@ -1,0 +1,78 @@
+"""Flow `train`: heads on an embedding set, each a run and a registered version."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from prefect import flow
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from coinml import progress
+from coinml.errors import InvalidInputError
+from coinml.heads import HEADS
+from coinml.reports import TrainSummary
+from coinml.selection import Selection
+from coinml.settings import Settings
+from flows.embed import default_encoder
+from tasks.embedding import open_set
+from tasks.evaluation import compare_runs
+from tasks.training import train_head
+
+
+@flow(
+    name="train",
+    flow_run_name="train {selection.dataset}",
+    task_runner=ThreadPoolTaskRunner(max_workers=2),
+)
+def train(
+    selection: Selection,
+    heads: tuple[str, ...] = HEADS,
+    encoder: str | None = None,
+    revision: str | None = None,
+    clips: int = 8,
+    stride: int = 4,
+    seed: int = 0,
+    by_reference: bool = False,
+) -> State[TrainSummary]:
+    """Train heads on what is embedded, and compare the first two with a paired test.
+
+    Args:
+        selection: Which videos.
+        heads: Of "mlp" and "svm".
+        encoder: Of the set; VideoMAE-base, and for `mini` the tiny one in the package.
+        revision: Of the encoder's hub id.
+        clips: Clips a video in the set.
+        stride: Frames between a clip's frames in the set.
+        seed: Of everything random.
+        by_reference: The registered model names its encoder on the hub instead of carrying it.
+
+    Raises:
+        InvalidInputError: An unknown head, or too little data.
+    """
+    unknown = sorted(set(heads) - set(HEADS))
+    if unknown or not heads:
+        raise InvalidInputError(f"heads {', '.join(unknown) or 'none'}: of {', '.join(HEADS)}")
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    chosen = encoder or default_encoder(selection)
+    embedding_set = open_set(dataset.name, chosen, revision=revision, clips=clips, stride=stride)
+    with ExitStack() as stages:
+        for head in heads:
+            stages.enter_context(progress.stage(f"train {head}"))
+        futures = [
+            train_head.submit(
+                head,
+                selection,
+                embedding_set.spec.fingerprint,
+                encoder=chosen,
+                revision=revision,
+                seed=seed,
+                by_reference=by_reference,
+            )
+            for head in heads
+        ]
+        reports = tuple(future.result() for future in futures)
+    comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
+    summary = TrainSummary(dataset=dataset.name, heads=reports, comparison=comparison)
+    return Completed(message=str(summary), data=summary)

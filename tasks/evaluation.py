@@ -1,0 +1,19 @@
+"""Comparing two runs on the videos that both were measured on."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from coinml import comparing
+from coinml.comparing import RunComparison
+from coinml.settings import Settings
+from coinml.tracking import Store
+
+
+@task(cache_policy=NO_CACHE)
+def compare_runs(run_a: str, run_b: str) -> RunComparison:
+    """Compare two runs with a paired test; table and figure go to the second."""
+    settings = Settings()
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    return comparing.compare_runs(store, run_a, run_b)

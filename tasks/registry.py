@@ -1,0 +1,21 @@
+"""The gate before the champion."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from coinml import registry
+from coinml.registry import Verdict
+from coinml.settings import Settings
+from coinml.tracking import Store
+
+
+@task(cache_policy=NO_CACHE)
+def promote_versions(
+    model: str, versions: list[int] | None, coverage_floor: float
+) -> list[Verdict]:
+    """Send versions through the gate, the best on val first."""
+    settings = Settings()
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    return registry.promote(store, model, versions, coverage_floor=coverage_floor)
