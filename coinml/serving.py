@@ -180,7 +180,7 @@ def staged_model(
         shutil.copytree(
             package,
             folder / "code" / "coinml",
-            ignore=shutil.ignore_patterns("__pycache__", "weights", "miniature", "migrations"),
+            ignore=shutil.ignore_patterns("__pycache__", "miniature", "migrations"),
         )
         yield {
             "python_model": str(package / "serving_model.py"),

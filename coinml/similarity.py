@@ -11,7 +11,11 @@ import numpy as np
 from coinml.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from coinml.specs import EncoderSpec
 
 Metric = Literal["cosine", "l2"]
 
@@ -28,6 +32,76 @@ class Neighbour:
 
     video_id: str
     score: float
+
+
+def find_similar(
+    file: Path,
+    root_url: str,
+    dataset: str,
+    *,
+    encoder: str | None = None,
+    k: int = 10,
+    metric: str = "cosine",
+    device: str = "auto",
+    deadline_s: float = 60,
+) -> list[Neighbour]:
+    """Find the videos of a dataset's newest embedding set that are nearest to a file.
+
+    Args:
+        file: A video file.
+        root_url: Folder or fsspec URL of the embedding sets.
+        dataset: Its name.
+        encoder: Hub id or folder of the set's encoder; by default what the set names.
+        k: Number of neighbours.
+        metric: `cosine` or `l2`.
+        device: Where the encoder runs.
+        deadline_s: Seconds that decoding may take.
+
+    Raises:
+        InvalidInputError: No set, no such file, or an encoder that is not the set's.
+        CorruptVideoError: The file does not decode.
+    """
+    from coinml.encoder import load_encoder
+    from coinml.media import DecodePool
+    from coinml.store import list_sets
+
+    sets = list_sets(root_url, dataset)
+    if not sets:
+        raise InvalidInputError(f"no embedding set of {dataset!r} below {root_url}; embed first")
+    spec = sets[-1].spec.encoder
+    loaded = load_encoder(
+        encoder or _place_of(spec),
+        revision=None if encoder else spec.revision,
+        device=device,
+        clips=spec.clips,
+        stride=spec.stride,
+    )
+    if loaded.spec.fingerprint != spec.fingerprint:
+        raise InvalidInputError(
+            f"encoder {encoder or spec.encoder}: is {loaded.spec.fingerprint}, and set "
+            f"{sets[-1].spec.fingerprint} was made with {spec.fingerprint}; name that one"
+        )
+    with DecodePool(workers=1) as pool:
+        clips = pool.submit_sample(file, loaded.clip_spec, deadline_s=deadline_s).result()
+        query = loaded.encode(list(clips.frames)).mean(axis=0)
+    table = sets[-1].videos()
+    matrix = table.drop(columns=["video_id", "file_sha256", "clips"]).to_numpy(dtype=np.float32)
+    return nearest(matrix, list(table["video_id"]), query, k=k, metric=metric)
+
+
+def _place_of(spec: EncoderSpec) -> str:
+    """Where a set's encoder is found: on the hub, or in this package."""
+    from coinml.checkpoint import find_checkpoint
+    from coinml.miniature import ENCODER
+
+    if spec.revision is not None:
+        return spec.encoder
+    if find_checkpoint(ENCODER).spec().weights_sha256 == spec.weights_sha256:
+        return str(ENCODER)
+    raise InvalidInputError(
+        f"the set was made with the folder {spec.encoder!r}, whose place it does not know: "
+        "name it with --encoder"
+    )
 
 
 def nearest(

@@ -63,13 +63,15 @@ class Pretraining(nn.Module):
         self.clip_heads = nn.ModuleList(nn.Linear(HIDDEN, size) for size in sizes)
         self.token_heads = nn.ModuleList(nn.Linear(HIDDEN, size) for size in sizes)
         self.preprocessor = Preprocessor(resize=IMAGE_SIZE, crop=(IMAGE_SIZE, IMAGE_SIZE))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Encode uint8 clips (N, T, height, width, 3) to tokens (N, tokens, HIDDEN)."""
         small = self.preprocessor.resized(frames.flatten(0, 1)).float() / 255
-        pixels = ((small - self.mean) / self.std).unflatten(0, frames.shape[:2])
+        mean, std = (
+            torch.tensor(values, device=small.device).view(3, 1, 1)
+            for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        pixels = ((small - mean) / std).view(*frames.shape[:2], *small.shape[1:])
         tokens: Tensor = self.encoder(pixel_values=pixels).last_hidden_state
         return tokens
 
@@ -126,7 +128,7 @@ def pretrain(
     for batch in _with_bar(_batches(done, last, batch_size, cuda=chosen != "cpu"), done, steps):
         loss = model.loss({name: part.to(chosen) for name, part in batch.items()})
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -155,7 +157,7 @@ def pretrain(
 def held_out_accuracies(model: Pretraining) -> dict[str, float]:
     """Accuracy on clips that were never trained on, by attribute, from the mean token."""
     model.eval()
-    device = model.clip_heads[0].weight.device
+    device = next(model.parameters()).device
     right = torch.zeros(len(ATTRIBUTES))
     size = 32
     for number in range(HELD_OUT_CLIPS // size):
@@ -242,7 +244,8 @@ def _save_checkpoint(checkpoint: Path, parts: dict[str, Any], done: int) -> None
 
 def _export(model: Pretraining, out: Path) -> None:
     """Write what `AutoModel` loads, in half precision: half the size, and no worse to read."""
-    model.encoder.half().save_pretrained(out)
+    half: Any = model.encoder
+    half.half().save_pretrained(out)
     processor = {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,

@@ -89,12 +89,41 @@ def embeddings(
 
 def similar(
     video: Annotated[Path, typer.Argument(help="A video file.")],
-    dataset: Annotated[
-        str | None, typer.Option(help="Its name; not needed for the only one.")
-    ] = None,
+    dataset: options.Known = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
     metric: Annotated[str, typer.Option(help="`cosine` or `l2`.")] = "cosine",
+    encoder: Annotated[
+        str | None, typer.Option(help="The set's encoder, where its name does not find it.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Find the videos of the newest embedding set that look most like a file."""
-    raise NotImplementedError
+    from dataclasses import asdict
+
+    from coinml.ledger import Ledger
+    from coinml.settings import Settings
+    from coinml.similarity import find_similar
+    from flows.cli.console import print_json, table
+    from flows.cli.environment import log_to
+    from flows.cli.reports import known_dataset
+
+    settings = Settings()
+    log_to(settings.logs_dir)
+    key = known_dataset(settings, dataset)
+    found = find_similar(
+        video, settings.embeddings_root, key,
+        encoder=encoder, k=k, metric=metric, device=settings.device,
+    )  # fmt: skip
+    with Ledger(settings.ledger_url) as ledger:
+        rows = {row.video_id: row for row in ledger.rows(key, ids=[one.video_id for one in found])}
+    answers = [
+        asdict(one) | {"label": rows[one.video_id].label, "path": rows[one.video_id].path}
+        for one in found
+    ]
+    if json:
+        print_json(answers)
+    else:
+        table(
+            ["video", "label", metric, "file"],
+            [[a["video_id"], a["label"], f"{a['score']:.3f}", a["path"] or ""] for a in answers],
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from pathlib import Path
 
 _DEFAULTS = {
@@ -49,5 +48,4 @@ def log_to(folder: Path) -> Path:
     for chatty in ("httpx", "alembic", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    warnings.simplefilter("default")
     return path

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Dataset = Annotated[
     str, typer.Option(help="`mini`, a COIN-layout JSON file, or `folder:DIR` (one folder a class).")
 ]
+Known = Annotated[
+    str | None, typer.Option("--dataset", help="Name of a dataset; the only one needs none.")
+]
 Name = Annotated[
     str | None,
     typer.Option(help="Dataset name; by default `coin` for a JSON, DIR's for a folder."),

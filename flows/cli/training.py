@@ -1,5 +1,196 @@
+"""`coinml train`, `compare`, `promote`, `registry` and `predict`: heads and what they are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from flows.cli import options
+
+if TYPE_CHECKING:
+    from coinml.settings import Settings
+    from coinml.tracking import Store
 
 
 def add_commands(app: typer.Typer) -> None:
-    pass
+    """Add this group's commands."""
+    app.command(epilog="Example: coinml train --dataset mini --heads mlp")(train)
+    app.command(epilog="Example: coinml compare RUN_ID RUN_ID --split val")(compare)
+    app.command(epilog="Example: coinml promote --dataset coin --version 7")(promote)
+    app.command(epilog="Example: coinml registry --dataset mini")(registry)
+    app.command(epilog="Example: coinml predict holiday.mp4 --dataset coin --json")(predict)
+
+
+def train(
+    dataset: options.Dataset = "mini",
+    name: options.Name = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    group: options.Group = None,
+    heads: Annotated[str, typer.Option(metavar="A,B", help="Of `mlp` and `svm`.")] = "mlp,svm",
+    encoder: options.Encoder = None,
+    revision: options.Revision = None,
+    clips: options.Clips = 8,
+    stride: options.Stride = 4,
+    seed: options.Seed = 0,
+    encoder_ref: options.ByReference = False,
+    json: options.Json = False,
+) -> None:
+    """Train heads on what is embedded; each is a run in MLflow and a registered version."""
+    from coinml.settings import Settings
+    from flows.cli.console import print_json
+    from flows.cli.reports import print_heads
+    from flows.cli.session import flow_session, load_shown
+
+    settings = Settings()
+    chosen = options.selection(dataset, name, classes, limit, group)
+    with flow_session(settings):
+        load_shown(chosen, settings)
+        from flows.train import train as flow
+
+        summary = flow(
+            chosen,
+            heads=tuple(part.strip() for part in heads.split(",") if part.strip()),
+            encoder=encoder,
+            revision=revision,
+            clips=clips,
+            stride=stride,
+            seed=seed,
+            by_reference=encoder_ref,
+        )
+    if json:
+        print_json(summary.as_dict())
+    else:
+        print_heads(summary)
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="An MLflow run id.")],
+    run_b: Annotated[str, typer.Argument(help="Another.")],
+    split: Annotated[str, typer.Option(help="`val` or `test`.")] = "test",
+    json: options.Json = False,
+) -> None:
+    """Compare two runs on the videos that both were measured on, with a paired test."""
+    from coinml.comparing import compare_runs
+    from coinml.settings import Settings
+    from flows.cli.console import line, print_json, table
+
+    found = compare_runs(_store(Settings()), run_a, run_b, split=split)
+    if json:
+        print_json(found.as_dict())
+        return
+    line(str(found))
+    rows = found.result.discordant.to_dict(orient="records")
+    table(
+        ["video", "label", found.head_a, found.head_b],
+        [[row["video_id"], row["label"], row["predicted_a"], row["predicted_b"]] for row in rows],
+    )
+
+
+def promote(
+    dataset: options.Known = None,
+    version: Annotated[
+        list[int] | None, typer.Option(min=1, help="A candidate; by default the challenger.")
+    ] = None,
+    coverage_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the official test videos it needs.")
+    ] = 0.5,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Send versions through the gate: the champion is whom val shows to be better."""
+    from coinml import registry as models
+    from coinml.settings import Settings
+    from coinml.training import model_name
+    from flows.cli.console import print_json
+    from flows.cli.reports import known_dataset, print_verdicts
+    from flows.cli.session import flow_session
+
+    settings = Settings()
+    model = model_name(known_dataset(settings, dataset))
+    if rollback:
+        verdicts = [models.rollback(_store(settings), model)]
+    else:
+        with flow_session(settings):
+            from flows.promote import promote as flow
+
+            verdicts = flow(model, versions=version, coverage_floor=coverage_floor)
+    if json:
+        print_json([verdict.as_dict() for verdict in verdicts])
+    else:
+        print_verdicts(verdicts)
+
+
+def registry(dataset: options.Known = None, json: options.Json = False) -> None:
+    """Show who is champion, challenger and previous, and why."""
+    from coinml.registry import list_versions
+    from coinml.settings import Settings
+    from coinml.training import model_name
+    from flows.cli.console import print_json, table
+
+    versions = list_versions(_store(Settings()), model_name(dataset) if dataset else None)
+    if json:
+        print_json(versions)
+        return
+    table(
+        ["model", "version", "who", "head", "val", "test", "coverage", "the gate said"],
+        [
+            [
+                row["model"],
+                row["version"],
+                ", ".join(row["aliases"]),
+                *(row["tags"].get(key, "") for key in ("head", "val_accuracy", "test_accuracy")),
+                row["tags"].get("test_coverage", ""),
+                row["tags"].get("gate_reason", "not asked yet"),
+            ]
+            for row in versions
+        ],
+    )
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Video files.")],
+    dataset: options.Known = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Classify video files with the champion; a broken file gets its reason, not an answer."""
+    from coinml.predicting import predict_files
+    from coinml.settings import Settings
+    from coinml.training import model_name
+    from flows.cli.console import print_json, table
+    from flows.cli.environment import log_to
+    from flows.cli.reports import known_dataset
+
+    settings = Settings()
+    log_to(settings.logs_dir)
+    wanted = "" if model else model_name(known_dataset(settings, dataset))
+    answers = predict_files(_store(settings), wanted, [str(file) for file in files], uri=model)
+    if json:
+        print_json(answers)
+    else:
+        table(
+            ["video", "label", "score", "next best"],
+            [
+                [
+                    answer["video"],
+                    answer["label"] or answer["error"],
+                    "" if answer["error"] else f"{answer['score']:.3f}",
+                    ", ".join(f"{top['label']} {top['score']:.2f}" for top in answer["top5"][1:3]),
+                ]
+                for answer in answers
+            ],
+        )
+
+
+def _store(settings: Settings) -> Store:
+    from coinml.tracking import Store
+
+    return Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
