@@ -35,8 +35,8 @@ def draw(scene: Scene, times_s: NDArray[np.float64], *, width: int, height: int)
 
 def _still(scene: Scene, width: int, height: int) -> NDArray[np.float32]:
     """The picture without its tool, 0 to 255, float32 [height, width, 3]."""
-    x: NDArray[np.float32] = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
-    y: NDArray[np.float32] = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / height
+    x = np.asarray((np.arange(width) + 0.5 - width / 2) / height, np.float32)
+    y = np.asarray((np.arange(height) + 0.5 - height / 2) / height, np.float32)
     grid_x, grid_y = np.meshgrid(x, y)
     off_x = np.abs(grid_x - scene.plate_centre[0]) / scene.plate_half[0]
     off_y = np.abs(grid_y - scene.plate_centre[1]) / scene.plate_half[1]

@@ -1,0 +1,52 @@
+"""The flows under Prefect's own harness: a real server, a temporary database, real parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from coinml.selection import Selection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect() -> Iterator[None]:
+    # The default of 30 s is too near to what a fresh database takes on two cores.
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A COINML_HOME of the test's own."""
+    monkeypatch.setenv("COINML_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def coin(
+    tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]
+) -> tuple[Path, list[str]]:
+    """A folder with `COIN.json` and `videos/<id>.mp4`: two classes of twelve videos."""
+    folder = tmp_path_factory.mktemp("coin")
+    (folder / "videos").mkdir()
+    database = {}
+    for number in range(24):
+        video_id = f"-video{number:05d}" if number == 0 else f"video{number:06d}"
+        make_video(folder / "videos" / f"{video_id}.mp4", seconds=1.0, seed=number)
+        database[video_id] = {
+            "class": "BoilEgg" if number % 2 else "FrySteak",
+            "subset": "testing" if number % 3 == 0 else "training",
+            "duration": 1.0,
+            "annotation": [],
+        }
+    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    return folder, sorted(database)
+
+
+@pytest.fixture
+def selection(coin: tuple[Path, list[str]]) -> Selection:
+    return Selection(dataset=str(coin[0] / "COIN.json"), name="toy")

@@ -1,0 +1,115 @@
+"""The collect flow against the flaky host, with real yt-dlp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+from coinml.errors import InvalidInputError, LocalError
+from coinml.ledger import Ledger
+from coinml.miniature.host import FlakyHost
+from coinml.selection import Selection
+from coinml.settings import Settings
+from flows.collect import collect
+
+Coin = tuple[Path, list[str]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_every_video_that_lives_is_here_and_the_rest_is_explained(
+    home: Path, coin: Coin, selection: Selection, batch_size: int
+) -> None:
+    folder, ids = coin
+    plan = {
+        "videos": {ids[1]: ["404"], ids[2]: ["503", "ok"], ids[3]: ["ok", "reset", "ok"]},
+        "source": [{"after_requests": 20, "answer": "429", "retry_after_s": 1, "times": 2}],
+    }
+    with FlakyHost(folder / "videos", plan) as host:
+        report = collect(selection, source=host.source, batch_size=batch_size)
+        asked = host.log()
+        again = collect(selection, source=host.source, batch_size=batch_size)
+        assert host.log() == asked
+    assert (report.downloaded, report.fetched, report.total) == (23, 23, 24)
+    assert report.faults == {"gone": 1}
+    assert report.complete
+    assert (again.downloaded, again.asked) == (23, 0)
+    with Ledger(Settings().ledger_url) as ledger:
+        rows = ledger.rows("toy")
+        assert ledger.row("toy", ids[2]).attempts == 2
+    for row in rows:
+        assert (row.path is not None and Path(row.path).is_file()) == (row.state == "downloaded")
+    videos = Settings().videos_dir("toy")
+    assert sorted(p.stem for p in videos.glob("*.mp4")) == [i for i in ids if i != ids[1]]
+
+
+def test_a_budget_ends_the_run_in_part_and_the_next_goes_on(
+    home: Path, coin: Coin, selection: Selection
+) -> None:
+    with FlakyHost(coin[0] / "videos") as host:
+        first = collect(selection, source=host.source, budget=5)
+        assert (first.fetched, first.still_due, first.complete) == (5, 19, False)
+        second = collect(selection, source=host.source)
+        assert (second.fetched, second.still_due) == (19, 0)
+        assert set(host.log().values()) == {2}
+
+
+def test_a_long_pause_of_the_source_ends_the_run_with_the_time_to_come_back(
+    home: Path, coin: Coin, selection: Selection
+) -> None:
+    plan = {"source": [{"after_requests": 8, "answer": "429", "retry_after_s": 900, "times": 99}]}
+    with FlakyHost(coin[0] / "videos", plan) as host:
+        report = collect(selection, source=host.source, batch_size=6, max_wait_s=0.5)
+    assert report.blocked_until is not None
+    assert not report.complete
+    assert 0 < report.downloaded < 24
+    # The source was at fault, and no video: whoever was not asked is as it was.
+    with Ledger(Settings().ledger_url) as ledger:
+        assert ledger.status("toy").pending == report.still_due
+    assert "refuses until" in str(report)
+
+
+def test_what_the_run_brought_stands_in_the_state_of_the_flow_run(
+    home: Path, coin: Coin, selection: Selection
+) -> None:
+    with FlakyHost(coin[0] / "videos") as host:
+        collect.with_options(flow_run_name="told")(selection, source=host.source)
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["told"]))
+        )
+    assert run.state is not None
+    assert run.state.name == "Completed"
+    assert run.state.message == "24 of 24 videos are here, 24 of them new"
+
+
+def test_a_folder_is_adopted_where_it_lies(home: Path, coin: Coin, tmp_path: Path) -> None:
+    for number, name in enumerate(sorted(p.name for p in (coin[0] / "videos").iterdir())):
+        target = tmp_path / "clips" / "ab"[number % 2] / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((coin[0] / "videos" / name).read_bytes())
+    (tmp_path / "clips" / "a" / "broken.mp4").write_bytes(b"no video")
+    report = collect(Selection(dataset=f"folder:{tmp_path / 'clips'}"))
+    assert (report.total, report.downloaded, report.faults) == (25, 24, {"corrupt": 1})
+    with Ledger(Settings().ledger_url) as ledger:
+        row = ledger.row("clips", "a/-video00000")
+    assert row.path == str(tmp_path / "clips" / "a" / "-video00000.mp4")
+
+
+def test_a_machine_at_fault_stops_the_run_and_blames_no_video(
+    home: Path, coin: Coin, selection: Selection
+) -> None:
+    videos = Settings().videos_dir("toy")
+    videos.parent.mkdir(parents=True)
+    videos.write_text("a file where the folder should be")
+    with FlakyHost(coin[0] / "videos") as host, pytest.raises(LocalError):
+        collect(selection, source=host.source)
+    with Ledger(Settings().ledger_url) as ledger:
+        assert ledger.status("toy").pending == 24
+
+
+def test_bad_input_is_refused_before_anything_is_asked(home: Path, selection: Selection) -> None:
+    with pytest.raises(InvalidInputError, match="id"):
+        collect(selection, source="http://127.0.0.1:1/no-placeholder")

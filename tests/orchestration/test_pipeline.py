@@ -1,0 +1,110 @@
+"""Embed, train, promote and the whole pipeline, with a tiny real VideoMAE."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from coinml.errors import InvalidInputError
+from coinml.ledger import Ledger
+from coinml.miniature.host import FlakyHost
+from coinml.registry import CHALLENGER, list_versions
+from coinml.selection import Selection
+from coinml.settings import Settings
+from coinml.store import list_sets
+from coinml.tracking import Store
+from flows.collect import collect
+from flows.embed import embed
+from flows.pipeline import pipeline
+from flows.train import train
+
+Coin = tuple[Path, list[str]]
+
+
+@pytest.fixture
+def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
+    with FlakyHost(coin[0] / "videos") as host:
+        collect(selection, source=host.source)
+    return selection
+
+
+def test_shards_fill_a_set_and_only_what_lacks_is_embedded(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {"encoder": str(tiny_encoder_dir), "clips": 2, "shard_size": 10}
+    first = embed(collected, **options)
+    assert (first.videos, first.embedded, first.failed) == (24, 24, {})
+    assert first.bottleneck in ("decode", "encode", "write")
+    again = embed(collected, **options)
+    assert (again.fingerprint, again.videos, again.embedded) == (first.fingerprint, 24, 0)
+    other = embed(collected, encoder=str(tiny_encoder_dir), clips=1)
+    assert other.fingerprint != first.fingerprint
+    assert len(list_sets(Settings().embeddings_root, "toy")) == 2
+
+
+def test_a_file_that_broke_since_is_quarantined_and_stops_nobody(
+    collected: Selection, tiny_encoder_dir: Path, coin: Coin
+) -> None:
+    broken = Settings().videos_dir("toy") / f"{coin[1][5]}.mp4"
+    broken.write_bytes(broken.read_bytes()[:300])
+    summary = embed(collected, encoder=str(tiny_encoder_dir), clips=2)
+    assert list(summary.failed) == [coin[1][5]]
+    assert summary.embedded == 23
+    with Ledger(Settings().ledger_url) as ledger:
+        assert ledger.row("toy", coin[1][5]).state == "corrupt"
+    assert not broken.exists()
+
+
+def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
+    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {"encoder": str(tiny_encoder_dir), "clips": 2}
+    with FlakyHost(coin[0] / "videos", {"videos": {coin[1][4]: ["410"]}}) as host:
+        summary = pipeline(selection, source=host.source, **options)
+        again = pipeline(selection, source=host.source, **options)
+    assert summary.complete
+    assert summary.collected.faults == {"gone": 1}
+    assert [report.head for report in summary.trained.heads] == ["mlp", "svm"]
+    assert not any(report.reused for report in summary.trained.heads)
+    assert len(summary.verdicts) == 2
+    assert all(verdict.reason for verdict in summary.verdicts)
+    settings = Settings()
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    versions = list_versions(store, "toy-task")
+    assert {row["version"] for row in versions} == {1, 2}
+    assert any(CHALLENGER in row["aliases"] for row in versions)
+    assert (home / "mlflow.db").is_file()
+    assert (home / "mlartifacts" / "toy-task").is_dir()
+    assert all(report.reused for report in again.trained.heads)
+    assert again.embedded.embedded == again.collected.asked == 0
+    assert summary.trained.comparison is not None
+    assert summary.trained.comparison.result.n == sum(
+        row.subset == "testing" and row.state == "downloaded"
+        for row in Ledger.shared(settings.ledger_url).rows("toy")
+    )
+
+
+def test_a_run_names_the_flow_run_that_it_came_from(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {"encoder": str(tiny_encoder_dir), "clips": 2}
+    embed(collected, **options)
+    (report,) = train(collected, heads=("svm",), **options).heads
+    run = mlflow.MlflowClient(Settings().tracking_uri).get_run(report.run_id)
+    assert len(run.data.tags["prefect_flow_run_id"]) == 36
+
+
+def test_a_set_without_videos_is_no_table(
+    home: Path, selection: Selection, tiny_encoder_dir: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match="collect and embed first"):
+        train(selection, heads=("svm",), encoder=str(tiny_encoder_dir))
+    shutil.rmtree(home)
+
+
+def test_an_unknown_head_lists_the_known(home: Path, selection: Selection) -> None:
+    with pytest.raises(InvalidInputError, match="forest: of mlp, svm"):
+        train(selection, heads=("forest",))
