@@ -1,0 +1,210 @@
+"""The documents say what the code does: commands, options, settings, targets, links, layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from coinml.faults import Fault
+from coinml.settings import Settings
+from flows.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DOCUMENTS = {"README.md": README, "CHANGELOG.md": CHANGELOG, "CONTRIBUTING.md": CONTRIBUTING}
+
+# Typer brings its own copy of click, whose types it does not promise.
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+OTHER_VARIABLES = {"COINML_SERVE_ROOT", "COINML_SHARED_DATA"}
+CALL = re.compile(r"(?:^\s*|&& )(?:until |[A-Z_]+=\S+ )*(?:\.venv/bin/)?coinml ([a-z-][^#|;&]*)")
+
+
+def code_of(document: str) -> list[str]:
+    """Lines of fenced blocks, and what stands between backticks elsewhere."""
+    blocks = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", document, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^ *```.*?^ *```", "", document, flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(
+        r"`([^`]+)`", prose
+    )
+
+
+def calls_of(text: str) -> list[tuple[str, list[str]]]:
+    """Every call of `coinml` in a line of code, with its arguments."""
+    found = []
+    for call in re.findall(CALL, text):
+        command, *arguments = shlex.split(call.replace("...", ""))
+        found.append((command, arguments))
+    return found
+
+
+def options_of(command: str) -> set[str]:
+    return {option for parameter in COMMANDS[command].params for option in parameter.opts} | {
+        "--help"
+    }
+
+
+def section(document: str, heading: str) -> str:
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", document, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"no section {heading!r}"
+    return found[1]
+
+
+def tree_of(text: str) -> Iterator[str]:
+    """The paths that a drawn tree names; two spaces of indentation a level."""
+    folders: list[str] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        level = (len(line) - len(line.lstrip())) // 2
+        del folders[level:]
+        yield "".join([*folders, name])
+        if name.endswith("/"):
+            folders.append(name)
+
+
+def test_the_readers_of_documents_see_what_they_should() -> None:
+    document = "Say `coinml run`.\n\n```\n. x && .venv/bin/coinml embed --clips 2  # why\n```\n"
+    found = [call for line in code_of(document) for call in calls_of(line)]
+    assert found == [("embed", ["--clips", "2"]), ("run", [])]
+    assert list(tree_of("a/  x\n  b/\n    c.py  y\n  d.py\ne")) == [
+        "a/", "a/b/", "a/b/c.py", "a/d.py", "e",
+    ]  # fmt: skip
+    assert len(COMMANDS) >= 15
+    assert len(TARGETS) >= 7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_lists_the_command(command: str) -> None:
+    assert f"| `coinml {command}` |" in section(README, "Commands")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_readme_lists_the_make_target(target: str) -> None:
+    assert f"| `make {target}` |" in section(README, "Commands")
+
+
+def test_make_help_names_every_target() -> None:
+    echoed = "".join(re.findall(r'@echo "(.*)"', (ROOT / "Makefile").read_text()))
+    missing = [name for name in TARGETS if name != "help" and f"make {name}" not in echoed]
+    assert missing in ([], ["format"])
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_readme_lists_the_setting_with_its_default(name: str) -> None:
+    variable = f"COINML_{name.upper()}"
+    row = re.search(rf"^\| `{variable}` \| (.*?) \|", section(README, "Settings"), re.MULTILINE)
+    assert row is not None, f"{variable} is not in the table"
+    default = Settings.model_fields[name].default
+    if default is None:
+        assert row[1] == "none"
+    elif isinstance(default, str | int | float) and default != "":
+        assert row[1].strip("`") == str(default)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_variable_in_the_document_exists(document: str) -> None:
+    settings = {f"COINML_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"COINML_[A-Z]+(?:_[A-Z]+)*", DOCUMENTS[document])) <= (
+        settings | OTHER_VARIABLES
+    )
+
+
+def test_the_readme_tells_what_follows_from_each_state() -> None:
+    states = section(README, "The states of a video")
+    unsaid = [fault for fault in Fault if f"`{fault}`" not in states]
+    assert unsaid == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_call_in_the_document_is_one_that_coinml_takes(document: str) -> None:
+    calls = [call for line in code_of(DOCUMENTS[document]) for call in calls_of(line)]
+    calls = [call for call in calls if call[0] != "--help"]
+    assert calls or document == "CONTRIBUTING.md"
+    unknown = {command for command, _ in calls} - set(COMMANDS)
+    assert not unknown
+    for command, arguments in calls:
+        options = {argument for argument in arguments if re.match(r"--?[a-z]", argument)}
+        assert options <= options_of(command), f"coinml {command} {arguments}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_option_in_the_document_exists(document: str) -> None:
+    known = {option for command in COMMANDS for option in options_of(command)}
+    trainer = (ROOT / "coinml" / "miniature" / "pretrain.py").read_text()
+    known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', trainer))
+    single = {text for text in code_of(DOCUMENTS[document]) if re.match(r"--[a-z]", text)}
+    assert {text.split()[0] for text in single} <= known
+
+
+def test_the_changelog_names_commands_that_exist() -> None:
+    listed = re.search(r"command for each stage:(.*?)\.\n", CHANGELOG, re.DOTALL)
+    assert listed is not None
+    named = set(re.findall(r"`([a-z]+)`", listed[1]))
+    assert named
+    assert named <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_target_in_the_document_exists(document: str) -> None:
+    named = {
+        words[1]
+        for text in code_of(DOCUMENTS[document])
+        for words in [text.split()]
+        if len(words) > 1 and words[0] == "make"
+    }
+    assert named <= set(TARGETS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_module_that_the_document_runs_exists(document: str) -> None:
+    for module in re.findall(r"python -m ((?:coinml|flows|tasks)[\w.]*)", DOCUMENTS[document]):
+        assert importlib.util.find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example_that_it_takes(command: str) -> None:
+    epilog = COMMANDS[command].epilog or ""
+    assert epilog.startswith("Example: ")
+    ((named, arguments),) = calls_of(epilog.removeprefix("Example: "))
+    assert named == command
+    options = {argument for argument in arguments if re.match(r"--?[a-z]", argument)}
+    assert options <= options_of(command)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_to_a_file_leads_to_one(document: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", DOCUMENTS[document])
+    dead = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert dead == []
+
+
+def test_every_path_of_the_layout_exists() -> None:
+    (block,) = re.findall(r"```\n(.*?)```", section(README, "Layout"), re.DOTALL)
+    paths = list(tree_of(block))
+    assert len(paths) > 40
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_layout_names_every_flow_and_every_folder_of_code() -> None:
+    (block,) = re.findall(r"```\n(.*?)```", section(README, "Layout"), re.DOTALL)
+    drawn = set(tree_of(block))
+    flows = {f"flows/{path.name}" for path in (ROOT / "flows").glob("[a-z]*.py")}
+    packages = {f"{path.parent.relative_to(ROOT)}/" for path in ROOT.glob("coinml/*/__init__.py")}
+    assert flows
+    assert packages
+    assert (flows | packages) - drawn == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_nothing_is_left_to_be_filled_in(document: str) -> None:
+    assert re.findall(r"<<\w+>>", DOCUMENTS[document]) == []
