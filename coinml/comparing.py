@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from coinml.errors import InvalidInputError
 from coinml.evaluation import Comparison, compare
+from coinml.records import SPLITS
 from coinml.tracking import Store
 
 
@@ -17,7 +19,7 @@ class RunComparison:
 
     Attributes:
         run_a: The first run's id; `run_b` the second's.
-        head_a: The first run's head; `head_b` the second's.
+        head_a: The first run's head; `head_b` the second's. With the run's id where they are equal.
         split: Which videos.
         result: The numbers, and the videos on which exactly one of them is right.
     """
@@ -71,15 +73,19 @@ def compare_runs(store: Store, run_a: str, run_b: str, *, split: str = "test") -
         store: Where the runs are.
         run_a: An MLflow run id.
         run_b: Another.
-        split: "val" or "test".
+        split: "val" or "test"; "train" tells what was learnt by heart.
 
     Raises:
-        InvalidInputError: No such run, or no video in common.
+        InvalidInputError: No such run or split, or no video in common.
     """
+    if split not in SPLITS:
+        raise InvalidInputError(f"split {split!r}: one of {', '.join(SPLITS)} is allowed")
     heads, tables = [], []
     for run_id in (run_a, run_b):
         heads.append(store.read_run(run_id).data.tags.get("head", run_id[:8]))
         tables.append(_of(store.read_table(run_id, "predictions"), split))
+    if heads[0] == heads[1]:
+        heads = [f"{head} {run_id[:8]}" for head, run_id in zip(heads, (run_a, run_b), strict=True)]
     return RunComparison(
         run_a=run_a,
         run_b=run_b,

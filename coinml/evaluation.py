@@ -165,7 +165,7 @@ def evaluate(
     return Evaluation(
         n=n,
         official_size=official_size,
-        loss=float(-np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean()),
+        loss=abs(float(np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean())),
         accuracy=proportion(correct, n),
         accuracy_missing_wrong=proportion(correct, official_size),
         f1_macro=_bootstrap_f1(y, predicted, n_classes, seed=seed, draws=draws),

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from coinml.evaluation import Comparison, Evaluation
 
@@ -54,14 +55,12 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
             axis.set_ylim(0, 1.02)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(frameon=False)
     return figure
 
 
-def confusion(
-    matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = ""
-) -> Figure:
+def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = "") -> Figure:
     """A confusion matrix: the true class down, the predicted class across.
 
     Colour is the share of the true class's videos, so that small classes show as well as

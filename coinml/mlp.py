@@ -113,8 +113,9 @@ def train_mlp(
         optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
     )
     data = {
-        "train": (torch.from_numpy(train.x).to(place), torch.from_numpy(train.y).to(place)),
-        "val": (torch.from_numpy(val.x).to(place), torch.from_numpy(val.y).to(place)),
+        # Copies: arrays out of a table may be read-only, which torch warns of.
+        side: (torch.tensor(samples.x, device=place), torch.tensor(samples.y, device=place))
+        for side, samples in (("train", train), ("val", val))
     }
     best_loss, best_epoch = math.inf, 0
     best_state = copy.deepcopy(network.state_dict())
@@ -172,7 +173,7 @@ class MLPHead:
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D)."""
         with torch.inference_mode():
-            scores = self._network(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)))
+            scores = self._network(torch.tensor(np.asarray(x, dtype=np.float32)))
             return np.asarray(functional.softmax(scores, dim=1).numpy())
 
     def save(self, path: Path) -> None:

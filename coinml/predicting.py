@@ -38,7 +38,9 @@ def predict_files(
     store.client()
     wanted = uri or model_uri(model)
     try:
-        loaded = mlflow.pyfunc.load_model(wanted)
+        # The model's requirements are those of the coinml that runs here, or near enough; to look
+        # through everything that is installed takes longer than the prediction.
+        loaded = mlflow.pyfunc.load_model(wanted, suppress_warnings=True)
     except MlflowException as err:
         raise RegistryError(f"{wanted} at {store.uri}: {err.message}") from err
     answers = loaded.predict(pd.DataFrame({"video": list(files)}))

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from coinml.checkpoint import Checkpoint
-from coinml.errors import InvalidInputError, RegistryError
+from coinml.errors import InvalidInputError, RegistryError, TransientError
 from coinml.evaluation import compare
 from coinml.specs import EncoderSpec
-from coinml.tracking import Store
+from coinml.tracking import Store, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+PROMOTED, REFUSED, ROLLED_BACK = "promoted", "refused", "rolled back"
+"""What stands in a version's tag `gate`."""
 ALPHA = 0.05
 COVERAGE_FLOOR = 0.5
 
@@ -77,17 +83,14 @@ def register(
             f"{checkpoint.ref}: is a folder; only an encoder on the hub can be referred to"
         )
     client = store.client()
-    with (
-        staged_model(
-            head_file,
-            checkpoint.files,
-            spec=spec,
-            encoder_ref=checkpoint.ref if by_reference else None,
-            revision=checkpoint.commit if by_reference else None,
-        ) as model,
-        _active(run_id),
-    ):
-        logged = mlflow.pyfunc.log_model(name="model", **model)
+    with staged_model(
+        head_file,
+        checkpoint.files,
+        spec=spec,
+        encoder_ref=checkpoint.ref if by_reference else None,
+        revision=checkpoint.commit if by_reference else None,
+    ) as model:
+        logged = _log_model(client, run_id, model)
     with contextlib.suppress(MlflowException):
         client.create_registered_model(name, description=f"Video file in, class of {name} out.")
     version = client.create_model_version(
@@ -134,10 +137,21 @@ def promote(
                 Verdict(model=name, version=int(candidate.version), promoted=True, reason=reason)
             )
             continue
+        if candidate.tags.get("gate") == ROLLED_BACK:
+            verdicts.append(
+                Verdict(
+                    model=name,
+                    version=int(candidate.version),
+                    promoted=False,
+                    reason=f"{candidate.tags['gate_reason']}; another rollback brings it back",
+                )
+            )
+            continue
         passed, reason = _gate(store, candidate, champion, coverage_floor=coverage_floor)
         # The verdict before the alias: a crash in between leaves the old champion.
-        for key, value in (("gate", "promoted" if passed else "refused"), ("gate_reason", reason)):
-            client.set_model_version_tag(name, candidate.version, key, value)
+        verdict = PROMOTED if passed else REFUSED
+        client.set_model_version_tag(name, candidate.version, "gate", verdict)
+        client.set_model_version_tag(name, candidate.version, "gate_reason", reason)
         if passed:
             if champion is not None:
                 client.set_registered_model_alias(name, PREVIOUS, champion.version)
@@ -151,6 +165,8 @@ def promote(
 def rollback(store: Store, name: str) -> Verdict:
     """Make the previous champion the champion again; the two change places.
 
+    The gate does not let a version that was rolled back pass again: a person has spoken.
+
     Raises:
         RegistryError: There is no previous champion.
     """
@@ -161,25 +177,44 @@ def rollback(store: Store, name: str) -> Verdict:
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
     reason = f"rolled back from version {champion.version}"
-    client.set_model_version_tag(name, previous.version, "gate_reason", reason)
+    for version, verdict, why in (
+        (champion.version, ROLLED_BACK, f"rolled back to version {previous.version}"),
+        (previous.version, PROMOTED, reason),
+    ):
+        client.set_model_version_tag(name, version, "gate", verdict)
+        client.set_model_version_tag(name, version, "gate_reason", why)
     return Verdict(model=name, version=int(previous.version), promoted=True, reason=reason)
 
 
 def version_at(store: Store, name: str, alias: str) -> ModelVersion | None:
-    """The version that bears an alias, if any."""
+    """The version that bears an alias, if any.
+
+    Raises:
+        TransientError: The registry does not answer, which is not the same as having none.
+    """
     try:
         return store.client().get_model_version_by_alias(name, alias)
-    except MlflowException:
+    except MlflowException as err:
+        if not is_missing(err):
+            raise TransientError(f"{store.uri}: {err.message}") from err
         return None
+
+
+def has_version(store: Store, name: str, number: int) -> bool:
+    """Whether a version is (still) in the registry."""
+    try:
+        _version(store, name, number)
+    except RegistryError:
+        return False
+    return True
 
 
 def list_versions(store: Store, name: str | None = None) -> list[dict[str, Any]]:
     """Every version with its aliases, tags and verdict, the latest first."""
     client = store.client()
+    wanted = None if name is None else f"name = '{name}'"
     found = []
-    for model in client.search_registered_models():
-        if name is not None and model.name != name:
-            continue
+    for model in _all(client.search_registered_models, wanted):
         aliases: dict[str, list[str]] = {}
         for alias, version in model.aliases.items():
             aliases.setdefault(str(version), []).append(alias)
@@ -191,7 +226,7 @@ def list_versions(store: Store, name: str | None = None) -> list[dict[str, Any]]
                 "run_id": version.run_id,
                 "tags": dict(version.tags),
             }
-            for version in client.search_model_versions(f"name = '{model.name}'")
+            for version in _all(client.search_model_versions, f"name = '{model.name}'")
         ]
     return sorted(found, key=lambda row: (row["model"], -row["version"]))
 
@@ -218,14 +253,16 @@ def _gate(
             f"its val interval, from {low:.3f}, does not lie above the majority class "
             f"({majority:.3f})"
         )
-    ours, theirs = _val_predictions(store, candidate), _val_predictions(store, champion)
-    if set(ours["label"]) - set(theirs["label"]) or set(theirs["label"]) - set(ours["label"]):
+    ours, theirs = _predictions(store, candidate), _predictions(store, champion)
+    # More classes are welcome: a collection grows, and they make it no easier.
+    lost = sorted(set(theirs["label"]) - set(ours["label"]))
+    if lost:
         return False, (
-            f"it tells other classes apart than champion {champion.version}; "
-            "train it under another --name"
+            f"it tells other classes apart than champion {champion.version}, without "
+            f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}; train it under another --name"
         )
     try:
-        paired = compare(theirs, ours)
+        paired = compare(theirs[theirs["split"] == "val"], ours[ours["split"] == "val"])
     except InvalidInputError as err:
         return False, f"cannot be compared with champion {champion.version}: {err}"
     p, gain = paired.mcnemar.p_value, paired.difference.value
@@ -248,15 +285,25 @@ def _gate(
     return True, f"better than {against} ({numbers}) and not worse on test"
 
 
-def _val_predictions(store: Store, version: ModelVersion) -> pd.DataFrame:
-    table = store.read_table(str(version.run_id), "predictions")
-    return table[table["split"] == "val"]
+def _predictions(store: Store, version: ModelVersion) -> pd.DataFrame:
+    return store.read_table(str(version.run_id), "predictions")
+
+
+def _all(search: Callable[..., Any], condition: str | None) -> Iterator[Any]:
+    """What a search finds, page after page."""
+    page = search(condition)
+    yield from page
+    while page.token:
+        page = search(condition, page_token=page.token)
+        yield from page
 
 
 def _version(store: Store, name: str, number: int) -> ModelVersion:
     try:
         return store.client().get_model_version(name, str(number))
     except MlflowException as err:
+        if not is_missing(err):
+            raise TransientError(f"{store.uri}: {err.message}") from err
         raise RegistryError(f"no version {number} of {name} at {store.uri}") from err
 
 
@@ -270,10 +317,28 @@ def _number(version: ModelVersion, tag: str) -> float:
         ) from err
 
 
-@contextlib.contextmanager
-def _active(run_id: str) -> Any:
-    """Make a run the one that MLflow's global functions write to; its status stays."""
-    with mlflow.start_run(run_id=run_id):
-        yield
-    # Leaving the block has marked the run as finished, and it is not.
-    mlflow.MlflowClient().update_run(run_id, status="RUNNING")
+def _log_model(client: MlflowClient, run_id: str, model: Mapping[str, Any]) -> LoggedModel:
+    """Write a model among a run's artifacts.
+
+    `mlflow.pyfunc.log_model` would load the whole model, encoder and all, to try its input
+    example, and end the run.
+    """
+    run = client.get_run(run_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id, "model", source_run_id=run_id, params=dict(run.data.params)
+    )
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            mlflow.pyfunc.save_model(Path(folder) / "model", mlflow_model=described, **model)
+            client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        except BaseException:
+            client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return client.finalize_logged_model(logged.model_id, "READY")

@@ -18,12 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Copying a figure into a folder is nothing to watch.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A model's requirements are ours, not those of a project in the folder we were started from.
+os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from coinml.errors import InvalidInputError
+from coinml.errors import InvalidInputError, TransientError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 """Metrics a call; a call costs ten times what a metric in it does."""
+
+_MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+"""MLflow calls an unknown alias and a malformed id an invalid parameter."""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -97,19 +105,35 @@ class Store:
             raise
         client.set_terminated(run_id, "FINISHED")
 
-    def find_runs(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
-        """Ids of the finished runs of an experiment that bear these tags, the latest first."""
+    def find_runs(
+        self, experiment: str, tags: Mapping[str, str], *, finished: bool = True
+    ) -> list[str]:
+        """Ids of the runs of an experiment that bear these tags, the latest first.
+
+        Args:
+            experiment: Its name.
+            tags: What the runs bear, all of it.
+            finished: Leave out those that go on, failed or were interrupted.
+        """
         client = self.client()
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return []
         conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-        runs = client.search_runs(
-            [found.experiment_id],
-            " and ".join(["attributes.status = 'FINISHED'", *conditions]),
-            order_by=["attributes.start_time DESC"],
-        )
-        return [str(run.info.run_id) for run in runs]
+        if finished:
+            conditions.append("attributes.status = 'FINISHED'")
+        ids: list[str] = []
+        page: str | None = None
+        while page is None or page:
+            runs = client.search_runs(
+                [found.experiment_id],
+                " and ".join(conditions),
+                order_by=["attributes.start_time DESC"],
+                page_token=page,
+            )
+            ids += [str(run.info.run_id) for run in runs]
+            page = runs.token or ""
+        return ids
 
     def read_run(self, run_id: str) -> Run:
         """A run with its parameters, tags and last metrics.
@@ -120,6 +144,8 @@ class Store:
         try:
             return self.client().get_run(run_id)
         except MlflowException as err:
+            if not is_missing(err):
+                raise TransientError(f"{self.uri}: {err.message}") from err
             raise InvalidInputError(f"no run {run_id!r} at {self.uri}") from err
 
     def read_table(self, run_id: str, name: str) -> pd.DataFrame:
@@ -215,6 +241,11 @@ class RunLog:
         )
         entry = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
         self._client.log_inputs(self.run_id, [entry])
+
+
+def is_missing(err: MlflowException) -> bool:
+    """Whether MLflow says that there is no such thing, and not that it could not look."""
+    return err.error_code in _MISSING
 
 
 def code_version() -> str:

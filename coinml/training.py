@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from coinml.dataset import Samples, ids_digest, split_samples, table_digest
 from coinml.evaluation import Evaluation, evaluate
 from coinml.heads import head_file
 from coinml.records import SPLITS, Dataset, Split
-from coinml.registry import register
+from coinml.registry import has_version, register
 from coinml.specs import SetSpec
 from coinml.tracking import RunLog, Store, code_version
 
@@ -37,6 +38,8 @@ _HEADLINE = (
     "test_coverage",
 )
 """What the gate reads off a version, and what a person wants to see there."""
+
+_TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,8 @@ def train_head(
 ) -> TrainReport:
     """Train, measure, log and register one head.
 
-    What was trained before with the same recipe (head, seed, code, table) is not trained again.
+    What was trained before with the same recipe (head, seed, table, the code of the heads) is not
+    trained again.
 
     Args:
         head: "mlp" or "svm".
@@ -109,8 +113,9 @@ def train_head(
     # The selection counts as well as what of it is embedded: coverage is measured on it.
     official = {split: sum(v.split == split for v in dataset.videos) for split in SPLITS}
     recipe = _digest({
-        "head": head, "seed": seed, "code": code_version(), "table": table_digest(table),
-        "set": spec.fingerprint, "official": official, "by_reference": by_reference,
+        "head": head, "seed": seed, "version": code_version(), "code": _code_digest(),
+        "table": table_digest(table), "set": spec.fingerprint, "official": official,
+        "by_reference": by_reference,
     })  # fmt: skip
     known = _known(store, name, head, recipe)
     if known is not None:
@@ -125,14 +130,14 @@ def train_head(
         "encoder_fingerprint": spec.encoder.fingerprint,
         "set_fingerprint": spec.fingerprint,
         "ledger_digest": ledger_digest,
-        "test_ids_digest": ids_digest(parts["test"].ids),
         "code_version": code_version(),
         "mlflow.note.content": _description(head, dataset, parts, spec),
     }
-    looks = len(store.find_runs(name, {"test_ids_digest": identity["test_ids_digest"]})) + 1
     run_name = f"{head} {spec.encoder.encoder} {len(parts['train'])} videos"
     with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
         fitted = _fit(head, parts, log, seed=seed, device=device, on_epoch=on_epoch)
+        looked_at = {"test_ids_digest": ids_digest(parts["test"].ids)}
+        log.tags(looked_at)
         evaluations = {
             split: evaluate(
                 parts[split].y,
@@ -141,14 +146,17 @@ def train_head(
                 official_size=official[split],
                 seed=seed,
             )
-            for split in ("val", "test")
+            for split in SPLITS
         }
         metrics = {
             key: value
             for split, e in evaluations.items()
             for key, value in e.metrics(split).items()
+            # An interval around what was learnt by heart would say nothing.
+            if split != "train" or key in _TRAIN_METRICS
         }
-        metrics["test_looks"] = float(looks)
+        # This one included, and those that failed after they had looked.
+        metrics["test_looks"] = float(len(store.find_runs(name, looked_at, finished=False)))
         # After the last epoch, so that the final numbers are those of the epoch that was kept.
         log.metrics(metrics, step=log.last_step + 1)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
@@ -165,7 +173,7 @@ def train_head(
                 store, name, log.run_id,
                 head_file=file, checkpoint=checkpoint, spec=spec.encoder,
                 by_reference=by_reference,
-                tags=identity | {"run_id": log.run_id} | _headline(metrics),
+                tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
             )  # fmt: skip
     return TrainReport(
         head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False
@@ -176,7 +184,7 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
     for run_id in store.find_runs(name, {"recipe": recipe}):
         run = store.read_run(run_id)
         version = run.data.tags.get("version")
-        if version is not None:
+        if version is not None and has_version(store, name, int(version)):
             return TrainReport(
                 head=head,
                 run_id=run_id,
@@ -218,12 +226,14 @@ def _fit(
         epochs.append(epoch)
         tick()
 
-    mlp = train_mlp(parts["train"], parts["val"], seed=seed, device=device, on_epoch=on_each)
-    history = pd.DataFrame([asdict(epoch) for epoch in epochs])
-    steps = history.drop(columns="epoch").to_dict(orient="records")
-    log.history([{str(k): float(v) for k, v in step.items()} for step in steps])
+    try:
+        mlp = train_mlp(parts["train"], parts["val"], seed=seed, device=device, on_epoch=on_each)
+    finally:
+        # What an interrupted training has reached is worth seeing, too.
+        history = [asdict(epoch) for epoch in epochs]
+        log.history([{k: float(v) for k, v in row.items() if k != "epoch"} for row in history])
     log.params({"best_epoch": mlp.best_epoch, "epochs": len(epochs)})
-    log.figure("curves", figures.curves(history, best_epoch=mlp.best_epoch))
+    log.figure("curves", figures.curves(pd.DataFrame(history), best_epoch=mlp.best_epoch))
     return mlp
 
 
@@ -231,7 +241,7 @@ def _log_evidence(
     log: RunLog,
     head: Head,
     parts: Mapping[Split, Samples],
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[Split, Evaluation],
     official: Mapping[Split, int],
 ) -> None:
     predictions = pd.concat([_predictions(head, split, parts[split]) for split in SPLITS])
@@ -279,6 +289,15 @@ def _description(head: str, dataset: Dataset, parts: Mapping[Split, Samples], sp
 
 def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{metrics[name]:.4f}" for name in _HEADLINE}
+
+
+@cache
+def _code_digest() -> str:
+    """Of the modules that decide what a head learns and how it is measured."""
+    digest = hashlib.sha256()
+    for module in ("dataset", "evaluation", "mlp", "svm", "training"):
+        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _digest(content: Mapping[str, Any]) -> str:
