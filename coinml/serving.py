@@ -12,7 +12,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
-from coinml.errors import CoinmlError, InvalidInputError, RegistryError
+from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips
 from coinml.specs import EncoderSpec
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 TOP = 5
 _SPEC = "spec.json"
+_ANSWER = {"label": object, "score": float, "top5": object, "error": object}
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -110,25 +113,41 @@ class VideoClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Classify each row's video; the answers stand in the order of the rows."""
         rows = list(_rows(model_input))
-        answers: list[dict[str, Any]] = [_refused("not classified")] * len(rows)
+        answers: list[dict[str, Any]] = []
         workers = max(1, min(os.cpu_count() or 1, len(rows)))
         with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
-            pending = []
+            # A few ahead of the encoder and no more: a decoded video takes some 100 MB.
+            ahead: deque[Future[SampledClips]] = deque()
             for index, row in enumerate(rows):
-                try:
-                    path = _video_file(row, Path(folder) / f"{index}.video")
-                    future = pool.submit_sample(
-                        path, self._encoder.clip_spec, deadline_s=DEADLINE_S
-                    )
-                    pending.append((index, future))
-                except CoinmlError as err:
-                    answers[index] = _refused(str(err))
-            for index, future in pending:
-                try:
-                    answers[index] = self._classify(future.result())
-                except CoinmlError as err:
-                    answers[index] = _refused(str(err))
-        return pd.DataFrame(answers, columns=["label", "score", "top5", "error"])
+                if len(ahead) > workers:
+                    answers.append(self._answer(ahead.popleft()))
+                ahead.append(self._submit(pool, row, Path(folder) / f"{index}.video"))
+            answers += [self._answer(future) for future in ahead]
+        # As objects: pandas' own strings would make a NaN of the None for "no error".
+        return pd.DataFrame(
+            {
+                name: pd.Series([answer[name] for answer in answers], dtype=kind)
+                for name, kind in _ANSWER.items()
+            }
+        )
+
+    def _submit(
+        self, pool: DecodePool, row: dict[str, Any], temporary: Path
+    ) -> Future[SampledClips]:
+        """Start the decoding of a row's video; the future fails if there is none."""
+        try:
+            path = _video_file(row, temporary)
+            return pool.submit_sample(path, self._encoder.clip_spec, deadline_s=DEADLINE_S)
+        except CoinmlError as err:
+            refused: Future[SampledClips] = Future()
+            refused.set_exception(err)
+            return refused
+
+    def _answer(self, future: Future[SampledClips]) -> dict[str, Any]:
+        try:
+            return self._classify(future.result())
+        except CoinmlError as err:
+            return {"label": None, "score": None, "top5": [], "error": str(err)}
 
     def _classify(self, sampled: SampledClips) -> dict[str, Any]:
         vectors = self._encoder.encode(list(sampled.frames))
@@ -152,7 +171,7 @@ def staged_model(
     encoder_ref: str | None = None,
     revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Gather what a model is made of; the value is what `mlflow.pyfunc.log_model` takes.
+    """Gather what a model is made of; the value is what `mlflow.pyfunc.save_model` takes.
 
     Args:
         head: The head's file.
@@ -220,19 +239,23 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
         content = base64.b64decode(row["video_base64"], validate=True)
     except (binascii.Error, ValueError) as err:
         raise InvalidInputError(f"'video_base64' is not base64: {err}") from err
-    temporary.write_bytes(content)
+    try:
+        temporary.write_bytes(content)
+    except OSError as err:
+        raise LocalError(f"'video_base64' cannot be written: {err.strerror}") from err
     return temporary
 
 
 def _allowed(path: Path) -> Path:
     """A path as it is, or refused: behind a server, clients must not read any file there is."""
     root = os.environ.get("COINML_SERVE_ROOT")
-    if root is not None and not path.resolve().is_relative_to(Path(root).resolve()):
+    try:
+        below = root is None or path.resolve().is_relative_to(Path(root).resolve())
+        there = path.is_file()
+    except (OSError, ValueError) as err:
+        raise InvalidInputError(f"{path}: is no path to a file: {err}") from err
+    if not below:
         raise InvalidInputError(f"{path}: is not below COINML_SERVE_ROOT")
-    if not path.is_file():
+    if not there:
         raise InvalidInputError(f"{path}: no such file")
     return path
-
-
-def _refused(reason: str) -> dict[str, Any]:
-    return {"label": None, "score": None, "top5": [], "error": reason}

@@ -1,4 +1,7 @@
-"""Databases for the ledger: SQLite always, a PostgreSQL server of our own where there is one."""
+"""What unit tests share: databases for the ledger, MLflow stores, and two trained heads.
+
+For the ledger it is SQLite always, and a PostgreSQL server of our own where there is one.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,16 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kitchen import Material, Trained
+
+    from coinml.tracking import Store
 
 
 class PostgresServer:
@@ -80,3 +89,53 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.new_database()
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without content; to copy it takes a hundredth of the making."""
+    from coinml.tracking import Store
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    store = Store(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
+    store.client().search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def new_store(migrated_database: Path) -> Callable[[Path], Store]:
+    """A function that makes an MLflow store in a folder."""
+    from coinml.tracking import Store
+
+    def make(folder: Path) -> Store:
+        shutil.copyfile(migrated_database, folder / "mlflow.db")
+        return Store(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "mlartifacts")
+
+    return make
+
+
+@pytest.fixture
+def store(new_store: Callable[[Path], Store], tmp_path: Path) -> Store:
+    """An MLflow store without runs."""
+    return new_store(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Material:
+    """27 real videos of three classes with their embeddings."""
+    from kitchen import make_material
+
+    return make_material(tmp_path_factory.mktemp("material"), tiny_encoder_dir)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], Store],
+    material: Material,
+) -> Trained:
+    """Both heads trained on the material and one of them the champion."""
+    from kitchen import train_both
+
+    home = tmp_path_factory.mktemp("home")
+    return train_both(home, new_store(home), material)
