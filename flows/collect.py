@@ -23,7 +23,7 @@ from coinml.reports import CollectReport
 from coinml.selection import Selection, miniature_dir
 from coinml.settings import YOUTUBE, Settings
 from coinml.splits import unit_hash
-from tasks.download import adopt_in_place, download_batch
+from tasks.download import adopt_in_place, download_batch, fetch_options
 
 
 @flow(
@@ -56,7 +56,7 @@ def collect(
     dataset = selection.load(settings.data_dir)
     with Ledger(settings.ledger_url) as ledger:
         ledger.register(dataset)
-        ids = _due(ledger, dataset)[:budget]
+        ids = _due(ledger, dataset, settings)[:budget]
         blocked_until = None
         with progress.stage("collect", len(ids)):
             if selection.is_folder:
@@ -70,12 +70,16 @@ def collect(
     return Completed(message=str(report), data=report)
 
 
-def _due(ledger: Ledger, dataset: Dataset) -> list[str]:
+def _due(ledger: Ledger, dataset: Dataset, settings: Settings) -> list[str]:
     """What to ask for now, in an order that has every class early on.
 
     Annotations stand class by class; a budget would else spend itself on the first few.
     """
-    ids = ledger.due(dataset.name, ids=[video.video_id for video in dataset.videos])
+    ids = ledger.due(
+        dataset.name,
+        ids=[video.video_id for video in dataset.videos],
+        credentials=fetch_options(settings).credentials(),
+    )
     return sorted(ids, key=unit_hash)
 
 

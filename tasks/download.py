@@ -44,7 +44,7 @@ def download_batch(
         ids,
         source=source,
         folder=settings.videos_dir(dataset),
-        options=FetchOptions(cookies=settings.cookies, proxy=settings.proxy),
+        options=fetch_options(settings),
         run_id=run_id,
         max_wait_s=max_wait_s,
         rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
@@ -61,6 +61,11 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
         return adopt.adopt_in_place(
             ledger, dataset, progress=lambda _done, total: progress.advance("collect", total=total)
         )
+
+
+def fetch_options(settings: Settings) -> FetchOptions:
+    """How this machine's settings say that videos are to be fetched."""
+    return FetchOptions(cookies=settings.cookies, proxy=settings.proxy)
 
 
 def _count(outcome: collector.VideoOutcome) -> None:

@@ -123,14 +123,27 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Decode files from end to end and say which are sound."""
+    import os
+
     from coinml import media, progress
+    from coinml.errors import InvalidInputError
     from flows.cli.console import print_json, table
     from flows.cli.session import watched
 
     verdicts: list[dict[str, Any]] = []
-    with watched(), progress.stage("check", len(files)), media.DecodePool(workers=2) as pool:
-        for file in files:
-            verdicts.append(pool.check(file, deadline_s=deadline).as_dict())
+    workers = min(os.cpu_count() or 1, len(files))
+    with (
+        watched(),
+        progress.stage("check", len(files)),
+        media.DecodePool(workers=workers) as pool,
+    ):
+        pending = [pool.submit_check(file, deadline_s=deadline) for file in files]
+        for file, future in zip(files, pending, strict=True):
+            try:
+                verdict = future.result()
+            except InvalidInputError as err:
+                verdict = media.unusable(file, str(err))
+            verdicts.append(verdict.as_dict())
             progress.advance("check")
     if json:
         print_json(verdicts)

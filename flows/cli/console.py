@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +22,17 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def command(name: str) -> str:
+    """How one types a command of this environment here, activated or not."""
+    if shutil.which(name):
+        return name
+    beside = Path(sys.executable).parent / name
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    _err().print(text, markup=False, highlight=False)
+    _err().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def heading(text: str) -> None:

@@ -48,10 +48,12 @@ def known_dataset(settings: Settings, name: str | None) -> str:
 
 def status_of(settings: Settings, dataset: str) -> Status:
     """Where a dataset stands, at the rate that the settings allow."""
+    from coinml.download import FetchOptions
     from coinml.ledger import Ledger
 
+    credentials = FetchOptions(cookies=settings.cookies, proxy=settings.proxy).credentials()
     with Ledger(settings.ledger_url) as ledger:
-        return ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
+        return ledger.status(dataset, rate_per_hour=settings.rate_per_hour, credentials=credentials)
 
 
 def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> None:

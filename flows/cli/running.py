@@ -94,7 +94,7 @@ def _prediction(
 
 def _print(summary: PipelineSummary, prediction: dict[str, Any] | None, settings: Settings) -> None:
     from flows.cli import reports
-    from flows.cli.console import heading, line
+    from flows.cli.console import command, heading, line
 
     dataset, model = summary.collected.dataset, summary.trained.heads[0].model
     heading("Collected")
@@ -116,11 +116,16 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any] | None, settings
                 f"in truth {prediction['truth']} (a test video)"
             )
     heading("Where to look next")
-    for text in (
-        f"coinml status --dataset {dataset}             what became of each video",
-        f"coinml registry                          versions of {model}, and why",
-        f"coinml predict FILE --dataset {dataset}       the champion on your own file",
-        f"mlflow server --backend-store-uri {settings.tracking_uri}",
-        "                                         curves, confusion matrices, tables of each run",
+    coinml, mlflow = command("coinml"), command("mlflow")
+    for call, what in (
+        (f"{coinml} status --dataset {dataset}", "what became of each video"),
+        (f"{coinml} registry", f"the versions of {model}, and why"),
+        (f"{coinml} predict FILE --dataset {dataset}", "the champion on a file of yours"),
+        (f"{coinml} similar FILE --dataset {dataset}", "what looks most like it"),
+        (
+            f"{mlflow} server --workers 1 --backend-store-uri {settings.tracking_uri}",
+            "curves, confusion matrices and tables of each run, at http://127.0.0.1:5000",
+        ),
     ):
-        line(f"  {text}")
+        line(f"  {call}")
+        line(f"      {what}")

@@ -125,7 +125,10 @@ def promote(
         print_verdicts(verdicts)
 
 
-def registry(dataset: options.Known = None, json: options.Json = False) -> None:
+def registry(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's model.")] = None,
+    json: options.Json = False,
+) -> None:
     """Show who is champion, challenger and previous, and why."""
     from coinml.registry import list_versions
     from coinml.settings import Settings
