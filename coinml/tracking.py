@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -40,6 +42,10 @@ _BATCH = 1000
 
 _MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow calls an unknown alias and a malformed id an invalid parameter."""
+
+_MAKING = threading.Lock()
+_made: set[Path] = set()
+"""Databases that this process has seen whole."""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -59,11 +65,11 @@ class Store:
 
     def client(self) -> MlflowClient:
         """A client of this store, which all of this process then uses."""
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if mlflow.get_tracking_uri() != self.uri:
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
+        if self.uri.startswith("sqlite:///"):
+            _make_database(Path(self.uri.removeprefix("sqlite:///")))
         return mlflow.MlflowClient(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
@@ -241,6 +247,17 @@ class RunLog:
         )
         entry = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
         self._client.log_inputs(self.run_id, [entry])
+
+
+def _make_database(path: Path) -> None:
+    """Let one thread of one process make the tables; MLflow lets all of them try, and fail."""
+    with _MAKING:
+        if path in _made and path.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+        _made.add(path)
 
 
 def is_missing(err: MlflowException) -> bool:

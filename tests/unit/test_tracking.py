@@ -1,0 +1,155 @@
+"""Runs in MLflow: how they end, how they are found, and where their files lie."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from coinml.errors import InvalidInputError, TransientError
+from coinml.tracking import Store
+
+
+def status(store: Store, run_id: str) -> str:
+    return str(store.read_run(run_id).info.status)
+
+
+def test_a_run_ends_finished_failed_or_killed(store: Store) -> None:
+    with store.run("e", "fine", tags={}) as fine:
+        assert status(store, fine.run_id) == "RUNNING"
+    with pytest.raises(ValueError, match="no good"), store.run("e", "bad", tags={}) as bad:
+        raise ValueError("no good")
+    with pytest.raises(KeyboardInterrupt), store.run("e", "stopped", tags={}) as stopped:
+        raise KeyboardInterrupt
+    assert [status(store, log.run_id) for log in (fine, bad, stopped)] == [
+        "FINISHED",
+        "FAILED",
+        "KILLED",
+    ]
+
+
+def test_runs_are_found_by_all_of_their_tags_the_latest_first(store: Store) -> None:
+    ids = []
+    for colour in ("red", "blue", "red"):
+        with store.run("e", "run", tags={"colour": colour, "size": "big"}) as log:
+            ids.append(log.run_id)
+    assert store.find_runs("e", {"colour": "red", "size": "big"}) == [ids[2], ids[0]]
+    assert store.find_runs("e", {"colour": "red", "size": "small"}) == []
+    assert store.find_runs("another", {"colour": "red"}) == []
+
+
+def test_only_what_is_finished_is_found_unless_asked(store: Store) -> None:
+    with pytest.raises(ValueError, match="x"), store.run("e", "bad", tags={"k": "v"}) as bad:
+        raise ValueError("x")
+    assert store.find_runs("e", {"k": "v"}) == []
+    assert store.find_runs("e", {"k": "v"}, finished=False) == [bad.run_id]
+
+
+def test_metrics_keep_their_steps_and_the_last_one_counts(store: Store) -> None:
+    steps = [{"val_loss": 1 / step, "val_accuracy": step / 1500} for step in range(1, 1201)]
+    with store.run("e", "long", tags={}) as log:
+        log.history(steps)
+        assert log.last_step == 1200
+        log.metrics({"val_loss": 0.25}, step=log.last_step + 1)
+    client = store.client()
+    history = client.get_metric_history(log.run_id, "val_accuracy")
+    assert [(m.step, m.value) for m in history] == [(s, s / 1500) for s in range(1, 1201)]
+    assert store.read_run(log.run_id).data.metrics["val_loss"] == 0.25
+
+
+def test_tables_come_back_as_they_were(store: Store) -> None:
+    table = pd.DataFrame({"video_id": ["-a", "b,c"], "score": [0.5, None], "n": [1, 2]})
+    with store.run("e", "r", tags={}) as log:
+        log.table("predictions", table)
+    pd.testing.assert_frame_equal(store.read_table(log.run_id, "predictions"), table)
+    with pytest.raises(InvalidInputError, match="has no table 'search'"):
+        store.read_table(log.run_id, "search")
+
+
+def test_an_unknown_run_is_named(store: Store) -> None:
+    for run_id in ("0" * 32, "nonsense"):
+        with pytest.raises(InvalidInputError, match=f"no run '{run_id}' at sqlite"):
+            store.read_run(run_id)
+
+
+def test_a_store_that_does_not_answer_is_not_a_store_without_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransientError, match=r"http://127\.0\.0\.1:9"):
+        Store(uri="http://127.0.0.1:9", artifact_root=tmp_path).read_run("0" * 32)
+
+
+def test_an_experiment_is_made_once_and_says_what_it_is(store: Store) -> None:
+    first = store.experiment("coin-task", description="Tasks of COIN")
+    assert store.experiment("coin-task") == first
+    found = store.client().get_experiment(first)
+    assert found.tags["mlflow.note.content"] == "Tasks of COIN"
+
+
+def test_artifacts_lie_where_they_were_told_whatever_the_folder(
+    new_store: Callable[[Path], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    made = new_store(tmp_path)
+    monkeypatch.chdir(elsewhere)
+    store = Store(uri=made.uri, artifact_root=Path("../mlartifacts"))
+    with store.run("e", "r", tags={}) as log:
+        log.json("coverage", {"a": 1})
+    monkeypatch.chdir(tmp_path)
+    uri = store.read_run(log.run_id).info.artifact_uri
+    assert uri.startswith((tmp_path / "mlartifacts" / "e").as_uri())
+    assert (tmp_path / "mlartifacts" / "e" / log.run_id / "artifacts" / "coverage.json").is_file()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_dataset_stands_under_the_inputs_with_its_digest(store: Store) -> None:
+    table = pd.DataFrame({"video_id": ["a", "b"], "label": ["x", "y"], "e0000": [0.5, 1.5]})
+    with store.run("e", "r", tags={}) as log:
+        log.dataset(
+            table, name="coin", digest="abc123", context="training",
+            source={"set_fingerprint": "f00"},
+        )  # fmt: skip
+    (entry,) = store.read_run(log.run_id).inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("coin", "abc123")
+    assert "f00" in entry.dataset.source
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+
+MAKE_A_STORE = """
+import sys
+from pathlib import Path
+from coinml.tracking import Store
+store = Store(uri=f"sqlite:///{sys.argv[1]}/new/mlflow.db", artifact_root=Path(sys.argv[1]))
+with store.run("e", "r", tags={"k": "v"}) as log:
+    log.params({"a": 1})
+    log.metrics({"b": 2})
+print(log.run_id)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_two_processes_make_one_database_at_the_same_time_in_silence(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE_A_STORE, str(tmp_path)],
+            cwd=tmp_path,
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=150) for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(map(str, said))
+    assert [stderr for _, stderr in said] == ["", ""]
+    store = Store(uri=f"sqlite:///{tmp_path}/new/mlflow.db", artifact_root=tmp_path)
+    found = store.find_runs("e", {"k": "v"})
+    assert sorted(found) == sorted(stdout.strip() for stdout, _ in said)

@@ -1,0 +1,234 @@
+"""Training a head: everything that bears on its numbers is written down with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from kitchen import MODEL, Material, Trained, train
+
+from coinml import training
+from coinml.dataset import ids_digest, permute_labels, table_digest
+from coinml.errors import InvalidInputError
+from coinml.tracking import Store
+
+INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
+
+
+def artifacts(store: Store, run_id: str, folder: str | None = None) -> set[str]:
+    return {entry.path for entry in store.client().list_artifacts(run_id, folder)}
+
+
+def test_every_epoch_of_the_mlp_is_on_record(trained: Trained) -> None:
+    run_id = trained.reports["mlp"].run_id
+    client, run = trained.store.client(), trained.store.read_run(run_id)
+    epochs, kept = int(run.data.params["epochs"]), int(run.data.params["best_epoch"])
+    assert 1 <= kept <= epochs
+    for side in ("train", "val"):
+        for measure in ("loss", "accuracy", "f1_macro"):
+            history = client.get_metric_history(run_id, f"{side}_{measure}")
+            assert [m.step for m in history] == list(range(1, epochs + 2))
+            # What stands last is what the kept epoch had, not what the last one had.
+            assert history[-1].value == pytest.approx(history[kept - 1].value, abs=1e-5)
+            assert run.data.metrics[f"{side}_{measure}"] == history[-1].value
+
+
+def test_the_final_numbers_bear_their_names_and_intervals(trained: Trained) -> None:
+    for report in trained.reports.values():
+        metrics = trained.store.read_run(report.run_id).data.metrics
+        for split in ("val", "test"):
+            for name in INTERVALS:
+                low, value, high = (
+                    metrics[f"{split}_{name}{end}"] for end in ("_low", "", "_high")
+                )
+                assert 0 <= low <= value <= high <= 1
+            assert metrics[f"{split}_loss"] >= 0
+        assert metrics["test_coverage"] == pytest.approx(6 / 7)
+        assert metrics["test_accuracy_missing_wrong"] == pytest.approx(
+            metrics["test_accuracy"] * 6 / 7
+        )
+        assert {"train_loss", "train_accuracy", "train_f1_macro"} <= set(metrics)
+        assert report.metrics == pytest.approx({key: metrics[key] for key in report.metrics})
+
+
+def test_figures_tables_and_coverage_lie_with_the_run(trained: Trained) -> None:
+    common = {"figures/per_class.png", "figures/confusion.png"}
+    for head, figure in (("mlp", "figures/curves.png"), ("svm", "figures/search.png")):
+        run_id = trained.reports[head].run_id
+        assert artifacts(trained.store, run_id, "figures") == common | {figure}
+        tables = artifacts(trained.store, run_id, "tables")
+        assert {f"tables/{n}.{e}" for n in ("predictions", "per_class") for e in ("parquet", "csv")}
+        assert "tables/predictions.parquet" in tables
+        assert "coverage.json" in artifacts(trained.store, run_id)
+        uri = trained.store.read_run(run_id).info.artifact_uri
+        assert uri.startswith((trained.home / "mlartifacts" / MODEL).as_uri())
+
+
+def test_coverage_names_every_id(trained: Trained) -> None:
+    run_id = trained.reports["svm"].run_id
+    trained.store.client()
+    coverage = mlflow.artifacts.load_dict(f"runs:/{run_id}/coverage.json")
+    sizes = {split: (c["measured"], c["official"]) for split, c in coverage.items()}
+    assert sizes == {"train": (15, 16), "val": (6, 6), "test": (6, 7)}
+    table = trained.material.table
+    for split, entry in coverage.items():
+        assert entry["ids"] == list(table["video_id"][table["split"] == split])
+        assert entry["ids_digest"] == ids_digest(entry["ids"])
+
+
+def test_predictions_hold_every_video_of_the_table(trained: Trained) -> None:
+    for report in trained.reports.values():
+        predictions = trained.store.read_table(report.run_id, "predictions")
+        assert set(predictions["video_id"]) == set(trained.material.table["video_id"])
+        test = predictions[predictions["split"] == "test"]
+        right = float((test["label"] == test["predicted"]).mean())
+        assert right == report.metrics["test_accuracy"]
+
+
+def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> None:
+    material = trained.material
+    for head, report in trained.reports.items():
+        run = trained.store.read_run(report.run_id)
+        assert run.info.status == "FINISHED"
+        (entry,) = run.inputs.dataset_inputs
+        assert entry.dataset.digest == table_digest(material.table)
+        assert material.spec.fingerprint in entry.dataset.source
+        assert "0123456789ab" in entry.dataset.source
+        version = trained.store.client().get_model_version(MODEL, str(report.version))
+        assert version.run_id == report.run_id
+        for name, value in {
+            "head": head,
+            "dataset": "kitchen",
+            "ledger_digest": "0123456789ab",
+            "set_fingerprint": material.spec.fingerprint,
+            "encoder_fingerprint": material.spec.encoder.fingerprint,
+            "test_ids_digest": run.data.tags["test_ids_digest"],
+            "recipe": run.data.tags["recipe"],
+        }.items():
+            assert version.tags[name] == run.data.tags[name] == value
+        (output,) = run.outputs.model_outputs
+        assert version.source == f"models:/{output.model_id}"
+        assert run.data.tags["version"] == str(report.version)
+
+
+def test_the_same_recipe_is_not_trained_again(trained: Trained) -> None:
+    before = trained.reports["mlp"]
+    again = train("mlp", trained.store, trained.material)
+    assert again.reused
+    assert (again.run_id, again.version) == (before.run_id, before.version)
+    assert again.metrics["test_accuracy"] == before.metrics["test_accuracy"]
+
+
+def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
+    store: Store, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = [train("svm", store, material), train("svm", store, material, seed=1)]
+    shuffled = permute_labels(material.table, seed=1)
+    reports.append(train("svm", store, material, table=shuffled))
+    monkeypatch.setattr(training, "_code_digest", lambda: "of other code")
+    reports.append(train("svm", store, material))
+    assert [report.reused for report in reports] == [False] * 4
+    assert [report.version for report in reports] == [1, 2, 3, 4]
+    # All of them on the same test videos.
+    assert [report.metrics["test_looks"] for report in reports] == [1, 2, 3, 4]
+    monkeypatch.undo()
+    store.client().delete_model_version(MODEL, "2")
+    assert not train("svm", store, material, seed=1).reused
+
+
+def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
+    store: Store, material: Material
+) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop_after(epochs: int, error: type[BaseException]) -> Callable[[], None]:
+        seen: list[int] = []
+
+        def tick() -> None:
+            seen.append(1)
+            if len(seen) == epochs:
+                raise error
+
+        return tick
+
+    for error, status in ((StopError, "FAILED"), (KeyboardInterrupt, "KILLED")):
+        with pytest.raises(error):
+            training.train_head(
+                "mlp", material.dataset, material.table, store=store,
+                checkpoint=material.checkpoint, spec=material.spec, ledger_digest="0" * 12,
+                on_epoch=stop_after(3, error),
+            )  # fmt: skip
+        (run_id, *_) = store.find_runs(MODEL, {"head": "mlp"}, finished=False)
+        assert store.read_run(run_id).info.status == status
+        history = store.client().get_metric_history(run_id, "val_loss")
+        assert [m.step for m in history] == [1, 2, 3]
+    report = train("mlp", store, material)
+    assert not report.reused
+    # Neither of the two has come as far as the test videos.
+    assert report.metrics["test_looks"] == 1
+
+
+def test_a_run_without_its_version_is_not_taken_for_whole(
+    store: Store, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_args: object, **_options: object) -> int:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(training, "register", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        train("svm", store, material)
+    monkeypatch.undo()
+    report = train("svm", store, material)
+    assert not report.reused
+    assert report.metrics["test_looks"] == 2
+
+
+def test_too_little_data_is_said_before_a_run_is_made(store: Store, material: Material) -> None:
+    table = material.table
+    with pytest.raises(InvalidInputError, match="no embedded video in the val split"):
+        train("svm", store, material, table=table[table["split"] != "val"])
+    assert store.find_runs(MODEL, {}, finished=False) == []
+
+
+TRAIN = """
+import pickle, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from kitchen import train
+from coinml.tracking import Store
+folder = Path(sys.argv[1])
+material = pickle.loads((folder / "material.pickle").read_bytes())
+store = Store(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
+for head in ("mlp", "svm"):
+    train(head, store, material)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_training_says_nothing_on_its_own(store: Store, material: Material, tmp_path: Path) -> None:
+    import pickle
+
+    (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, str(tmp_path), str(Path(__file__).parent)],
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(store.find_runs(MODEL, {})) == 2
+
+
+def test_a_report_is_plain_values(trained: Trained) -> None:
+    for report in trained.reports.values():
+        assert json.loads(json.dumps(report.as_dict()))["version"] == report.version
