@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +53,7 @@ class Batch:
     pacer: Pacer
     shelf: Shelf
     max_wait_s: float
-    retry_now: bool
+    retry_now: bool | Collection[Fault | str]
     verify: Verify | None
     on_video: Callable[[VideoOutcome], None] | None
 

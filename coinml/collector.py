@@ -9,7 +9,7 @@ recognised, and its leases end with its process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def collect_batch(
     max_wait_s: float = 60.0,
     rate_per_hour: float | None = None,
     burst: int = 8,
-    retry_now: bool = False,
+    retry_now: bool | Collection[Fault | str] = False,
     pauses: Pauses | None = None,
     min_free_bytes: int = 100 << 20,
     verify: Verify | None = None,
@@ -66,7 +66,8 @@ def collect_batch(
         max_wait_s: How long pauses of the source are waited out, in all.
         rate_per_hour: Videos an hour over all collectors of this source; None: no limit.
         burst: How many may go at once after a quiet time.
-        retry_now: Ask for what failed before, whether its time has come or not.
+        retry_now: Ask for what failed before, whether its time has come or not; or only for
+            what stands under these faults.
         pauses: How long the source is left alone when it does not say.
         min_free_bytes: Stop when the disk has less room than this.
         verify: Full decode of a file; default: `coinml.media` in killable processes.

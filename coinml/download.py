@@ -30,6 +30,9 @@ MEDIA_SUFFIXES = (
 )  # fmt: skip
 """Endings a downloaded video may have, the usual ones first."""
 
+MAX_HEIGHT = 360
+"""Rows of the picture at most, by default; VideoMAE looks at 224 of them."""
+
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 # No dot at the front, no slash, nothing that a shell, a URL or a file system reads otherwise.
@@ -41,14 +44,14 @@ class FetchOptions:
     """How videos are fetched.
 
     Attributes:
-        max_height: Rows of the picture at most; VideoMAE looks at 224 of them.
+        max_height: Rows of the picture at most.
         cookies: Netscape cookies file.
         proxy: Proxy URL; never shown.
         rate_limit_bytes: Bytes a second at most.
         socket_timeout_s: Seconds of silence until a connection is given up.
     """
 
-    max_height: int = 360
+    max_height: int = MAX_HEIGHT
     cookies: Path | None = None
     proxy: str | None = field(default=None, repr=False)
     rate_limit_bytes: int | None = None

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
         parallel: Videos in flight at once.
         cookies: Netscape cookies file for the source.
         proxy: Proxy URL for the source; never logged.
+        bytes_per_s: What one download may take of the line; None: no limit.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     parallel: int = Field(default=8, ge=1)
     cookies: Path | None = None
     proxy: str | None = Field(default=None, repr=False)
+    bytes_per_s: int | None = Field(default=None, gt=0)
     device: str = "auto"
 
     def model_post_init(self, _context: object) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
@@ -15,7 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
 from coinml.collector import BatchReport, SourcePausedError
-from coinml.errors import LocalError, SourceBlockedError, TransientError
+from coinml.download import MAX_HEIGHT
+from coinml.errors import InvalidInputError, LocalError, SourceBlockedError, TransientError
 from coinml.faults import Fault
 from coinml.ledger import DOWNLOADED, PENDING, Ledger, LedgerRow
 from coinml.records import Dataset
@@ -37,6 +39,10 @@ def collect(
     budget: int | None = None,
     batch_size: int = 20,
     max_wait_s: float = 60.0,
+    max_height: int = MAX_HEIGHT,
+    only: tuple[str, ...] = (),
+    retry_now: bool = False,
+    reprobe: bool = False,
 ) -> State[CollectReport]:
     """Download what is due of a selection; folders are adopted where they lie.
 
@@ -48,15 +54,22 @@ def collect(
         budget: At most so many videos in this run.
         batch_size: Videos a task.
         max_wait_s: A longer pause of the source ends the run instead of being waited out.
+        max_height: Rows of the picture at most.
+        only: Ask only for what stands under these faults ("pending" is allowed among them).
+        retry_now: Ask for what failed before, whether its time has come or not; for what is
+            gone only if `only` names it.
+        reprobe: Ask for what is gone, whether its time has come or not.
 
     Raises:
+        InvalidInputError: A fault that does not exist, or a source that is none.
         LocalError: This machine is at fault; no video is blamed.
     """
+    anyway = _whatever_their_time(only, retry_now=retry_now, reprobe=reprobe)
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     with Ledger(settings.ledger_url) as ledger:
         ledger.register(dataset)
-        ids = _due(ledger, dataset, settings)[:budget]
+        ids = _due(ledger, dataset, settings, only=only, retry_now=anyway)[:budget]
         blocked_until = None
         with progress.stage("collect", len(ids)):
             if selection.is_folder:
@@ -64,13 +77,34 @@ def collect(
             elif ids:
                 with _source(selection, source, settings) as url:
                     blocked_until = _download(
-                        dataset, ids, url, batch_size=batch_size, max_wait_s=max_wait_s
-                    )
+                        dataset, ids, url, batch_size=batch_size,
+                        max_wait_s=max_wait_s, max_height=max_height, retry_now=anyway,
+                    )  # fmt: skip
         report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
     return Completed(message=str(report), data=report)
 
 
-def _due(ledger: Ledger, dataset: Dataset, settings: Settings) -> list[str]:
+def _whatever_their_time(only: Sequence[str], *, retry_now: bool, reprobe: bool) -> tuple[str, ...]:
+    """The faults under which videos are asked for before their time.
+
+    Raises:
+        InvalidInputError: `only` names something else than a fault.
+    """
+    unknown = sorted(set(only) - {PENDING, *Fault})
+    if unknown:
+        raise InvalidInputError(f"only {', '.join(unknown)}: of {', '.join([PENDING, *Fault])}")
+    asked_anyway = set(only or set(Fault) - {Fault.GONE}) if retry_now else set()
+    return tuple(sorted(asked_anyway | ({Fault.GONE} if reprobe else set())))
+
+
+def _due(
+    ledger: Ledger,
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    only: Sequence[str],
+    retry_now: Sequence[str],
+) -> list[str]:
     """What to ask for now, in an order that has every class early on.
 
     Annotations stand class by class; a budget would else spend itself on the first few.
@@ -79,6 +113,8 @@ def _due(ledger: Ledger, dataset: Dataset, settings: Settings) -> list[str]:
         dataset.name,
         ids=[video.video_id for video in dataset.videos],
         credentials=fetch_options(settings).credentials(),
+        faults=only or None,
+        retry_now=retry_now,
     )
     return sorted(ids, key=unit_hash)
 
@@ -97,7 +133,7 @@ def _source(selection: Selection, source: str | None, settings: Settings) -> Ite
 
 
 def _download(
-    dataset: Dataset, ids: Sequence[str], source: str, *, batch_size: int, max_wait_s: float
+    dataset: Dataset, ids: Sequence[str], source: str, *, batch_size: int, **how: Any
 ) -> datetime | None:
     """Run the batches to their ends; what they could not get is in the ledger.
 
@@ -115,7 +151,7 @@ def _download(
             batch=f"{number}/{len(batches)}",
             source=source,
             run_id=str(flow_run.id),
-            max_wait_s=max_wait_s,
+            **how,
         )
         for number, batch in enumerate(batches, start=1)
     ]

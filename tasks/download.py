@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml import adopt, collector, progress
 from coinml.adopt import AdoptReport
-from coinml.download import FetchOptions
+from coinml.download import MAX_HEIGHT, FetchOptions
 from coinml.ledger import Ledger
 from coinml.pacing import is_loopback
 from coinml.selection import Selection
@@ -32,6 +32,8 @@ def download_batch(
     source: str,
     run_id: str,
     max_wait_s: float,
+    max_height: int,
+    retry_now: tuple[str, ...] = (),
 ) -> collector.BatchReport:
     """Download what of `ids` is still due; a retry redoes only what is not yet done.
 
@@ -44,10 +46,12 @@ def download_batch(
         ids,
         source=source,
         folder=settings.videos_dir(dataset),
-        options=fetch_options(settings),
+        options=fetch_options(settings, max_height=max_height),
         run_id=run_id,
         max_wait_s=max_wait_s,
         rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
+        burst=settings.parallel,
+        retry_now=retry_now,
         on_video=_count,
     )
 
@@ -63,9 +67,14 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
         )
 
 
-def fetch_options(settings: Settings) -> FetchOptions:
+def fetch_options(settings: Settings, *, max_height: int = MAX_HEIGHT) -> FetchOptions:
     """How this machine's settings say that videos are to be fetched."""
-    return FetchOptions(cookies=settings.cookies, proxy=settings.proxy)
+    return FetchOptions(
+        max_height=max_height,
+        cookies=settings.cookies,
+        proxy=settings.proxy,
+        rate_limit_bytes=settings.bytes_per_s,
+    )
 
 
 def _count(outcome: collector.VideoOutcome) -> None:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ class LedgerReader:
         faults: Iterable[Fault | str] | None = None,
         now: datetime | None = None,
         limit: int | None = None,
-        retry_now: bool = False,
+        retry_now: bool | Collection[Fault | str] = False,
         credentials: str | None = None,
     ) -> list[str]:
         """Ids that a run may ask for now: those never tried first, then the longest due.
@@ -45,7 +45,8 @@ class LedgerReader:
             faults: Only what stands under these ("pending" is allowed among them).
             now: The time; default: the present.
             limit: At most so many.
-            retry_now: Take what failed before whether its time has come or not.
+            retry_now: Take what failed before whether its time has come or not; or only what
+                stands under these faults.
             credentials: Digest of the cookies and the proxy in use: what was restricted under
                 others is due.
         """
@@ -56,8 +57,9 @@ class LedgerReader:
         )
         if faults is not None:
             query = query.where(videos.c.state.in_([str(fault) for fault in faults]))
-        if not retry_now:
-            query = query.where(_is_due(seconds(now), credentials))
+        if retry_now is not True:
+            anyway = [str(fault) for fault in retry_now or ()]
+            query = query.where(or_(_is_due(seconds(now), credentials), videos.c.state.in_(anyway)))
         wanted = None if ids is None else set(ids)
         if wanted is not None and len(wanted) <= CHUNK:
             query = query.where(videos.c.video_id.in_(wanted))
@@ -101,6 +103,13 @@ class LedgerReader:
         """Attempts whose message no rule knew, the oldest first."""
         query = _attempts(dataset).where(attempts.c.rule == "unknown")
         return [_attempt_row(row) for row in self._all(query)]
+
+    def asked_since(self, dataset: str, moment: datetime) -> int:
+        """How many attempts began since then."""
+        query = select(func.count()).where(
+            attempts.c.dataset == dataset, attempts.c.started_at >= moment.timestamp()
+        )
+        return int(self._all(query)[0][0])
 
     def attempts_in_run(
         self, dataset: str, ids: Sequence[str], *, run_id: str

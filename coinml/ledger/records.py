@@ -129,6 +129,11 @@ class Counts:
     lost: int = 0
     due: int = 0
 
+    @property
+    def possible(self) -> int:
+        """Not here, and not lost."""
+        return self.total - self.downloaded - self.lost
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -156,6 +161,11 @@ class Status:
     by_split: Mapping[str, Counts]
     by_class: Mapping[str, Counts]
     eta_hours: float | None
+
+    @property
+    def possible(self) -> int:
+        """Not here, and not lost."""
+        return sum(counts.possible for counts in self.by_split.values())
 
     def as_dict(self) -> dict[str, Any]:
         """The form of `coinml status --json`."""

@@ -12,7 +12,9 @@ from flows.cli import options
 
 def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command(epilog="Example: coinml collect --dataset COIN.json --budget 250")(collect)
+    app.command(
+        epilog="Example: coinml collect --dataset COIN.json --budget 250 --only pending,transient"
+    )(collect)
     app.command("import", epilog="Example: coinml import ~/coin-videos --dataset COIN.json")(
         import_files
     )
@@ -30,6 +32,10 @@ def collect(
     budget: options.Budget = None,
     batch_size: options.BatchSize = 20,
     max_wait: options.MaxWait = 60,
+    max_height: options.MaxHeight = 360,
+    only: options.Only = None,
+    retry_now: options.RetryNow = False,
+    reprobe: options.Reprobe = False,
     json: options.Json = False,
 ) -> None:
     """Download what is still due; a second call goes on where the first one ended."""
@@ -45,7 +51,15 @@ def collect(
         from flows.collect import collect as flow
 
         report = flow(
-            chosen, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait
+            chosen,
+            source=source,
+            budget=budget,
+            batch_size=batch_size,
+            max_wait_s=max_wait,
+            max_height=max_height,
+            only=options.listed(only),
+            retry_now=retry_now,
+            reprobe=reprobe,
         )
     if json:
         print_json(report.as_dict())
@@ -100,6 +114,9 @@ def status(
     video: Annotated[
         str | None, typer.Option(metavar="ID", help="One video, each attempt.")
     ] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="The failures whose words no rule knew.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Show how many videos are here, lost and still possible, by split and class."""
@@ -111,8 +128,10 @@ def status(
     key = reports.known_dataset(settings, dataset)
     if video is not None:
         reports.print_video(settings, key, video, as_json=json)
+    elif unknown:
+        reports.print_unknown(settings, key, as_json=json)
     elif json:
-        print_json(reports.status_of(settings, key).as_dict())
+        print_json(reports.status_of(settings, key).as_dict() | reports.pace_of(settings, key))
     else:
         reports.print_status(settings, key)
 

@@ -43,6 +43,20 @@ MaxWait = Annotated[
     float,
     typer.Option(min=0, metavar="S", help="Wait out pauses of the source up to so many seconds."),
 ]
+MaxHeight = Annotated[
+    int, typer.Option(min=64, metavar="ROWS", help="Rows of the picture at most.")
+]
+Only = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Only what stands under these faults, or is `pending`."),
+]
+RetryNow = Annotated[
+    bool,
+    typer.Option("--retry-now", help="Ask for what failed without waiting for its time."),
+]
+Reprobe = Annotated[
+    bool, typer.Option("--reprobe", help="Ask for what is gone, whether its time has come or not.")
+]
 Encoder = Annotated[
     str | None,
     typer.Option(
@@ -70,5 +84,9 @@ def selection(
     """The part of a dataset that these options name."""
     from coinml.selection import Selection
 
-    wanted = tuple(part.strip() for part in (classes or "").split(",") if part.strip())
-    return Selection(dataset=dataset, name=name, classes=wanted, limit=limit, group=group)
+    return Selection(dataset=dataset, name=name, classes=listed(classes), limit=limit, group=group)
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The parts of an option that takes several with commas between them."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -66,11 +66,47 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
     parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
     for what, counts in parts:
         table(
-            [what, "all", "here", "lost", "due now", "pending"],
-            [[name, c.total, c.downloaded, c.lost, c.due, c.pending] for name, c in counts.items()],
+            [what, "all", "here", "lost", "possible", "due now"],
+            [
+                [name, c.total, c.downloaded, c.lost, c.possible, c.due]
+                for name, c in counts.items()
+            ],
         )
     if status.eta_hours:
-        line(f"about {status.eta_hours:.1f} hours to go at {settings.rate_per_hour:g} an hour")
+        pace = pace_of(settings, dataset)
+        line(
+            f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
+            f"{settings.rate_per_hour:g} an hour ({pace['asked_last_hour']:,} were asked for in "
+            "the last hour)"
+        )
+
+
+def pace_of(settings: Settings, dataset: str) -> dict[str, float]:
+    """How fast a source may be asked, and how fast this one was."""
+    from datetime import UTC, datetime, timedelta
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
+    return {"rate_per_hour": settings.rate_per_hour, "asked_last_hour": asked}
+
+
+def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:
+    """The attempts that failed with words that no rule knew: they were taken for transient."""
+    from dataclasses import asdict
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        attempts = ledger.unknown(dataset)
+    if as_json:
+        print_json([asdict(attempt) for attempt in attempts])
+    else:
+        table(
+            ["video", "when", "message"],
+            [[a.video_id, f"{a.started_at:%Y-%m-%d %H:%M:%S}", a.message or ""] for a in attempts],
+        )
 
 
 def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: bool) -> None:

@@ -110,6 +110,39 @@ def test_a_machine_at_fault_stops_the_run_and_blames_no_video(
         assert ledger.status("toy").pending == 24
 
 
+def test_a_run_may_be_about_some_faults_only_and_about_what_is_not_yet_due(
+    home: Path, coin: Coin, selection: Selection
+) -> None:
+    folder, ids = coin
+    gone, flaky, refused = ids[1], ids[2], ids[3]
+    plan = {"videos": {gone: ["404", "ok"], flaky: ["503"] * 4 + ["ok"], refused: ["403"]}}
+    with FlakyHost(folder / "videos", plan) as host:
+        report = collect(selection, source=host.source)
+        assert report.faults == {"gone": 1, "transient": 1, "blocked": 1}
+        asked = host.log()
+
+        def asked_now(**how: object) -> set[str]:
+            nonlocal asked
+            before = asked
+            collect(selection, source=host.source, **how)
+            asked = host.log()
+            return {one for one in asked if asked[one] != before.get(one)}
+
+        assert asked_now() == set()
+        assert asked_now(only=("transient",)) == set()
+        assert asked_now(only=("blocked",), retry_now=True) == {refused}
+        assert asked_now(retry_now=True) == {refused, flaky}
+        assert asked_now(only=("transient",), reprobe=True) == set()
+        assert asked_now(reprobe=True) == {gone}
+    with Ledger(Settings().ledger_url) as ledger:
+        assert ledger.status("toy").faults == {"blocked": 1}
+
+
+def test_a_fault_that_does_not_exist_is_refused(home: Path, selection: Selection) -> None:
+    with pytest.raises(InvalidInputError, match="only dead: of pending, transient"):
+        collect(selection, only=("dead",))
+
+
 def test_bad_input_is_refused_before_anything_is_asked(home: Path, selection: Selection) -> None:
     with pytest.raises(InvalidInputError, match="id"):
         collect(selection, source="http://127.0.0.1:1/no-placeholder")

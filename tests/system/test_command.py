@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from coinml.faults import Fault
+from coinml.ledger import Attempt, Ledger
 from coinml.miniature.host import FlakyHost
+from coinml.selection import Selection
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 
@@ -158,6 +162,34 @@ def test_import_adopts_what_is_there(tmp_path: Path, coin: Path) -> None:
     assert report["unknown"] == ["holiday.mp4"]
     status = json.loads(coinml(home, "status", "--json").stdout)
     assert (status["downloaded"], status["pending"]) == (2, 28)
+
+
+def test_the_status_says_what_nobody_understood_and_how_fast_it_goes(
+    tmp_path: Path, coin: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'data' / 'ledger.db'}"
+    with Ledger(url) as ledger:
+        ledger.register(Selection(dataset=str(coin / "COIN.json")).load(tmp_path))
+        for video_id, message, rule in (
+            ("video000001", "flux capacitor", "unknown"),
+            ("video000002", "HTTP Error 503", "http"),
+        ):
+            ledger.record_fault(
+                "coin", video_id, fault=Fault.TRANSIENT, message=message, rule=rule,
+                next_attempt_at=datetime.now(UTC),
+                attempt=Attempt(run_id="r", started_at=datetime.now(UTC)),
+            )  # fmt: skip
+    unknown = json.loads(coinml(tmp_path, "status", "--unknown", "--json").stdout)
+    assert [(row["video_id"], row["message"]) for row in unknown] == [
+        ("video000001", "flux capacitor")
+    ]
+    assert "flux capacitor" in coinml(tmp_path, "status", "--unknown").stdout
+    status = json.loads(coinml(tmp_path, "status", "--json").stdout)
+    assert (status["rate_per_hour"], status["asked_last_hour"]) == (300, 2)
+    assert status["eta_hours"] == pytest.approx(0.1)
+    assert "30 still possible: about 0.1 hours to go at 300 an hour (2 were asked" in " ".join(
+        coinml(tmp_path, "status").stdout.split()
+    )
 
 
 def test_doctor_says_what_is_fit(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_pending_comes_first_then_what_has_been_due_longest(ledger: Ledger) -> N
     assert ledger.due("mini", now=NOW, faults=[Fault.BLOCKED]) == [first]
     assert ledger.due("mini", now=NOW, ids=[second, later]) == [second]
     assert ledger.due("mini", now=NOW, faults=["gone"], retry_now=True) == [lost]
+    assert set(ledger.due("mini", ids=[second, lost], now=NOW, retry_now=["gone"])) == {
+        second,
+        lost,
+    }
+    assert ledger.due("mini", now=NOW, faults=["transient"], retry_now=["gone"]) == [second]
     assert ledger.due("mini", now=NOW + timedelta(hours=2)) == [*ids()[4:], first, second, later]
 
 
