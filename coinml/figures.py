@@ -64,7 +64,12 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: s
     """A confusion matrix: the true class down, the predicted class across.
 
     Colour is the share of the true class's videos, so that small classes show as well as
-    large ones; counts are written where there is room for them.
+    large ones; counts and names are written where there is room for them.
+
+    Args:
+        matrix: `Evaluation.confusion`.
+        classes: Their names, in its order.
+        title: Over the panel.
     """
     n = len(classes)
     side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
@@ -89,8 +94,9 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: s
         axis.set_yticks(range(n), classes)
         axis.tick_params(labelsize=size)
     axis.grid(visible=False)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
+    unit = "" if n <= _LABELLED_CLASSES else " (place of the class in the alphabet, from 0)"
+    axis.set_xlabel(f"predicted{unit}")
+    axis.set_ylabel(f"true{unit}")
     figure.colorbar(image, ax=axis, label="share of the true class", fraction=0.046, pad=0.03)
     return figure
 
@@ -161,17 +167,17 @@ def comparison(
         )
         for x, value, rise in zip(place, values, above, strict=True):
             axis.text(x, value + rise + 0.015, f"{value:.2f}", ha="center", fontsize=8)
-    majority = evaluations[0].majority_rate
-    axis.axhline(majority, color=GREY, linestyle=":", linewidth=1)
-    axis.text(
-        len(measures) - 0.5, majority + 0.01, "majority class", ha="right", fontsize=8, color=GREY
-    )
+    # Named in the legend: written on the line it would stand behind the bars.
+    axis.axhline(
+        evaluations[0].majority_rate, color="black", linestyle=":", linewidth=1.2,
+        label="majority class",
+    )  # fmt: skip
     axis.set_xticks(range(len(measures)), [label for _, label in measures])
     axis.set_xlim(-0.5, len(measures) - 0.5)
-    axis.set_ylim(0, 1.12)
+    axis.set_ylim(0, 1.18)
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.grid(visible=False, axis="x")
-    axis.legend(frameon=False, loc="upper left", ncols=len(names))
+    axis.legend(frameon=False, loc="upper left", ncols=len(names) + 1)
     if paired is not None:
         axis.set_xlabel(
             f"{names[1]} minus {names[0]}: {paired.difference.value:+.3f} "

@@ -1,0 +1,99 @@
+"""Two runs side by side, from what stands in MLflow alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+import pytest
+from kitchen import Trained
+
+from coinml.comparing import compare_runs
+from coinml.errors import InvalidInputError
+from coinml.tracking import Store
+
+LABELS = ("Boil", "Cut")
+
+
+def run(store: Store, head: str, right: Sequence[bool], *, first: int = 0) -> str:
+    """A run whose answers on the test videos `first`, `first` + 1, … are right or wrong."""
+    labels = [LABELS[i % 2] for i in range(first, first + len(right))]
+    answers = [
+        label if fine else LABELS[1 - LABELS.index(label)]
+        for label, fine in zip(labels, right, strict=True)
+    ]
+    ids = [f"video{i}" for i in range(first, first + len(right))]
+    table = pd.DataFrame({"video_id": ids, "split": "test", "label": labels, "predicted": answers})
+    with store.run("coin-task", head, tags={"head": head}) as log:
+        log.table("predictions", table)
+    return log.run_id
+
+
+def test_the_paired_test_is_made_on_the_common_videos(store: Store) -> None:
+    mlp = run(store, "mlp", [True] * 10 + [False] * 20)
+    svm = run(store, "svm", [True] * 25, first=5)
+    found = compare_runs(store, mlp, svm)
+    result = found.result
+    assert (found.head_a, found.head_b, found.split) == ("mlp", "svm", "test")
+    assert result.n == 25
+    assert (result.mcnemar.b, result.mcnemar.c) == (0, 20)
+    assert result.mcnemar.p_value == pytest.approx(2 * 0.5**20)
+    assert len(result.discordant) == 20
+    assert set(result.discordant["right"]) == {"b"}
+    text = str(found)
+    assert "on the same 25 test videos" in text
+    assert text.endswith("(0 against 20): svm is better")
+    assert str(compare_runs(store, svm, mlp)).endswith("(20 against 0): svm is better")
+
+
+def test_chance_is_called_chance(store: Store) -> None:
+    mlp, svm = run(store, "mlp", [True] * 9 + [False]), run(store, "svm", [False] + [True] * 9)
+    assert str(compare_runs(store, mlp, svm)).endswith(
+        "(1 against 1): no difference that these videos could show"
+    )
+
+
+def test_two_runs_of_one_head_are_told_apart_by_their_ids(store: Store) -> None:
+    first, second = run(store, "mlp", [True, False]), run(store, "mlp", [True, True])
+    found = compare_runs(store, first, second)
+    assert (found.head_a, found.head_b) == (f"mlp {first[:8]}", f"mlp {second[:8]}")
+
+
+def test_it_comes_as_plain_values(store: Store) -> None:
+    mlp, svm = run(store, "mlp", [True, False, True]), run(store, "svm", [True, True, True])
+    content = compare_runs(store, mlp, svm).as_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert content["videos"] == 3
+    assert (content["only_a_right"], content["only_b_right"]) == (0, 1)
+    (row,) = content["discordant"]
+    assert row == {
+        "video_id": "video1",
+        "label": "Cut",
+        "predicted_a": "Boil",
+        "predicted_b": "Cut",
+        "right": "b",
+    }
+
+
+def test_what_cannot_be_compared_is_said(store: Store) -> None:
+    mlp, svm = run(store, "mlp", [True] * 3), run(store, "svm", [True] * 3, first=50)
+    with pytest.raises(InvalidInputError, match="no video in common"):
+        compare_runs(store, mlp, svm)
+    with pytest.raises(InvalidInputError, match="no run 'f00'"):
+        compare_runs(store, mlp, "f00")
+    with pytest.raises(InvalidInputError, match="split 'dev': one of train, val, test"):
+        compare_runs(store, mlp, svm, split="dev")
+    with store.run("coin-task", "bare", tags={}) as bare:
+        pass
+    with pytest.raises(InvalidInputError, match="has no table 'predictions'"):
+        compare_runs(store, mlp, bare.run_id)
+
+
+def test_trained_heads_compare_on_every_split(trained: Trained) -> None:
+    mlp, svm = (trained.reports[head].run_id for head in ("mlp", "svm"))
+    sizes = [
+        compare_runs(trained.store, mlp, svm, split=split).result.n
+        for split in ("train", "val", "test")
+    ]
+    assert sizes == [15, 6, 6]

@@ -1,0 +1,205 @@
+"""Figures show what the numbers say, in small and in large."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from coinml import figures
+from coinml.evaluation import Evaluation, compare, evaluate
+
+SIX = tuple(f"Class{letter}" for letter in "ABCDEF")
+
+
+def answers(classes: int, n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % classes
+    proba = rng.dirichlet(np.ones(classes), n)
+    proba[np.arange(n), truth] += rng.random(n) * 0.4
+    return truth, proba / proba.sum(axis=1, keepdims=True)
+
+
+def evaluation(*, seed: int = 0, names: tuple[str, ...] = SIX, n: int = 120) -> Evaluation:
+    truth, proba = answers(len(names), n, seed=seed)
+    return evaluate(truth, proba, names, official_size=n + 30)
+
+
+def texts(figure: Figure) -> set[str]:
+    found = {text.get_text() for axis in figure.axes for text in axis.texts}
+    for axis in figure.axes:
+        found |= {label.get_text() for label in axis.get_xticklabels() + axis.get_yticklabels()}
+        found |= {axis.get_xlabel(), axis.get_ylabel()}
+        if axis.get_legend() is not None:
+            found |= {text.get_text() for text in axis.get_legend().get_texts()}
+    return found
+
+
+def drawn(figure: Figure, folder: Path) -> tuple[int, int]:
+    """Width and height in pixels of the figure's file, which is not a blank sheet."""
+    from PIL import Image
+
+    path = folder / "figure.png"
+    figures.save(figure, path, dpi=100)
+    with Image.open(path) as image:
+        assert len(image.convert("L").getcolors() or ()) > 10
+        return image.size
+
+
+def test_curves_show_three_measures_of_both_sides(tmp_path: Path) -> None:
+    epochs = np.arange(1, 9)
+    history = pd.DataFrame(
+        {"epoch": epochs}
+        | {f"{s}_loss": 1 / epochs for s in ("train", "val")}
+        | {f"{s}_{m}": epochs / 9 for s in ("train", "val") for m in ("accuracy", "f1_macro")}
+    )
+    figure = figures.curves(history, best_epoch=6)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss (nats)", "accuracy", "macro-F1"]
+    for axis in figure.axes:
+        train, val, kept = axis.get_lines()
+        assert len(train.get_xdata()) == len(val.get_xdata()) == 8
+        assert set(kept.get_xdata()) == {6}
+    assert {"train", "val", "kept"} <= texts(figure)
+    assert drawn(figure, tmp_path) == (1100, 360)
+
+
+def test_one_epoch_draws_as_well(tmp_path: Path) -> None:
+    columns = [f"{s}_{m}" for s in ("train", "val") for m in ("loss", "accuracy", "f1_macro")]
+    history = pd.DataFrame({"epoch": [1]} | {name: [0.5] for name in columns})
+    drawn(figures.curves(history, best_epoch=1), tmp_path)
+
+
+def test_a_confusion_matrix_names_and_counts_its_classes(tmp_path: Path) -> None:
+    measured = evaluation()
+    figure = figures.confusion(measured.confusion, SIX, title="Test")
+    panel, bar = figure.axes
+    shown = panel.get_images()[0].get_array()
+    np.testing.assert_allclose(shown.sum(axis=1), 1)
+    assert bar.get_ylabel() == "share of the true class"
+    counts = sorted(int(text.get_text()) for text in panel.texts)
+    assert counts == sorted(measured.confusion[measured.confusion > 0].tolist())
+    assert sum(counts) == 120
+    assert set(SIX) <= texts(figure)
+    drawn(figure, tmp_path)
+
+
+def test_a_class_without_videos_is_an_empty_row() -> None:
+    matrix = np.array([[3, 1], [0, 0]])
+    shown = figures.confusion(matrix, ("a", "b")).axes[0].get_images()[0].get_array()
+    assert shown.tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_180_classes_fit_on_a_sheet(tmp_path: Path) -> None:
+    names = tuple(f"Class{i:03}" for i in range(180))
+    measured = evaluation(names=names, n=400)
+    matrix = figures.confusion(measured.confusion, names)
+    assert not matrix.axes[0].texts
+    assert "predicted (place of the class in the alphabet, from 0)" in texts(matrix)
+    width, height = drawn(matrix, tmp_path)
+    assert max(width, height) <= 1800
+    bars = figures.per_class(measured.per_class)
+    assert len(bars.axes[0].patches) == 60
+    assert "best above, worst below" in texts(bars)
+    assert drawn(bars, tmp_path)[1] <= 1800
+
+
+def test_classes_stand_by_f1_with_their_support(tmp_path: Path) -> None:
+    measured = evaluation()
+    figure = figures.per_class(measured.per_class, title="Test, by class")
+    (axis,) = figure.axes
+    lengths = [bar.get_width() for bar in axis.patches]
+    assert lengths == sorted(measured.per_class["f1"], reverse=True)
+    names = {label.get_text() for label in axis.get_yticklabels()}
+    assert names == {f"{name} (20)" for name in SIX}
+    drawn(figure, tmp_path)
+
+
+def test_a_class_without_test_videos_is_not_drawn() -> None:
+    truth, proba = answers(6, 50, seed=3)
+    keep = truth != 2
+    table = evaluate(truth[keep], proba[keep], SIX).per_class
+    assert len(figures.per_class(table).axes[0].patches) == 5
+
+
+def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> None:
+    both = [evaluation(seed=1), evaluation(seed=2)]
+    tables = []
+    for seed in (1, 2):
+        truth, proba = answers(6, 120, seed=seed)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "video_id": [str(i) for i in range(120)],
+                    "label": truth,
+                    "predicted": proba.argmax(axis=1),
+                }
+            )
+        )
+    paired = compare(*tables)
+    figure = figures.comparison(["mlp", "svm"], both, title="Test", paired=paired)
+    (axis,) = figure.axes
+    heights = [bar.get_height() for bar in axis.patches]
+    assert len(heights) == 8
+    assert heights[0] == both[0].accuracy.value
+    assert heights[4] == both[1].accuracy.value
+    assert {"mlp", "svm", "majority class"} <= texts(figure)
+    assert f"McNemar p = {paired.mcnemar.p_value:.3g}" in axis.get_xlabel()
+    assert "on 120 common videos" in axis.get_xlabel()
+    drawn(figure, tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_head_or_three_fit_as_well(tmp_path: Path, count: int) -> None:
+    names = [f"head{i}" for i in range(count)]
+    figure = figures.comparison(names, [evaluation(seed=i) for i in range(count)])
+    assert len(figure.axes[0].patches) == 4 * count
+    drawn(figure, tmp_path)
+
+
+def test_the_search_marks_what_was_chosen(tmp_path: Path) -> None:
+    rows = [
+        (kernel, gamma, c)
+        for kernel, gamma in (("linear", None), ("rbf", 0.1), ("rbf", 1.0))
+        for c in (0.01, 1.0, 100.0)
+    ]
+    search = pd.DataFrame(rows, columns=["kernel", "gamma", "c"])
+    search["fit"] = range(1, 10)
+    search["val_accuracy"] = [0.2, 0.5, 0.4, 0.3, 0.9, 0.9, 0.1, 0.2, 0.3]
+    search["val_f1_macro"] = search["val_accuracy"]
+    figure = figures.svm_search(search)
+    *lines, chosen = figure.axes[0].get_lines()
+    assert len(lines) == 3
+    # Of the two equally good the simpler one, as the search itself chooses.
+    assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([1.0], [0.9])
+    assert {"linear", "RBF, gamma 0.1/D", "RBF, gamma 1/D", "chosen"} <= texts(figure)
+    drawn(figure, tmp_path)
+
+
+def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
+    measured, failures = evaluation(), []
+
+    def draw(number: int) -> None:
+        try:
+            figures.save(
+                figures.confusion(measured.confusion, SIX), tmp_path / f"{number}.png", dpi=60
+            )
+        except Exception as err:
+            failures.append(err)
+
+    threads = [threading.Thread(target=draw, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 1
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_the_ending_chooses_the_format_and_svg_keeps_its_text(tmp_path: Path) -> None:
+    figures.save(figures.per_class(evaluation().per_class), tmp_path / "figure.svg")
+    assert "ClassA (20)" in (tmp_path / "figure.svg").read_text()
