@@ -150,3 +150,52 @@ class PipelineSummary:
             "trained": self.trained.as_dict(),
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReprocessSummary:
+    """What a dataset needed to be up to date.
+
+    Attributes:
+        missing: Videos whose file was gone.
+        altered: Videos whose file had another content.
+        collected: What is here and why the rest is not.
+        embedded: What is in the set.
+        grown: Videos in the set beyond those that the heads were last trained on.
+        trained: The heads, None where the set had not grown enough.
+        verdicts: What the gate said of each.
+    """
+
+    missing: tuple[str, ...]
+    altered: tuple[str, ...]
+    collected: CollectReport
+    embedded: EmbedSummary
+    grown: int
+    trained: TrainSummary | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.collected.complete
+
+    def __str__(self) -> str:
+        text = f"{self.collected}. {self.embedded}."
+        if self.missing or self.altered:
+            lost = f"{len(self.missing)} files were gone and {len(self.altered)} altered"
+            text = f"{lost}. {text}"
+        if self.trained is None:
+            return f"{text} {self.grown} videos more than the heads know: not trained again."
+        return f"{text} {self.trained}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "missing": list(self.missing),
+            "altered": list(self.altered),
+            "collected": self.collected.as_dict(),
+            "embedded": self.embedded.as_dict(),
+            "grown": self.grown,
+            "trained": self.trained.as_dict() if self.trained else None,
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import adopt, collector, progress
+from coinml import adopt, collector, progress, recheck
 from coinml.adopt import AdoptReport
 from coinml.download import MAX_HEIGHT, FetchOptions
 from coinml.ledger import Ledger
 from coinml.pacing import is_loopback
+from coinml.recheck import RecheckReport
 from coinml.selection import Selection
 from coinml.settings import Settings
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
@@ -64,6 +65,20 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
     with Ledger(settings.ledger_url) as ledger:
         return adopt.adopt_in_place(
             ledger, dataset, progress=lambda _done, total: progress.advance("collect", total=total)
+        )
+
+
+@task(cache_policy=NO_CACHE)
+def recheck_files(selection: Selection, deep: bool) -> RecheckReport:
+    """Compare the dataset's files with the ledger; what differs is due again."""
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    with Ledger(settings.ledger_url) as ledger, progress.stage("recheck"):
+        return recheck.recheck(
+            ledger,
+            dataset.name,
+            deep=deep,
+            progress=lambda _done, total: progress.advance("recheck", total=total),
         )
 
 

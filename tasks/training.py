@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from coinml import progress, training
+from coinml import growth, progress, training
 from coinml.checkpoint import find_checkpoint
 from coinml.dataset import build_table
 from coinml.ledger import DOWNLOADED, Ledger
@@ -14,7 +14,7 @@ from coinml.selection import Selection
 from coinml.settings import Settings
 from coinml.store import EmbeddingSet
 from coinml.tracking import Store
-from coinml.training import TrainReport
+from coinml.training import TrainReport, model_name
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -60,3 +60,11 @@ def train_head(
         tags={"prefect_flow_run_id": str(flow_run.id or "")},
         on_epoch=lambda: progress.advance(f"train {head}"),
     )
+
+
+@task(cache_policy=NO_CACHE)
+def count_trained(dataset: str, fingerprint: str) -> int:
+    """Number of videos that heads were last trained on with this set."""
+    settings = Settings()
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    return growth.trained_videos(store, model_name(dataset), fingerprint)

@@ -68,6 +68,7 @@ Revision = Annotated[str | None, typer.Option(help="Revision of the hub id.")]
 Clips = Annotated[int, typer.Option(min=1, help="Clips a video.")]
 Stride = Annotated[int, typer.Option(min=1, help="Frames between a clip's frames.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
+Heads = Annotated[str, typer.Option(metavar="A,B", help="Of `mlp` and `svm`.")]
 Seed = Annotated[int, typer.Option(help="Of everything random in training.")]
 ByReference = Annotated[
     bool,

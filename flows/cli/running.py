@@ -1,8 +1,8 @@
-"""`coinml run`: the whole way from a list of videos to a prediction."""
+"""`coinml run` and `reprocess`: the whole way from a list of videos to a prediction."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(epilog="Example: coinml run --dataset folder:clips --group '^subject[0-9]+'")(run)
+    app.command(epilog="Example: coinml reprocess --dataset COIN.json --budget 280 --min-new 500")(
+        reprocess
+    )
 
 
 def run(
@@ -68,6 +71,73 @@ def run(
         print_json(summary.as_dict() | {"prediction": prediction})
     else:
         _print(summary, prediction, settings)
+    raise typer.Exit(0 if summary.complete else 3)
+
+
+def reprocess(
+    dataset: options.Dataset = "mini",
+    name: options.Name = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    group: options.Group = None,
+    source: options.Source = None,
+    budget: options.Budget = None,
+    batch_size: options.BatchSize = 20,
+    max_wait: options.MaxWait = 60,
+    max_height: options.MaxHeight = 360,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every file, whatever its time of change says.")
+    ] = False,
+    encoder: options.Encoder = None,
+    revision: options.Revision = None,
+    clips: options.Clips = 8,
+    stride: options.Stride = 4,
+    decoder: options.Decoder = "auto",
+    heads: options.Heads = "mlp,svm",
+    min_new: Annotated[
+        int, typer.Option(min=1, help="Train again when the set has so many videos more.")
+    ] = 50,
+    seed: options.Seed = 0,
+    encoder_ref: options.ByReference = False,
+    json: options.Json = False,
+) -> None:
+    """Get what is due, notice files that changed, embed what lacks, retrain on growth."""
+    from coinml.settings import Settings
+    from flows.cli import reports
+    from flows.cli.console import line, print_json
+    from flows.cli.session import flow_session, load_shown
+
+    settings = Settings()
+    chosen = options.selection(dataset, name, classes, limit, group)
+    with flow_session(settings):
+        load_shown(chosen, settings)
+        from flows.reprocess import reprocess as flow
+
+        summary = flow(
+            chosen,
+            source=source,
+            budget=budget,
+            batch_size=batch_size,
+            max_wait_s=max_wait,
+            max_height=max_height,
+            deep=deep,
+            encoder=encoder,
+            revision=revision,
+            clips=clips,
+            stride=stride,
+            decoder=decoder,
+            heads=options.listed(heads),
+            min_new=min_new,
+            seed=seed,
+            by_reference=encoder_ref,
+        )
+    if json:
+        print_json(summary.as_dict())
+    else:
+        line(str(summary))
+        if summary.trained is not None:
+            reports.print_heads(summary.trained)
+            reports.print_verdicts(summary.verdicts)
     raise typer.Exit(0 if summary.complete else 3)
 
 

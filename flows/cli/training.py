@@ -29,7 +29,7 @@ def train(
     classes: options.Classes = None,
     limit: options.Limit = None,
     group: options.Group = None,
-    heads: Annotated[str, typer.Option(metavar="A,B", help="Of `mlp` and `svm`.")] = "mlp,svm",
+    heads: options.Heads = "mlp,svm",
     encoder: options.Encoder = None,
     revision: options.Revision = None,
     clips: options.Clips = 8,
@@ -52,7 +52,7 @@ def train(
 
         summary = flow(
             chosen,
-            heads=tuple(part.strip() for part in heads.split(",") if part.strip()),
+            heads=options.listed(heads),
             encoder=encoder,
             revision=revision,
             clips=clips,

@@ -1,0 +1,97 @@
+"""Flow `reprocess`: what is due, what changed on disk, what the set lacks; retrain on growth."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from coinml.download import MAX_HEIGHT
+from coinml.heads import HEADS
+from coinml.reports import ReprocessSummary
+from coinml.selection import Selection
+from flows.collect import collect
+from flows.embed import embed
+from flows.promote import promote
+from flows.train import train
+from tasks.download import recheck_files
+from tasks.training import count_trained
+
+
+@flow(name="reprocess", flow_run_name="reprocess {selection.dataset}")
+def reprocess(
+    selection: Selection,
+    source: str | None = None,
+    budget: int | None = None,
+    batch_size: int = 20,
+    max_wait_s: float = 60.0,
+    max_height: int = MAX_HEIGHT,
+    deep: bool = False,
+    encoder: str | None = None,
+    revision: str | None = None,
+    clips: int = 8,
+    stride: int = 4,
+    decoder: str = "auto",
+    heads: tuple[str, ...] = HEADS,
+    min_new: int = 50,
+    seed: int = 0,
+    by_reference: bool = False,
+) -> State[ReprocessSummary]:
+    """Bring a dataset up to date, and do nothing where nothing changed.
+
+    Files that are gone or altered are noticed first, so that the same run fetches them again.
+
+    Args:
+        selection: Which videos.
+        source: URL template with `{id}`; YouTube, and for `mini` a host of its own.
+        budget: Download at most so many videos in this run.
+        batch_size: Videos a download task.
+        max_wait_s: A longer pause of the source ends the collection.
+        max_height: Rows of the picture at most.
+        deep: Read every file, instead of those whose size or time of change is another.
+        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
+        revision: Of the hub id.
+        clips: Clips a video.
+        stride: Frames between a clip's frames.
+        decoder: `auto`, `decord` or `pyav`.
+        heads: Of "mlp" and "svm".
+        min_new: Train again, and ask the gate, when the set has so many videos more than the
+            heads were last trained on.
+        seed: Of everything random in training.
+        by_reference: The registered model names its encoder on the hub instead of carrying it.
+    """
+    rechecked = recheck_files(selection, deep)
+    collected = collect(
+        selection,
+        source=source,
+        budget=budget,
+        batch_size=batch_size,
+        max_wait_s=max_wait_s,
+        max_height=max_height,
+    )
+    embedded = embed(
+        selection, encoder=encoder, revision=revision, clips=clips, stride=stride, decoder=decoder
+    )
+    grown = embedded.videos - count_trained(embedded.dataset, embedded.fingerprint)
+    trained, verdicts = None, ()
+    if grown >= min_new:
+        trained = train(
+            selection,
+            heads=heads,
+            encoder=encoder,
+            revision=revision,
+            clips=clips,
+            stride=stride,
+            seed=seed,
+            by_reference=by_reference,
+        )
+        verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+    summary = ReprocessSummary(
+        missing=rechecked.missing,
+        altered=rechecked.altered,
+        collected=collected,
+        embedded=embedded,
+        grown=max(0, grown),
+        trained=trained,
+        verdicts=tuple(verdicts),
+    )
+    return Completed(message=str(summary), data=summary)

@@ -1,0 +1,71 @@
+"""The reprocess flow: only what changed is done again, and heads are trained on growth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coinml.ledger import Ledger
+from coinml.miniature.host import FlakyHost
+from coinml.selection import Selection
+from coinml.settings import Settings
+from flows.reprocess import reprocess
+
+Coin = tuple[Path, list[str]]
+
+
+def test_only_what_changed_is_done_again(
+    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {
+        "encoder": str(tiny_encoder_dir), "clips": 2, "heads": ("svm",), "min_new": 3,
+    }  # fmt: skip
+    with FlakyHost(coin[0] / "videos") as host:
+        first = reprocess(selection, source=host.source, budget=18, **options)
+        assert (first.embedded.embedded, first.grown, first.complete) == (18, 18, False)
+        assert first.trained is not None
+        assert len(first.verdicts) == 1
+
+        idle = reprocess(selection, source=host.source, budget=2, **options)
+        assert (idle.embedded.embedded, idle.grown, idle.trained) == (2, 2, None)
+        assert "2 videos more than the heads know" in str(idle)
+
+        asked = host.log()
+        videos = Settings().videos_dir("toy")
+        with Ledger(Settings().ledger_url) as ledger:
+            here = [row.video_id for row in ledger.rows("toy", state="downloaded")]
+        gone, altered = here[:2]
+        (videos / f"{gone}.mp4").unlink()
+        (videos / f"{altered}.mp4").write_bytes(b"something else")
+        last = reprocess(selection, source=host.source, **options)
+        assert ((gone,), (altered,)) == (last.missing, last.altered)
+        again = {one for one in asked if host.log()[one] != asked[one]}
+        assert {gone, altered} <= again
+        assert again & set(here) == {gone, altered}
+    # The two came back with the same content: their vectors are in the set already.
+    assert (last.embedded.embedded, last.embedded.videos, last.grown) == (4, 24, 6)
+    assert last.trained is not None
+    assert not last.trained.heads[0].reused
+    assert (videos / ".quarantine" / f"{altered}.mp4").read_bytes() == b"something else"
+    assert last.complete
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_alteration_that_hides_is_found_by_reading_everything(
+    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path, deep: bool
+) -> None:
+    import os
+
+    options = {"encoder": str(tiny_encoder_dir), "clips": 2, "min_new": 1000}
+    with FlakyHost(coin[0] / "videos") as host:
+        reprocess(selection, source=host.source, budget=3, **options)
+        with Ledger(Settings().ledger_url) as ledger:
+            row = ledger.rows("toy", state="downloaded")[0]
+        path = Path(row.path or "")
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 0xFF
+        path.write_bytes(content)
+        os.utime(path, ns=(row.mtime_ns or 0, row.mtime_ns or 0))
+        summary = reprocess(selection, source=host.source, budget=1, deep=deep, **options)
+    assert summary.altered == ((row.video_id,) if deep else ())
