@@ -30,6 +30,7 @@ PROMOTED, REFUSED, ROLLED_BACK = "promoted", "refused", "rolled back"
 """What stands in a version's tag `gate`."""
 ALPHA = 0.05
 COVERAGE_FLOOR = 0.5
+_ALIAS_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def register(
     version = client.create_model_version(
         name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags)
     )
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    _point(client, name, CHALLENGER, version.version)
     client.set_tag(run_id, "version", str(version.version))
     return int(version.version)
 
@@ -154,8 +155,8 @@ def promote(
         client.set_model_version_tag(name, candidate.version, "gate_reason", reason)
         if passed:
             if champion is not None:
-                client.set_registered_model_alias(name, PREVIOUS, champion.version)
-            client.set_registered_model_alias(name, CHAMPION, candidate.version)
+                _point(client, name, PREVIOUS, champion.version)
+            _point(client, name, CHAMPION, candidate.version)
         verdicts.append(
             Verdict(model=name, version=int(candidate.version), promoted=passed, reason=reason)
         )
@@ -174,8 +175,8 @@ def rollback(store: Store, name: str) -> Verdict:
     if champion is None or previous is None:
         raise RegistryError(f"{name} has no {PREVIOUS} champion to go back to")
     client = store.client()
-    client.set_registered_model_alias(name, CHAMPION, previous.version)
-    client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    _point(client, name, CHAMPION, previous.version)
+    _point(client, name, PREVIOUS, champion.version)
     reason = f"rolled back from version {champion.version}"
     for version, verdict, why in (
         (champion.version, ROLLED_BACK, f"rolled back to version {previous.version}"),
@@ -184,6 +185,22 @@ def rollback(store: Store, name: str) -> Verdict:
         client.set_model_version_tag(name, version, "gate", verdict)
         client.set_model_version_tag(name, version, "gate_reason", why)
     return Verdict(model=name, version=int(previous.version), promoted=True, reason=reason)
+
+
+def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Let an alias name a version.
+
+    Two heads that are registered at one moment both make the alias; MLflow looks for it and
+    then inserts it, so that one of them fails, and finds it when it tries again.
+    """
+    for left in reversed(range(_ALIAS_TRIES)):
+        try:
+            client.set_registered_model_alias(name, alias, version)
+        except MlflowException:
+            if not left:
+                raise
+        else:
+            return
 
 
 def version_at(store: Store, name: str, alias: str) -> ModelVersion | None:

@@ -302,3 +302,19 @@ def test_heads_that_were_trained_pass_the_gate(trained: Trained) -> None:
     assert sum("champion" in row["aliases"] for row in rows.values()) == 1
     assert {row["tags"]["gate"] for row in rows.values()} == {"promoted", "refused"}
     assert model_uri(MODEL) == "models:/kitchen-task@champion"
+
+
+def test_two_heads_that_register_at_one_moment_both_get_through(store: Store) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from coinml.registry import _point
+
+    client = store.client()
+    for attempt in range(10):
+        name = f"model{attempt}"
+        client.create_registered_model(name)
+        for _ in range(2):
+            client.create_model_version(name, "file:///nowhere")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda v, name=name: _point(client, name, CHALLENGER, v), ("1", "2")))
+        assert str(client.get_model_version_by_alias(name, CHALLENGER).version) in ("1", "2")
