@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation import Comparison, compare
+from coinml.evaluation import Comparison, Estimate, compare
 from coinml.records import SPLITS
-from coinml.tracking import Store
+from coinml.tracking import RunLog, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,9 @@ class RunComparison:
         )
 
 
-def compare_runs(store: Store, run_a: str, run_b: str, *, split: str = "test") -> RunComparison:
+def compare_runs(
+    store: Store, run_a: str, run_b: str, *, split: str = "test", record: bool = False
+) -> RunComparison:
     """Compare two runs on the videos of a split that both were measured on.
 
     Args:
@@ -74,19 +77,22 @@ def compare_runs(store: Store, run_a: str, run_b: str, *, split: str = "test") -
         run_a: An MLflow run id.
         run_b: Another.
         split: "val" or "test"; "train" tells what was learnt by heart.
+        record: Write the comparison down in the second run: a figure, the table of the videos
+            on which they differ, and the tags `compared_with` and `mcnemar_p`.
 
     Raises:
         InvalidInputError: No such run or split, or no video in common.
     """
     if split not in SPLITS:
         raise InvalidInputError(f"split {split!r}: one of {', '.join(SPLITS)} is allowed")
+    runs = [store.read_run(run_id) for run_id in (run_a, run_b)]
     heads, tables = [], []
-    for run_id in (run_a, run_b):
-        heads.append(store.read_run(run_id).data.tags.get("head", run_id[:8]))
+    for run_id, run in zip((run_a, run_b), runs, strict=True):
+        heads.append(run.data.tags.get("head", run_id[:8]))
         tables.append(_of(store.read_table(run_id, "predictions"), split))
     if heads[0] == heads[1]:
         heads = [f"{head} {run_id[:8]}" for head, run_id in zip(heads, (run_a, run_b), strict=True)]
-    return RunComparison(
+    found = RunComparison(
         run_a=run_a,
         run_b=run_b,
         head_a=heads[0],
@@ -94,6 +100,37 @@ def compare_runs(store: Store, run_a: str, run_b: str, *, split: str = "test") -
         split=split,
         result=compare(tables[0], tables[1]),
     )
+    if record and runs[1].data.tags.get("compared_with") != run_a:
+        _record(store, found, [run.data.metrics for run in runs])
+    return found
+
+
+def _record(store: Store, found: RunComparison, metrics: Sequence[Mapping[str, float]]) -> None:
+    from coinml import figures
+
+    log = RunLog(store.client(), found.run_b)
+    figure = figures.comparison(
+        (found.head_a, found.head_b),
+        [_estimates(numbers, found.split) for numbers in metrics],
+        majority_rate=metrics[0][f"{found.split}_majority_rate"],
+        title=f"{found.head_b} and {found.head_a}, {found.split}",
+        paired=found.result,
+    )
+    log.figure("comparison", figure)
+    log.table("discordant", found.result.discordant)
+    # Last, so that what bears it is whole.
+    log.tags({"mcnemar_p": found.result.mcnemar.p_value, "compared_with": found.run_a})
+
+
+def _estimates(metrics: Mapping[str, float], split: str) -> dict[str, Estimate]:
+    return {
+        name: Estimate(
+            value=metrics[f"{split}_{name}"],
+            low=metrics[f"{split}_{name}_low"],
+            high=metrics[f"{split}_{name}_high"],
+        )
+        for name in ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy")
+    }
 
 
 def _of(table: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ which pyplot does not allow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from coinml.evaluation import Comparison, Evaluation
+from coinml.evaluation import Comparison, Estimate
 
 TRAIN_COLOUR, VAL_COLOUR, GREY = "#7a8ca3", "#d1495b", "#6b7280"
 _A_COLOUR, _B_COLOUR = "#2a6f97", "#d1495b"
@@ -134,8 +134,9 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
 
 def comparison(
     names: Sequence[str],
-    evaluations: Sequence[Evaluation],
+    estimates: Sequence[Mapping[str, Estimate]],
     *,
+    majority_rate: float,
     title: str = "",
     paired: Comparison | None = None,
 ) -> Figure:
@@ -143,7 +144,9 @@ def comparison(
 
     Args:
         names: Of the heads.
-        evaluations: Their numbers on one split, in the order of the names.
+        estimates: Their numbers on one split, by the names that `Evaluation` has for them, in
+            the order of the heads.
+        majority_rate: What always answering the most frequent class would score.
         title: Over the panel.
         paired: The paired test of the first two; its verdict is written below.
     """
@@ -155,12 +158,12 @@ def comparison(
         ("top5_accuracy", "top-5"),
     )
     width = 0.8 / len(names)
-    for i, (name, evaluation) in enumerate(zip(names, evaluations, strict=True)):
-        estimates = [getattr(evaluation, key) for key, _ in measures]
+    for i, (name, measured) in enumerate(zip(names, estimates, strict=True)):
+        shown = [measured[key] for key, _ in measures]
         place = np.arange(len(measures)) + (i - (len(names) - 1) / 2) * width
-        values = np.array([e.value for e in estimates])
-        below = values - [e.low for e in estimates]
-        above = np.array([e.high for e in estimates]) - values
+        values = np.array([e.value for e in shown])
+        below = values - [e.low for e in shown]
+        above = np.array([e.high for e in shown]) - values
         axis.bar(place, values, width * 0.92, label=name, color=_colour(i))
         axis.errorbar(
             place, values, np.maximum([below, above], 0), fmt="none", ecolor="black", capsize=3
@@ -169,7 +172,7 @@ def comparison(
             axis.text(x, value + rise + 0.015, f"{value:.2f}", ha="center", fontsize=8)
     # Named in the legend: written on the line it would stand behind the bars.
     axis.axhline(
-        evaluations[0].majority_rate, color="black", linestyle=":", linewidth=1.2,
+        majority_rate, color="black", linestyle=":", linewidth=1.2,
         label="majority class",
     )  # fmt: skip
     axis.set_xticks(range(len(measures)), [label for _, label in measures])

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 TOP = 5
 _SPEC = "spec.json"
-_ANSWER = {"label": object, "score": float, "top5": object, "error": object}
+_ANSWER = ["label", "score", "top5", "error"]
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -123,13 +123,8 @@ class VideoClassifier(PythonModel):
                     answers.append(self._answer(ahead.popleft()))
                 ahead.append(self._submit(pool, row, Path(folder) / f"{index}.video"))
             answers += [self._answer(future) for future in ahead]
-        # As objects: pandas' own strings would make a NaN of the None for "no error".
-        return pd.DataFrame(
-            {
-                name: pd.Series([answer[name] for answer in answers], dtype=kind)
-                for name, kind in _ANSWER.items()
-            }
-        )
+        # As objects: pandas' own types would make NaN of None, which is not even JSON.
+        return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
     def _submit(
         self, pool: DecodePool, row: dict[str, Any], temporary: Path

@@ -16,4 +16,4 @@ def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; table and figure go to the second."""
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    return comparing.compare_runs(store, run_a, run_b)
+    return comparing.compare_runs(store, run_a, run_b, record=True)

@@ -97,3 +97,19 @@ def test_trained_heads_compare_on_every_split(trained: Trained) -> None:
         for split in ("train", "val", "test")
     ]
     assert sizes == [15, 6, 6]
+
+
+def test_a_recorded_comparison_lies_with_the_second_run(trained: Trained) -> None:
+    mlp, svm = (trained.reports[head].run_id for head in ("mlp", "svm"))
+    found = compare_runs(trained.store, mlp, svm, record=True)
+    again = compare_runs(trained.store, mlp, svm, record=True)
+    assert str(again) == str(found)
+    client = trained.store.client()
+    figures = {entry.path for entry in client.list_artifacts(svm, "figures")}
+    assert "figures/comparison.png" in figures
+    table = trained.store.read_table(svm, "discordant")
+    assert len(table) == found.result.mcnemar.b + found.result.mcnemar.c
+    tags = trained.store.read_run(svm).data.tags
+    assert tags["compared_with"] == mlp
+    assert float(tags["mcnemar_p"]) == found.result.mcnemar.p_value
+    assert trained.store.read_run(svm).info.status == "FINISHED"

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from coinml import figures
-from coinml.evaluation import Evaluation, compare, evaluate
+from coinml.evaluation import Estimate, Evaluation, compare, evaluate
 
 SIX = tuple(f"Class{letter}" for letter in "ABCDEF")
 
@@ -27,6 +27,11 @@ def answers(classes: int, n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]
 def evaluation(*, seed: int = 0, names: tuple[str, ...] = SIX, n: int = 120) -> Evaluation:
     truth, proba = answers(len(names), n, seed=seed)
     return evaluate(truth, proba, names, official_size=n + 30)
+
+
+def estimates(measured: Evaluation) -> dict[str, Estimate]:
+    found = {name: getattr(measured, name) for name in Evaluation.__dataclass_fields__}
+    return {name: value for name, value in found.items() if isinstance(value, Estimate)}
 
 
 def texts(figure: Figure) -> set[str]:
@@ -140,7 +145,9 @@ def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> 
             )
         )
     paired = compare(*tables)
-    figure = figures.comparison(["mlp", "svm"], both, title="Test", paired=paired)
+    figure = figures.comparison(
+        ["mlp", "svm"], [estimates(e) for e in both], majority_rate=1 / 6, paired=paired
+    )
     (axis,) = figure.axes
     heights = [bar.get_height() for bar in axis.patches]
     assert len(heights) == 8
@@ -155,7 +162,9 @@ def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_head_or_three_fit_as_well(tmp_path: Path, count: int) -> None:
     names = [f"head{i}" for i in range(count)]
-    figure = figures.comparison(names, [evaluation(seed=i) for i in range(count)])
+    figure = figures.comparison(
+        names, [estimates(evaluation(seed=i)) for i in range(count)], majority_rate=0.5
+    )
     assert len(figure.axes[0].patches) == 4 * count
     drawn(figure, tmp_path)
 

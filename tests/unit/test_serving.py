@@ -100,7 +100,7 @@ def test_serving_sees_what_training_saw(trained: Trained, champion: Any) -> None
     files = [str(trained.material.videos[video_id]) for video_id in recorded.index]
     answers = champion.predict(pd.DataFrame({"video": files}))
     assert list(answers["label"]) == list(recorded["predicted"])
-    np.testing.assert_allclose(answers["score"], recorded["score"], atol=2e-3)
+    np.testing.assert_allclose(answers["score"].astype(float), recorded["score"], atol=2e-3)
 
 
 def test_the_five_best_come_best_first_and_begin_with_the_answer(
@@ -265,3 +265,24 @@ def test_a_model_by_reference_carries_no_encoder(
         assert set(model["artifacts"]) == {"head", "spec"}
         described = json.loads(Path(model["artifacts"]["spec"]).read_text())
     assert (described["encoder_ref"], described["revision"]) == ("MCG-NJU/videomae-base", "abc123")
+
+
+def test_behind_mlflows_own_server_the_answers_are_json(trained: Trained, champion: Any) -> None:
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc.scoring_server import init
+
+    video = trained.material.videos["Cut0_______"]
+    rows = [[str(video)], ["/nowhere.mp4"]]
+    answer = TestClient(init(champion)).post(
+        "/invocations", json={"dataframe_split": {"columns": ["video"], "data": rows}}
+    )
+    assert answer.status_code == 200, answer.text
+    good, missing = answer.json()["predictions"]
+    assert (good["label"], good["error"]) == ("Cut", None)
+    assert good["top5"][0] == {"label": "Cut", "score": good["score"]}
+    assert missing == {
+        "label": None,
+        "score": None,
+        "top5": [],
+        "error": "/nowhere.mp4: no such file",
+    }
