@@ -18,6 +18,7 @@ from tasks.embedding import embed_shard, open_set
 from tasks.policies import GPU_TAG
 
 VIDEOMAE = "MCG-NJU/videomae-base"
+TINY = "tiny"
 
 
 @flow(
@@ -41,7 +42,8 @@ def embed(
 
     Args:
         selection: Which videos.
-        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
+        encoder: Hub id, folder, or `tiny` for the one in the package, which is also what
+            `mini` takes; VideoMAE-base for the rest.
         revision: Of the hub id.
         clips: Clips a video.
         stride: Frames between a clip's frames.
@@ -50,7 +52,7 @@ def embed(
     """
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    chosen = encoder or default_encoder(selection)
+    chosen = chosen_encoder(encoder, selection)
     options = {"revision": revision, "clips": clips, "stride": stride}
     embedding_set = open_set(dataset.name, chosen, **options)
     _limit_devices()
@@ -93,9 +95,14 @@ def embed(
     return Completed(message=str(summary), data=summary)
 
 
-def default_encoder(selection: Selection) -> str:
-    """The tiny encoder that comes with the package for `mini`, VideoMAE-base for the rest."""
-    return str(ENCODER) if selection.is_mini else VIDEOMAE
+def chosen_encoder(encoder: str | None, selection: Selection) -> str:
+    """What `--encoder` means: a hub id, a folder, or `tiny` for the one in the package.
+
+    Left open it is VideoMAE-base, and for `mini` the tiny one.
+    """
+    if encoder is None:
+        encoder = TINY if selection.is_mini else VIDEOMAE
+    return str(ENCODER) if encoder == TINY else encoder
 
 
 def _limit_devices() -> None:

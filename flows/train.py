@@ -14,7 +14,7 @@ from coinml.heads import HEADS
 from coinml.reports import TrainSummary
 from coinml.selection import Selection
 from coinml.settings import Settings
-from flows.embed import default_encoder
+from flows.embed import chosen_encoder
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.training import train_head
@@ -55,7 +55,7 @@ def train(
         raise InvalidInputError(f"heads {', '.join(unknown) or 'none'}: of {', '.join(HEADS)}")
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    chosen = encoder or default_encoder(selection)
+    chosen = chosen_encoder(encoder, selection)
     embedding_set = open_set(dataset.name, chosen, revision=revision, clips=clips, stride=stride)
     with ExitStack() as stages:
         for head in heads:

@@ -60,8 +60,8 @@ Reprobe = Annotated[
 Encoder = Annotated[
     str | None,
     typer.Option(
-        help="Hub id or folder of a VideoMAE; by default VideoMAE-base, and for `mini` the tiny "
-        "one in the package."
+        help="Hub id or folder of a VideoMAE, or `tiny` for the one in the package; by default "
+        "VideoMAE-base, and for `mini` the tiny one."
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Revision of the hub id.")]
