@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -20,12 +21,17 @@ from matplotlib.ticker import MaxNLocator
 
 from coinml.evaluation import Comparison, Estimate
 
+if TYPE_CHECKING:
+    from coinml.ledger import Status
+
 TRAIN_COLOUR, VAL_COLOUR, GREY = "#7a8ca3", "#d1495b", "#6b7280"
 _A_COLOUR, _B_COLOUR = "#2a6f97", "#d1495b"
 _NUMBERED_CLASSES = 30
 """Up to here a confusion matrix shows its counts."""
 _LABELLED_CLASSES = 60
 """Up to here its axes name every class."""
+_MOST_LOST = 25
+"""So many classes stand in the attrition figure."""
 
 
 def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
@@ -225,6 +231,45 @@ def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
     axis.set_xlabel("C")
     axis.set_ylabel("validation accuracy")
     axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def attrition(status: Status, *, title: str = "") -> Figure:
+    """What became of a dataset's videos: all by state, and the classes that lost most.
+
+    Args:
+        status: Where the dataset stands.
+        title: Over the two panels.
+    """
+    states = {"here": status.downloaded, **status.faults, "pending": status.pending}
+    states = {name: count for name, count in states.items() if count}
+    classes = sorted(
+        status.by_class.items(), key=lambda item: (-item[1].lost / item[1].total, item[0])
+    )[:_MOST_LOST]
+    rows = max(len(states), len(classes))
+    figure, (left, right) = _figure(12, float(np.clip(1.6 + 0.3 * rows, 3, 12)), 1, 2, title)
+    place = np.arange(len(states))[::-1]
+    colours = [_A_COLOUR if name == "here" else _B_COLOUR for name in states]
+    bars = left.barh(place, list(states.values()), color=colours, height=0.7)
+    left.bar_label(bars, [f"{n:,} ({n / status.total:.1%})" for n in states.values()], padding=4)
+    left.set_yticks(place, list(states))
+    left.set_xlim(0, 1.3 * max(states.values(), default=1))
+    left.set_xlabel("videos")
+    left.grid(visible=False, axis="y")
+    place = np.arange(len(classes))[::-1]
+    start = np.zeros(len(classes))
+    for label, colour, values in (
+        ("here", _A_COLOUR, [c.downloaded / c.total for _, c in classes]),
+        ("still possible", "#c9d3de", [c.possible / c.total for _, c in classes]),
+        ("lost", _B_COLOUR, [c.lost / c.total for _, c in classes]),
+    ):
+        right.barh(place, values, left=start, color=colour, height=0.7, label=label)
+        start = start + np.array(values)
+    right.set_yticks(place, [f"{name} ({c.total})" for name, c in classes])
+    right.set_xlim(0, 1)
+    right.set_xlabel("share of the class (in brackets: its videos), the most lost first")
+    right.grid(visible=False, axis="y")
+    right.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 

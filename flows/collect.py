@@ -26,6 +26,7 @@ from coinml.selection import Selection, miniature_dir
 from coinml.settings import YOUTUBE, Settings
 from coinml.splits import unit_hash
 from tasks.download import adopt_in_place, download_batch, fetch_options
+from tasks.reporting import report_attrition
 
 
 @flow(
@@ -80,6 +81,7 @@ def collect(
                         dataset, ids, url, batch_size=batch_size,
                         max_wait_s=max_wait_s, max_height=max_height, retry_now=anyway,
                     )  # fmt: skip
+        report_attrition(dataset.name)
         report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
     return Completed(message=str(report), data=report)
 

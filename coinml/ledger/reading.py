@@ -104,6 +104,22 @@ class LedgerReader:
         query = _attempts(dataset).where(attempts.c.rule == "unknown")
         return [_attempt_row(row) for row in self._all(query)]
 
+    def duplicates(self, dataset: str) -> list[tuple[str, ...]]:
+        """Ids whose files have the same content, each group sorted, the largest group first."""
+        same = (
+            select(videos.c.sha256)
+            .where(videos.c.dataset == dataset, videos.c.sha256.is_not(None))
+            .group_by(videos.c.sha256)
+            .having(func.count() > 1)
+        )
+        query = select(videos.c.sha256, videos.c.video_id).where(
+            videos.c.dataset == dataset, videos.c.sha256.in_(same)
+        )
+        groups: dict[str, list[str]] = {}
+        for sha256, video_id in self._all(query):
+            groups.setdefault(sha256, []).append(video_id)
+        return sorted((tuple(sorted(ids)) for ids in groups.values()), key=lambda g: (-len(g), g))
+
     def asked_since(self, dataset: str, moment: datetime) -> int:
         """How many attempts began since then."""
         query = select(func.count()).where(

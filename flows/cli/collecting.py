@@ -117,6 +117,12 @@ def status(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="The failures whose words no rule knew.")
     ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Videos whose files have the same content.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as PNG, SVG or PDF.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Show how many videos are here, lost and still possible, by split and class."""
@@ -130,8 +136,12 @@ def status(
         reports.print_video(settings, key, video, as_json=json)
     elif unknown:
         reports.print_unknown(settings, key, as_json=json)
+    elif duplicates:
+        reports.print_duplicates(settings, key, as_json=json)
+    elif figure is not None:
+        reports.draw_status(settings, key, figure)
     elif json:
-        print_json(reports.status_of(settings, key).as_dict() | reports.pace_of(settings, key))
+        print_json(reports.status_of(settings, key).as_dict() | reports.extras_of(settings, key))
     else:
         reports.print_status(settings, key)
 

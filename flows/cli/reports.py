@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coinml.attrition import MEANING
 from coinml.errors import InvalidInputError
 from flows.cli.console import line, print_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from coinml.ledger import Status
     from coinml.registry import Verdict
     from coinml.reports import TrainSummary
     from coinml.settings import Settings
-
-MEANING = {
-    "transient": "a passing failure; asked again later",
-    "blocked": "the source refused everyone; asked again later",
-    "gone": "removed, closed or under copyright",
-    "restricted": "private, age, members, region or login",
-    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
-    "corrupt": "arrived, but does not decode",
-    "local": "this machine was at fault",
-}
 
 
 def known_dataset(settings: Settings, name: str | None) -> str:
@@ -72,24 +64,52 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
                 for name, c in counts.items()
             ],
         )
+    extras = extras_of(settings, dataset)
+    if extras["duplicates"]:
+        line(f"{extras['duplicates']:,} files have the content of another video (--duplicates)")
     if status.eta_hours:
-        pace = pace_of(settings, dataset)
         line(
             f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
-            f"{settings.rate_per_hour:g} an hour ({pace['asked_last_hour']:,} were asked for in "
+            f"{settings.rate_per_hour:g} an hour ({extras['asked_last_hour']:,} were asked for in "
             "the last hour)"
         )
 
 
-def pace_of(settings: Settings, dataset: str) -> dict[str, float]:
-    """How fast a source may be asked, and how fast this one was."""
+def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
+    """How fast a source may be asked, how fast this one was, and how many files are doubles."""
     from datetime import UTC, datetime, timedelta
 
     from coinml.ledger import Ledger
 
     with Ledger(settings.ledger_url) as ledger:
         asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
-    return {"rate_per_hour": settings.rate_per_hour, "asked_last_hour": asked}
+        duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
+    return {
+        "rate_per_hour": settings.rate_per_hour,
+        "asked_last_hour": asked,
+        "duplicates": duplicates,
+    }
+
+
+def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None:
+    """The videos whose files have the same content."""
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        groups = ledger.duplicates(dataset)
+    if as_json:
+        print_json(groups)
+    else:
+        table(["videos with one content", "ids"], [[len(ids), ", ".join(ids)] for ids in groups])
+
+
+def draw_status(settings: Settings, dataset: str, path: Path) -> None:
+    """Draw what became of the videos into a file."""
+    from coinml import figures
+
+    status = status_of(settings, dataset)
+    figures.save(figures.attrition(status, title=f"What became of {dataset}"), path)
+    line(f"drawn into {path}")
 
 
 def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:

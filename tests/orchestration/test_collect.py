@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
@@ -83,6 +88,23 @@ def test_what_the_run_brought_stands_in_the_state_of_the_flow_run(
     assert run.state is not None
     assert run.state.name == "Completed"
     assert run.state.message == "24 of 24 videos are here, 24 of them new"
+
+
+def test_what_became_of_the_videos_is_an_artifact_with_a_key_that_stays(
+    home: Path, coin: Coin
+) -> None:
+    selection = Selection(dataset=str(coin[0] / "COIN.json"), name="Toy_Set.2")
+    with FlakyHost(coin[0] / "videos", {"videos": {coin[1][1]: ["404"]}}) as host:
+        collect(selection, source=host.source, budget=10)
+        collect(selection, source=host.source)
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["attrition-toy-set-2"]))
+        )
+    assert len(found) == 2
+    texts = {str(artifact.data) for artifact in found}
+    assert any("23 of 24 videos are here" in text and "| gone | 1 |" in text for text in texts)
+    assert all("| BoilEgg | 12 |" in text for text in texts)
 
 
 def test_a_folder_is_adopted_where_it_lies(home: Path, coin: Coin, tmp_path: Path) -> None:

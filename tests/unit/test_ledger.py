@@ -114,6 +114,15 @@ def test_pending_comes_first_then_what_has_been_due_longest(ledger: Ledger) -> N
     assert ledger.due("mini", now=NOW + timedelta(hours=2)) == [*ids()[4:], first, second, later]
 
 
+def test_videos_with_one_content_are_found(ledger: Ledger) -> None:
+    for video_id, content in zip(ids(), "abacbb", strict=False):
+        file = facts(f"/{video_id}.mp4", sha256=content * 64)
+        ledger.record_success("mini", video_id, file=file, attempt=None)
+    first, second, third, _, fifth, sixth = ids()[:6]
+    assert ledger.duplicates("mini") == [(second, fifth, sixth), (first, third)]
+    assert ledger.duplicates("other") == []
+
+
 def test_another_downloader_or_other_credentials_bring_videos_back(ledger: Ledger) -> None:
     old, new, private = ids()[:3]
     from coinml.ledger import downloader_version

@@ -1,0 +1,82 @@
+"""What became of the videos of a dataset, as a page that stands for itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from coinml.ledger import Counts, Status
+
+MEANING = {
+    "transient": "a passing failure; asked again later",
+    "blocked": "the source refused; asked again later",
+    "gone": "removed, closed or under copyright",
+    "restricted": "private, age, members, region or login",
+    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
+    "corrupt": "arrived, but does not decode",
+    "local": "this machine was at fault",
+}
+"""What each fault means, in a few words."""
+
+
+def attrition_key(dataset: str) -> str:
+    """A name for a dataset's report that stays the same, of lower-case letters, digits, dashes."""
+    return "attrition-" + (re.sub(r"[^a-z0-9]+", "-", dataset.casefold()).strip("-") or "dataset")
+
+
+def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
+    """The report: here, lost by fault, still possible; by split and by class.
+
+    Args:
+        status: Where the dataset stands.
+        duplicates: Files whose content another video has as well.
+    """
+    share = status.downloaded / status.total if status.total else 0.0
+    lines = [
+        f"# Attrition of {status.dataset}",
+        "",
+        f"{status.downloaded:,} of {status.total:,} videos are here ({share:.1%}), "
+        f"{status.possible:,} are still possible, {_lost(status):,} are lost.",
+        "",
+        *_table(
+            ("state", "videos", "share", "means"),
+            [
+                (name, f"{count:,}", f"{count / status.total:.1%}", means)
+                for name, count, means in _states(status)
+            ],
+        ),
+    ]
+    if duplicates:
+        lines += ["", f"{duplicates:,} files have the content of another video."]
+    if status.eta_hours:
+        lines += ["", f"About {status.eta_hours:.1f} hours to go at the allowed rate."]
+    lines += ["", "## By split", "", *_counts("split", status.by_split)]
+    lines += ["", "## By class", "", *_counts("class", status.by_class)]
+    return "\n".join(lines) + "\n"
+
+
+def _states(status: Status) -> list[tuple[str, int, str]]:
+    states = [("downloaded", status.downloaded, "here, decoded to the end")]
+    states += [("pending", status.pending, "not tried yet")] if status.pending else []
+    return states + [(fault, count, MEANING[fault]) for fault, count in status.faults.items()]
+
+
+def _lost(status: Status) -> int:
+    return sum(counts.lost for counts in status.by_split.values())
+
+
+def _counts(what: str, groups: Mapping[str, Counts]) -> list[str]:
+    worst_first = sorted(groups.items(), key=lambda item: (-item[1].lost, item[0]))
+    return _table(
+        (what, "all", "here", "lost", "possible"),
+        [(name, c.total, c.downloaded, c.lost, c.possible) for name, c in worst_first],
+    )
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    return [
+        f"| {' | '.join(header)} |",
+        f"|{' --- |' * len(header)}",
+        *(f"| {' | '.join(row)} |" for row in cells),
+    ]
