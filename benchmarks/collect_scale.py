@@ -1,0 +1,310 @@
+"""COIN at full size on loopback: coinml's collector beside yt-dlp with a download archive.
+
+Both sides get the same list from the same flaky host (5 % gone, 5 % failing once or twice, a
+short and a long refusal of everyone), with as many at once, over as many runs. Ends with 1 if
+a claim does not hold. `--videos N` takes the first N ids, for a quick run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DATASET = "coin"
+LONG_PAUSE_S, MAX_WAIT_S = 12.0, 4.0
+BATCH = 20
+SHARED = Path(os.environ.get("COINML_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
+INDEX = SHARED / "coin" / "index_11827.csv"
+BIN = Path(sys.executable).parent
+
+
+def main() -> int:
+    options = _options()
+    if options.side:
+        return collect_here(options)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ids = video_ids(options.videos)
+        serve_from(folder / "served", ids)
+        plan = make_plan(ids)
+        (folder / "plan.json").write_text(json.dumps(plan))
+        print(f"{len(ids):,} videos, {options.parallel} at once", flush=True)
+        ours = run_coinml(folder, ids, options)
+        theirs = run_ytdlp(folder, ids, runs=int(ours["runs"]), options=options)
+        return report(ids, plan, ours, theirs)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--videos", type=int, default=11_827, help="the first N ids (default: all)")
+    parser.add_argument("--parallel", type=int, default=8, help="videos at once, on both sides")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def video_ids(count: int) -> list[str]:
+    """COIN's ids, or as many others where the list is not here."""
+    if not INDEX.is_file():
+        print(f"{INDEX} is not here: made-up ids")
+        return [f"{number:011d}" for number in range(count)]
+    with INDEX.open(newline="") as file:
+        return [row["video_id"] for row in csv.DictReader(file)][:count]
+
+
+def serve_from(folder: Path, ids: Sequence[str]) -> None:
+    """One small video under every id."""
+    from coinml.media import write_video
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (10, 48, 64, 3), dtype=np.uint8)
+    first = folder / f"{ids[0]}.mp4"
+    write_video(first, iter(frames), fps=25)
+    for video_id in ids[1:]:
+        os.link(first, folder / f"{video_id}.mp4")
+
+
+def make_plan(ids: Sequence[str]) -> dict[str, Any]:
+    """The same misfortunes every time; a live video takes two requests."""
+    rng = random.Random(0)
+    unlucky = rng.sample(list(ids), len(ids) // 10)
+    gone, flaky = unlucky[::2], unlucky[1::2]
+    passing = (["503", "ok"], ["ok", "reset", "ok"], ["503", "500", "ok"], ["ok", "short", "ok"])
+    videos = {one: rng.choice((["404"], ["410"])) for one in gone}
+    videos |= {one: list(rng.choice(passing)) for one in flaky}
+    return {
+        "videos": videos,
+        "source": [
+            {"after_requests": len(ids) // 2, "retry_after_s": 1.5, "times": 4},
+            {"after_requests": len(ids), "retry_after_s": LONG_PAUSE_S, "times": None,
+             "for_s": LONG_PAUSE_S},
+        ],
+    }  # fmt: skip
+
+
+@contextmanager
+def host_of(folder: Path) -> Iterator[str]:
+    """The host in a process of its own, so that its work is nobody else's."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coinml.miniature.host", str(folder / "served"),
+         "--plan", str(folder / "plan.json")],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        yield process.stderr.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def requests_of(source: str) -> list[tuple[str, str]]:
+    with urllib.request.urlopen(source.replace("{id}.mp4", "_log/full")) as answer:
+        return [(video_id, said) for video_id, said in json.load(answer)]
+
+
+def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Collect until nothing is due any more, each run a process of its own."""
+    from coinml.ledger import Ledger
+    from coinml.records import Dataset, Video
+
+    url = f"sqlite:///{folder / 'ledger.db'}"
+    videos = tuple(
+        Video(video_id=one, label=f"class{number % 180:03d}", subset="training", split="train")
+        for number, one in enumerate(ids)
+    )
+    with Ledger(url) as ledger:
+        ledger.register(Dataset(name=DATASET, videos=videos))
+    found: dict[str, Any] = {"runs": 0, "cpu_beyond_s": 0.0, "decode_s": 0.0, "ytdlp_s": 0.0,
+                             "memory_mb": 0.0}  # fmt: skip
+    with host_of(folder) as source:
+        begun = time.perf_counter()
+        blocked_until = None
+        while found["runs"] == 0 or blocked_until is not None:
+            time.sleep(max(0.0, (blocked_until or 0.0) - time.time()))
+            command = [sys.executable, __file__, "--parallel", str(options.parallel), "--side", url,
+                       source, str(folder / "ours"), f"run{found['runs']}"]  # fmt: skip
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            result = json.loads(done.stdout)
+            blocked_until = result.pop("blocked_until")
+            found["memory_mb"] = max(found["memory_mb"], result.pop("memory_mb"))
+            for key, value in result.items():
+                found[key] += value
+            found["runs"] += 1
+        found["seconds"] = time.perf_counter() - begun
+        found["requests"] = requests_of(source)
+    with Ledger(url) as ledger:
+        rows = ledger.rows(DATASET)
+        found["attempts"] = {row.video_id: row.attempts for row in rows}
+    found["got"] = {row.video_id for row in rows if row.state == "downloaded"}
+    found["status_s"] = status_seconds(url, folder)
+    return found
+
+
+def collect_here(options: argparse.Namespace) -> int:
+    """One run of the library's collector, as the flow runs it, and what it cost."""
+    from coinml import batch, collector
+    from coinml.collector import SourcePausedError
+    from coinml.ledger import Ledger
+
+    url, source, folder, run_id = options.side
+    fetching = 0.0
+    lock = threading.Lock()
+    fetch = batch.fetch
+
+    def timed(*arguments: Any, **keywords: Any) -> Path:
+        nonlocal fetching
+        begun = time.thread_time()
+        try:
+            return fetch(*arguments, **keywords)
+        finally:
+            with lock:
+                fetching += time.thread_time() - begun
+
+    batch.fetch = timed  # type: ignore[attr-defined]
+    begun = time.process_time()
+    blocked: list[float] = []
+
+    def one_batch(ids: Sequence[str]) -> None:
+        try:
+            collector.collect(
+                url, DATASET, ids, source=source, folder=folder, run_id=run_id,
+                max_wait_s=MAX_WAIT_S,
+            )  # fmt: skip
+        except SourcePausedError as err:
+            if err.blocked_until is not None:
+                blocked.append(err.blocked_until.timestamp())
+
+    due = Ledger.shared(url).due(DATASET)
+    with ThreadPoolExecutor(options.parallel) as pool:
+        list(pool.map(one_batch, [due[at : at + BATCH] for at in range(0, len(due), BATCH)]))
+    own = time.process_time() - begun
+    # The decoders are other processes: they are counted once they have ended.
+    from coinml import files
+
+    for decoders in files._pools.values():
+        decoders.close()
+    used, children = (resource.getrusage(who) for who in
+                      (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    print(json.dumps({
+        "blocked_until": max(blocked, default=None),
+        "cpu_beyond_s": own - fetching,
+        "ytdlp_s": fetching,
+        "decode_s": children.ru_utime + children.ru_stime,
+        "memory_mb": (used.ru_maxrss + children.ru_maxrss) / 1024,
+    }))  # fmt: skip
+    return 0
+
+
+def status_seconds(url: str, home: Path) -> float:
+    """What `coinml status` takes beyond Python's own start; the best of five."""
+    environment = os.environ | {"COINML_LEDGER_URL": url, "COINML_HOME": str(home)}
+    best = {}
+    for name, command in (("python", [sys.executable, "-c", "pass"]),
+                          ("status", [str(BIN / "coinml"), "status"])):  # fmt: skip
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - begun)
+        best[name] = min(times)
+    return best["status"] - best["python"]
+
+
+def run_ytdlp(
+    folder: Path, ids: Sequence[str], *, runs: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The same list split over as many yt-dlp processes, each with an archive, as many times."""
+    target = folder / "theirs"
+    with host_of(folder) as source:
+        begun = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for _ in range(runs):
+            processes = []
+            for part in range(options.parallel):
+                urls = folder / f"urls{part}.txt"
+                urls.write_text("".join(source.replace("{id}", one) + "\n"
+                                        for one in ids[part :: options.parallel]))  # fmt: skip
+                command = [
+                    str(BIN / "yt-dlp"), "--ignore-config", "--quiet", "--no-warnings",
+                    "--no-progress", "--ignore-errors", "--no-cache-dir",
+                    "--batch-file", str(urls), "--download-archive", str(folder / f"done{part}"),
+                    "--output", str(target / "%(id)s.%(ext)s"),
+                ]  # fmt: skip
+                processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            for process in processes:
+                process.wait()
+        seconds = time.perf_counter() - begun
+        requests = requests_of(source)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    got = {path.stem for path in target.glob("*.mp4")}
+    return {"runs": runs, "seconds": seconds, "requests": requests, "got": got, "cpu_s": cpu}
+
+
+def report(
+    ids: Sequence[str], plan: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
+) -> int:
+    dead = {one for one, answers in plan["videos"].items() if answers[-1] != "ok"}
+    live = set(ids) - dead
+    columns = []
+    for side in (ours, theirs):
+        asked = [video_id for video_id, said in side["requests"] if not said.startswith("source")]
+        refused = len(side["requests"]) - len(asked)
+        times = [asked.count(one) for one in list(dead)[:200]]
+        columns.append([
+            side["runs"], f"{side['seconds']:.0f}", f"{len(side['got'] & live):,} of {len(live):,}",
+            f"{sum(times) / max(1, len(times)):.2f}", refused,
+        ])  # fmt: skip
+    rows = ("runs", "seconds", "live videos got", "times a dead one was asked", "refusals (429)")
+    print(f"\n{'':<28}{'coinml':>18}{'yt-dlp':>18}")
+    for name, left, right in zip(rows, *columns, strict=True):
+        print(f"{name:<28}{left!s:>18}{right!s:>18}")
+    print(f"{'CPU seconds in all':<28}"
+          f"{ours['ytdlp_s'] + ours['decode_s'] + ours['cpu_beyond_s']:>18.0f}"
+          f"{theirs['cpu_s']:>18.0f}")  # fmt: skip
+    print(f"ratio of the times: {ours['seconds'] / theirs['seconds']:.2f}")
+    per_video = 1000 / len(ids)
+    beyond = ours["cpu_beyond_s"] * per_video
+    print(
+        f"\ncoinml's CPU a video: {beyond:.2f} ms beyond yt-dlp ({ours['ytdlp_s'] * per_video:.1f} "
+        f"ms) and the verifying decode ({ours['decode_s'] * per_video:.1f} ms, in processes)"
+    )
+    asked_dead = [video_id for video_id, said in ours["requests"]
+                  if video_id in dead and not said.startswith("source")]  # fmt: skip
+    failures = {one: len(answers) - 1 for one, answers in plan["videos"].items() if one in live}
+    # "ok" comes first where the second request of an attempt is the one that fails.
+    failures = {one: sum(said != "ok" for said in plan["videos"][one]) for one in failures}
+    blamed = [one for one in live if ours["attempts"][one] > 1 + failures.get(one, 0)]
+    claims = {
+        "every live video is here": ours["got"] == live,
+        "every dead one was asked exactly once": sorted(asked_dead) == sorted(dead),
+        "the refusals cost no video an attempt": not blamed,
+        f"at most 5 ms a video beyond ({beyond:.2f})": beyond <= 5,
+        f"at most 600 MB, decoders included ({ours['memory_mb']:.0f})": ours["memory_mb"] <= 600,
+        f"status within 1 s of Python ({ours['status_s']:.2f})": ours["status_s"] <= 1,
+    }
+    for claim, holds in claims.items():
+        print(f"{'holds' if holds else 'FAILS'}: {claim}")
+    return 0 if all(claims.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
