@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlflow
@@ -11,23 +11,42 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from coinml.errors import RegistryError
-from coinml.registry import model_uri
+from coinml.registry import CHALLENGER, CHAMPION, version_at
 from coinml.tracking import Store
+
+_AT_ONCE = 16
+"""Files a call of the model: enough to decode side by side, few enough to show progress."""
 
 for _name in ("mlflow", "mlflow.pyfunc"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
+def answering_alias(store: Store, model: str) -> str:
+    """The alias of whom is asked: the champion, or the challenger while there is none.
+
+    Raises:
+        RegistryError: The model has neither.
+    """
+    for alias in (CHAMPION, CHALLENGER):
+        if version_at(store, model, alias) is not None:
+            return alias
+    raise RegistryError(f"{model} at {store.uri} has no {CHAMPION}, nor a {CHALLENGER}: train one")
+
+
 def predict_files(
-    store: Store, model: str, files: Sequence[str], *, uri: str | None = None
+    store: Store,
+    uri: str,
+    files: Sequence[str],
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Classify video files.
 
     Args:
         store: Where the registry is.
-        model: Name of the registered model, whose champion answers.
+        uri: The model, as `models:/mini-task@champion` or `models:/mini-task/3`.
         files: Paths of video files.
-        uri: Another model, as `models:/mini-task/3`, instead of the champion.
+        progress: Called with how many files more have their answer.
 
     Returns:
         `video, label, score, top5, error` for each file, in their order.
@@ -36,16 +55,19 @@ def predict_files(
         RegistryError: There is no such model, or it does not load.
     """
     store.client()
-    wanted = uri or model_uri(model)
     try:
         # The model's requirements are those of the coinml that runs here, or near enough; to look
         # through everything that is installed takes longer than the prediction.
-        loaded = mlflow.pyfunc.load_model(wanted, suppress_warnings=True)
+        loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
-        raise RegistryError(f"{wanted} at {store.uri}: {err.message}") from err
-    answers = loaded.predict(pd.DataFrame({"video": list(files)}))
-    rows = answers.astype(object).where(answers.notna(), None).to_dict(orient="records")
-    return [
-        {"video": file, **{str(key): value for key, value in row.items()}}
-        for file, row in zip(files, rows, strict=True)
-    ]
+        raise RegistryError(f"{uri} at {store.uri}: {err.message}") from err
+    answers = []
+    for start in range(0, len(files), _AT_ONCE):
+        part = list(files[start : start + _AT_ONCE])
+        table = loaded.predict(pd.DataFrame({"video": part}))
+        rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
+        for file, row in zip(part, rows, strict=True):
+            answers.append({"video": file, **{str(key): value for key, value in row.items()}})
+        if progress is not None:
+            progress(len(part))
+    return answers

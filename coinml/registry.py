@@ -114,7 +114,8 @@ def promote(
     Args:
         store: Where the registry is.
         name: The registered model.
-        versions: The candidates; None takes the challenger.
+        versions: The candidates; None takes those that the gate has not seen, or the
+            challenger.
         coverage_floor: Least share of the official test videos that a challenger must have
             been measured on.
 
@@ -123,10 +124,7 @@ def promote(
     """
     client = store.client()
     if versions is None:
-        challenger = version_at(store, name, CHALLENGER)
-        if challenger is None:
-            raise RegistryError(f"{name} has no {CHALLENGER}; train one first")
-        versions = [int(challenger.version)]
+        versions = _unseen(store, name)
     candidates = [_version(store, name, number) for number in versions]
     candidates.sort(key=lambda candidate: -_number(candidate, "val_accuracy"))
     verdicts = []
@@ -160,6 +158,10 @@ def promote(
         verdicts.append(
             Verdict(model=name, version=int(candidate.version), promoted=passed, reason=reason)
         )
+    # Registration made the last one the challenger; that is the best of those who did not pass.
+    refused = [verdict.version for verdict in verdicts if not verdict.promoted]
+    if refused:
+        _point(client, name, CHALLENGER, str(refused[0]))
     return verdicts
 
 
@@ -185,6 +187,19 @@ def rollback(store: Store, name: str) -> Verdict:
         client.set_model_version_tag(name, version, "gate", verdict)
         client.set_model_version_tag(name, version, "gate_reason", why)
     return Verdict(model=name, version=int(previous.version), promoted=True, reason=reason)
+
+
+def _unseen(store: Store, name: str) -> list[int]:
+    """The versions that the gate has not judged; the challenger where it has judged all."""
+    waiting = [
+        int(row["version"]) for row in list_versions(store, name) if "gate" not in row["tags"]
+    ]
+    if waiting:
+        return waiting
+    challenger = version_at(store, name, CHALLENGER)
+    if challenger is None:
+        raise RegistryError(f"{name} has no version; train one first")
+    return [int(challenger.version)]
 
 
 def _point(client: MlflowClient, name: str, alias: str, version: str) -> None:

@@ -143,26 +143,25 @@ def reprocess(
 
 def _prediction(
     summary: PipelineSummary, selection: Selection, settings: Settings
-) -> dict[str, Any] | None:
-    """Let the champion classify the first test video that is here."""
+) -> dict[str, Any]:
+    """Let the champion, or who comes nearest to one, classify the first test video here."""
     from coinml.ledger import DOWNLOADED, Ledger
-    from coinml.predicting import predict_files
-    from coinml.registry import CHAMPION, version_at
+    from coinml.predicting import answering_alias, predict_files
+    from coinml.registry import model_uri
     from coinml.tracking import Store
 
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     model = summary.trained.heads[0].model
-    if version_at(store, model, CHAMPION) is None:
-        return None
+    alias = answering_alias(store, model)
     tests = {v.video_id for v in selection.load(settings.data_dir).videos if v.split == "test"}
     with Ledger(settings.ledger_url) as ledger:
         rows = ledger.rows(summary.collected.dataset, state=DOWNLOADED)
     row = next(row for row in rows if row.video_id in tests)
-    (answer,) = predict_files(store, model, [str(row.path)])
-    return answer | {"truth": row.label}
+    (answer,) = predict_files(store, model_uri(model, alias), [str(row.path)])
+    return answer | {"truth": row.label, "alias": alias}
 
 
-def _print(summary: PipelineSummary, prediction: dict[str, Any] | None, settings: Settings) -> None:
+def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Settings) -> None:
     from flows.cli import reports
     from flows.cli.console import command, heading, line
 
@@ -175,16 +174,12 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any] | None, settings
     reports.print_heads(summary.trained)
     heading("Champion")
     reports.print_verdicts(summary.verdicts)
-    if prediction is not None:
-        heading("Prediction")
-        line(f"{prediction['video']}")
-        if prediction["error"]:
-            line(f"error: {prediction['error']}")
-        else:
-            line(
-                f"is {prediction['label']} with {prediction['score']:.2f}; "
-                f"in truth {prediction['truth']} (a test video)"
-            )
+    heading("Prediction")
+    line(f"{prediction['video']}, a test video, is in truth {prediction['truth']}")
+    if prediction["error"]:
+        line(f"the {prediction['alias']} cannot say: {prediction['error']}")
+    else:
+        line(f"the {prediction['alias']} says {prediction['label']} with {prediction['score']:.2f}")
     heading("Where to look next")
     coinml, mlflow = command("coinml"), command("mlflow")
     for call, what in (

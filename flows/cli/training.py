@@ -165,28 +165,44 @@ def predict(
     json: options.Json = False,
 ) -> None:
     """Classify video files with the champion; a broken file gets its reason, not an answer."""
-    from coinml.predicting import predict_files
+    from coinml import progress
+    from coinml.predicting import answering_alias, predict_files
+    from coinml.registry import CHAMPION, model_uri
     from coinml.settings import Settings
     from coinml.training import model_name
-    from flows.cli.console import print_json, table
+    from flows.cli.console import note, print_json, table
     from flows.cli.environment import log_to
     from flows.cli.reports import known_dataset
+    from flows.cli.session import watched
 
     settings = Settings()
     log_to(settings.logs_dir)
-    wanted = "" if model else model_name(known_dataset(settings, dataset))
-    answers = predict_files(_store(settings), wanted, [str(file) for file in files], uri=model)
+    store = _store(settings)
+    if model is None:
+        name = model_name(known_dataset(settings, dataset))
+        alias = answering_alias(store, name)
+        model = model_uri(name, alias)
+        if alias != CHAMPION:
+            note(f"{name} has no champion yet; its {alias} answers (`coinml registry` says why)")
+    with watched(), progress.stage("predict", len(files)):
+        answers = predict_files(
+            store,
+            model,
+            [str(file) for file in files],
+            progress=lambda count: progress.advance("predict", count),
+        )
     if json:
         print_json(answers)
     else:
         table(
-            ["video", "label", "score", "next best"],
+            ["video", "label", "score", "next best", "error"],
             [
                 [
                     answer["video"],
-                    answer["label"] or answer["error"],
+                    answer["label"] or "",
                     "" if answer["error"] else f"{answer['score']:.3f}",
                     ", ".join(f"{top['label']} {top['score']:.2f}" for top in answer["top5"][1:3]),
+                    answer["error"] or "",
                 ]
                 for answer in answers
             ],

@@ -254,7 +254,7 @@ def test_a_crash_before_the_alias_leaves_the_old_champion(
 
 
 def test_what_is_not_there_is_named(store: Store) -> None:
-    with pytest.raises(RegistryError, match="coin-task has no challenger; train one first"):
+    with pytest.raises(RegistryError, match="coin-task has no version; train one first"):
         promote(store, NAME)
     with pytest.raises(RegistryError, match="no version 7 of coin-task"):
         promote(store, NAME, [7])
@@ -318,3 +318,30 @@ def test_two_heads_that_register_at_one_moment_both_get_through(store: Store) ->
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda v, name=name: _point(client, name, CHALLENGER, v), ("1", "2")))
         assert str(client.get_model_version_by_alias(name, CHALLENGER).version) in ("1", "2")
+
+
+def test_what_the_gate_has_not_seen_are_the_candidates(store: Store) -> None:
+    worse, better = candidate(store, right=0.6), candidate(store, right=0.9)
+    verdicts = promote(store, NAME)
+    assert [(verdict.version, verdict.promoted) for verdict in verdicts] == [
+        (better, True),
+        (worse, False),
+    ]
+    challenger = version_at(store, NAME, CHALLENGER)
+    assert challenger is not None
+    assert int(challenger.version) == worse
+    later = candidate(store, right=0.61)
+    assert [verdict.version for verdict in promote(store, NAME)] == [later]
+
+
+def test_the_challenger_answers_while_there_is_no_champion(store: Store) -> None:
+    from coinml.predicting import answering_alias
+
+    with pytest.raises(RegistryError, match="train one"):
+        answering_alias(store, NAME)
+    candidate(store, right=0.3)
+    promote(store, NAME)
+    assert answering_alias(store, NAME) == CHALLENGER
+    candidate(store, right=0.9)
+    promote(store, NAME)
+    assert answering_alias(store, NAME) == CHAMPION

@@ -224,7 +224,9 @@ def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
 
 def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Trained) -> None:
     video = trained.material.videos["Fry0_______"]
-    rows = predict_files(trained.store, "kitchen-task", [str(video), "missing.mp4"])
+    rows = predict_files(
+        trained.store, "models:/kitchen-task@champion", [str(video), "missing.mp4"]
+    )
     assert json.loads(json.dumps(rows)) == rows
     assert [list(row) for row in rows] == [["video", "label", "score", "top5", "error"]] * 2
     assert rows[0]["video"] == str(video)
@@ -233,9 +235,9 @@ def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Traine
 
 
 def test_predict_files_names_the_model_that_is_not_there(trained: Trained) -> None:
-    for uri in (None, "models:/kitchen-task/99", "nonsense"):
-        with pytest.raises(RegistryError, match=uri or "models:/coin-task@champion"):
-            predict_files(trained.store, "coin-task", ["a.mp4"], uri=uri)
+    for uri in ("models:/coin-task@champion", "models:/kitchen-task/99", "nonsense"):
+        with pytest.raises(RegistryError, match=uri):
+            predict_files(trained.store, uri, ["a.mp4"])
 
 
 def test_an_encoder_in_a_folder_cannot_be_referred_to(
