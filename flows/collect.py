@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from coinml.selection import Selection, miniature_dir
 from coinml.settings import YOUTUBE, Settings
 from coinml.splits import unit_hash
 from tasks.download import adopt_in_place, download_batch, fetch_options
+from tasks.limits import batch_slots
 from tasks.reporting import report_attrition
 
 
@@ -146,18 +148,22 @@ def _download(
         LocalError: A batch found this machine at fault.
     """
     batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
-    futures: list[PrefectFuture[BatchReport]] = [
-        download_batch.submit(
-            dataset.name,
-            list(batch),
-            batch=f"{number}/{len(batches)}",
-            source=source,
-            run_id=str(flow_run.id),
-            **how,
-        )
-        for number, batch in enumerate(batches, start=1)
-    ]
-    wait(futures)
+    futures: list[PrefectFuture[BatchReport]] = []
+    with batch_slots(min(Settings().parallel, len(batches))) as slots:
+        room = threading.BoundedSemaphore(slots)
+        for number, batch in enumerate(batches, start=1):
+            room.acquire()
+            future = download_batch.submit(
+                dataset.name,
+                list(batch),
+                batch=f"{number}/{len(batches)}",
+                source=source,
+                run_id=str(flow_run.id),
+                **how,
+            )
+            future.add_done_callback(lambda _: room.release())
+            futures.append(future)
+        wait(futures)
     failures = [future.result(raise_on_failure=False) for future in futures]
     errors = [error for error in failures if isinstance(error, BaseException)]
     # A machine that is at fault would fail everything; a video or a source that is, has

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterName,
 )
+from prefect.concurrency.sync import concurrency
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
@@ -19,6 +23,7 @@ from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
 from coinml.settings import Settings
 from flows.collect import collect
+from tasks.limits import BATCHES, MOST_BATCHES
 
 Coin = tuple[Path, list[str]]
 
@@ -105,6 +110,48 @@ def test_what_became_of_the_videos_is_an_artifact_with_a_key_that_stays(
     texts = {str(artifact.data) for artifact in found}
     assert any("23 of 24 videos are here" in text and "| gone | 1 |" in text for text in texts)
     assert all("| BoilEgg | 12 |" in text for text in texts)
+
+
+@pytest.fixture
+def ceiling() -> Iterator[Callable[[int], None]]:
+    """A function that sets the limit on parallel batches of this test's server."""
+
+    def limit_to(limit: int) -> None:
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(BATCHES, limit)
+
+    yield limit_to
+    limit_to(MOST_BATCHES)
+
+
+def test_the_ceiling_on_parallel_batches_is_made_and_kept(
+    home: Path, coin: Coin, selection: Selection, ceiling: Callable[[int], None]
+) -> None:
+    plan = {"videos": {video_id: ["slow"] for video_id in coin[1]}, "slow_s": 0.2}
+    with FlakyHost(coin[0] / "videos", plan) as host:
+        collect(selection, source=host.source, batch_size=1, budget=6)
+        together = [video_id for video_id, _ in host.requests()]
+        with get_client(sync_client=True) as client:
+            made = client.read_global_concurrency_limit_by_name(BATCHES)
+        assert (made.limit, made.active_slots) == (MOST_BATCHES, 0)
+        ceiling(1)
+        collect(selection, source=host.source, batch_size=1, budget=6)
+        alone = [video_id for video_id, _ in host.requests()][len(together) :]
+    # Two requests a video: one at a time, they follow each other.
+    assert alone[::2] == alone[1::2]
+    assert together[::2] != together[1::2]
+
+
+def test_a_run_waits_for_the_slots_of_others(
+    home: Path, coin: Coin, selection: Selection, ceiling: Callable[[int], None]
+) -> None:
+    ceiling(1)
+    with FlakyHost(coin[0] / "videos") as host, ThreadPoolExecutor(1) as pool:
+        with concurrency(BATCHES, occupy=1):
+            run = pool.submit(collect, selection, source=host.source, budget=2)
+            time.sleep(4)
+            assert host.log() == {}
+        assert run.result().fetched == 2
 
 
 def test_a_folder_is_adopted_where_it_lies(home: Path, coin: Coin, tmp_path: Path) -> None:
