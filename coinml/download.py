@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults import Fault, as_error, chain, explain
+from coinml.masking import Mask
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,18 @@ class FetchOptions:
     socket_timeout_s: float = 20.0
 
     def credentials(self) -> str | None:
-        """A digest of cookies and proxy that tells others from these; None without either."""
+        """A digest of cookies and proxy that tells others from these; None without either.
+
+        Raises:
+            InvalidInputError: They are not what they should be; neither is shown.
+        """
         if self.cookies is None and self.proxy is None:
             return None
         digest = hashlib.sha256((self.proxy or "").encode())
-        try:
-            digest.update(self.cookies.read_bytes() if self.cookies else b"")
-        except OSError as err:
-            raise InvalidInputError(f"cookies file {self.cookies}: {err.strerror}") from err
+        if self.proxy is not None:
+            _check_proxy(self.proxy)
+        if self.cookies is not None:
+            digest.update(_check_cookies(self.cookies))
         return digest.hexdigest()[:16]
 
 
@@ -120,6 +125,41 @@ def source_url(template: str, video_id: str) -> str:
     if not pattern.fullmatch(video_id):
         raise InvalidInputError(f"video id {video_id!r}: {pattern.pattern} is wanted at {host}")
     return template.replace("{id}", quote(video_id, safe=""))
+
+
+def _check_proxy(proxy: str) -> None:
+    # What a broken address leads to would be blamed on each video.
+    parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        fine = parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine or parts.scheme not in _PROXY_SCHEMES:
+        raise InvalidInputError(
+            f"the proxy is not an address like http://user:password@host:3128 "
+            f"(of {', '.join(_PROXY_SCHEMES)})"
+        )
+
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def _check_cookies(path: Path) -> bytes:
+    """The content of a cookies file, of which yt-dlp would print the lines that are none."""
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise InvalidInputError(f"cookies file {path}: {err.strerror}") from err
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+        fields = line.removeprefix("#HttpOnly_").split("\t")
+        if (line.startswith("#") and not line.startswith("#HttpOnly_")) or not line.strip():
+            continue
+        if len(fields) != 7 or not re.fullmatch(r"(?:\d+(?:\.\d+)?)?", fields[4]):
+            raise InvalidInputError(
+                f"cookies file {path}, line {number}: not a line of a Netscape cookies file "
+                "(seven fields with tabs between them)"
+            )
+    return content
 
 
 def http_status(err: BaseException) -> int | None:
@@ -186,8 +226,11 @@ def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
 class _Log:
     """Where yt-dlp talks to: nothing of it reaches the terminal."""
 
+    def __init__(self, options: FetchOptions) -> None:
+        self._mask = Mask(options.proxy)
+
     def debug(self, message: str) -> None:
-        log.debug("%s", message)
+        log.debug("%s", self._mask.text(message))
 
     info = warning = error = debug
 
@@ -245,7 +288,7 @@ def _file_of(info: Any, video_id: str, folder: Path) -> Path:
 def _parameters(options: FetchOptions) -> dict[str, Any]:
     return {
         "format": _format(options.max_height),
-        "logger": _Log(),
+        "logger": _Log(options),
         "quiet": True,
         "noprogress": True,
         "color": {"stdout": "no_color", "stderr": "no_color"},
@@ -279,8 +322,10 @@ def _format(max_height: int) -> str:
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
-    message = _masked(_brief(str(err)) or type(err).__name__, options)
+    mask = Mask(options.proxy)
+    message = mask.text(_brief(str(err)) or type(err).__name__)
     fault, rule = explain(err)
+    mask.error(err)
     kinds = {type(one).__name__ for one in chain(err)}
     if "UnsupportedError" in kinds and urlsplit(url).path.endswith(MEDIA_SUFFIXES):
         # A page where a file should be: a portal or a proxy spoke, not the video's owner.
@@ -308,14 +353,3 @@ def _retry_after_s(err: BaseException) -> float | None:
             except ValueError:
                 continue
     return None
-
-
-def _masked(message: str, options: FetchOptions) -> str:
-    """A message without the proxy's address, its user and its password."""
-    if not options.proxy:
-        return message
-    parts = urlsplit(options.proxy if "//" in options.proxy else f"//{options.proxy}")
-    secrets = {options.proxy, parts.netloc, parts.hostname, parts.username, parts.password}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from coinml.errors import (
     UnavailableError,
 )
 from coinml.faults import Fault, explain
+from coinml.masking import Mask
 from coinml.miniature.host import FlakyHost
 
 ID = "-_aB3xyz012"
@@ -145,13 +148,58 @@ def test_a_folder_that_cannot_be_made_is_this_machines_fault(served: Path, tmp_p
     assert host.log() == {}
 
 
-def test_the_proxy_is_never_shown(served: Path, tmp_path: Path) -> None:
-    options = FetchOptions(proxy="http://joe:s3cret@proxy.invalid:3128", socket_timeout_s=2)
-    assert "s3cret" not in repr(options)
+PROXIES = (
+    "http://joe:s3cr%40t@127.0.0.1:9",
+    "http://joe:s3cr%40t@proxy.invalid:3128",
+    "socks5://joe:s3cr%40t@127.0.0.1:9",
+    "joe:s3cr%40t@proxy.invalid:3128",
+    "http://joe:s3cr%40t@proxy.invalid:notaport",
+    "weird://joe:s3cr%40t@proxy.invalid:1",
+)
+SECRETS = ("s3cr%40t", "s3cr@t", "joe", "127.0.0.1", "proxy.invalid")
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_proxy_is_never_shown(
+    tmp_path: Path, proxy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    options = FetchOptions(proxy=proxy, socket_timeout_s=2)
     with pytest.raises(CoinmlError) as caught:
         fetch(ID, f"http://tube.invalid/{ID}.mp4", tmp_path, options=options)
-    for secret in ("s3cret", "joe", "proxy.invalid"):
-        assert secret not in str(caught.value)
+    logging.getLogger("coinml").error("failed", exc_info=caught.value)
+    # The message, the causes that a traceback shows, and what yt-dlp said on its way.
+    told = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(options)
+    assert [secret for secret in SECRETS if secret in told] == []
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("proxy", PROXIES[-2:])
+def test_a_proxy_that_is_no_address_is_the_users_matter(proxy: str) -> None:
+    with pytest.raises(InvalidInputError, match="the proxy is not an address") as caught:
+        FetchOptions(proxy=proxy).credentials()
+    assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+
+
+def test_a_mask_leaves_other_words_alone() -> None:
+    mask = Mask("http://a:on@proxy.invalid:3128")
+    assert mask.text("a connection to proxy.invalid:3128 as a:on") == (
+        "*** connection to *** as ***"
+    )
+    assert Mask(None).text("anything") == "anything"
+
+
+@pytest.mark.parametrize(
+    "line", ["session=s3cret", '[{"value": "s3cret"}]', "a\tb\tc\td\tx\tn\ts3cret"]
+)
+def test_a_cookies_file_that_is_none_is_not_printed(
+    tmp_path: Path, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n\n{line}\n")
+    with pytest.raises(InvalidInputError, match="line 3: not a line of a Netscape") as caught:
+        FetchOptions(cookies=cookies).credentials()
+    assert "s3cret" not in str(caught.value) + "".join(capfd.readouterr())
 
 
 def test_other_credentials_have_another_digest(tmp_path: Path) -> None:

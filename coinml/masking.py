@@ -1,0 +1,59 @@
+"""Keeping the proxy's address, user and password out of whatever is written down."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+MASK = "***"
+
+_SHORT = 6
+"""A secret of fewer characters may occur within words: it is masked only where it stands alone."""
+
+
+class Mask:
+    """Takes the parts of a proxy URL out of texts.
+
+    Args:
+        proxy: The URL; without one, texts stay as they are.
+    """
+
+    def __init__(self, proxy: str | None) -> None:
+        parts = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy or ''}")
+        user, _, place = parts.netloc.rpartition("@")
+        found = {proxy, parts.netloc, user, place, parts.hostname, parts.username, parts.password}
+        found |= {unquote(secret) for secret in found if secret}
+        secrets = sorted((secret for secret in found if secret), key=len, reverse=True)
+        patterns = [
+            rf"(?<!\w){re.escape(secret)}(?!\w)" if len(secret) < _SHORT else re.escape(secret)
+            for secret in secrets
+        ]
+        self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+
+    def text(self, message: str) -> str:
+        """A text without them."""
+        return message if self._pattern is None else self._pattern.sub(MASK, message)
+
+    def error(self, error: BaseException) -> None:
+        """Take them out of an exception and of all that it came from.
+
+        A traceback that somebody logs shows those as well. The exceptions stay what they are:
+        their classes and numbers say what the fault is.
+        """
+        if self._pattern is None:
+            return
+        seen: set[int] = set()
+        queue: list[object] = [error]
+        while queue:
+            one = queue.pop()
+            if not isinstance(one, BaseException) or id(one) in seen:
+                continue
+            seen.add(id(one))
+            queue += [one.__cause__, one.__context__, *one.args, *vars(one).values()]
+            info = getattr(one, "exc_info", None)
+            queue += list(info) if isinstance(info, tuple) else []
+            one.args = tuple(self._masked(value) for value in one.args)
+            vars(one).update({name: self._masked(value) for name, value in vars(one).items()})
+
+    def _masked(self, value: object) -> object:
+        return self.text(value) if isinstance(value, str) else value
