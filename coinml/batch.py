@@ -55,6 +55,7 @@ class Batch:
     max_wait_s: float
     retry_now: bool | Collection[Fault | str]
     verify: Verify | None
+    duration_tolerance: float | None
     on_video: Callable[[VideoOutcome], None] | None
 
     downloaded: list[str] = field(default_factory=list)
@@ -187,7 +188,12 @@ class Batch:
         return False
 
     def _verified(self, row: LedgerRow, path: Path) -> FileFacts:
-        facts = verified_facts(path, verify=self.verify, duration_s=row.duration_s)
+        facts = verified_facts(
+            path,
+            verify=self.verify,
+            duration_s=row.duration_s,
+            tolerance=self.duration_tolerance,
+        )
         return self.shelf.put(path, facts)
 
     def _record(

@@ -48,6 +48,7 @@ def collect_batch(
     pauses: Pauses | None = None,
     min_free_bytes: int = 100 << 20,
     verify: Verify | None = None,
+    duration_tolerance: float | None = None,
     on_video: Callable[[VideoOutcome], None] | None = None,
 ) -> BatchReport:
     """Download, verify and record each of these videos that is still due.
@@ -71,6 +72,8 @@ def collect_batch(
         pauses: How long the source is left alone when it does not say.
         min_free_bytes: Stop when the disk has less room than this.
         verify: Full decode of a file; default: `coinml.media` in killable processes.
+        duration_tolerance: By which part a file's length may differ from the annotated one
+            before it counts as corrupt; None: by any.
         on_video: Called for each video as soon as its outcome is recorded.
 
     Raises:
@@ -93,7 +96,8 @@ def collect_batch(
         ledger=ledger, dataset=dataset, source=source, run_id=run_id, options=options,
         credentials=options.credentials(), owner=owner, pacer=pacer,
         shelf=Shelf(folder, min_free_bytes=min_free_bytes), max_wait_s=max_wait_s,
-        retry_now=retry_now, verify=verify, on_video=on_video,
+        retry_now=retry_now, verify=verify, duration_tolerance=duration_tolerance,
+        on_video=on_video,
     )  # fmt: skip
     return batch.run(ids)
 

@@ -24,6 +24,12 @@ log = logging.getLogger(__name__)
 
 _LEAST_DEADLINE_S = 60.0
 
+DURATION_TOLERANCE = 0.1
+"""By which part a video may be longer or shorter than its annotations say."""
+
+_LEAST_DIFFERENCE_S = 2.0
+"""What any video may differ by: containers and annotators round."""
+
 
 class VerdictLike(Protocol):
     """What a verification says; see `coinml.media.Verdict`."""
@@ -122,7 +128,11 @@ class Shelf:
 
 
 def verified_facts(
-    path: Path, *, verify: Verify | None = None, duration_s: float | None = None
+    path: Path,
+    *,
+    verify: Verify | None = None,
+    duration_s: float | None = None,
+    tolerance: float | None = None,
 ) -> FileFacts:
     """Decode a file to its end and say what it is.
 
@@ -130,9 +140,10 @@ def verified_facts(
         path: The file.
         verify: The decode; default: `coinml.media` in killable processes.
         duration_s: Its length as announced, which sets the time that a decode may take.
+        tolerance: By which part its length may differ from that; None: by any.
 
     Raises:
-        CorruptVideoError: It does not decode, or not to its end.
+        CorruptVideoError: It does not decode, or not to its end, or is of another length.
         LocalError: It cannot be read.
     """
     if verify is None:
@@ -142,6 +153,12 @@ def verified_facts(
         verdict = verify(path)
     if verdict.verdict != "ok":
         raise CorruptVideoError(f"{verdict.verdict}: {verdict.reason or 'does not decode'}")
+    if tolerance is not None and duration_s and verdict.duration_s is not None:
+        allowed_s = max(_LEAST_DIFFERENCE_S, tolerance * duration_s)
+        if abs(verdict.duration_s - duration_s) > allowed_s:
+            raise CorruptVideoError(
+                f"lasts {verdict.duration_s:.1f} s where the annotations say {duration_s:.1f} s"
+            )
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

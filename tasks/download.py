@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml import adopt, collector, progress, recheck
 from coinml.adopt import AdoptReport
 from coinml.download import MAX_HEIGHT, FetchOptions
+from coinml.files import DURATION_TOLERANCE
 from coinml.ledger import Ledger
 from coinml.pacing import is_loopback
 from coinml.recheck import RecheckReport
@@ -53,6 +54,8 @@ def download_batch(
         rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
         burst=settings.parallel,
         retry_now=retry_now,
+        # What stands in for the videos on loopback need not be as long as they are.
+        duration_tolerance=None if is_loopback(source) else DURATION_TOLERANCE,
         on_video=_count,
     )
 

@@ -311,6 +311,26 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
     place.assert_consistent()
 
 
+def test_a_video_of_another_length_is_another_video(place: Place) -> None:
+    lengths = {"right": 0.5, "rounded": 2.3, "other": 60.0, "unknown": None}
+    some = ids(4)
+    videos = tuple(
+        Video(video_id=video_id, label="saw", subset="training", split="train", duration_s=length)
+        for video_id, length in zip(some, lengths.values(), strict=True)
+    )
+    place.ledger.register(Dataset(name="mini", videos=videos))
+    with FlakyHost(place.served) as host:
+        place.run(host, some, duration_tolerance=0.1)
+        assert host.log()[some[2]] == 4
+    states = dict(zip(lengths, place.states().values(), strict=True))
+    assert states == dict.fromkeys(lengths, DOWNLOADED) | {"other": "corrupt"}
+    assert "where the annotations say 60.0 s" in (place.ledger.row("mini", some[2]).message or "")
+    place.assert_consistent()
+    # It is kept for whoever wants to look at it, and nobody asks for it again.
+    assert (place.folder / ".quarantine" / f"{some[2]}.mp4").is_file()
+    assert place.ledger.due("mini") == []
+
+
 def test_what_was_renamed_and_not_recorded_is_recognised(place: Place) -> None:
     some = place.register(3)
     name = f"{some[0]}.mp4"
