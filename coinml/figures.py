@@ -30,6 +30,7 @@ _NUMBERED_CLASSES = 30
 """Up to here a confusion matrix shows its counts."""
 _LABELLED_CLASSES = 60
 """Up to here its axes name every class."""
+_POSSIBLE, _PASSING = "#c9d3de", ("pending", "transient", "blocked", "local")
 _MOST_LOST = 25
 """So many classes stand in the attrition figure."""
 
@@ -249,7 +250,10 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     rows = max(len(states), len(classes))
     figure, (left, right) = _figure(12, float(np.clip(1.6 + 0.3 * rows, 3, 12)), 1, 2, title)
     place = np.arange(len(states))[::-1]
-    colours = [_A_COLOUR if name == "here" else _B_COLOUR for name in states]
+    colours = [
+        _A_COLOUR if name == "here" else _POSSIBLE if name in _PASSING else _B_COLOUR
+        for name in states
+    ]
     bars = left.barh(place, list(states.values()), color=colours, height=0.7)
     left.bar_label(bars, [f"{n:,} ({n / status.total:.1%})" for n in states.values()], padding=4)
     left.set_yticks(place, list(states))
@@ -260,7 +264,7 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     start = np.zeros(len(classes))
     for label, colour, values in (
         ("here", _A_COLOUR, [c.downloaded / c.total for _, c in classes]),
-        ("still possible", "#c9d3de", [c.possible / c.total for _, c in classes]),
+        ("still possible", _POSSIBLE, [c.possible / c.total for _, c in classes]),
         ("lost", _B_COLOUR, [c.lost / c.total for _, c in classes]),
     ):
         right.barh(place, values, left=start, color=colour, height=0.7, label=label)
