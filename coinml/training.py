@@ -112,11 +112,18 @@ def train_head(
     name = model_name(dataset.name)
     # The selection counts as well as what of it is embedded: coverage is measured on it.
     official = {split: sum(v.split == split for v in dataset.videos) for split in SPLITS}
-    recipe = _digest({
-        "head": head, "seed": seed, "version": code_version(), "code": _code_digest(),
-        "table": table_digest(table), "set": spec.fingerprint, "official": official,
+    ingredients = {
+        "head": head,
+        "seed": seed,
+        "version": code_version(),
+        "code": _code_digest(),
+        "videos": len(table),
+        "table": table_digest(table),
+        "set": spec.fingerprint,
+        "official": official,
         "by_reference": by_reference,
-    })  # fmt: skip
+    }
+    recipe = _digest(ingredients)
     known = _known(store, name, head, recipe)
     if known is not None:
         return known
@@ -135,6 +142,8 @@ def train_head(
     }
     run_name = f"{head} {spec.encoder.encoder} {len(parts['train'])} videos"
     with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
+        # For whoever wonders why a head was trained anew.
+        log.json("recipe", ingredients)
         fitted = _fit(head, parts, log, seed=seed, device=device, on_epoch=on_epoch)
         looked_at = {"test_ids_digest": ids_digest(parts["test"].ids)}
         log.tags(looked_at)

@@ -28,7 +28,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("COINML_") and name != "COINML_SHARED_DATA":
             monkeypatch.delenv(name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.delenv(name, raising=False)
+        # MLflow writes them when a test names its store: set first, so that they are put back.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("DO_NOT_TRACK", "true")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

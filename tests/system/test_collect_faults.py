@@ -40,7 +40,9 @@ class Coin:
     def start(
         self, home: Path, source: str, *options: str, **variables: str
     ) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT"))}
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+        }
         return subprocess.Popen(
             [COMMAND, "collect", "--dataset", str(self.json), "--source", source, *options],
             env=clean | {"COINML_HOME": str(home)} | variables,

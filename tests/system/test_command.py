@@ -24,7 +24,9 @@ COMMAND = str(Path(sys.executable).parent / "coinml")
 
 
 def environment(home: Path) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+    }
     return clean | {"COINML_HOME": str(home)}
 
 

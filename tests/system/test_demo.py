@@ -49,7 +49,9 @@ class Demo:
 
 
 def coinml(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+    }
     return subprocess.run(
         [COMMAND, *arguments],
         capture_output=True,
@@ -105,10 +107,15 @@ def test_a_second_run_reuses_everything(demo: Demo) -> None:
     assert run.returncode == 0, run.stderr
     again = json.loads(run.stdout)
     assert again["collected"]["asked"] == again["embedded"]["embedded"] == 0
-    assert all(head["reused"] for head in again["trained"]["heads"])
+    assert all(head["reused"] for head in again["trained"]["heads"]), recipes(demo.home)
     assert [head["version"] for head in again["trained"]["heads"]] == [
         head["version"] for head in demo.result["trained"]["heads"]
     ]
+
+
+def recipes(home: Path) -> list[str]:
+    """What each head was made of, to be read where a second run made it anew."""
+    return [path.read_text() for path in sorted((home / "mlartifacts").rglob("recipe.json"))]
 
 
 def test_every_task_run_is_on_record(demo: Demo) -> None:
