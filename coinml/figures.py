@@ -81,6 +81,9 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: s
     n = len(classes)
     side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
     figure, (axis,) = _figure(side + 1.2, side, 1, 1, title)
+    # The plain constrained layout forgets that the panel is square, and from some twenty
+    # classes on pushes the axis label over the edge.
+    figure.set_layout_engine("compressed")
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -92,6 +92,20 @@ def test_a_confusion_matrix_names_and_counts_its_classes(tmp_path: Path) -> None
     drawn(figure, tmp_path)
 
 
+@pytest.mark.parametrize("classes", [2, 25, 40, 61])
+@pytest.mark.parametrize("name", ["Class", "AClassWithARatherLongName"])
+def test_nothing_of_a_confusion_matrix_is_cut_off(tmp_path: Path, classes: int, name: str) -> None:
+    from PIL import Image
+
+    names = [f"{name}{i}" for i in range(classes)]
+    path = tmp_path / "figure.png"
+    figures.save(figures.confusion(np.eye(classes, dtype=np.int64), names, title="Test"), path)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert edge.min() == 255
+
+
 def test_a_class_without_videos_is_an_empty_row() -> None:
     matrix = np.array([[3, 1], [0, 0]])
     shown = figures.confusion(matrix, ("a", "b")).axes[0].get_images()[0].get_array()
