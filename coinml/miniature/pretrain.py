@@ -192,6 +192,8 @@ def _batches(start: int, end: int, size: int, *, cuda: bool) -> Iterator[dict[st
         sampler=range(start, end),
         batch_size=None,
         num_workers=8 if cuda else 1,
+        # Forking a process that has threads may hang the child on a lock that nobody frees.
+        multiprocessing_context="spawn",
         pin_memory=cuda,
     )
     return iter(loader)
