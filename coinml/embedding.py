@@ -15,13 +15,13 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
 from coinml.lanes import Lanes, processors
-from coinml.media import DecodePool, SampledClips
+from coinml.media import ClipSpec, DecodePool, SampledClips
 from coinml.part_writer import PartWriter
 from coinml.store import EmbeddingSet, VideoRows
 
@@ -150,7 +150,11 @@ def embed(
             Lanes(encoder, batch_clips=batch, batches=batches) as lanes,
             writer,
         ):
-            _Loop(todo, pool, lanes, writer, tally, decoder=decoder, deadline_s=deadline_s).run()
+            snap: Any = embedding_set.spec.snap
+            clip_spec = replace(encoder.clip_spec, snap=snap)
+            _Loop(
+                todo, pool, lanes, writer, tally, clip_spec, decoder=decoder, deadline_s=deadline_s
+            ).run()
     tally.tell()
     return tally.report()
 
@@ -183,6 +187,7 @@ class _Loop:
         lanes: Lanes,
         writer: PartWriter,
         tally: _Tally,
+        clip_spec: ClipSpec,
         *,
         decoder: str,
         deadline_s: float,
@@ -192,6 +197,7 @@ class _Loop:
         self._lanes = lanes
         self._writer = writer
         self._tally = tally
+        self._clip_spec = clip_spec
         self._decoder = decoder
         self._deadline_s = deadline_s
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -218,7 +224,6 @@ class _Loop:
         self._events.get()()
 
     def _start_decoding(self) -> None:
-        spec = self._lanes.encoder.clip_spec
         while (
             self._decoding + self._resizing < self._window
             and len(self._units) + self._encoding_units < self._backlog
@@ -226,7 +231,7 @@ class _Loop:
         ):
             future = self._pool.submit_sample(
                 job.path,
-                spec,
+                self._clip_spec,
                 start_s=job.start_s,
                 end_s=job.end_s,
                 decoder=self._decoder,
