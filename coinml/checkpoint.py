@@ -17,6 +17,7 @@ from typing import Any
 from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.preprocessing import PROCESSOR_FILES, Preprocessor
 from coinml.specs import EncoderSpec
+from coinml.tubes import checked_share
 
 ARCHITECTURES = ("videomae",)
 
@@ -61,12 +62,22 @@ class Checkpoint:
         names = ("config.json", *PROCESSOR_FILES)
         return [self.weights, *(self.folder / n for n in names if (self.folder / n).is_file())]
 
-    def spec(self, *, clips: int = 8, frames: int | None = None, stride: int = 4) -> EncoderSpec:
-        """What its vectors mean.
+    def spec(
+        self,
+        *,
+        clips: int = 8,
+        frames: int | None = None,
+        stride: int = 4,
+        keep_tokens: float = 1.0,
+        keep_seed: int = 0,
+    ) -> EncoderSpec:
+        """What its vectors mean; the arguments are those of `load_encoder`.
 
         Raises:
-            InvalidInputError: It takes clips of another number of frames.
+            InvalidInputError: It takes clips of another number of frames, or the part of the
+                tokens to keep is none.
         """
+        keep_tokens, keep_seed = checked_share(keep_tokens, keep_seed)
         own = self.config["num_frames"]
         if frames is not None and frames != own:
             raise InvalidInputError(f"{self.ref}: takes clips of {own} frames, not {frames}")
@@ -85,6 +96,8 @@ class Checkpoint:
             frames=own,
             stride=stride,
             clips=clips,
+            keep_tokens=keep_tokens,
+            keep_seed=keep_seed,
             pooling=self.pooling,
             dim=self.config["hidden_size"],
         )

@@ -100,6 +100,8 @@ class VideoClassifier(PythonModel):
             device=os.environ.get("COINML_DEVICE", "auto"),
             clips=spec.clips,
             stride=spec.stride,
+            keep_tokens=spec.keep_tokens,
+            keep_seed=spec.keep_seed,
         )
         if self._encoder.spec.fingerprint != spec.fingerprint:
             raise RegistryError(

@@ -75,6 +75,8 @@ def find_similar(
         device=device,
         clips=spec.clips,
         stride=spec.stride,
+        keep_tokens=spec.keep_tokens,
+        keep_seed=spec.keep_seed,
     )
     if loaded.spec.fingerprint != spec.fingerprint:
         raise InvalidInputError(

@@ -15,8 +15,10 @@ import torch
 from coinml import media
 from coinml.encoder import load_encoder, read_spec
 from coinml.errors import InvalidInputError, TransientError
+from coinml.miniature import ENCODER
 from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
+from coinml.tubes import kept_places
 
 
 @pytest.fixture
@@ -155,6 +157,77 @@ def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> Non
     assert spec.mean == (0.485, 0.456, 0.406)
     assert spec.std == (0.229, 0.224, 0.225)
     assert spec.crop == (32, 32)
+
+
+def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
+    tiny_encoder_dir: Path, clips: np.ndarray
+) -> None:
+    from transformers import VideoMAEImageProcessorPil, VideoMAEModel
+
+    encoder = load_encoder(tiny_encoder_dir, keep_tokens=0.5, keep_seed=3)
+    kept = kept_places(4, keep_tokens=0.5, keep_seed=3)
+    assert len(kept) == 2
+    masked = torch.tensor([place not in kept for place in range(4)]).repeat(8)
+    inputs = VideoMAEImageProcessorPil.from_pretrained(tiny_encoder_dir)(
+        [list(clip) for clip in clips], return_tensors="pt"
+    )
+    model = VideoMAEModel.from_pretrained(tiny_encoder_dir).eval()
+    with torch.no_grad():
+        tokens = model(**inputs, bool_masked_pos=masked.expand(3, -1)).last_hidden_state
+    assert tokens.shape == (3, 16, 32)
+    assert _cosine(encoder.encode(clips), tokens.mean(1).numpy()).min() > 0.9999
+    full = load_encoder(tiny_encoder_dir).encode(clips)
+    assert _cosine(encoder.encode(clips), full).max() < 0.9999
+
+
+def test_a_dropped_place_is_seen_in_no_frame_and_a_kept_one_in_each(tiny_encoder_dir: Path) -> None:
+    encoder = load_encoder(tiny_encoder_dir, keep_tokens=0.25)
+    (kept,) = kept_places(4, keep_tokens=0.25, keep_seed=0)
+    black = np.zeros((16, 32, 32, 3), dtype=np.uint8)
+    vectors = {}
+    for place in range(4):
+        for frame in (0, 9, 15):
+            clip = black.copy()
+            y, x = 16 * (place // 2), 16 * (place % 2)
+            clip[frame, y : y + 16, x : x + 16] = 255
+            vectors[place, frame] = encoder.encode([clip])
+    for (place, _), vector in vectors.items():
+        assert np.array_equal(vector, encoder.encode([black])) == (place != kept)
+
+
+def test_the_choice_of_places_is_the_same_everywhere_and_follows_the_seed() -> None:
+    assert kept_places(16, keep_tokens=0.25, keep_seed=0) == [4, 7, 9, 15]
+    quarter = kept_places(196, keep_tokens=0.25, keep_seed=0)
+    assert len(quarter) == len(set(quarter)) == 49
+    assert quarter == sorted(quarter)
+    assert quarter != kept_places(196, keep_tokens=0.25, keep_seed=1)
+    assert set(kept_places(196, keep_tokens=0.1, keep_seed=0)) < set(quarter)
+    assert len(kept_places(4, keep_tokens=0.001, keep_seed=0)) == 1
+    assert kept_places(4, keep_tokens=1.0, keep_seed=5) == [0, 1, 2, 3]
+
+
+def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None:
+    full = load_encoder(tiny_encoder_dir).spec
+    assert read_spec(tiny_encoder_dir, keep_tokens=1, keep_seed=7) == full
+    assert read_spec(tiny_encoder_dir, keep_tokens=1, keep_seed=7).fingerprint == full.fingerprint
+    half = load_encoder(tiny_encoder_dir, keep_tokens=0.5).spec
+    assert (half.keep_tokens, half.keep_seed) == (0.5, 0)
+    assert half == read_spec(tiny_encoder_dir, keep_tokens=0.5)
+    other = read_spec(tiny_encoder_dir, keep_tokens=0.5, keep_seed=1)
+    assert len({full.fingerprint, half.fingerprint, other.fingerprint}) == 3
+
+
+def test_the_packages_own_encoder_keeps_its_fingerprint() -> None:
+    # Sets and registered models that exist bear it: what a vector means has not changed.
+    assert read_spec(ENCODER).fingerprint == "0805879d8d74"
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), float("inf"), "half", True])
+def test_a_share_of_tokens_that_is_none_is_refused(tiny_encoder_dir: Path, share: float) -> None:
+    with pytest.raises(InvalidInputError, match="keep_tokens"):
+        read_spec(tiny_encoder_dir, keep_tokens=share)
+    with pytest.raises(InvalidInputError, match="keep_seed"):
+        load_encoder(tiny_encoder_dir, keep_tokens=0.5, keep_seed=-1)
 
 
 def test_a_classification_checkpoint_pools_through_its_own_norm(
