@@ -18,7 +18,7 @@ from mlflow.models import Model
 from coinml.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError, RegistryError, TransientError
 from coinml.evaluation import compare
-from coinml.specs import EncoderSpec
+from coinml.specs import SetSpec
 from coinml.tracking import Store, is_missing
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def register(
     *,
     head_file: Path,
     checkpoint: Checkpoint,
-    spec: EncoderSpec,
+    spec: SetSpec,
     by_reference: bool,
     tags: Mapping[str, str],
 ) -> int:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from mlflow.types.schema import Array, Object, Property
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips
-from coinml.specs import EncoderSpec
+from coinml.specs import EncoderSpec, SetSpec
 
 if TYPE_CHECKING:
     from coinml.encoder import ClipEncoder
@@ -108,6 +109,7 @@ class VideoClassifier(PythonModel):
                 f"this model was trained with encoder {spec.fingerprint} and finds "
                 f"{self._encoder.spec.fingerprint} ({carried or described['encoder_ref']})"
             )
+        self._clip_spec = replace(self._encoder.clip_spec, snap=described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
 
     def predict(
@@ -134,7 +136,7 @@ class VideoClassifier(PythonModel):
         """Start the decoding of a row's video; the future fails if there is none."""
         try:
             path = _video_file(row, temporary)
-            return pool.submit_sample(path, self._encoder.clip_spec, deadline_s=DEADLINE_S)
+            return pool.submit_sample(path, self._clip_spec, deadline_s=DEADLINE_S)
         except CoinmlError as err:
             refused: Future[SampledClips] = Future()
             refused.set_exception(err)
@@ -164,7 +166,7 @@ def staged_model(
     head: Path,
     encoder_files: Sequence[Path],
     *,
-    spec: EncoderSpec,
+    spec: SetSpec,
     encoder_ref: str | None = None,
     revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -173,14 +175,15 @@ def staged_model(
     Args:
         head: The head's file.
         encoder_files: The checkpoint's files, which the model then carries.
-        spec: The encoder that the head was trained with.
+        spec: The embedding set that the head was trained on.
         encoder_ref: Hub id to load the encoder from instead of carrying it.
         revision: Of the hub id.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         described = {
-            "encoder": spec.as_dict(),
+            "encoder": spec.encoder.as_dict(),
+            "snap": spec.snap,
             "encoder_ref": encoder_ref,
             "revision": revision,
         }

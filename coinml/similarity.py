@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -84,7 +84,9 @@ def find_similar(
             f"{sets[-1].spec.fingerprint} was made with {spec.fingerprint}; name that one"
         )
     with DecodePool(workers=1) as pool:
-        clips = pool.submit_sample(file, loaded.clip_spec, deadline_s=deadline_s).result()
+        snap: Any = sets[-1].spec.snap
+        clip_spec = replace(loaded.clip_spec, snap=snap)
+        clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()
         query = loaded.encode(list(clips.frames)).mean(axis=0)
     table = sets[-1].videos()
     matrix = table.drop(columns=["video_id", "file_sha256", "clips"]).to_numpy(dtype=np.float32)

@@ -180,7 +180,7 @@ def train_head(
             fitted.save(file)
             version = register(
                 store, name, log.run_id,
-                head_file=file, checkpoint=checkpoint, spec=spec.encoder,
+                head_file=file, checkpoint=checkpoint, spec=spec,
                 by_reference=by_reference,
                 tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
             )  # fmt: skip

@@ -10,15 +10,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from coinml import progress
 from coinml.embedding import EmbedJob
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.miniature import ENCODER
 from coinml.reports import EmbedSummary
 from coinml.selection import Selection
+from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
 from tasks.embedding import embed_shard, open_set
 from tasks.policies import GPU_TAG
-
-VIDEOMAE = "MCG-NJU/videomae-base"
-TINY = "tiny"
 
 
 @flow(
@@ -29,10 +26,7 @@ TINY = "tiny"
 )
 def embed(
     selection: Selection,
-    encoder: str | None = None,
-    revision: str | None = None,
-    clips: int = 8,
-    stride: int = 4,
+    set_options: SetOptions = USUAL,
     decoder: str = "auto",
     shard_size: int = 512,
 ) -> State[EmbedSummary]:
@@ -42,19 +36,14 @@ def embed(
 
     Args:
         selection: Which videos.
-        encoder: Hub id, folder, or `tiny` for the one in the package, which is also what
-            `mini` takes; VideoMAE-base for the rest.
-        revision: Of the hub id.
-        clips: Clips a video.
-        stride: Frames between a clip's frames.
+        set_options: How they become vectors, which names the set.
         decoder: `auto`, `decord` or `pyav`.
         shard_size: Videos a task.
     """
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    chosen = chosen_encoder(encoder, selection)
-    options = {"revision": revision, "clips": clips, "stride": stride}
-    embedding_set = open_set(dataset.name, chosen, **options)
+    options = set_options.resolved(mini=selection.is_mini)
+    embedding_set = open_set(dataset.name, options)
     _limit_devices()
     with Ledger(settings.ledger_url) as ledger:
         selected = {video.video_id for video in dataset.videos}
@@ -72,10 +61,9 @@ def embed(
                     dataset.name,
                     embedding_set.spec.fingerprint,
                     shard,
+                    options,
                     shard=f"{number}/{len(shards)}",
-                    encoder=chosen,
                     decoder=decoder,
-                    **options,
                 )
                 for number, shard in enumerate(shards, start=1)
             ]
@@ -93,16 +81,6 @@ def embed(
         bottleneck=max(reports, key=lambda report: report.seconds).bottleneck if reports else "",
     )
     return Completed(message=str(summary), data=summary)
-
-
-def chosen_encoder(encoder: str | None, selection: Selection) -> str:
-    """What `--encoder` means: a hub id, a folder, or `tiny` for the one in the package.
-
-    Left open it is VideoMAE-base, and for `mini` the tiny one.
-    """
-    if encoder is None:
-        encoder = TINY if selection.is_mini else VIDEOMAE
-    return str(ENCODER) if encoder == TINY else encoder
 
 
 def _limit_devices() -> None:

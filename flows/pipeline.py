@@ -8,6 +8,7 @@ from prefect.states import Completed, State
 from coinml.heads import HEADS
 from coinml.reports import PipelineSummary
 from coinml.selection import Selection
+from coinml.set_options import USUAL, SetOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -21,10 +22,7 @@ def pipeline(
     budget: int | None = None,
     batch_size: int = 20,
     max_wait_s: float = 60.0,
-    encoder: str | None = None,
-    revision: str | None = None,
-    clips: int = 8,
-    stride: int = 4,
+    set_options: SetOptions = USUAL,
     decoder: str = "auto",
     heads: tuple[str, ...] = HEADS,
     seed: int = 0,
@@ -41,10 +39,7 @@ def pipeline(
         budget: Download at most so many videos in this run.
         batch_size: Videos a download task.
         max_wait_s: A longer pause of the source ends the collection.
-        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
-        revision: Of the hub id.
-        clips: Clips a video.
-        stride: Frames between a clip's frames.
+        set_options: How videos become vectors, which names the set.
         decoder: `auto`, `decord` or `pyav`.
         heads: Of "mlp" and "svm".
         seed: Of everything random in training.
@@ -53,16 +48,11 @@ def pipeline(
     collected = collect(
         selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
     )
-    embedded = embed(
-        selection, encoder=encoder, revision=revision, clips=clips, stride=stride, decoder=decoder
-    )
+    embedded = embed(selection, set_options, decoder=decoder)
     trained = train(
         selection,
         heads=heads,
-        encoder=encoder,
-        revision=revision,
-        clips=clips,
-        stride=stride,
+        set_options=set_options,
         seed=seed,
         by_reference=by_reference,
     )

@@ -9,6 +9,7 @@ from coinml.download import MAX_HEIGHT
 from coinml.heads import HEADS
 from coinml.reports import ReprocessSummary
 from coinml.selection import Selection
+from coinml.set_options import USUAL, SetOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -26,10 +27,7 @@ def reprocess(
     max_wait_s: float = 60.0,
     max_height: int = MAX_HEIGHT,
     deep: bool = False,
-    encoder: str | None = None,
-    revision: str | None = None,
-    clips: int = 8,
-    stride: int = 4,
+    set_options: SetOptions = USUAL,
     decoder: str = "auto",
     heads: tuple[str, ...] = HEADS,
     min_new: int = 50,
@@ -48,10 +46,7 @@ def reprocess(
         max_wait_s: A longer pause of the source ends the collection.
         max_height: Rows of the picture at most.
         deep: Read every file, instead of those whose size or time of change is another.
-        encoder: Hub id or folder; VideoMAE-base, and for `mini` the tiny one in the package.
-        revision: Of the hub id.
-        clips: Clips a video.
-        stride: Frames between a clip's frames.
+        set_options: How videos become vectors, which names the set.
         decoder: `auto`, `decord` or `pyav`.
         heads: Of "mlp" and "svm".
         min_new: Train again, and ask the gate, when the set has so many videos more than the
@@ -68,19 +63,14 @@ def reprocess(
         max_wait_s=max_wait_s,
         max_height=max_height,
     )
-    embedded = embed(
-        selection, encoder=encoder, revision=revision, clips=clips, stride=stride, decoder=decoder
-    )
+    embedded = embed(selection, set_options, decoder=decoder)
     grown = embedded.videos - count_trained(embedded.dataset, embedded.fingerprint)
     trained, verdicts = None, ()
     if grown >= min_new:
         trained = train(
             selection,
             heads=heads,
-            encoder=encoder,
-            revision=revision,
-            clips=clips,
-            stride=stride,
+            set_options=set_options,
             seed=seed,
             by_reference=by_reference,
         )

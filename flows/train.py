@@ -13,8 +13,8 @@ from coinml.errors import InvalidInputError
 from coinml.heads import HEADS
 from coinml.reports import TrainSummary
 from coinml.selection import Selection
+from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
-from flows.embed import chosen_encoder
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.training import train_head
@@ -28,10 +28,7 @@ from tasks.training import train_head
 def train(
     selection: Selection,
     heads: tuple[str, ...] = HEADS,
-    encoder: str | None = None,
-    revision: str | None = None,
-    clips: int = 8,
-    stride: int = 4,
+    set_options: SetOptions = USUAL,
     seed: int = 0,
     by_reference: bool = False,
 ) -> State[TrainSummary]:
@@ -40,10 +37,7 @@ def train(
     Args:
         selection: Which videos.
         heads: Of "mlp" and "svm".
-        encoder: Of the set; VideoMAE-base, and for `mini` the tiny one in the package.
-        revision: Of the encoder's hub id.
-        clips: Clips a video in the set.
-        stride: Frames between a clip's frames in the set.
+        set_options: How videos became vectors, which names the set.
         seed: Of everything random.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
 
@@ -55,8 +49,8 @@ def train(
         raise InvalidInputError(f"heads {', '.join(unknown) or 'none'}: of {', '.join(HEADS)}")
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    chosen = chosen_encoder(encoder, selection)
-    embedding_set = open_set(dataset.name, chosen, revision=revision, clips=clips, stride=stride)
+    options = set_options.resolved(mini=selection.is_mini)
+    embedding_set = open_set(dataset.name, options)
     with ExitStack() as stages:
         for head in heads:
             stages.enter_context(progress.stage(f"train {head}"))
@@ -65,8 +59,7 @@ def train(
                 head,
                 selection,
                 embedding_set.spec.fingerprint,
-                encoder=chosen,
-                revision=revision,
+                options,
                 seed=seed,
                 by_reference=by_reference,
             )

@@ -8,28 +8,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml import embedding, progress
-from coinml.checkpoint import find_checkpoint
 from coinml.embedding import EmbedJob, EmbedReport
 from coinml.encoder import ClipEncoder, load_encoder
+from coinml.set_options import SetOptions
 from coinml.settings import Settings
-from coinml.store import EmbeddingSet, SetSpec
+from coinml.store import EmbeddingSet
 from tasks.policies import GPU_TAG, RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
-
-load_encoder_once = lru_cache(maxsize=1)(load_encoder)
-"""The encoder is loaded once a process, however many shards the process embeds."""
 
 
 @task(cache_policy=NO_CACHE)
-def open_set(
-    dataset: str, encoder: str, *, revision: str | None, clips: int, stride: int
-) -> EmbeddingSet:
-    """Open the embedding set of a dataset and an encoder; make it if it is not there."""
-    settings = Settings()
-    spec = SetSpec(
-        encoder=find_checkpoint(encoder, revision=revision).spec(clips=clips, stride=stride),
-        dataset=dataset,
-    )
-    return EmbeddingSet.open(settings.embeddings_root, dataset, spec, create=True)
+def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
+    """Open the embedding set that is made so; make it if it is not there."""
+    root = Settings().embeddings_root
+    return EmbeddingSet.open(root, dataset, options.spec(dataset), create=True)
 
 
 @task(
@@ -46,26 +37,25 @@ def embed_shard(
     dataset: str,
     fingerprint: str,
     jobs: list[EmbedJob],
+    options: SetOptions,
     *,
     shard: str,
-    encoder: str,
-    revision: str | None,
-    clips: int,
-    stride: int,
     decoder: str,
 ) -> EmbedReport:
     """Embed what of `jobs` is not yet in the set."""
     settings = Settings()
     return embedding.embed(
         jobs,
-        _encoder(encoder, revision=revision, clips=clips, stride=stride),
+        load_encoder_once(options, settings.device),
         EmbeddingSet.open(settings.embeddings_root, dataset, fingerprint=fingerprint),
         decoder=decoder,
         progress=progress.counter("embed"),
     )
 
 
-def _encoder(ref: str, *, revision: str | None, clips: int, stride: int) -> ClipEncoder:
-    return load_encoder_once(
-        ref, revision=revision, device=Settings().device, clips=clips, stride=stride
+@lru_cache(maxsize=1)
+def load_encoder_once(options: SetOptions, device: str) -> ClipEncoder:
+    """The encoder, loaded once a process, however many shards the process embeds."""
+    return load_encoder(
+        str(options.encoder), revision=options.revision, device=device, **options.sampling
     )

@@ -7,10 +7,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from coinml import growth, progress, training
-from coinml.checkpoint import find_checkpoint
 from coinml.dataset import build_table
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.selection import Selection
+from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import EmbeddingSet
 from coinml.tracking import Store
@@ -30,9 +30,8 @@ def train_head(
     head: str,
     selection: Selection,
     fingerprint: str,
+    options: SetOptions,
     *,
-    encoder: str,
-    revision: str | None,
     seed: int,
     by_reference: bool,
 ) -> TrainReport:
@@ -51,7 +50,7 @@ def train_head(
         dataset,
         build_table(dataset.videos, embedded),
         store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
-        checkpoint=find_checkpoint(encoder, revision=revision),
+        checkpoint=options.checkpoint(),
         spec=embedding_set.spec,
         ledger_digest=digest,
         seed=seed,

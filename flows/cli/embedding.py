@@ -27,6 +27,9 @@ def embed(
     revision: options.Revision = None,
     clips: options.Clips = 8,
     stride: options.Stride = 4,
+    snap: options.Snap = "exact",
+    keep_tokens: options.KeepTokens = 1.0,
+    keep_seed: options.KeepSeed = 0,
     decoder: options.Decoder = "auto",
     json: options.Json = False,
 ) -> None:
@@ -37,16 +40,14 @@ def embed(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
+    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.embed import embed as flow
 
         summary = flow(
             chosen,
-            encoder=encoder,
-            revision=revision,
-            clips=clips,
-            stride=stride,
+            set_options=made,
             decoder=decoder,
         )
     if json:

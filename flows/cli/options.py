@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from coinml.selection import Selection
+    from coinml.set_options import SetOptions
 
 Dataset = Annotated[
     str, typer.Option(help="`mini`, a COIN-layout JSON file, or `folder:DIR` (one folder a class).")
@@ -67,6 +68,14 @@ Encoder = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Revision of the hub id.")]
 Clips = Annotated[int, typer.Option(min=1, help="Clips a video.")]
 Stride = Annotated[int, typer.Option(min=1, help="Frames between a clip's frames.")]
+Snap = Annotated[
+    str, typer.Option(help="Where clips may begin: `exact` places, or the `keyframe` nearest.")
+]
+KeepTokens = Annotated[
+    float,
+    typer.Option(metavar="PART", help="Part of the tokens that the encoder sees, up to 1."),
+]
+KeepSeed = Annotated[int, typer.Option(help="Seed of the choice of tokens.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
 Heads = Annotated[str, typer.Option(metavar="A,B", help="Of `mlp` and `svm`.")]
 Seed = Annotated[int, typer.Option(help="Of everything random in training.")]
@@ -86,6 +95,37 @@ def selection(
     from coinml.selection import Selection
 
     return Selection(dataset=dataset, name=name, classes=listed(classes), limit=limit, group=group)
+
+
+def set_options(
+    encoder: str | None,
+    revision: str | None,
+    clips: int,
+    stride: int,
+    snap: str,
+    keep_tokens: float,
+    keep_seed: int,
+) -> SetOptions:
+    """The embedding set that these options name.
+
+    Raises:
+        InvalidInputError: A value that is not allowed.
+    """
+    from pydantic import ValidationError
+
+    from coinml.errors import InvalidInputError
+    from coinml.set_options import SetOptions
+
+    given = {
+        "encoder": encoder, "revision": revision, "clips": clips, "stride": stride,
+        "snap": snap, "keep_tokens": keep_tokens, "keep_seed": keep_seed,
+    }  # fmt: skip
+    try:
+        return SetOptions.model_validate(given)
+    except ValidationError as err:
+        first = err.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise InvalidInputError(f"--{option} {first['input']}: {first['msg']}") from err
 
 
 def listed(text: str | None) -> tuple[str, ...]:

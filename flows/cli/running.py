@@ -36,6 +36,9 @@ def run(
     revision: options.Revision = None,
     clips: options.Clips = 8,
     stride: options.Stride = 4,
+    snap: options.Snap = "exact",
+    keep_tokens: options.KeepTokens = 1.0,
+    keep_seed: options.KeepSeed = 0,
     decoder: options.Decoder = "auto",
     seed: options.Seed = 0,
     encoder_ref: options.ByReference = False,
@@ -48,6 +51,7 @@ def run(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
+    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.pipeline import pipeline
@@ -58,10 +62,7 @@ def run(
             budget=budget,
             batch_size=batch_size,
             max_wait_s=max_wait,
-            encoder=encoder,
-            revision=revision,
-            clips=clips,
-            stride=stride,
+            set_options=made,
             decoder=decoder,
             seed=seed,
             by_reference=encoder_ref,
@@ -92,6 +93,9 @@ def reprocess(
     revision: options.Revision = None,
     clips: options.Clips = 8,
     stride: options.Stride = 4,
+    snap: options.Snap = "exact",
+    keep_tokens: options.KeepTokens = 1.0,
+    keep_seed: options.KeepSeed = 0,
     decoder: options.Decoder = "auto",
     heads: options.Heads = "mlp,svm",
     min_new: Annotated[
@@ -109,6 +113,7 @@ def reprocess(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
+    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.reprocess import reprocess as flow
@@ -121,10 +126,7 @@ def reprocess(
             max_wait_s=max_wait,
             max_height=max_height,
             deep=deep,
-            encoder=encoder,
-            revision=revision,
-            clips=clips,
-            stride=stride,
+            set_options=made,
             decoder=decoder,
             heads=options.listed(heads),
             min_new=min_new,

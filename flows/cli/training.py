@@ -34,6 +34,9 @@ def train(
     revision: options.Revision = None,
     clips: options.Clips = 8,
     stride: options.Stride = 4,
+    snap: options.Snap = "exact",
+    keep_tokens: options.KeepTokens = 1.0,
+    keep_seed: options.KeepSeed = 0,
     seed: options.Seed = 0,
     encoder_ref: options.ByReference = False,
     json: options.Json = False,
@@ -46,6 +49,7 @@ def train(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
+    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.train import train as flow
@@ -53,10 +57,7 @@ def train(
         summary = flow(
             chosen,
             heads=options.listed(heads),
-            encoder=encoder,
-            revision=revision,
-            clips=clips,
-            stride=stride,
+            set_options=made,
             seed=seed,
             by_reference=encoder_ref,
         )

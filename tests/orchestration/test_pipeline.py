@@ -13,6 +13,7 @@ from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.registry import CHALLENGER, list_versions
 from coinml.selection import Selection
+from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import list_sets
 from coinml.tracking import Store
@@ -34,13 +35,13 @@ def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
 def test_shards_fill_a_set_and_only_what_lacks_is_embedded(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = {"encoder": str(tiny_encoder_dir), "clips": 2, "shard_size": 10}
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "shard_size": 10}
     first = embed(collected, **options)
     assert (first.videos, first.embedded, first.failed) == (24, 24, {})
     assert first.bottleneck in ("decode", "encode", "write")
     again = embed(collected, **options)
     assert (again.fingerprint, again.videos, again.embedded) == (first.fingerprint, 24, 0)
-    other = embed(collected, encoder=str(tiny_encoder_dir), clips=1)
+    other = embed(collected, SetOptions(encoder=str(tiny_encoder_dir), clips=1))
     assert other.fingerprint != first.fingerprint
     assert len(list_sets(Settings().embeddings_root, "toy")) == 2
 
@@ -50,7 +51,7 @@ def test_a_file_that_broke_since_is_quarantined_and_stops_nobody(
 ) -> None:
     broken = Settings().videos_dir("toy") / f"{coin[1][5]}.mp4"
     broken.write_bytes(broken.read_bytes()[:300])
-    summary = embed(collected, encoder=str(tiny_encoder_dir), clips=2)
+    summary = embed(collected, SetOptions(encoder=str(tiny_encoder_dir), clips=2))
     assert list(summary.failed) == [coin[1][5]]
     assert summary.embedded == 23
     with Ledger(Settings().ledger_url) as ledger:
@@ -61,7 +62,7 @@ def test_a_file_that_broke_since_is_quarantined_and_stops_nobody(
 def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = {"encoder": str(tiny_encoder_dir), "clips": 2}
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     with FlakyHost(coin[0] / "videos", {"videos": {coin[1][4]: ["410"]}}) as host:
         summary = pipeline(selection, source=host.source, **options)
         again = pipeline(selection, source=host.source, **options)
@@ -90,7 +91,7 @@ def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
 def test_a_run_names_the_flow_run_that_it_came_from(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = {"encoder": str(tiny_encoder_dir), "clips": 2}
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     embed(collected, **options)
     (report,) = train(collected, heads=("svm",), **options).heads
     run = mlflow.MlflowClient(Settings().tracking_uri).get_run(report.run_id)
@@ -101,7 +102,7 @@ def test_a_set_without_videos_is_no_table(
     home: Path, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="collect and embed first"):
-        train(selection, heads=("svm",), encoder=str(tiny_encoder_dir))
+        train(selection, heads=("svm",), set_options=SetOptions(encoder=str(tiny_encoder_dir)))
     shutil.rmtree(home)
 
 

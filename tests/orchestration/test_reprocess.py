@@ -9,6 +9,7 @@ import pytest
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
+from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from flows.reprocess import reprocess
 
@@ -19,8 +20,10 @@ def test_only_what_changed_is_done_again(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = {
-        "encoder": str(tiny_encoder_dir), "clips": 2, "heads": ("svm",), "min_new": 3,
-    }  # fmt: skip
+        "set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2),
+        "heads": ("svm",),
+        "min_new": 3,
+    }
     with FlakyHost(coin[0] / "videos") as host:
         first = reprocess(selection, source=host.source, budget=18, **options)
         assert (first.embedded.embedded, first.grown, first.complete) == (18, 18, False)
@@ -57,7 +60,7 @@ def test_an_alteration_that_hides_is_found_by_reading_everything(
 ) -> None:
     import os
 
-    options = {"encoder": str(tiny_encoder_dir), "clips": 2, "min_new": 1000}
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "min_new": 1000}
     with FlakyHost(coin[0] / "videos") as host:
         reprocess(selection, source=host.source, budget=3, **options)
         with Ledger(Settings().ledger_url) as ledger:

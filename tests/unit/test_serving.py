@@ -247,7 +247,7 @@ def test_an_encoder_in_a_folder_cannot_be_referred_to(
         register(
             store, "m", "0" * 32,
             head_file=tmp_path / "head.skops", checkpoint=material.checkpoint,
-            spec=material.spec.encoder, by_reference=True, tags={},
+            spec=material.spec, by_reference=True, tags={},
         )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def test_a_model_by_reference_carries_no_encoder(
     with staged_model(
         tmp_path / "head.skops",
         material.checkpoint.files,
-        spec=material.spec.encoder,
+        spec=material.spec,
         encoder_ref="MCG-NJU/videomae-base",
         revision="abc123",
     ) as model:
