@@ -29,6 +29,7 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, TransientError
 
@@ -96,10 +97,25 @@ class Store:
             return str(found.experiment_id)
 
     @contextmanager
-    def run(self, experiment: str, name: str, *, tags: Mapping[str, str]) -> Iterator[RunLog]:
-        """Record a run; it ends FINISHED, FAILED with an error, KILLED with an interrupt."""
+    def run(
+        self,
+        experiment: str,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        parent_run_id: str | None = None,
+    ) -> Iterator[RunLog]:
+        """Record a run; it ends FINISHED, FAILED with an error, KILLED with an interrupt.
+
+        Args:
+            experiment: Its name; it is made if it is not there.
+            name: The run's name, for people.
+            tags: What it can be found by.
+            parent_run_id: The run of the same experiment that this one is nested in.
+        """
         client = self.client()
-        run = client.create_run(self.experiment(experiment), run_name=name, tags=dict(tags))
+        nested = {} if parent_run_id is None else {MLFLOW_PARENT_RUN_ID: parent_run_id}
+        run = client.create_run(self.experiment(experiment), run_name=name, tags={**tags, **nested})
         run_id = str(run.info.run_id)
         try:
             yield RunLog(client, run_id)

@@ -50,6 +50,16 @@ def test_only_what_is_finished_is_found_unless_asked(store: Store) -> None:
     assert store.find_runs("e", {"k": "v"}, finished=False) == [bad.run_id]
 
 
+def test_a_nested_run_names_the_run_it_is_part_of(store: Store) -> None:
+    with (
+        store.run("e", "whole", tags={}) as whole,
+        store.run("e", "part", tags={"k": "v"}, parent_run_id=whole.run_id) as part,
+    ):
+        part.metrics({"a": 1.0})
+    assert store.find_runs("e", {"mlflow.parentRunId": whole.run_id}) == [part.run_id]
+    assert "mlflow.parentRunId" not in store.read_run(whole.run_id).data.tags
+
+
 def test_metrics_keep_their_steps_and_the_last_one_counts(store: Store) -> None:
     steps = [{"val_loss": 1 / step, "val_accuracy": step / 1500} for step in range(1, 1201)]
     with store.run("e", "long", tags={}) as log:
