@@ -89,7 +89,7 @@ def find_similar(
         clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()
         query = loaded.encode(list(clips.frames)).mean(axis=0)
     table = sets[-1].videos()
-    matrix = table.drop(columns=["video_id", "file_sha256", "clips"]).to_numpy(dtype=np.float32)
+    matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)
     return nearest(matrix, list(table["video_id"]), query, k=k, metric=metric)
 
 

@@ -206,7 +206,10 @@ class EmbeddingSet:
         return table.select(list(columns)) if columns is not None else table
 
     def videos(self, sha256s: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """One row a video: `video_id, file_sha256, clips, e0000 …`, the mean over its clips.
+        """One row a video (or extent of it), the mean over its clips.
+
+        The columns are `video_id, file_sha256, start_s, end_s, clips, e0000 …`; start and end are
+        NaN where the whole video was embedded.
 
         Args:
             sha256s: Hash of each video's present file; what was embedded from another file,
@@ -225,8 +228,13 @@ class EmbeddingSet:
             pairs = zip(ids, hashes, strict=True)
             chosen = np.fromiter((sha256s.get(i) == h for i, h in pairs), bool, len(ids))
             ids, hashes, rows = ids[chosen], hashes[chosen], rows[chosen]
-        # Rows are ordered by video, so that a video's clips are one run.
-        runs = np.flatnonzero((ids[1:] != ids[:-1]) | (hashes[1:] != hashes[:-1])) + 1
+        begins, ends = (table.column(name).to_numpy()[rows] for name in ("start_s", "end_s"))
+        # Rows are ordered by video and extent, so that the clips of one are one run. As numbers
+        # that are equal where both are None.
+        spans = np.nan_to_num(np.stack([begins, ends]), nan=-1.0)
+        differs = (ids[1:] != ids[:-1]) | (hashes[1:] != hashes[:-1])
+        differs |= (spans[:, 1:] != spans[:, :-1]).any(axis=0)
+        runs = np.flatnonzero(differs) + 1
         starts = np.concatenate([[0], runs]).astype(np.int64) if len(ids) else runs
         counts = np.diff(np.append(starts, len(ids)))
         vectors = vectors_of(table, self.spec.encoder.dim)
@@ -236,7 +244,13 @@ class EmbeddingSet:
             has = counts > clip
             means[has] += vectors[rows[starts[has] + clip]]
         means /= np.maximum(counts, 1)[:, None]
-        front = {"video_id": ids[starts], "file_sha256": hashes[starts], "clips": counts}
+        front = {
+            "video_id": ids[starts],
+            "file_sha256": hashes[starts],
+            "start_s": begins[starts],
+            "end_s": ends[starts],
+            "clips": counts,
+        }
         names = [f"e{index:04d}" for index in range(self.spec.encoder.dim)]
         return pd.concat([pd.DataFrame(front), pd.DataFrame(means, columns=names)], axis=1)
 

@@ -85,6 +85,8 @@ def test_a_video_is_the_mean_over_its_clips(embeddings: EmbeddingSet) -> None:
     assert list(videos.columns) == [
         "video_id",
         "file_sha256",
+        "start_s",
+        "end_s",
         "clips",
         *(f"e{index:04d}" for index in range(DIM)),
     ]
@@ -99,7 +101,7 @@ def test_a_video_is_the_mean_over_its_clips(embeddings: EmbeddingSet) -> None:
 def test_an_empty_set_has_its_columns(embeddings: EmbeddingSet) -> None:
     videos = embeddings.videos()
     assert len(videos) == 0
-    assert list(videos.columns)[:4] == ["video_id", "file_sha256", "clips", "e0000"]
+    assert list(videos.columns)[3:6] == ["end_s", "clips", "e0000"]
     assert embeddings.done() == set()
     assert embeddings.append([]) is None
     assert embeddings.parts() == []
@@ -123,6 +125,22 @@ def test_extents_are_kept_apart(embeddings: EmbeddingSet) -> None:
     embeddings.append([segment, replace(segment, start_s=3.0, end_s=4.0)])
     assert embeddings.done() == {("a", 1.0, 2.5, "aa"), ("a", 3.0, 4.0, "aa")}
     assert embeddings.clips().num_rows == 6
+
+
+def test_each_extent_of_a_video_has_a_mean_of_its_own(embeddings: EmbeddingSet) -> None:
+    first = replace(rows("a", value=1), start_s=1.0, end_s=2.5)
+    second = replace(rows("a", value=2), start_s=1.0, end_s=4.0)
+    # As a segment whose file came anew, and one that begins where the first did.
+    embeddings.append([second, rows("b"), replace(first, file_sha256="old")])
+    embeddings.append([rows("a"), first])
+    videos = embeddings.videos()
+    assert videos["video_id"].tolist() == ["a", "a", "a", "b"]
+    spans = videos[["start_s", "end_s"]].fillna(-1).to_numpy().tolist()
+    assert spans == [[-1, -1], [1, 2.5], [1, 4], [-1, -1]]
+    assert videos["clips"].tolist() == [3] * 4
+    offset = videos["e0000"] - rows("a").embeddings.mean(0)[0]
+    assert offset.tolist() == [0, 1, 2, 0]
+    assert len(embeddings.videos({"a": "aa"})) == 3
 
 
 def test_sets_are_found_by_spec_fingerprint_and_listing(
