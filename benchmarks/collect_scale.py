@@ -172,7 +172,7 @@ def collect_here(options: argparse.Namespace) -> int:
     lock = threading.Lock()
     fetch = batch.fetch
 
-    def timed(*arguments: Any, **keywords: Any) -> Path:
+    def timed(*arguments: Any, **keywords: Any) -> Any:
         nonlocal fetching
         begun = time.thread_time()
         try:

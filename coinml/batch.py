@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,7 +150,7 @@ class Batch:
         admission = self._pass_gate()
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
-            path = fetch(
+            fetched = fetch(
                 video_id,
                 source_url(self.source, video_id),
                 self.shelf.incoming,
@@ -158,7 +158,7 @@ class Batch:
                 on_data=lambda: self.pacer.answered(admission),
             )
             self.pacer.answered(admission)
-            facts = self._verified(row, path)
+            facts = self._verified(row, fetched.path, title=fetched.title)
         except LocalError:
             self.pacer.undecided(admission)
             raise
@@ -187,14 +187,14 @@ class Batch:
             return True
         return False
 
-    def _verified(self, row: LedgerRow, path: Path) -> FileFacts:
+    def _verified(self, row: LedgerRow, path: Path, *, title: str | None = None) -> FileFacts:
         facts = verified_facts(
             path,
             verify=self.verify,
             duration_s=row.duration_s,
             tolerance=self.duration_tolerance,
         )
-        return self.shelf.put(path, facts)
+        return self.shelf.put(path, replace(facts, title=title))
 
     def _record(
         self, row: LedgerRow, facts: FileFacts, attempt: Attempt | None, clock: float

@@ -36,6 +36,7 @@ MAX_HEIGHT = 360
 
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+_LONGEST_TITLE = 300
 # No dot at the front, no slash, nothing that a shell, a URL or a file system reads otherwise.
 _ANY_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 
@@ -74,6 +75,19 @@ class FetchOptions:
         return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What a download brought.
+
+    Attributes:
+        path: The file, which nobody has looked into yet.
+        title: What the source calls the video, in one line; None where it does not say.
+    """
+
+    path: Path
+    title: str | None
+
+
 def fetch(
     video_id: str,
     url: str,
@@ -81,7 +95,7 @@ def fetch(
     *,
     options: FetchOptions | None = None,
     on_data: Callable[[], None] | None = None,
-) -> Path:
+) -> Fetched:
     """Download one video to `folder/<id>.<ext>`, going on from a partial file left there.
 
     A 403 gets one fresh extraction: the addresses of media files grow stale.
@@ -241,7 +255,7 @@ def _fetch(
     folder: Path,
     options: FetchOptions,
     on_data: Callable[[], None] | None,
-) -> Path:
+) -> Fetched:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -273,7 +287,8 @@ def _fetch(
                 idle = _idle.setdefault(key, [])
                 if len(idle) < _MOST_IDLE:
                     idle.append(session)
-    return _file_of(info, video_id, folder)
+    path = _file_of(info, video_id, folder)
+    return Fetched(path=path, title=_title_of(info, path))
 
 
 def _file_of(info: Any, video_id: str, folder: Path) -> Path:
@@ -283,6 +298,13 @@ def _file_of(info: Any, video_id: str, folder: Path) -> Path:
     if not path.is_file() or path.parent.resolve() != folder.resolve():
         raise as_error(Fault.UNSUPPORTED, f"{video_id}: no file came", rule="no file")
     return path
+
+
+def _title_of(info: dict[str, Any], path: Path) -> str | None:
+    """The title, unless yt-dlp made it of the address, as it does for plain files."""
+    words = "".join(c if c.isprintable() else " " for c in str(info.get("title") or "")).split()
+    title = " ".join(words)[:_LONGEST_TITLE]
+    return None if title in ("", path.stem, info.get("id")) else title
 
 
 def _parameters(options: FetchOptions) -> dict[str, Any]:

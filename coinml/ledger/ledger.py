@@ -191,6 +191,8 @@ class Ledger(LedgerReader):
             "media_duration_s": file.media_duration_s,
             "origin": file.origin,
         }
+        if file.title is not None:
+            values["title"] = file.title
         self._record(dataset, video_id, values, attempt, DOWNLOADED, None, None)
 
     def record_fault(

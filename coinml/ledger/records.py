@@ -25,6 +25,7 @@ class FileFacts:
         mtime_ns: When it was last written, in nanoseconds since the epoch.
         media_duration_s: Its length in seconds, where known.
         origin: How it came.
+        title: What the source calls the video, where it says.
     """
 
     path: str
@@ -33,6 +34,7 @@ class FileFacts:
     mtime_ns: int | None = None
     media_duration_s: float | None = None
     origin: Origin = "download"
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class LedgerRow:
         tool_version: yt-dlp's version at the last attempt.
         credentials: Digest of the credentials at the last attempt.
         updated_at: When this row last changed its state.
+        title: What the source calls the video, where it says.
     """
 
     video_id: str
@@ -99,6 +102,7 @@ class LedgerRow:
     tool_version: str | None
     credentials: str | None
     updated_at: datetime | None
+    title: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: a database that is at it needs no Alembic."""
 
 metadata = MetaData(
@@ -54,6 +54,7 @@ videos = Table(
     Column("mtime_ns", BigInteger),
     Column("sha256", String(64)),
     Column("media_duration_s", Float),
+    Column("title", Text),
     # Who is at it, and until when nobody else may be.
     Column("lease_owner", Text),
     Column("lease_until", Float),

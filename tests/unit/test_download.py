@@ -39,7 +39,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 
 
 def get(host: FlakyHost, folder: Path, options: FetchOptions = QUICK) -> Path:
-    return fetch(ID, source_url(host.source, ID), folder, options=options)
+    fetched = fetch(ID, source_url(host.source, ID), folder, options=options)
+    # A plain file has no title of its own.
+    assert fetched.title is None
+    return fetched.path
 
 
 def test_a_video_arrives_whole_under_its_id(served: Path, tmp_path: Path) -> None:

@@ -128,16 +128,19 @@ def test_what_is_taken_is_low_h264_without_sound_where_that_is_to_be_had(
         from coinml.download import FetchOptions, fetch, source_url
         url = source_url("https://www.youtube.com/watch?v={id}", "-_dangerous")
         options = FetchOptions(max_height=int(sys.argv[2]))
-        print(fetch("-_dangerous", url, pathlib.Path(sys.argv[1]), options=options))
+        fetched = fetch("-_dangerous", url, pathlib.Path(sys.argv[1]), options=options)
+        print(fetched.path, fetched.title, sep="\\n")
     """
     with FlakyHost(served) as host:
-        path = at_youtube(
+        said = at_youtube(
             tmp_path, script, str(tmp_path / "in"), str(height),
             url=host.source, formats=formats, by_format=True,
         )  # fmt: skip
         assert set(host.log()) == {taken}
     # Whatever the title says, the file is where it should be, under its id.
-    assert Path(path.strip()) == tmp_path / "in" / "-_dangerous.mp4"
+    path, title = said.splitlines()
+    assert title == "../../--exec rm {} %(id)s"
+    assert Path(path) == tmp_path / "in" / "-_dangerous.mp4"
     assert [one.name for one in (tmp_path / "in").iterdir()] == ["-_dangerous.mp4"]
 
 

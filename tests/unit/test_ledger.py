@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -393,3 +394,31 @@ def test_what_is_forgotten_is_due_and_keeps_its_history(ledger: Ledger) -> None:
     assert (row.state, row.path, row.sha256, row.attempts) == (PENDING, None, None, 1)
     assert row.message == "its file is gone"
     assert ids()[0] in ledger.due("mini")
+
+
+def test_a_ledger_of_the_first_version_gains_titles_and_keeps_its_rows(ledger_url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, text
+
+    config = Config()
+    config.set_main_option("script_location", "coinml:ledger/migrations")
+    engine = create_engine(ledger_url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO videos (dataset, video_id, label, subset, split, state) "
+                "VALUES ('old', 'video000000', 'Boil', 'training', 'train', 'pending')"
+            )
+        )
+    engine.dispose()
+    with Ledger(ledger_url) as opened:
+        assert opened.row("old", "video000000").title is None
+        facts = FileFacts(path="/a.mp4", size_bytes=1, sha256="0" * 64, title="How to boil <eggs>")
+        opened.record_success("old", "video000000", file=facts, attempt=None)
+        assert opened.row("old", "video000000").title == "How to boil <eggs>"
+        # A copy that was found on disk says nothing of the title, and takes none away.
+        opened.record_success("old", "video000000", file=replace(facts, title=None), attempt=None)
+        assert opened.row("old", "video000000").title == "How to boil <eggs>"
