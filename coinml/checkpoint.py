@@ -14,21 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coinml.architectures import Architecture, architecture_of
 from coinml.errors import InvalidInputError, LocalError, TransientError
-from coinml.preprocessing import PROCESSOR_FILES, Preprocessor
+from coinml.preprocessing import Preprocessor
+from coinml.processor_files import PROCESSOR_FILES, read_processor
 from coinml.specs import EncoderSpec
 from coinml.tubes import checked_share
 
-ARCHITECTURES = ("videomae",)
-
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-_DEFAULTS = {
-    "num_frames": 16,
-    "image_size": 224,
-    "hidden_size": 768,
-    "layer_norm_eps": 1e-12,
-    "use_mean_pooling": True,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +32,17 @@ class Checkpoint:
         ref: How it was asked for.
         folder: Where its files are.
         commit: The hub's commit, None for a local folder.
-        config: Its `config.json`, with VideoMAE's defaults for what it leaves out.
+        architecture: The family that it belongs to.
+        config: Its `config.json`, with the family's defaults for what it leaves out.
         weights: Its weights file.
     """
 
     ref: str
     folder: Path
     commit: str | None
+    architecture: Architecture
     config: Mapping[str, Any]
     weights: Path
-
-    @property
-    def pooling(self) -> str:
-        """How its tokens become one vector; see `EncoderSpec`."""
-        if not self.config["use_mean_pooling"]:
-            return "layernorm+mean"
-        return "mean+fc_norm" if "fc_norm.weight" in self._tensor_names() else "mean"
 
     @property
     def files(self) -> list[Path]:
@@ -78,15 +66,21 @@ class Checkpoint:
                 tokens to keep is none.
         """
         keep_tokens, keep_seed = checked_share(keep_tokens, keep_seed)
-        own = self.config["num_frames"]
-        if frames is not None and frames != own:
-            raise InvalidInputError(f"{self.ref}: takes clips of {own} frames, not {frames}")
-        size = self.config["image_size"]
-        preprocessor = Preprocessor.from_folder(self.folder, image_size=size)
+        if keep_tokens != 1 and not self.architecture.hides_tokens:
+            raise InvalidInputError(
+                f"{self.ref}: keep_tokens is {keep_tokens:g}, but a {self.model_type} must be fed "
+                "all its tokens: leave it at 1"
+            )
+        try:
+            own = self.architecture.frames(self.config, frames)
+            size = self.architecture.size(self.config)
+        except InvalidInputError as err:
+            raise InvalidInputError(f"{self.ref}: {err}") from err
+        preprocessor = self._preprocessor(size)
         return EncoderSpec(
             encoder=self.ref if self.commit else self.folder.resolve().name,
             revision=self.commit,
-            architecture=self.config["model_type"],
+            architecture=self.model_type,
             weights_sha256=_sha256(self.weights),
             resize=preprocessor.resize,
             crop=preprocessor.crop,
@@ -98,9 +92,31 @@ class Checkpoint:
             clips=clips,
             keep_tokens=keep_tokens,
             keep_seed=keep_seed,
-            pooling=self.pooling,
+            pooling=self.architecture.pooling(self.config, self._tensor_names()),
             dim=self.config["hidden_size"],
         )
+
+    @property
+    def model_type(self) -> str:
+        """The name of its family in transformers."""
+        return str(self.config["model_type"])
+
+    def _preprocessor(self, size: tuple[int, int]) -> Preprocessor:
+        found = read_processor(self.folder, family=self.model_type, image_size=size)
+        if found is None:
+            if not self.architecture.bare:
+                raise InvalidInputError(
+                    f"{self.ref}: holds none of {', '.join(PROCESSOR_FILES)}, which say how frames "
+                    f"are brought to a {self.model_type}"
+                )
+            # What VideoMAE was trained with; a default-constructed processor would take 0.5.
+            return Preprocessor(resize=min(size), crop=size)
+        if found.crop != size and not self.architecture.any_size:
+            raise InvalidInputError(
+                f"{self.ref}: the processor's crop_size is {found.crop}, but the model takes "
+                f"frames of {size} (height, width)"
+            )
+        return found
 
     def _tensor_names(self) -> set[str]:
         if self.weights.suffix != ".safetensors":
@@ -117,22 +133,28 @@ class Checkpoint:
 
 
 def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
-    """Find a VideoMAE checkpoint in a folder, in the hub's local cache or on the hub.
+    """Find a video encoder's checkpoint in a folder, in the hub's local cache or on the hub.
 
     Args:
         ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InvalidInputError: No such checkpoint, or one that is not a VideoMAE.
+        InvalidInputError: No such checkpoint, or one that is of a family that is not known.
         TransientError: The hub does not answer.
     """
     folder, commit = _resolve(str(ref), revision)
     config = _config(folder, str(ref))
+    architecture = architecture_of(config, ref=str(ref))
     for name in _WEIGHTS_FILES:
         if (folder / name).is_file():
             return Checkpoint(
-                ref=str(ref), folder=folder, commit=commit, config=config, weights=folder / name
+                ref=str(ref),
+                folder=folder,
+                commit=commit,
+                architecture=architecture,
+                config={**architecture.defaults, **config},
+                weights=folder / name,
             )
     raise InvalidInputError(f"encoder {str(ref)!r}: holds neither of {', '.join(_WEIGHTS_FILES)}")
 
@@ -189,14 +211,11 @@ def _config(folder: Path, ref: str) -> dict[str, Any]:
         raise InvalidInputError(f"encoder {ref!r}: holds no config.json, so it is no checkpoint")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        architecture = config.get("model_type")
-    except (ValueError, AttributeError) as err:
+    except ValueError as err:
         raise InvalidInputError(f"{path}: not the configuration of a model: {err}") from err
-    if architecture not in ARCHITECTURES:
-        raise InvalidInputError(
-            f"encoder {ref!r}: is a {architecture!r}; known: {', '.join(ARCHITECTURES)}"
-        )
-    return {**_DEFAULTS, **config}
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{path}: not the configuration of a model")
+    return config
 
 
 def _sha256(path: Path) -> str:

@@ -1,32 +1,36 @@
-"""The frozen video encoder: clips in, vectors out. The only importer of transformers."""
+"""The frozen video encoder: clips in, vectors out."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinml.checkpoint import Checkpoint, find_checkpoint, first_line
+from coinml.checkpoint import Checkpoint, find_checkpoint
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
 from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
-from coinml.tubes import kept_places
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from coinml.backbone import Backbone
+
 logger = logging.getLogger(__name__)
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_MOST_CLIPS = 64
+"""More clips at once gain nothing, however small the encoder."""
+_MOST_TOKENS_CUDA = 200_000
+"""Likewise on a GPU: 128 clips of VideoMAE-base keep any busy."""
 
 
 def load_encoder(
@@ -41,7 +45,7 @@ def load_encoder(
     keep_tokens: float = 1.0,
     keep_seed: int = 0,
 ) -> ClipEncoder:
-    """Load a VideoMAE checkpoint.
+    """Load a checkpoint of one of `architectures.ARCHITECTURES`.
 
     Args:
         ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
@@ -50,40 +54,31 @@ def load_encoder(
         clips: Number of clips a video.
         frames: Number of frames a clip; the checkpoint's own if None.
         stride: Distance between a clip's frames, in frames.
-        dtype: `auto` (bfloat16 or float16 on CUDA, float32 on a CPU), `float32`, `bfloat16`,
-            `float16`.
+        dtype: `auto` (bfloat16 or float16 on CUDA, float32 on a CPU that has no tiles for
+            bfloat16), `float32`, `bfloat16`, `float16`.
         keep_tokens: Part of the tokens that the model sees, above 0 and at most 1: the same
             places in every frame. Less is faster (a quarter of the tokens takes less than a
-            quarter of the time) and another spec.
+            quarter of the time) and another spec. VideoMAE only.
         keep_seed: Seed of the choice of places.
 
     Raises:
-        InvalidInputError: No such checkpoint, or one that is not a VideoMAE; a value is none
-            that is allowed.
+        InvalidInputError: No such checkpoint, or one of a family that is not known; a value is
+            none that is allowed.
         TransientError: The hub does not answer.
     """
-    import torch
+    from coinml.backbone import load_backbone
+    from coinml.devices import find_device, find_dtype
 
     checkpoint = find_checkpoint(ref, revision=revision)
     spec = checkpoint.spec(
         clips=clips, frames=frames, stride=stride, keep_tokens=keep_tokens, keep_seed=keep_seed
     )
     _clip_spec(spec)
-    place = _device(device)
-    kind = _dtype(dtype, place)
-    with _quiet_transformers(), torch.device("cpu"):
-        from transformers import VideoMAEModel
-
-        try:
-            model = VideoMAEModel.from_pretrained(
-                checkpoint.folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
-            )
-        except Exception as err:
-            # Whatever it meets in the files of a folder, the folder is what must change.
-            raise InvalidInputError(f"{ref}: does not load: {first_line(err)}") from err
-    norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
+    place = find_device(device)
+    kind = find_dtype(dtype, place)
+    backbone = load_backbone(checkpoint, spec, device=place, dtype=kind)
     return ClipEncoder(
-        spec=spec, checkpoint=checkpoint, model=model, norm=norm, device=place, dtype=kind
+        spec=spec, checkpoint=checkpoint, backbone=backbone, device=place, dtype=kind
     )
 
 
@@ -100,8 +95,7 @@ def read_spec(
     """The spec that `load_encoder` would give, in a moment: nothing is loaded.
 
     Raises:
-        InvalidInputError: No such checkpoint, or one that is not a VideoMAE; a value is none
-            that is allowed.
+        InvalidInputError: As from `load_encoder`.
         TransientError: The hub does not answer.
     """
     spec = find_checkpoint(ref, revision=revision).spec(
@@ -112,7 +106,7 @@ def read_spec(
 
 
 class ClipEncoder:
-    """A loaded encoder; see `load_encoder`.
+    """A loaded encoder; see `load_encoder`. Several threads may use it at once.
 
     Attributes:
         spec: What its vectors mean.
@@ -124,8 +118,7 @@ class ClipEncoder:
         *,
         spec: EncoderSpec,
         checkpoint: Checkpoint,
-        model: Any,
-        norm: Any | None,
+        backbone: Backbone,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -133,8 +126,7 @@ class ClipEncoder:
         self._checkpoint = checkpoint
         self.device = device
         self._dtype = dtype
-        self._model = model.to(device).eval().requires_grad_(False)
-        self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
+        self._backbone = backbone
         self._preprocessor = Preprocessor(
             resize=spec.resize,
             crop=spec.crop,
@@ -142,8 +134,11 @@ class ClipEncoder:
             mean=spec.mean,
             std=spec.std,
         )
-        self._hidden = None if spec.keep_tokens == 1 else self._hidden_tokens()
         self._batch: int | None = None
+        self._most: int | None = None
+        self._launching = threading.Lock()
+        self._stream: Any = None
+        self._local = threading.local()
 
     def __repr__(self) -> str:
         return f"ClipEncoder({self.spec.encoder!r}, {self.spec.fingerprint}, {self.device})"
@@ -173,7 +168,7 @@ class ClipEncoder:
         """Number of clips that go through the model at once, from the memory there is."""
         if self._batch is None:
             self._batch = self._fitting_batch()
-        return self._batch
+        return min(self._batch, self._most or self._batch)
 
     def encode(
         self,
@@ -192,6 +187,7 @@ class ClipEncoder:
 
         Raises:
             InvalidInputError: A clip has another number of frames than the encoder takes.
+            LocalError: The device has not even the memory for one clip.
         """
         if not len(clips):
             return np.empty((0, self.dim), dtype=np.float32)
@@ -199,6 +195,8 @@ class ClipEncoder:
 
     def prepare(self, clip: NDArray[np.uint8]) -> torch.Tensor:
         """Bring one clip to the encoder's size, on its device.
+
+        On a GPU this happens beside what that computes: each thread has its own stream.
 
         Args:
             clip: uint8 (frames, height, width, 3).
@@ -216,7 +214,15 @@ class ClipEncoder:
             # Decoded clips lie in read-only shared memory, and nothing here writes to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             frames = torch.from_numpy(np.ascontiguousarray(clip))
-        return self._preprocessor.resized(frames.to(self.device, non_blocking=True))
+        if self.device.type != "cuda":
+            return self._preprocessor.resized(frames.to(self.device))
+        with torch.cuda.stream(self._own_stream()):
+            # Only from pinned memory is a copy not waited for; torch keeps it for the next one.
+            pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames)
+            pictures = self._preprocessor.resized(pinned.to(self.device, non_blocking=True))
+            # The encoder's stream may take it from here; this thread sleeps and does not spin.
+            _event(torch.cuda.current_stream(self.device)).synchronize()
+        return pictures
 
     def encode_prepared(
         self, clips: Sequence[torch.Tensor], *, batch_clips: int | None = None
@@ -224,26 +230,48 @@ class ClipEncoder:
         """Turn what `prepare` gave into vectors: float32 (N, D).
 
         A batch that does not fit the device's memory is halved and tried again, and later ones
-        are as small.
+        are as small. On a GPU another thread's batch is queued while this one waits for its
+        vectors.
+
+        Raises:
+            LocalError: The device has not even the memory for one clip.
         """
         import torch
 
         size = batch_clips or self.batch_clips
-        vectors: list[NDArray[np.float32]] = []
+        waits: list[Callable[[], NDArray[np.float32]]] = []
         start = 0
         while start < len(clips):
-            batch = clips[start : start + size]
+            batch = clips[start : start + min(size, self._most or size)]
             try:
-                vectors.append(self._forward(torch.stack(list(batch))))
-            except torch.OutOfMemoryError as err:
+                waits.append(self._launch(batch))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as err:
+                if not _out_of_memory(err):
+                    raise
                 if len(batch) == 1:
                     raise LocalError(f"not even one clip fits the memory of {self.device}") from err
-                size = self._batch = len(batch) // 2
-                torch.cuda.empty_cache()
-                logger.warning("out of memory on %s: going on with %d clips", self.device, size)
+                self._most = len(batch) // 2
+                logger.warning(
+                    "out of memory on %s: going on with %d clips at once", self.device, self._most
+                )
+            else:
+                start += len(batch)
                 continue
-            start += len(batch)
-        return np.concatenate(vectors)
+            # Not within the handler, which holds on to the tensors that did not fit.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return np.concatenate([wait() for wait in waits])
+
+    def compile(self, *, batch_clips: int) -> bool:
+        """Compile the model for batches of one size: a minute, which a long run on a GPU repays.
+
+        Returns:
+            Whether it is compiled; where that cannot be done, all goes on as before.
+        """
+        import torch
+
+        with torch.inference_mode(), self._turn():
+            return self._backbone.compile(self._blank(batch_clips))
 
     def copy_to(self, folder: str | Path) -> Path:
         """Copy the checkpoint's files, so that a model can carry its encoder.
@@ -257,49 +285,96 @@ class ClipEncoder:
             shutil.copyfile(file, target / file.name)
         return target
 
-    def _forward(self, pictures: torch.Tensor) -> NDArray[np.float32]:
+    def _launch(self, clips: Sequence[torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
+        """Start a batch; the result is there when what is returned has been called."""
         import torch
 
-        with torch.inference_mode():
-            pixels = self._preprocessor.normalised(pictures, dtype=self._dtype)
-            hidden = self._hidden
-            if hidden is not None:
-                hidden = hidden.expand(len(pixels), -1)
-            tokens = self._model(pixel_values=pixels, bool_masked_pos=hidden).last_hidden_state
-            pooled = tokens.float().mean(dim=1)
-            if self._norm is not None:
-                pooled = self._norm(pooled)
-            result: NDArray[np.float32] = pooled.cpu().numpy()
-        return result
+        with torch.inference_mode(), self._turn():
+            pixels = self._preprocessor.normalised(torch.stack(list(clips)), dtype=self._dtype)
+            vectors = self._backbone(pixels)
+            if self.device.type != "cuda":
+                found: NDArray[np.float32] = vectors.cpu().numpy()
+                return lambda: found
+            here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+            here.copy_(vectors, non_blocking=True)
+            done = _event(self._stream)
 
-    def _grid(self) -> tuple[int, int]:
-        """Number of tokens along the time, and in one place of it."""
-        config = self._model.config
-        places = (config.image_size // config.patch_size) ** 2
-        return config.num_frames // config.tubelet_size, places
+        def wait() -> NDArray[np.float32]:
+            done.synchronize()
+            fetched: NDArray[np.float32] = here.numpy().copy()
+            return fetched
 
-    def _hidden_tokens(self) -> torch.Tensor:
-        """Which tokens the model does not see: bool (1, tokens)."""
+        return wait
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """On a GPU, one thread at a time and all on one stream: batches queue, none waits."""
+        if self.device.type != "cuda":
+            yield
+            return
         import torch
 
-        times, places = self._grid()
-        hidden = torch.ones(places, dtype=torch.bool)
-        kept = kept_places(places, keep_tokens=self.spec.keep_tokens, keep_seed=self.spec.keep_seed)
-        hidden[kept] = False
-        return hidden.repeat(times)[None].to(self.device)
+        with self._launching:
+            if self._stream is None:
+                self._stream = _stream(self.device)
+            with torch.cuda.stream(self._stream):
+                yield
+
+    def _own_stream(self) -> Any:
+        if not hasattr(self._local, "stream"):
+            self._local.stream = _stream(self.device)
+        return self._local.stream
+
+    def _blank(self, clips: int) -> torch.Tensor:
+        import torch
+
+        shape = (clips, self.spec.frames, 3, *self.spec.crop)
+        return torch.zeros(shape, dtype=self._dtype, device=self.device)
 
     def _fitting_batch(self) -> int:
         import torch
 
-        config = self._model.config
-        times, places = self._grid()
-        tokens = max(1, round(times * places * self.spec.keep_tokens))
-        values = tokens * max(config.hidden_size, config.num_channels * config.patch_size**2)
+        tokens, width = self._backbone.tokens, self._backbone.width
         if self.device.type != "cuda":
             # More than this gains nothing on a CPU: 4 clips of the base model, 64 of a tiny one.
-            return int(np.clip(5_000_000 // values, 1, 64))
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(np.clip(0.5 * free // (values * 24 * self._dtype.itemsize), 1, 256))
+            return int(np.clip(5_000_000 // (tokens * width), 1, _MOST_CLIPS))
+        most = max(1, min(256, _MOST_TOKENS_CUDA // tokens))
+        with torch.inference_mode(), self._turn():
+            # What a clip takes is measured, so that it holds for every family and type.
+            self._backbone(self._blank(1))
+            torch.cuda.synchronize(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._backbone(self._blank(2))
+            torch.cuda.synchronize(self.device)
+            each = (torch.cuda.max_memory_allocated(self.device) - before) // 2
+            torch.cuda.empty_cache()
+            free, _ = torch.cuda.mem_get_info(self.device)
+        # The rest is for the clips that wait, before and after they are resized.
+        fitting = int(0.6 * free // max(each, 1))
+        return max(1, min(most, fitting))
+
+
+def _stream(device: torch.device) -> Any:
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _event(stream: Any) -> Any:
+    """A mark in a stream; to wait for it leaves the processor to the decoders."""
+    import torch
+
+    event: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(stream)
+    return event
+
+
+def _out_of_memory(err: BaseException) -> bool:
+    import torch
+
+    # On a CPU it is a plain RuntimeError, to be told by its text.
+    return isinstance(err, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(err)
 
 
 def _clip_spec(spec: EncoderSpec) -> ClipSpec:
@@ -309,72 +384,3 @@ def _clip_spec(spec: EncoderSpec) -> ClipSpec:
         stride=spec.stride,
         short=spec.short,  # type: ignore[arg-type]
     )
-
-
-def _fc_norm(checkpoint: Checkpoint) -> Any:
-    """The norm that a classification checkpoint puts on its pooled tokens."""
-    import torch
-
-    config = checkpoint.config
-    norm = torch.nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
-    if checkpoint.weights.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(checkpoint.weights, framework="pt") as file:
-            found = {name: file.get_tensor(f"fc_norm.{name}") for name in ("weight", "bias")}
-    else:
-        loaded = torch.load(checkpoint.weights, map_location="cpu", weights_only=True, mmap=True)
-        found = {name: loaded[f"fc_norm.{name}"] for name in ("weight", "bias")}
-    norm.load_state_dict({name: value.float() for name, value in found.items()})
-    return norm
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise InvalidInputError(f"device {name!r} is unknown; say auto, cpu or cuda") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError(f"device {name!r}: there is no CUDA here; say auto or cpu")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name not in _DTYPES:
-        raise InvalidInputError(f"dtype {name!r} is unknown; known: {', '.join(_DTYPES)}")
-    if name != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[name]
-    if device.type != "cuda":
-        # Without units for it, bfloat16 is three times slower on a CPU.
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers and the hub client from reporting on stderr and phoning home."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # A thread that asks the hub to convert a .bin would outlive the load.
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers.utils import logging as hf_logging
-
-        before = hf_logging.get_verbosity()
-        hf_logging.set_verbosity(logging.CRITICAL)
-        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            yield
-        finally:
-            hf_logging.set_verbosity(before)

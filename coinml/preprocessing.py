@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from coinml.errors import InvalidInputError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-PROCESSOR_FILES = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-)
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,60 +29,6 @@ class Preprocessor:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-
-    @classmethod
-    def from_folder(cls, folder: Path, *, image_size: int) -> Preprocessor:
-        """Read a checkpoint's processor file.
-
-        Args:
-            folder: The checkpoint's folder. Where it has no processor file, frames are brought
-                to the model's size and normalised as for ImageNet, which is what VideoMAE was
-                trained with (a default-constructed processor would take 0.5 for all).
-            image_size: Side of the model's input in pixels.
-
-        Raises:
-            InvalidInputError: The file asks for something else than is done here.
-        """
-        for name in PROCESSOR_FILES:
-            path = folder / name
-            if path.is_file():
-                try:
-                    fields = json.loads(path.read_text(encoding="utf-8"))
-                except ValueError as err:
-                    raise InvalidInputError(f"{path}: not JSON: {err}") from err
-                fields = fields.get("video_processor") or fields.get("image_processor") or fields
-                return cls._from_fields(fields, image_size, origin=path)
-        return cls(resize=image_size, crop=(image_size, image_size))
-
-    @classmethod
-    def _from_fields(
-        cls, fields: Mapping[str, Any], image_size: int, *, origin: Path
-    ) -> Preprocessor:
-        interpolation = _INTERPOLATIONS.get(fields.get("resample", 2))
-        if interpolation is None:
-            raise InvalidInputError(
-                f"{origin}: resample is {fields['resample']}; known: {_INTERPOLATIONS}"
-            )
-        for switch in ("do_resize", "do_rescale", "do_normalize"):
-            if fields.get(switch, True) is not True:
-                raise InvalidInputError(f"{origin}: {switch} is {fields[switch]}; it must be true")
-        size = fields.get("size", image_size)
-        if isinstance(size, Mapping):
-            size = size.get("shortest_edge") or (size["height"], size["width"])
-        crop = fields.get("crop_size", image_size)
-        if isinstance(crop, Mapping):
-            crop = (crop["height"], crop["width"])
-        elif isinstance(crop, int):
-            crop = (crop, crop)
-        if fields.get("do_center_crop", True) is not True:
-            crop = size if isinstance(size, tuple) else crop
-        return cls(
-            resize=size,
-            crop=tuple(crop),
-            interpolation=interpolation,
-            mean=tuple(fields.get("image_mean", IMAGENET_MEAN)),
-            std=tuple(fields.get("image_std", IMAGENET_STD)),
-        )
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Size that a picture is brought to before the crop, as (height, width)."""

@@ -100,6 +100,7 @@ class VideoClassifier(PythonModel):
             revision=None if carried else described["revision"],
             device=os.environ.get("COINML_DEVICE", "auto"),
             clips=spec.clips,
+            frames=spec.frames,
             stride=spec.stride,
             keep_tokens=spec.keep_tokens,
             keep_seed=spec.keep_seed,

@@ -74,6 +74,7 @@ def find_similar(
         revision=None if encoder else spec.revision,
         device=device,
         clips=spec.clips,
+        frames=spec.frames,
         stride=spec.stride,
         keep_tokens=spec.keep_tokens,
         keep_seed=spec.keep_seed,

@@ -30,7 +30,8 @@ class EncoderSpec:
         resize: Shortest edge in pixels, or (height, width).
         crop: (height, width) in pixels.
         interpolation: "bilinear" or "bicubic".
-        mean: Of each channel, of values from 0 to 1.
+        mean: Of each channel, of values from 0 to 1; holds also what else the processor takes
+            off, as ViViT's does.
         std: Of each channel.
         frames: Number of frames a clip.
         stride: Distance between a clip's frames, in frames.
@@ -39,7 +40,8 @@ class EncoderSpec:
         keep_tokens: Part of the tokens that the encoder sees.
         keep_seed: Seed of the choice of tokens.
         pooling: How the tokens become one vector: "mean", "mean+fc_norm" (through the
-            classification checkpoint's own norm) or "layernorm+mean".
+            classification checkpoint's own norm), "layernorm+mean" or "layernorm+cls" (the
+            first token, as the family's classifiers read it).
         dim: Length of a vector.
     """
 

@@ -1,0 +1,188 @@
+"""The frozen model behind an encoder: pixels in, pooled vectors out.
+
+The only importer of transformers, beside the miniature's trainer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from coinml.checkpoint import Checkpoint, first_line
+from coinml.errors import InvalidInputError
+from coinml.specs import EncoderSpec
+from coinml.tubes import kept_places
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+def load_backbone(
+    checkpoint: Checkpoint, spec: EncoderSpec, *, device: torch.device, dtype: torch.dtype
+) -> Backbone:
+    """Load a checkpoint's model onto a device.
+
+    Raises:
+        InvalidInputError: Its files do not load, or lack some of the model's weights.
+    """
+    import torch
+
+    architecture = checkpoint.architecture
+    with _quiet_transformers(), torch.device("cpu"):
+        import transformers
+
+        try:
+            model, found = getattr(transformers, architecture.model_class).from_pretrained(
+                checkpoint.folder,
+                local_files_only=True,
+                dtype=dtype,
+                attn_implementation=architecture.attention,
+                output_loading_info=True,
+                **architecture.load_options,
+            )
+        except Exception as err:
+            # Whatever it meets in the files of a folder, the folder is what must change.
+            raise InvalidInputError(f"{checkpoint.ref}: does not load: {first_line(err)}") from err
+    if found["missing_keys"]:
+        # transformers would go on with random ones.
+        raise InvalidInputError(
+            f"{checkpoint.ref}: {checkpoint.weights.name} lacks {len(found['missing_keys'])} of "
+            f"the model's weights, {min(found['missing_keys'])} for one"
+        )
+    return Backbone(checkpoint, spec, model=model, device=device, dtype=dtype)
+
+
+class Backbone:
+    """A loaded model; see `load_backbone`.
+
+    Attributes:
+        tokens: Number of tokens that a clip becomes, of those that the model sees.
+        width: Greatest number of values that a token has, at the entrance or within.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        spec: EncoderSpec,
+        *,
+        model: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._architecture = checkpoint.architecture
+        self._class_token = spec.pooling.endswith("+cls")
+        self._model = model.to(device).eval().requires_grad_(False)
+        norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
+        self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
+        times, places = self._architecture.grid(checkpoint.config, spec.frames)
+        kept = kept_places(places, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
+        self._hidden = None if spec.keep_tokens == 1 else _hidden_tokens(times, places, kept)
+        self.tokens = times * len(kept)
+        pixels_each = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * places)
+        self.width = max(spec.dim, pixels_each)
+        self._compiled: tuple[int, Any] | None = None
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn normalised pixels into vectors.
+
+        Args:
+            pixels: (N, frames, 3, height, width) in the model's type, on its device.
+
+        Returns:
+            float32 (N, D), on the same device.
+        """
+        import torch
+
+        inputs = {self._architecture.input_name: pixels, **self._architecture.call_options}
+        if self._hidden is not None:
+            inputs["bool_masked_pos"] = self._hidden.expand(len(pixels), -1)
+        model = self._model
+        if self._compiled is not None and self._compiled[0] == len(pixels):
+            model = self._compiled[1]
+        tokens = model(**inputs).last_hidden_state
+        if self._class_token:
+            pooled = tokens[:, 0].float()
+        else:
+            pooled = tokens.mean(dim=1, dtype=torch.float32)
+        vectors: torch.Tensor = pooled if self._norm is None else self._norm(pooled)
+        return vectors
+
+    def compile(self, pixels: torch.Tensor) -> bool:
+        """Compile the model for batches of one size; others go on as before.
+
+        Args:
+            pixels: A batch of that size, to compile with (a minute or so).
+
+        Returns:
+            Whether it is compiled: where torch cannot do it, all goes on as before.
+        """
+        import torch
+
+        try:
+            self._compiled = (len(pixels), torch.compile(self._model))
+            self(pixels)
+        except torch.OutOfMemoryError:
+            self._compiled = None
+            raise
+        except Exception as err:
+            # No compiler, no Triton, a graph that it cannot follow: slower is better than not.
+            self._compiled = None
+            logger.info("the encoder is not compiled: %s", first_line(err))
+        return self._compiled is not None
+
+
+def _hidden_tokens(times: int, places: int, kept: list[int]) -> torch.Tensor:
+    """Which tokens the model does not see: bool (1, tokens).
+
+    It stays on the CPU, for any device: to index by a mask on a GPU would make this process wait
+    for all that the GPU has to do before.
+    """
+    import torch
+
+    hidden = torch.ones(places, dtype=torch.bool)
+    hidden[kept] = False
+    return hidden.repeat(times)[None]
+
+
+def _fc_norm(checkpoint: Checkpoint) -> Any:
+    """The norm that a classification checkpoint puts on its pooled tokens."""
+    import torch
+
+    # Of torch's own epsilon, whatever the configuration says: so the classifier has it.
+    norm = torch.nn.LayerNorm(checkpoint.config["hidden_size"])
+    if checkpoint.weights.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(checkpoint.weights, framework="pt") as file:
+            found = {name: file.get_tensor(f"fc_norm.{name}") for name in ("weight", "bias")}
+    else:
+        loaded = torch.load(checkpoint.weights, map_location="cpu", weights_only=True, mmap=True)
+        found = {name: loaded[f"fc_norm.{name}"] for name in ("weight", "bias")}
+    norm.load_state_dict({name: value.float() for name, value in found.items()})
+    return norm
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers and the hub client from reporting on stderr and phoning home."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # A thread that asks the hub to convert a .bin would outlive the load.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging as hf_logging
+
+        before = hf_logging.get_verbosity()
+        hf_logging.set_verbosity(logging.CRITICAL)
+        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            hf_logging.set_verbosity(before)
