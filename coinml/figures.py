@@ -1,7 +1,7 @@
-"""Every plot, drawn without a display and without pyplot's global state.
+"""Plots, drawn without a display and without pyplot's global state.
 
 Functions return figures; `save` writes one. They are used from several threads at once,
-which pyplot does not allow.
+which pyplot does not allow. Those of one head's evaluation are in `evaluation_figures`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,11 +24,7 @@ if TYPE_CHECKING:
     from coinml.ledger import Status
 
 TRAIN_COLOUR, VAL_COLOUR, GREY = "#7a8ca3", "#d1495b", "#6b7280"
-_A_COLOUR, _B_COLOUR = "#2a6f97", "#d1495b"
-_NUMBERED_CLASSES = 30
-"""Up to here a confusion matrix shows its counts."""
-_LABELLED_CLASSES = 60
-"""Up to here its axes name every class."""
+A_COLOUR, B_COLOUR = "#2a6f97", "#d1495b"
 _POSSIBLE, _PASSING = "#c9d3de", ("pending", "transient", "blocked", "local")
 _MOST_LOST = 25
 """So many classes stand in the attrition figure."""
@@ -40,6 +35,28 @@ def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
     figure.savefig(path, dpi=dpi)
 
 
+def new_figure(
+    width: float,
+    height: float,
+    rows: int,
+    columns: int,
+    title: str,
+    *,
+    height_ratios: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """A sheet with panels, in the manner of all figures here; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns, height_ratios=height_ratios)).ravel())
+    for axis in axes:
+        axis.grid(color="#e5e7eb", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11, x=0.02, ha="left", fontweight="bold")
+    return figure, axes
+
+
 def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = None) -> Figure:
     """Loss, accuracy and macro-F1 by epoch, training and validation.
 
@@ -48,7 +65,7 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
         title: Over the three panels.
         best_epoch: Marked, if given: the epoch whose weights were kept.
     """
-    figure, axes = _figure(11, 3.6, 1, 3, title)
+    figure, axes = new_figure(11, 3.6, 1, 3, title)
     for axis, (name, label) in zip(
         axes,
         (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1")),
@@ -64,81 +81,6 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
         axis.set_ylabel(label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(frameon=False)
-    return figure
-
-
-def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = "") -> Figure:
-    """A confusion matrix: the true class down, the predicted class across.
-
-    Colour is the share of the true class's videos, so that small classes show as well as
-    large ones; counts and names are written where there is room for them.
-
-    Args:
-        matrix: `Evaluation.confusion`.
-        classes: Their names, in its order.
-        title: Over the panel.
-    """
-    n = len(classes)
-    side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
-    figure, (axis,) = _figure(side + 1.2, side, 1, 1, title)
-    # The plain constrained layout forgets that the panel is square, and from some twenty
-    # classes on pushes the axis label over the edge.
-    figure.set_layout_engine("compressed")
-    support = matrix.sum(axis=1, keepdims=True)
-    share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if n <= _NUMBERED_CLASSES:
-        for row, column in zip(*np.nonzero(matrix), strict=True):
-            axis.text(
-                column,
-                row,
-                str(matrix[row, column]),
-                ha="center",
-                va="center",
-                fontsize=9 if n <= 15 else 7,
-                color="white" if share[row, column] > 0.6 else "black",
-            )
-    if n <= _LABELLED_CLASSES:
-        size = 9 if n <= 15 else 6.5
-        axis.set_xticks(range(n), classes, rotation=60, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(n), classes)
-        axis.tick_params(labelsize=size)
-    axis.grid(visible=False)
-    unit = "" if n <= _LABELLED_CLASSES else " (place of the class in the alphabet, from 0)"
-    axis.set_xlabel(f"predicted{unit}")
-    axis.set_ylabel(f"true{unit}")
-    figure.colorbar(image, ax=axis, label="share of the true class", fraction=0.046, pad=0.03)
-    return figure
-
-
-def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figure:
-    """F1 of each class with its support, the best on top.
-
-    Args:
-        table: `Evaluation.per_class`.
-        title: Over the panel.
-        limit: With more classes than this only the best and the worst are shown.
-    """
-    rows = table[table["support"] > 0].sort_values(["f1", "class"], ascending=[False, True])
-    gap = len(rows) > limit
-    if gap:
-        rows = pd.concat([rows.head(limit // 2), rows.tail(limit // 2)])
-    figure, (axis,) = _figure(8, float(np.clip(1.6 + 0.26 * len(rows), 2.8, 18)), 1, 1, title)
-    place = np.arange(len(rows))[::-1]
-    axis.barh(place, rows["f1"], color=_A_COLOUR, height=0.7)
-    named = zip(rows["class"], rows["support"], strict=True)
-    names = [f"{name} ({support})" for name, support in named]
-    axis.set_yticks(place, names)
-    axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 7)
-    if gap:
-        axis.axhline(len(rows) / 2 - 0.5, color=GREY, linestyle=":")
-        axis.text(
-            0.99, len(rows) / 2 - 0.3, "best above, worst below", ha="right", fontsize=8, color=GREY
-        )
-    axis.set_xlim(0, 1)
-    axis.set_ylim(-0.6, len(rows) - 0.4)
-    axis.set_xlabel("F1 (in brackets: videos measured on)")
-    axis.grid(visible=False, axis="y")
     return figure
 
 
@@ -160,7 +102,7 @@ def comparison(
         title: Over the panel.
         paired: The paired test of the first two; its verdict is written below.
     """
-    figure, (axis,) = _figure(8.5, 4.4, 1, 1, title)
+    figure, (axis,) = new_figure(8.5, 4.4, 1, 1, title)
     measures = (
         ("accuracy", "accuracy"),
         ("accuracy_missing_wrong", "accuracy,\nmissing = wrong"),
@@ -208,7 +150,7 @@ def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
         search: `SVMHead.search`.
         title: Over the panel.
     """
-    figure, (axis,) = _figure(7.5, 4.2, 1, 1, title)
+    figure, (axis,) = new_figure(7.5, 4.2, 1, 1, title)
     lines = search.groupby(["kernel", search["gamma"].fillna(0.0)], sort=True)
     for i, ((kernel, gamma), rows) in enumerate(lines):
         label = "linear" if kernel == "linear" else f"RBF, gamma {gamma:g}/D"
@@ -251,10 +193,10 @@ def attrition(status: Status, *, title: str = "") -> Figure:
         status.by_class.items(), key=lambda item: (-item[1].lost / item[1].total, item[0])
     )[:_MOST_LOST]
     rows = max(len(states), len(classes))
-    figure, (left, right) = _figure(12, float(np.clip(1.6 + 0.3 * rows, 3, 12)), 1, 2, title)
+    figure, (left, right) = new_figure(12, float(np.clip(1.6 + 0.3 * rows, 3, 12)), 1, 2, title)
     place = np.arange(len(states))[::-1]
     colours = [
-        _A_COLOUR if name == "here" else _POSSIBLE if name in _PASSING else _B_COLOUR
+        A_COLOUR if name == "here" else _POSSIBLE if name in _PASSING else B_COLOUR
         for name in states
     ]
     bars = left.barh(place, list(states.values()), color=colours, height=0.7)
@@ -266,9 +208,9 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     place = np.arange(len(classes))[::-1]
     start = np.zeros(len(classes))
     for label, colour, values in (
-        ("here", _A_COLOUR, [c.downloaded / c.total for _, c in classes]),
+        ("here", A_COLOUR, [c.downloaded / c.total for _, c in classes]),
         ("still possible", _POSSIBLE, [c.possible / c.total for _, c in classes]),
-        ("lost", _B_COLOUR, [c.lost / c.total for _, c in classes]),
+        ("lost", B_COLOUR, [c.lost / c.total for _, c in classes]),
     ):
         right.barh(place, values, left=start, color=colour, height=0.7, label=label)
         start = start + np.array(values)
@@ -280,23 +222,8 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     return figure
 
 
-def _figure(
-    width: float, height: float, rows: int, columns: int, title: str
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
-    for axis in axes:
-        axis.grid(color="#e5e7eb", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=11, x=0.02, ha="left", fontweight="bold")
-    return figure, axes
-
-
 def _colour(index: int) -> str:
-    palette = (_A_COLOUR, _B_COLOUR, "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")
+    palette = (A_COLOUR, B_COLOUR, "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")
     return palette[index % len(palette)]
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 from coinml import figures
 from coinml.checkpoint import Checkpoint
 from coinml.dataset import Samples, ids_digest, split_samples, table_digest
-from coinml.evaluation import Evaluation, evaluate
+from coinml.evaluation import Evaluation, confused_pairs, evaluate
+from coinml.evaluation_figures import figures_of
 from coinml.heads import head_file
 from coinml.records import SPLITS, Dataset, Split
 from coinml.registry import has_version, register
@@ -153,7 +154,6 @@ def train_head(
                 fitted.predict_proba(parts[split].x),
                 fitted.classes,
                 official_size=official[split],
-                seed=seed,
             )
             for split in SPLITS
         }
@@ -169,7 +169,8 @@ def train_head(
         # After the last epoch, so that the final numbers are those of the epoch that was kept.
         log.metrics(metrics, step=log.last_step + 1)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
-        _log_evidence(log, fitted, parts, evaluations, official)
+        domains = {video.label: video.domain for video in dataset.videos if video.domain}
+        _log_evidence(log, fitted, parts, evaluations, official, domains)
         digest = table_digest(table)
         log.dataset(
             table, name=dataset.name, digest=digest, context="training",
@@ -252,13 +253,16 @@ def _log_evidence(
     parts: Mapping[Split, Samples],
     evaluations: Mapping[Split, Evaluation],
     official: Mapping[Split, int],
+    domains: Mapping[str, str],
 ) -> None:
     predictions = pd.concat([_predictions(head, split, parts[split]) for split in SPLITS])
     log.table("predictions", predictions)
     test = evaluations["test"]
     log.table("per_class", test.per_class)
-    log.figure("per_class", figures.per_class(test.per_class, title="Test, by class"))
-    log.figure("confusion", figures.confusion(test.confusion, head.classes, title="Test"))
+    log.table("calibration", test.reliability)
+    log.table("confused_pairs", confused_pairs(test.confusion, head.classes))
+    for name, figure in figures_of(test, head.classes, domains=domains).items():
+        log.figure(name, figure)
     log.json(
         "coverage",
         {
@@ -304,7 +308,9 @@ def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
 def _code_digest() -> str:
     """Of the modules that decide what a head learns and how it is measured."""
     digest = hashlib.sha256()
-    for module in ("dataset", "evaluation", "mlp", "svm", "training"):
+    for module in (
+        "calibration", "dataset", "evaluation", "intervals", "mlp", "svm", "training",
+    ):  # fmt: skip
         digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
     return digest.hexdigest()[:12]
 

@@ -4,8 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coinml.calibration import calibration_error, reliability
 from coinml.errors import InvalidInputError
-from coinml.evaluation import compare, evaluate, macro_f1, mcnemar, proportion
+from coinml.evaluation import (
+    by_domain,
+    compare,
+    confused_pairs,
+    evaluate,
+    macro_f1,
+    mcnemar,
+    proportion,
+)
 
 
 def scores(predicted: list[int], n_classes: int) -> np.ndarray:
@@ -67,27 +76,65 @@ def test_proportion_agrees_with_statsmodels_and_stays_wide_at_the_edges() -> Non
     assert proportion(3, 3).low < 0.5
 
 
-@pytest.mark.parametrize("truth", [0.3, 0.8])
-def test_accuracy_interval_covers_at_its_nominal_rate(truth: float) -> None:
-    hits = np.random.default_rng(0).binomial(500, truth, size=2000)
-    covered = [(e := proportion(int(h), 500)).low <= truth <= e.high for h in hits]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+def test_scores_that_say_how_often_they_are_right_are_calibrated() -> None:
+    generator = np.random.default_rng(4)
+    proba = generator.dirichlet(np.ones(4), 20000)
+    y = (generator.random((20000, 1)) > proba.cumsum(axis=1)).sum(axis=1)
+    result = evaluate(y, proba, list("abcd"))
+    assert result.calibration_error < 0.02
+    rows = result.reliability
+    assert rows["videos"].sum() == 20000
+    inside = (rows["accuracy_low"] <= rows["score"]) & (rows["score"] <= rows["accuracy_high"])
+    assert inside.mean() > 0.7
+    # The same answers, twice as sure of themselves.
+    bold = proba**3 / (proba**3).sum(axis=1, keepdims=True)
+    assert evaluate(y, bold, list("abcd")).calibration_error > 0.1
 
 
-def test_f1_interval_agrees_with_a_plain_bootstrap_over_videos() -> None:
-    generator = np.random.default_rng(5)
-    y = generator.integers(0, 6, 200)
-    predicted = np.where(generator.random(200) < 0.7, y, generator.integers(0, 6, 200))
-    result = evaluate(y, scores(predicted.tolist(), 6), list("abcdef"), seed=1)
-    plain = []
-    for _ in range(2000):
-        rows = generator.integers(0, 200, 200)
-        plain.append(macro_f1(y[rows], predicted[rows], 6))
-    low, high = np.quantile(plain, [0.025, 0.975])
-    assert result.f1_macro.low == pytest.approx(low, abs=0.01)
-    assert result.f1_macro.high == pytest.approx(high, abs=0.01)
-    again = evaluate(y, scores(predicted.tolist(), 6), list("abcdef"), seed=1)
-    assert again.f1_macro == result.f1_macro
+def test_calibration_by_hand() -> None:
+    score, right = np.array([0.95, 0.97, 0.5, 1.0]), np.array([True, False, True, True])
+    table = reliability(score, right, bins=10)
+    assert table["videos"].tolist() == [1, 3]
+    assert table["from"].tolist() == pytest.approx([0.5, 0.9])
+    assert table["score"].tolist() == pytest.approx([0.5, 2.92 / 3])
+    assert table["accuracy"].tolist() == pytest.approx([1.0, 2 / 3])
+    expected = (0.5 + 3 * (2.92 / 3 - 2 / 3)) / 4
+    assert calibration_error(table) == pytest.approx(expected)
+
+
+def test_per_class_numbers_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    generator = np.random.default_rng(8)
+    y = generator.integers(0, 9, 200)
+    predicted = np.where(generator.random(200) < 0.5, y, generator.integers(0, 9, 200))
+    result = evaluate(y, scores(predicted.tolist(), 9), list("abcdefghi"))
+    assert (result.confusion == confusion_matrix(y, predicted)).all()
+    precision, recall, f1, support = precision_recall_fscore_support(y, predicted)
+    rows = result.per_class
+    assert rows["precision"].tolist() == pytest.approx(precision)
+    assert rows["recall"].tolist() == pytest.approx(recall)
+    assert rows["f1"].tolist() == pytest.approx(f1)
+    assert rows["support"].tolist() == support.tolist()
+
+
+def test_domains_add_up_their_classes() -> None:
+    confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
+    domains = {"tea": "Drink", "coffee": "Drink"}
+    matrix, names = by_domain(confusion, ["tea", "coffee", "tyre"], domains)
+    assert names == ("(no domain)", "Drink")
+    assert matrix.tolist() == [[4, 0], [1, 11]]
+
+
+def test_the_most_confused_come_first() -> None:
+    confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
+    pairs = confused_pairs(confusion, ["tea", "coffee", "tyre"])
+    assert pairs.to_dict(orient="records") == [
+        {"true": "coffee", "predicted": "tea", "videos": 2, "share": pytest.approx(1 / 3)},
+        {"true": "coffee", "predicted": "tyre", "videos": 1, "share": pytest.approx(1 / 6)},
+        {"true": "tea", "predicted": "coffee", "videos": 1, "share": pytest.approx(1 / 6)},
+    ]
+    assert confused_pairs(np.eye(3, dtype=np.int64), ["a", "b", "c"]).empty
 
 
 def test_metric_names_are_the_contract() -> None:
@@ -144,6 +191,13 @@ def test_compare_looks_at_common_videos_only() -> None:
         "predicted_b": "z",
         "right": "a",
     }
+    assert (
+        result.per_class.to_dict(orient="records")
+        == [
+            {"class": "y", "support": 18, "correct_a": 15, "correct_b": 16, "difference": 1},
+            {"class": "x", "support": 18, "correct_a": 15, "correct_b": 16, "difference": 1},
+        ][::-1]
+    )
 
 
 def test_compare_refuses_strangers_and_unlike_labels() -> None:

@@ -58,14 +58,14 @@ def test_the_final_numbers_bear_their_names_and_intervals(trained: Trained) -> N
 
 
 def test_figures_tables_and_coverage_lie_with_the_run(trained: Trained) -> None:
-    common = {"figures/per_class.png", "figures/confusion.png"}
+    common = {f"figures/{name}.png" for name in ("per_class", "confusion", "calibration")}
     for head, figure in (("mlp", "figures/curves.png"), ("svm", "figures/search.png")):
         run_id = trained.reports[head].run_id
         assert artifacts(trained.store, run_id, "figures") >= common | {figure}
         tables = artifacts(trained.store, run_id, "tables")
         assert tables >= {
             f"tables/{name}.{ending}"
-            for name in ("predictions", "per_class")
+            for name in ("predictions", "per_class", "calibration", "confused_pairs")
             for ending in ("parquet", "csv")
         }
         assert "coverage.json" in artifacts(trained.store, run_id)

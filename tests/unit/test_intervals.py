@@ -1,0 +1,192 @@
+"""Intervals and tests hold what they promise, and say what the books say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coinml.intervals import macro_f1, macro_f1_estimate, proportion
+from coinml.paired import mcnemar, paired_difference
+
+
+def answers(both: int, b: int, c: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers of two heads: both right, only the first, only the second, neither."""
+    counts = (both, b, c, neither)
+    return (
+        np.repeat([True, True, False, False], counts),
+        np.repeat([True, False, True, False], counts),
+    )
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_score_interval_is_that_of_newcombe(
+    successes: int, n: int, low: float, high: float
+) -> None:
+    # Newcombe, R. G. (1998). Two-sided confidence intervals for the single proportion.
+    # Statistics in Medicine 17, 857-872; table I, method 3.
+    estimate = proportion(successes, n)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_score_interval_is_that_of_agrestis_vegetarians() -> None:
+    # Agresti, A. (2013). Categorical Data Analysis, 3rd edition, section 1.4.3: none of 25
+    # students is a vegetarian; the score interval is (0, 0.133).
+    estimate = proportion(0, 25)
+    assert estimate.low == 0
+    assert estimate.high == pytest.approx(0.133, abs=5e-4)
+
+
+def test_mcnemar_on_agrestis_approval_ratings() -> None:
+    # Agresti, A. (2013). Categorical Data Analysis, 3rd edition, section 11.1: 1,600 Britons
+    # were asked twice; z² = 17.36, P < 0.001, and 0.04 (0.02 to 0.06) approve less.
+    from statsmodels.stats.contingency_tables import mcnemar as reference
+
+    first, second = answers(794, 150, 86, 570)
+    result = mcnemar(first, second)
+    assert (result.b, result.c) == (150, 86)
+    exact = reference([[794, 150], [86, 570]], exact=True)
+    assert result.p_value == pytest.approx(exact.pvalue, abs=1e-12)
+    assert result.p_value < 0.001
+    asymptotic = reference([[794, 150], [86, 570]], exact=False, correction=False)
+    assert asymptotic.statistic == pytest.approx(17.36, abs=5e-3)
+    assert result.p_value == pytest.approx(asymptotic.pvalue, abs=1e-5)
+    difference = paired_difference(150, 86, 794, 1600)
+    assert difference.value == -0.04
+    assert (difference.low, difference.high) == pytest.approx((-0.06, -0.02), abs=5e-3)
+
+
+def test_the_paired_difference_is_that_of_newcombe() -> None:
+    # Newcombe, R. G. (1998). Improved confidence intervals for the difference between binomial
+    # proportions based on paired data. Statistics in Medicine 17, 2635-2650; cells 36, 12, 2, 0,
+    # method 10.
+    difference = paired_difference(2, 12, 36, 50)
+    assert difference.value == pytest.approx(0.2)
+    assert (difference.low, difference.high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    other_way = paired_difference(12, 2, 36, 50)
+    assert (other_way.low, other_way.high) == pytest.approx((-difference.high, -difference.low))
+
+
+def test_mcnemar_agrees_with_scipy_and_statsmodels_on_any_table() -> None:
+    from scipy.stats import binomtest
+    from statsmodels.stats.contingency_tables import mcnemar as reference
+
+    generator = np.random.default_rng(3)
+    for b, c in [(0, 0), (0, 1), (7, 7), (1, 400), *generator.integers(0, 90, (60, 2)).tolist()]:
+        first, second = answers(20, b, c, 9)
+        p = mcnemar(first, second).p_value
+        exact = binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+        assert p == pytest.approx(exact, abs=1e-9)
+        if b + c:
+            tabled = reference([[20, b], [c, 9]], exact=True).pvalue
+            assert p == pytest.approx(tabled, abs=1e-9)
+
+
+@pytest.mark.parametrize("truth", [0.3, 0.8])
+def test_accuracy_interval_covers_at_its_nominal_rate(truth: float) -> None:
+    hits = np.random.default_rng(0).binomial(500, truth, size=2000)
+    covered = [(e := proportion(int(h), 500)).low <= truth <= e.high for h in hits]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.05, 0.1, 0.15), (0.25, 0.05, 0.05, 0.65)])
+def test_the_paired_interval_covers_at_its_nominal_rate(shares: tuple[float, ...]) -> None:
+    tables = np.random.default_rng(1).multinomial(500, shares, size=2000)
+    truth = shares[2] - shares[1]
+    covered = [
+        (e := paired_difference(b, c, both, 500)).low <= truth <= e.high
+        for both, b, c, _ in tables.tolist()
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_two_heads_that_answer_alike_are_not_certain_to_be_equal() -> None:
+    few, many = paired_difference(0, 0, 5, 6), paired_difference(0, 0, 500, 600)
+    assert few.value == many.value == 0
+    assert few.low < many.low < 0 < many.high < few.high
+    assert many.high < 0.02
+
+
+def simulated(
+    n_classes: int, n: int, right: float, fall: float, tests: int
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    """Macro-F1 of a population of classes of falling size, and test sets drawn from it."""
+    generator = np.random.default_rng(n)
+    size = 1 / np.arange(1, n_classes + 1) ** fall
+    recall = np.clip(right + 0.15 * np.sin(1.7 * np.arange(n_classes)), 0.02, 0.99)
+    population = np.diag(recall)
+    for row in range(n_classes):
+        others = np.delete(np.arange(n_classes), row)
+        wrong = generator.choice(others, 5, replace=False)
+        population[row, wrong] = generator.dirichlet(np.ones(5)) * (1 - recall[row])
+    population *= (size / size.sum())[:, None]
+    f1 = 2 * population.diagonal() / (population.sum(axis=0) + population.sum(axis=1))
+    cells = generator.choice(n_classes**2, (tests, n), p=population.ravel() / population.sum())
+    return float(f1.mean()), [(row // n_classes, row % n_classes) for row in cells]
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n", "right", "fall", "tests"),
+    [
+        pytest.param(6, 120, 0.9, 0.0, 300, id="like mini"),
+        pytest.param(30, 300, 0.6, 1.0, 200, id="the rarest class has two or three videos"),
+        pytest.param(180, 2797, 0.4, 0.3, 60, id="COIN's test side"),
+    ],
+)
+def test_macro_f1_interval_covers_where_classes_are_rare(
+    n_classes: int, n: int, right: float, fall: float, tests: int
+) -> None:
+    truth, drawn = simulated(n_classes, n, right, fall, tests)
+    estimates = [macro_f1_estimate(y, predicted, n_classes) for y, predicted in drawn]
+    assert np.mean([e.low <= truth <= e.high for e in estimates]) >= 0.93
+    assert all(0 <= e.low <= e.value <= e.high <= 1 for e in estimates)
+    # Not by being wide: the spread of the estimates themselves is 3.9 deviations wide.
+    widths, spread = [e.high - e.low for e in estimates], np.std([e.value for e in estimates])
+    assert np.mean(widths) < 6 * spread
+
+
+def test_macro_f1_interval_holds_its_number_where_each_class_has_one_video() -> None:
+    generator = np.random.default_rng(2)
+    y = np.arange(180)
+    for share in (0.0, 0.3, 0.9, 1.0):
+        predicted = np.where(generator.random(180) < share, y, generator.permutation(180))
+        estimate = macro_f1_estimate(y, predicted, 180)
+        assert estimate.value == macro_f1(y, predicted, 180)
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        assert estimate.high - estimate.low > 0.01
+
+
+def test_macro_f1_of_three_right_answers_is_no_certainty() -> None:
+    y = np.array([0, 1, 2])
+    estimate = macro_f1_estimate(y, y, 3)
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == proportion(3, 3).low
+    one = macro_f1_estimate(y[:1], y[:1], 3)
+    assert (one.value, one.low) == (1.0, proportion(1, 1).low)
+
+
+def test_leaving_one_out_is_done_as_the_book_does_it() -> None:
+    # Efron & Tibshirani (1993), eq. 11.3 and 11.5, video by video instead of cell by cell.
+    from coinml.intervals import _effective_size, _score_interval
+
+    generator = np.random.default_rng(5)
+    y = generator.integers(0, 4, 40)
+    predicted = np.where(generator.random(40) < 0.6, y, generator.integers(0, 4, 40))
+    value = macro_f1(y, predicted, 4)
+    without = np.array([macro_f1(np.delete(y, i), np.delete(predicted, i), 4) for i in range(40)])
+    variance = 39 / 40 * ((without - without.mean()) ** 2).sum()
+    unbiased = value - 39 * (without.mean() - value)
+    ends = [
+        end
+        for centre in (value, unbiased)
+        for end in _score_interval(centre, _effective_size(centre, variance, 40))
+    ]
+    estimate = macro_f1_estimate(y, predicted, 4)
+    assert (estimate.low, estimate.high) == pytest.approx((min(ends), max(ends)))
