@@ -1,4 +1,4 @@
-"""`coinml embed`, `embeddings` and `similar`: from videos to vectors, and what is near."""
+"""`coinml embed` and `similar`: from videos to vectors, and what is near."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from flows.cli import options
 def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(epilog="Example: coinml embed --dataset COIN.json --encoder ./videomae-base")(embed)
-    app.command(epilog="Example: coinml embeddings --dataset mini")(embeddings)
     app.command(epilog="Example: coinml similar clip.mp4 --dataset mini -k 5")(similar)
 
 
@@ -54,38 +53,6 @@ def embed(
         print_json(summary.as_dict())
     else:
         line(str(summary))
-
-
-def embeddings(
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset's sets.")] = None,
-    json: options.Json = False,
-) -> None:
-    """List the embedding sets: whose they are, with which encoder, and how much is in them."""
-    from coinml.settings import Settings
-    from coinml.store import list_sets
-    from flows.cli.console import print_json, table
-
-    found = []
-    for one in list_sets(Settings().embeddings_root, dataset):
-        spec = one.spec
-        found.append(
-            {
-                "dataset": spec.dataset,
-                "fingerprint": spec.fingerprint,
-                "encoder": spec.encoder.encoder,
-                "clips": spec.encoder.clips,
-                "frames": spec.encoder.frames,
-                "stride": spec.encoder.stride,
-                "dim": spec.encoder.dim,
-                "videos": len({video_id for video_id, *_ in one.done()}),
-                "path": one.path,
-            }
-        )
-    if json:
-        print_json(found)
-    else:
-        columns = ["dataset", "fingerprint", "encoder", "clips", "dim", "videos", "path"]
-        table(columns, [[row[column] for column in columns] for row in found])
 
 
 def similar(

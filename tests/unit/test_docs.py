@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -21,8 +22,19 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CHANGELOG.md": CHANGELOG, "CONTRIBUTING.md": CONTRIBUTING}
 
+
+def commands_of(group: Any, before: str = "") -> dict[str, Any]:
+    """Every command by its name, those of a group of commands behind the group's own."""
+    found = {}
+    for name, command in group.commands.items():
+        found[before + name] = command
+        if hasattr(command, "commands"):
+            found |= commands_of(command, f"{before}{name} ")
+    return found
+
+
 # Typer brings its own copy of click, whose types it does not promise.
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = commands_of(typer.main.get_command(app))
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 OTHER_VARIABLES = {"COINML_SERVE_ROOT", "COINML_SHARED_DATA"}
 CALL = re.compile(r"(?:^\s*|&& )(?:until |[A-Z_]+=\S+ )*(?:\.venv/bin/)?coinml ([a-z-][^#|;&]*)")
@@ -42,6 +54,8 @@ def calls_of(text: str) -> list[tuple[str, list[str]]]:
     found = []
     for call in re.findall(CALL, text):
         command, *arguments = shlex.split(call.replace("...", ""))
+        while arguments and f"{command} {arguments[0]}" in COMMANDS:
+            command += f" {arguments.pop(0)}"
         found.append((command, arguments))
     return found
 
@@ -76,6 +90,7 @@ def test_the_readers_of_documents_see_what_they_should() -> None:
     document = "Say `coinml run`.\n\n```\n. x && .venv/bin/coinml embed --clips 2  # why\n```\n"
     found = [call for line in code_of(document) for call in calls_of(line)]
     assert found == [("embed", ["--clips", "2"]), ("run", [])]
+    assert calls_of("coinml embeddings show 3f2a") == [("embeddings show", ["3f2a"])]
     assert list(tree_of("a/  x\n  b/\n    c.py  y\n  d.py\ne")) == [
         "a/", "a/b/", "a/b/c.py", "a/d.py", "e",
     ]  # fmt: skip

@@ -9,44 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_sets import DIM, ENCODER, SPEC, rows
 
 from coinml.errors import InvalidInputError, LocalError
-from coinml.specs import EncoderSpec, SetSpec
-from coinml.store import EmbeddingSet, VideoRows, list_sets
-
-DIM = 8
-ENCODER = EncoderSpec(
-    encoder="tiny",
-    architecture="videomae",
-    weights_sha256="0" * 64,
-    resize=32,
-    crop=(32, 32),
-    mean=(0.5, 0.5, 0.5),
-    std=(0.2, 0.2, 0.2),
-    frames=16,
-    clips=3,
-    dim=DIM,
-)
-SPEC = SetSpec(encoder=ENCODER, dataset="mini")
-
-
-def rows(video_id: str, *, sha: str = "aa", value: float = 0.0, clips: int = 3) -> VideoRows:
-    base = np.arange(clips * DIM, dtype=np.float32).reshape(clips, DIM) / 16
-    return VideoRows(
-        video_id=video_id,
-        file_sha256=sha,
-        timestamps_s=np.arange(clips * 16, dtype=np.float64).reshape(clips, 16) / 25,
-        decoder="pyav",
-        frames_decoded=16 * clips,
-        frames_substituted=0,
-        dtype="float32",
-        embeddings=base + value,
-    )
+from coinml.specs import SetSpec
+from coinml.store import BrokenPartError, EmbeddingSet, find_set, find_sets, list_sets
+from coinml.store.listing import summarise
 
 
 @pytest.fixture
@@ -118,6 +92,9 @@ def test_another_file_of_a_video_replaces_it_and_nothing_is_counted_twice(
     assert videos.loc["b", "e0000"] == pytest.approx(rows("b").embeddings.mean(0)[0] + 1)
     assert embeddings.videos({"a": "new"})["video_id"].tolist() == ["a"]
     assert embeddings.videos({"a": "gone"})["video_id"].tolist() == []
+    # The old file may come back: its vectors are still there.
+    back = embeddings.videos({"a": "old"}).set_index("video_id")
+    assert back.loc["a", "e0000"] == pytest.approx(rows("a").embeddings.mean(0)[0] + 5)
 
 
 def test_extents_are_kept_apart(embeddings: EmbeddingSet) -> None:
@@ -184,7 +161,7 @@ def test_a_damaged_part_is_noticed_whenever_it_is_read(embeddings: EmbeddingSet,
         content[place] ^= 1
     path.write_bytes(content if harm == "flip" else content[: len(content) // 2 * (harm == "cut")])
     assert [problem.part for problem in embeddings.verify()] == [name]
-    with pytest.raises(LocalError, match=str(name)):
+    with pytest.raises(BrokenPartError, match=str(name)):
         embeddings.videos()
     embeddings.set_aside(str(name))
     assert embeddings.verify() == []
@@ -201,6 +178,111 @@ def test_a_part_that_cannot_be_read_counts_as_not_done(
     assert embeddings.done(set_aside=True) == {("a", None, None, "aa")}
     assert "set aside" in caplog.text
     assert len(embeddings.parts()) == 1
+
+
+def test_a_part_that_cannot_be_reached_is_not_taken_for_broken(
+    embeddings: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = EmbeddingSet.open("memory://unreachable", "mini", SPEC, create=True)
+    there.append([rows("a")])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("the network is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(there.filesystem), "_open", refuse)
+        with pytest.raises(LocalError, match="the network is down"):
+            there.done(set_aside=True)
+        with pytest.raises(LocalError, match="the network is down"):
+            there.verify()
+    assert there.done(set_aside=True) == {("a", None, None, "aa")}
+
+
+def test_a_part_that_goes_while_it_is_read_is_looked_for_again(
+    embeddings: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = embeddings.append([rows("a"), rows("b")])
+    listing, seen = EmbeddingSet.part_sizes, []
+
+    def list_then_move(self: EmbeddingSet) -> dict[str, int]:
+        found = listing(self)
+        if not seen:
+            Path(self.path, str(first)).rename(Path(self.path, "part-9.parquet"))
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(EmbeddingSet, "part_sizes", list_then_move)
+    assert embeddings.videos()["video_id"].tolist() == ["a", "b"]
+    assert [list(found) for found in seen] == [[first], ["part-9.parquet"]]
+    # A name that leads nowhere is not looked for for ever.
+    Path(embeddings.path, "part-99.parquet").symlink_to("nowhere")
+    monkeypatch.setattr("coinml.store.sets.sizes_in", lambda *_: {"part-99.parquet": 1})
+    with pytest.raises(LocalError, match="not there any more"):
+        embeddings.done()
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda text: text[:40], "not the spec"),
+        (lambda _: "[]", "not the spec"),
+        (lambda text: text.replace('"clips": 3', '"clips": 4'), "it was altered"),
+        (lambda text: text.replace('"mini"', '"maxi"'), "of 'maxi' and not"),
+    ],
+)
+def test_a_spec_that_is_not_the_folders_is_named(
+    embeddings: EmbeddingSet, tmp_path: Path, harm: Callable[[str], str], says: str
+) -> None:
+    other = SetSpec(encoder=replace(ENCODER, clips=5), dataset="mini")
+    EmbeddingSet.open(str(tmp_path), "mini", other, create=True)
+    spec = Path(embeddings.path, "spec.json")
+    spec.write_text(harm(spec.read_text()))
+    for named in ({"spec": SPEC}, {"fingerprint": SPEC.fingerprint}):
+        with pytest.raises(LocalError, match=says):
+            EmbeddingSet.open(str(tmp_path), "mini", **named)
+    with pytest.raises(LocalError, match=says):
+        find_set(str(tmp_path), "mini", SPEC.fingerprint[:6])
+    # It does not keep others from being found.
+    assert [one.spec for one in list_sets(str(tmp_path))] == [other]
+    sets, problems = find_sets(str(tmp_path))
+    assert (len(sets), [problem.path for problem in problems]) == (1, [embeddings.path])
+
+
+def test_a_set_is_found_by_the_beginning_of_its_fingerprint(
+    embeddings: EmbeddingSet, tmp_path: Path
+) -> None:
+    root = str(tmp_path)
+    assert find_set(root).path == find_set(root, "mini").path == embeddings.path
+    other = EmbeddingSet.open(
+        root, "mini", SetSpec(encoder=replace(ENCODER, clips=5), dataset="mini"), create=True
+    )
+    assert find_set(root, None, SPEC.fingerprint[:5]).path == embeddings.path
+    with pytest.raises(InvalidInputError, match="several sets") as several:
+        find_set(root, "mini")
+    assert SPEC.fingerprint in str(several.value)
+    assert other.spec.fingerprint in str(several.value)
+    with pytest.raises(InvalidInputError, match=f"begins with 'ffff'.*{SPEC.fingerprint}"):
+        find_set(root, "mini", "ffff")
+    with pytest.raises(InvalidInputError, match=r"of 'moon'.*none yet"):
+        find_set(root, "moon")
+
+
+def test_the_summary_counts_what_counts(embeddings: EmbeddingSet) -> None:
+    assert summarise(embeddings).newest is None
+    embeddings.append([rows("a", sha="old"), replace(rows("b"), frames_substituted=2)])
+    embeddings.append([rows("a", sha="new", clips=2), replace(rows("c"), decoder="decord")])
+    segment = replace(rows("d"), start_s=0.0, end_s=1.0)
+    embeddings.append([segment, replace(segment, start_s=1.0, end_s=2.0)])
+    broken = str(embeddings.append([rows("e")]))
+    Path(embeddings.path, broken).write_bytes(b"PAR1")
+    found = summarise(embeddings)
+    assert (found.videos, found.extents, found.clips) == (4, 5, 14)
+    assert found.decoders == {"decord": 1, "pyav": 4}
+    assert (found.frames_substituted, found.with_substitutes) == (2, 1)
+    assert found.frames_decoded == 16 * (2 + 3 + 3 + 3 + 3)
+    assert [(part.rows, part.current) for part in found.parts] == [(6, 3), (5, 5), (6, 6)]
+    assert [problem.part for problem in found.broken] == [broken]
+    assert found.newest is not None
 
 
 def test_a_set_lives_in_any_fsspec_place() -> None:
@@ -233,7 +315,8 @@ def test_a_disk_that_fills_up_leaves_no_half_part(embeddings: EmbeddingSet) -> N
 
 _APPEND_FOREVER = """
 import sys
-from tests.unit.test_store import SPEC, EmbeddingSet, rows
+from coinml.store import EmbeddingSet
+from small_sets import SPEC, rows
 there = EmbeddingSet.open(sys.argv[1], "mini", SPEC, create=True)
 number = 0
 while True:
@@ -243,11 +326,11 @@ while True:
 
 
 def test_writers_that_are_killed_leave_only_whole_parts(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
     for round_ in range(3):
         writers = [
             subprocess.Popen(
-                [sys.executable, "-c", _APPEND_FOREVER, str(tmp_path), f"{round_}{name}"], cwd=root
+                [sys.executable, "-c", _APPEND_FOREVER, str(tmp_path), f"{round_}{name}"],
+                cwd=Path(__file__).parent,
             )
             for name in "ab"
         ]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinml.errors import InvalidInputError, LocalError
+from coinml.errors import CoinmlError, InvalidInputError, LocalError
+from coinml.store.places import is_local, masked
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
 _TEXTS = ["video_id", "file_sha256", "decoder", "dtype"]
+
+_ROW_GROUP_ROWS = 8192
+"""So many clips are read at once: 12 MB where a vector has 768 numbers."""
+
+
+class BrokenPartError(LocalError):
+    """A part is there but its content is not what was written."""
+
+
+class PartGoneError(LocalError):
+    """A part that was there is not any more: another process compacted it or set it aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,26 +81,31 @@ def part_schema(dim: int) -> pa.Schema:
     )
 
 
-def encode_part(videos: Sequence[VideoRows], dim: int) -> bytes:
+def encode_part(videos: Sequence[VideoRows], dim: int) -> pa.Buffer:
     """The clips of some videos as a Parquet file.
 
     Raises:
         InvalidInputError: Vectors of another length than `dim`, or not finite.
     """
+    return encode_table(_table(videos, dim))
+
+
+def encode_table(table: pa.Table) -> pa.Buffer:
+    """Rows of the columns of `part_schema` as a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
     # Vectors do not repeat, so that neither dictionary nor compression gains anything there.
     pq.write_table(
-        _table(videos, dim),
+        table,
         buffer,
         compression=dict.fromkeys(_TEXTS, "zstd"),
         use_dictionary=_TEXTS,
         write_page_checksum=True,
+        row_group_size=_ROW_GROUP_ROWS,
     )
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
+    return buffer.getvalue()
 
 
 def read_part(
@@ -99,25 +114,33 @@ def read_part(
     """Read a part and verify the checksums of what is read.
 
     Raises:
-        LocalError: It cannot be read, or is not a part of such a set.
+        BrokenPartError: Its content is damaged, or it is not a part of such a set.
+        PartGoneError: It is not there.
+        LocalError: It cannot be reached.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        with filesystem.open(path, "rb") as file:
-            table = pq.read_table(
-                file,
-                columns=None if columns is None else list(columns),
-                page_checksum_verification=True,
+    groups = list(iterate_part(filesystem, path, dim, columns))
+    return pa.concat_tables(groups) if groups else _schema_of(dim, columns).empty_table()
+
+
+def iterate_part(
+    filesystem: Any, path: str, dim: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Read a part as `read_part` does, piece by piece."""
+    wanted = _schema_of(dim, columns)
+    with _opened(filesystem, path) as file:
+        for number in range(file.num_row_groups):
+            # Parts are read several at a time: threads within one would only wait for others.
+            table = file.read_row_group(
+                number, columns=None if columns is None else list(columns), use_threads=False
             )
-    except (OSError, pa.ArrowException) as err:
-        raise LocalError(f"{path}: cannot be read: {str(err).splitlines()[0][:200]}") from err
-    schema = part_schema(dim)
-    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    if not table.schema.equals(wanted):
-        raise LocalError(f"{path}: its columns are not those of this set")
-    return table
+            # Parquet gives columns in its own order, and leaves out what it does not have.
+            if columns is not None and not set(columns) - set(table.column_names):
+                table = table.select(wanted.names)
+            if not table.schema.equals(wanted):
+                raise BrokenPartError(f"{masked(path)}: its columns are not those of this set")
+            yield table
 
 
 def vectors_of(table: pa.Table, dim: int) -> NDArray[np.float16]:
@@ -126,51 +149,49 @@ def vectors_of(table: pa.Table, dim: int) -> NDArray[np.float16]:
         chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
         for chunk in table.column("embedding").chunks
     ]
+    if len(chunks) == 1:
+        only: NDArray[np.float16] = chunks[0]
+        return only
     return np.concatenate(chunks) if chunks else np.empty((0, dim), dtype=np.float16)
 
 
-def latest_rows(table: pa.Table) -> NDArray[np.int64]:
-    """The rows of a table that count, ordered by video, extent and clip.
+@contextmanager
+def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; what goes wrong until the end of the block is told apart."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    A video (or extent) that was embedded from two files counts with the file that was written
-    last; of two rows for one clip the last written counts.
-    """
-    rows = np.arange(table.num_rows)
-    if not len(rows):
-        return rows
-    video, file = _ranks(table, "video_id"), _ranks(table, "file_sha256")
-    # None, the whole video, comes before any extent.
-    start, end = (
-        np.nan_to_num(table.column(name).to_numpy(), nan=-1.0) for name in ("start_s", "end_s")
-    )
-    clip = table.column("clip").to_numpy()
-    by_span = np.lexsort((rows, end, start, video))
-    last_of_span = _last_of_runs(video[by_span], start[by_span], end[by_span])
-    lengths = np.diff(np.append(-1, np.flatnonzero(last_of_span)))
-    current = np.repeat(file[by_span][last_of_span], lengths)
-    kept = by_span[file[by_span] == current]
-    kept = kept[np.lexsort((kept, clip[kept], end[kept], start[kept], video[kept]))]
-    unique: NDArray[np.int64] = kept[_last_of_runs(video[kept], start[kept], end[kept], clip[kept])]
-    return unique
-
-
-def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
-    """Each row's text as its place among the different texts in order."""
-    column = table.column(name).combine_chunks().dictionary_encode()
-    texts = column.dictionary.to_numpy(zero_copy_only=False)
-    places = np.empty(len(texts), dtype=np.int64)
-    places[np.argsort(texts)] = np.arange(len(texts))
-    ranks: NDArray[np.int64] = places[column.indices.to_numpy()]
-    return ranks
+    try:
+        if is_local(filesystem):
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                yield file
+            return
+        # pyarrow asks for all that it needs at once; a cache in between would ask for more.
+        with (
+            filesystem.open(path, "rb", cache_type="none") as source,
+            pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as file,
+        ):
+            yield file
+    except CoinmlError:
+        raise
+    except FileNotFoundError as err:
+        raise PartGoneError(f"{masked(path)}: is not there any more") from err
+    except Exception as err:
+        said = masked(str(err) or type(err).__name__).splitlines()[0][:200]
+        reason = f"{masked(path)}: cannot be read: {said}"
+        # Arrow's own complaint about content has no number; an operating system's has.
+        if isinstance(err, pa.ArrowException) or (type(err) is OSError and err.errno is None):
+            raise BrokenPartError(reason) from err
+        if isinstance(err, OSError) or not is_local(filesystem):
+            raise LocalError(reason) from err
+        raise
 
 
-def _last_of_runs(*columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether a row is the last of a run of equal rows."""
-    differs = np.zeros(len(columns[0]), dtype=bool)
-    differs[-1:] = True
-    for column in columns:
-        differs[:-1] |= column[1:] != column[:-1]
-    return differs
+def _schema_of(dim: int, columns: Sequence[str] | None) -> pa.Schema:
+    import pyarrow as pa
+
+    schema = part_schema(dim)
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
 
 def _table(videos: Sequence[VideoRows], dim: int) -> pa.Table:
@@ -206,45 +227,3 @@ def _table(videos: Sequence[VideoRows], dim: int) -> pa.Table:
         },
         schema=schema,
     )
-
-
-def filesystem_of(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a folder or URL, and the path in it."""
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(str(url))
-    except (ValueError, ImportError) as err:
-        raise InvalidInputError(f"{url}: not a place for embedding sets: {err}") from err
-    return filesystem, path.rstrip("/")
-
-
-def write_whole(filesystem: Any, path: str, content: bytes) -> None:
-    """Make a file appear with its content or not at all."""
-    if "file" not in _protocols(filesystem):
-        filesystem.pipe_file(path, content)
-        return
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-@contextmanager
-def as_local_error(path: str) -> Iterator[None]:
-    """What the file system refuses is this machine's fault."""
-    try:
-        yield
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror or err}") from err
