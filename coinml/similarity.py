@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -11,11 +12,9 @@ import numpy as np
 from coinml.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from coinml.specs import EncoderSpec
+    from coinml.specs import EncoderSpec, SetSpec
 
 Metric = Literal["cosine", "l2"]
 
@@ -35,7 +34,7 @@ class Neighbour:
 
 
 def find_similar(
-    file: Path,
+    video: str,
     root_url: str,
     dataset: str,
     *,
@@ -45,10 +44,10 @@ def find_similar(
     device: str = "auto",
     deadline_s: float = 60,
 ) -> list[Neighbour]:
-    """Find the videos of a dataset's newest embedding set that are nearest to a file.
+    """Find the videos of a dataset's newest embedding set that are nearest to another video.
 
     Args:
-        file: A video file.
+        video: A video file, or the id of a video in the set.
         root_url: Folder or fsspec URL of the embedding sets.
         dataset: Its name.
         encoder: Hub id or folder of the set's encoder; by default what the set names.
@@ -58,40 +57,60 @@ def find_similar(
         deadline_s: Seconds that decoding may take.
 
     Raises:
-        InvalidInputError: No set, no such file, or an encoder that is not the set's.
+        InvalidInputError: No set, neither such a file nor such an id, or an encoder that is not
+            the set's.
         CorruptVideoError: The file does not decode.
     """
-    from coinml.encoder import load_encoder
-    from coinml.media import DecodePool
     from coinml.store import list_sets
 
     sets = list_sets(root_url, dataset)
     if not sets:
         raise InvalidInputError(f"no embedding set of {dataset!r} below {root_url}; embed first")
-    spec = sets[-1].spec.encoder
-    loaded = load_encoder(
-        encoder or _place_of(spec),
-        revision=None if encoder else spec.revision,
-        device=device,
-        clips=spec.clips,
-        frames=spec.frames,
-        stride=spec.stride,
-        keep_tokens=spec.keep_tokens,
-        keep_seed=spec.keep_seed,
-    )
-    if loaded.spec.fingerprint != spec.fingerprint:
+    table = sets[-1].videos()
+    ids = list(table["video_id"])
+    matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)
+    if Path(video).is_file():
+        query = _embedded(video, sets[-1].spec, encoder, device=device, deadline_s=deadline_s)
+    elif video in ids:
+        row = ids.index(video)
+        query, matrix = matrix[row], np.delete(matrix, row, axis=0)
+        del ids[row]
+    else:
         raise InvalidInputError(
-            f"encoder {encoder or spec.encoder}: is {loaded.spec.fingerprint}, and set "
-            f"{sets[-1].spec.fingerprint} was made with {spec.fingerprint}; name that one"
+            f"{video}: neither a file nor the id of a video in set {sets[-1].spec.fingerprint}"
+        )
+    return nearest(matrix, ids, query, k=k, metric=metric)
+
+
+def _embedded(
+    file: str, spec: SetSpec, encoder: str | None, *, device: str, deadline_s: float
+) -> NDArray[np.float32]:
+    """A file's vector as the set's are made, float32 (D,)."""
+    from coinml.encoder import load_encoder
+    from coinml.media import DecodePool
+
+    wanted = spec.encoder
+    loaded = load_encoder(
+        encoder or _place_of(wanted),
+        revision=None if encoder else wanted.revision,
+        device=device,
+        clips=wanted.clips,
+        frames=wanted.frames,
+        stride=wanted.stride,
+        keep_tokens=wanted.keep_tokens,
+        keep_seed=wanted.keep_seed,
+    )
+    if loaded.spec.fingerprint != wanted.fingerprint:
+        raise InvalidInputError(
+            f"encoder {encoder or wanted.encoder}: is {loaded.spec.fingerprint}, and set "
+            f"{spec.fingerprint} was made with {wanted.fingerprint}; name that one"
         )
     with DecodePool(workers=1) as pool:
-        snap: Any = sets[-1].spec.snap
+        snap: Any = spec.snap
         clip_spec = replace(loaded.clip_spec, snap=snap)
         clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()
-        query = loaded.encode(list(clips.frames)).mean(axis=0)
-    table = sets[-1].videos()
-    matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)
-    return nearest(matrix, list(table["video_id"]), query, k=k, metric=metric)
+    vector: NDArray[np.float32] = loaded.encode(list(clips.frames)).mean(axis=0)
+    return vector
 
 
 def _place_of(spec: EncoderSpec) -> str:

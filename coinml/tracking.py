@@ -170,6 +170,23 @@ class Store:
                 raise TransientError(f"{self.uri}: {err.message}") from err
             raise InvalidInputError(f"no run {run_id!r} at {self.uri}") from err
 
+    def read_history(self, run_id: str) -> pd.DataFrame:
+        """Metrics that a run logged at more than one step: `step` and a column for each.
+
+        Raises:
+            InvalidInputError: There is no run with this id.
+        """
+        import pandas as pd
+
+        client = self.client()
+        columns = {}
+        for name in sorted(self.read_run(run_id).data.metrics):
+            history = client.get_metric_history(run_id, name)
+            if len(history) > 2:
+                columns[name] = pd.Series({one.step: one.value for one in history})
+        table = pd.DataFrame(columns).sort_index()
+        return table.rename_axis("step").reset_index()
+
     def read_table(self, run_id: str, name: str) -> pd.DataFrame:
         """A table that `RunLog.table` logged.
 

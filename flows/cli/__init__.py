@@ -12,7 +12,16 @@ import sys
 import typer
 
 from coinml.errors import CoinmlError, InvalidInputError
-from flows.cli import annotating, collecting, diagnosing, embedding, embeddings, running, training
+from flows.cli import (
+    annotating,
+    collecting,
+    diagnosing,
+    embedding,
+    embeddings,
+    reporting,
+    running,
+    training,
+)
 from flows.cli.console import note
 from flows.cli.environment import prepare_environment
 
@@ -27,7 +36,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 in part (more is due later).",
 )
-for module in (running, annotating, collecting, embedding, embeddings, training, diagnosing):
+for module in (
+    running,
+    annotating,
+    collecting,
+    embedding,
+    embeddings,
+    training,
+    reporting,
+    diagnosing,
+):
     module.add_commands(app)
 
 

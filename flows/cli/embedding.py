@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,7 +55,7 @@ def embed(
 
 
 def similar(
-    video: Annotated[Path, typer.Argument(help="A video file.")],
+    video: Annotated[str, typer.Argument(help="A video file, or the id of a video in the set.")],
     dataset: options.Known = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
     metric: Annotated[str, typer.Option(help="`cosine` or `l2`.")] = "cosine",
@@ -65,7 +64,7 @@ def similar(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Find the videos of the newest embedding set that look most like a file."""
+    """Find the videos of the newest embedding set that look most like another."""
     from dataclasses import asdict
 
     from coinml.ledger import Ledger

@@ -146,6 +146,28 @@ def test_the_status_adds_up(demo: Demo) -> None:
     assert sum(side["total"] for side in status["by_split"].values()) == status["total"]
 
 
+def test_the_report_is_one_page_with_every_part(demo: Demo, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    call = ("report", "--out", str(page), "--projections", "pca,lda", "--json")
+    answer = json.loads(coinml(demo.home, *call).stdout)
+    assert answer == {"path": str(page), "missing": []}
+    text = page.read_text(encoding="utf-8")
+    for part in ("coverage", "measured", "confusion", "map"):
+        assert f'id="{part}"' in text
+    assert "McNemar" in text
+    # What was drawn here is linked where it lies.
+    assert (demo.home / "data" / "videos" / "mini").as_uri() in text
+
+
+def test_a_video_of_the_set_has_neighbours_other_than_itself(demo: Demo) -> None:
+    row = next(row for row in demo.rows if row.path)
+    # An id may begin with a dash.
+    call = ("similar", "-k", "3", "--json", "--", row.video_id)
+    near = json.loads(coinml(demo.home, *call).stdout)
+    assert len(near) == 3
+    assert row.video_id not in [one["video_id"] for one in near]
+
+
 def test_predict_and_similar_answer_for_a_file(demo: Demo) -> None:
     row = next(row for row in demo.rows if row.subset == "testing" and row.path)
     broken = demo.home / "broken.mp4"

@@ -1,0 +1,324 @@
+"""The page's charts: the only importer of plotly."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import qualitative
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
+
+from coinml.attrition import MEANING
+from coinml.comparing import RunComparison
+from coinml.ledger import Status
+from coinml.report.gathering import HeadView
+from coinml.report.mapping import NAMES, EmbeddingMap
+
+_GREY, _GOOD, _BAD = "#c9d3de", "#2a6f97", "#d1495b"
+_COLOURS = (*qualitative.Dark24, *qualitative.Light24)
+_SYMBOLS = {"train": "circle", "val": "square", "test": "diamond"}
+_PANELS = (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1"))
+_MOST_EXAMPLES = 50
+_FEW = 4000
+"""Up to so many points are drawn as SVG, which prints well; more want WebGL."""
+
+
+def script() -> str:
+    """Plotly itself, which makes the page work without a network."""
+    return str(get_plotlyjs())
+
+
+def embed(figure: go.Figure, name: str) -> str:
+    """A figure as a piece of HTML that needs `script` on the page.
+
+    Args:
+        figure: The figure.
+        name: Id of its element.
+    """
+    figure.update_layout(
+        template="plotly_white",
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+    return str(
+        to_html(
+            figure,
+            include_plotlyjs=False,
+            full_html=False,
+            div_id=name,
+            config={"displaylogo": False, "responsive": True},
+        )
+    )
+
+
+def coverage(status: Status) -> go.Figure:
+    """What became of the videos of each official side."""
+    figure = go.Figure()
+    sides = list(status.by_split)
+    parts = {
+        "here": [status.by_split[side].downloaded for side in sides],
+        "still possible": [status.by_split[side].possible for side in sides],
+        "lost": [status.by_split[side].lost for side in sides],
+    }
+    for (name, counts), colour in zip(parts.items(), (_GOOD, _GREY, _BAD), strict=True):
+        figure.add_bar(y=sides, x=counts, name=name, orientation="h", marker_color=colour)
+    figure.update_layout(
+        barmode="stack",
+        height=90 + 50 * len(sides),
+        xaxis_title="videos",
+        legend_traceorder="normal",
+    )
+    return figure
+
+
+def lost_by_class(
+    status: Status, domains: Mapping[str, str], *, most: int = 25
+) -> go.Figure | None:
+    """The classes that lost the largest part of their videos; None where nothing is lost."""
+    worst = sorted(
+        ((c.lost / c.total, label, c) for label, c in status.by_class.items() if c.lost),
+        key=lambda one: (-one[0], one[1]),
+    )[:most]
+    if not worst:
+        return None
+    labels = [label for _, label, _ in worst][::-1]
+    figure = go.Figure(
+        go.Bar(
+            y=labels,
+            x=[share for share, _, _ in worst][::-1],
+            orientation="h",
+            marker_color=_BAD,
+            customdata=[[c.lost, c.total, domains.get(label, "")] for _, label, c in worst][::-1],
+            hovertemplate="%{y} %{customdata[2]}<br>%{customdata[0]} of %{customdata[1]} lost"
+            "<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=80 + 22 * len(labels), xaxis_title="share lost", xaxis_tickformat=".0%"
+    )
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def faults(status: Status) -> list[tuple[str, int, str]]:
+    """State, number of videos, meaning: the rows of a table."""
+    rows = [("downloaded", status.downloaded, "here, decoded to the end")]
+    rows += [("pending", status.pending, "not tried yet")] if status.pending else []
+    return rows + [(name, count, MEANING[name]) for name, count in status.faults.items()]
+
+
+def curves(head: HeadView) -> go.Figure | None:
+    """Loss, accuracy and macro-F1 by epoch; None for a head that has no epochs."""
+    from plotly.subplots import make_subplots
+
+    panels = [
+        (metric, title)
+        for metric, title in (
+            ("loss", "loss (nats)"),
+            ("accuracy", "accuracy"),
+            ("f1_macro", "macro-F1"),
+        )
+        if f"val_{metric}" in head.history
+    ]
+    if not panels:
+        return None
+    figure = make_subplots(cols=len(panels), subplot_titles=[title for _, title in panels])
+    last = head.history["step"].max()
+    for column, (metric, _) in enumerate(panels, start=1):
+        for side, colour in (("train", _GREY), ("val", _BAD)):
+            if f"{side}_{metric}" not in head.history:
+                continue
+            # The last step holds the final numbers of the epoch that was kept.
+            epochs = head.history[head.history["step"] < last]
+            figure.add_scatter(
+                x=epochs["step"],
+                y=epochs[f"{side}_{metric}"],
+                name=side,
+                legendgroup=side,
+                showlegend=column == 1,
+                line_color=colour,
+                col=column,
+                row=1,
+            )
+    if best := head.params.get("best_epoch"):
+        figure.add_vline(x=int(best), line_dash="dot", line_color="#6b7280")
+    figure.update_xaxes(title="epoch")
+    figure.update_layout(height=320)
+    return figure
+
+
+def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
+    """Each head's numbers with their 95 % intervals."""
+    names = {
+        "accuracy": "accuracy",
+        "accuracy_missing_wrong": "missing counted wrong",
+        "f1_macro": "macro-F1",
+        "top5_accuracy": "top-5",
+    }
+    figure = go.Figure()
+    for head, colour in zip(heads, (_GOOD, _BAD, "#8d6a9f", "#e09f3e"), strict=False):
+        values = [head.metrics.get(f"{split}_{key}", float("nan")) for key in names]
+        high = [head.metrics.get(f"{split}_{key}_high", float("nan")) for key in names]
+        low = [head.metrics.get(f"{split}_{key}_low", float("nan")) for key in names]
+        figure.add_scatter(
+            x=list(names.values()),
+            y=values,
+            error_y={
+                "array": np.subtract(high, values).tolist(),
+                "arrayminus": np.subtract(values, low).tolist(),
+            },
+            mode="markers",
+            marker={"size": 10, "color": colour},
+            name=head.title,
+        )
+    majority = heads[0].metrics.get(f"{split}_majority_rate")
+    if majority is not None:
+        figure.add_hline(
+            y=majority,
+            line_dash="dot",
+            line_color="#6b7280",
+            annotation_text="always the most frequent class",
+            annotation_position="bottom right",
+        )
+    figure.update_layout(height=340, scattermode="group", scattergap=0.7, yaxis_range=[0, 1.02])
+    return figure
+
+
+def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figure:
+    """Share of each true class that went to each answer, classes of a domain side by side."""
+    classes = sorted(
+        set(predictions["label"]) | set(predictions["predicted"]),
+        key=lambda label: (domains.get(label, ""), label),
+    )
+    counts = pd.crosstab(predictions["label"], predictions["predicted"]).reindex(
+        index=classes, columns=classes, fill_value=0
+    )
+    support = counts.sum(axis=1).to_numpy()[:, None]
+    shares = counts.to_numpy() / np.maximum(support, 1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=classes,
+            y=classes,
+            customdata=counts.to_numpy(),
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            colorbar={"title": "share of<br>the true class"},
+            hovertemplate="in truth %{y}<br>answered %{x}<br>%{customdata} videos (%{z:.0%})"
+            "<extra></extra>",
+        )
+    )
+    edges = [
+        place
+        for place in range(1, len(classes))
+        if domains.get(classes[place]) != domains.get(classes[place - 1])
+    ]
+    for edge in edges:
+        figure.add_hline(y=edge - 0.5, line_width=0.6, line_color="#6b7280")
+        figure.add_vline(x=edge - 0.5, line_width=0.6, line_color="#6b7280")
+    if edges:
+        # Beyond some classes their names do not fit; the domains' do.
+        starts = [0, *edges]
+        ends = [*edges, len(classes)]
+        middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+        names = [domains.get(classes[start], "no domain") for start in starts]
+        if len(classes) > 40:
+            for axis in (figure.update_xaxes, figure.update_yaxes):
+                axis(tickvals=middles, ticktext=names)
+            # Numbers in place of names, so that the axis has places between classes.
+            figure.update_traces(x=list(range(len(classes))), y=list(range(len(classes))))
+            figure.update_traces(
+                text=[[f"{a} as {b}" for b in classes] for a in classes],
+                hovertemplate="%{text}<br>%{customdata} videos (%{z:.0%})<extra></extra>",
+            )
+    side = 340 + min(14 * len(classes), 560)
+    figure.update_layout(height=side, width=side + 220, xaxis_title="answer", yaxis_title="truth")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(automargin=True, tickangle=45)
+    return figure
+
+
+def scatter(
+    found: EmbeddingMap,
+    groups: Sequence[str],
+    splits: Sequence[str],
+    wrong: Sequence[bool],
+    texts: Sequence[str],
+) -> go.Figure:
+    """The map, with a button for each projection.
+
+    Args:
+        found: Where each video lies.
+        groups: What gives each video its colour.
+        splits: "train", "val" or "test" of each.
+        wrong: Whether the head's answer to it was wrong.
+        texts: What a point says.
+    """
+    figure = go.Figure()
+    first = next(iter(found.places))
+    names = sorted(set(groups))
+    rows_of = {name: [row for row, group in enumerate(groups) if group == name] for name in names}
+    kind = go.Scatter if len(groups) <= _FEW else go.Scattergl
+    for number, name in enumerate(names):
+        rows = rows_of[name]
+        figure.add_trace(
+            kind(
+                x=_axis(found, first, rows, 0),
+                y=_axis(found, first, rows, 1),
+                mode="markers",
+                name=html.escape(name),
+                customdata=rows,
+                text=[html.escape(texts[row]) for row in rows],
+                hovertemplate="%{text}<extra></extra>",
+                marker={
+                    "size": [6 if splits[row] == "train" else 9 for row in rows],
+                    "opacity": 0.8,
+                    "color": _COLOURS[number % len(_COLOURS)],
+                    "symbol": [_SYMBOLS.get(splits[row], "circle") for row in rows],
+                    "line": {
+                        "width": [2 if wrong[row] else 0 for row in rows],
+                        "color": "#000000",
+                    },
+                },
+            )
+        )
+    buttons: list[dict[str, Any]] = [
+        {
+            "label": NAMES[projection],
+            "method": "restyle",
+            "args": [
+                {
+                    "x": [_axis(found, projection, rows_of[name], 0) for name in names],
+                    "y": [_axis(found, projection, rows_of[name], 1) for name in names],
+                }
+            ],
+        }
+        for projection in found.places
+    ]
+    figure.update_layout(
+        height=640,
+        updatemenus=[
+            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "xanchor": "left",
+             "y": 1.08, "yanchor": "bottom"}
+        ],
+        legend={"itemsizing": "constant"},
+    )  # fmt: skip
+    figure.update_xaxes(showticklabels=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, zeroline=False)
+    return figure
+
+
+def differences(comparison: RunComparison) -> list[dict[str, Any]]:
+    """The videos on which two heads differ, at most fifty."""
+    rows = comparison.result.discordant.head(_MOST_EXAMPLES).to_dict(orient="records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _axis(found: EmbeddingMap, projection: str, rows: list[int], axis: int) -> list[float]:
+    return [round(float(value), 4) for value in found.places[projection][rows, axis]]

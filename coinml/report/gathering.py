@@ -1,0 +1,228 @@
+"""What a report shows, read from the ledger, MLflow and the embedding sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from coinml.comparing import RunComparison, compare_runs
+from coinml.dataset import build_table
+from coinml.errors import CoinmlError, InvalidInputError
+from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
+from coinml.records import Dataset
+from coinml.registry import CHALLENGER, CHAMPION, list_versions
+from coinml.specs import SetSpec
+from coinml.store import EmbeddingSet, list_sets
+from coinml.tracking import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+YOUTUBE = "https://www.youtube.com/watch?v={id}"
+
+_MOST_HEADS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadView:
+    """One registered version and the run that it came from.
+
+    Attributes:
+        version: Of the registered model.
+        aliases: What it is called in the registry.
+        name: The head ("mlp").
+        run_id: Its MLflow run.
+        metrics: Final numbers by MLflow's names.
+        params: Parameters of the run.
+        tags: Of the version.
+        history: One row an epoch (`step` and a column a metric); empty where there are none.
+    """
+
+    version: int
+    aliases: Sequence[str]
+    name: str
+    run_id: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    history: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Head and version, as the page calls it."""
+        return f"{self.name} (version {self.version})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Everything that a page is made of.
+
+    Attributes:
+        dataset: The selection that the page is about.
+        model: Name of the registered model.
+        made_at: When it was gathered.
+        status: Where the collection stands.
+        ledger_digest: Names that state of the ledger.
+        heads: The registered versions that are shown: champion, challenger, and the latest of
+            every other kind, the champion first.
+        predictions: Of the first head: `video_id, split, label, predicted, score`; None without
+            a head.
+        comparison: The first two heads on test; None where there is one or none.
+        domains: Domain by class, where known.
+        spec: The embedding set that the map shows, None without one.
+        table: `video_id, label, split, e0000, …`, None without a set.
+        videos: What the ledger knows of each video.
+        links: Where each video can be seen, by id.
+        missing: What the page cannot show, and why.
+    """
+
+    dataset: Dataset
+    model: str
+    made_at: datetime
+    status: Status
+    ledger_digest: str
+    heads: Sequence[HeadView]
+    predictions: pd.DataFrame | None
+    comparison: RunComparison | None
+    domains: Mapping[str, str]
+    spec: SetSpec | None
+    table: pd.DataFrame | None
+    videos: Mapping[str, LedgerRow]
+    links: Mapping[str, str]
+    missing: Sequence[str]
+
+
+def gather(
+    dataset: Dataset,
+    *,
+    model: str,
+    store: Store,
+    ledger: Ledger,
+    embeddings_root: str,
+    source: str | None = YOUTUBE,
+) -> Material:
+    """Read what is there; what is not yet there is named in `missing` and is no error.
+
+    Args:
+        dataset: What the page is about.
+        model: Name of its registered model.
+        store: Where the runs are.
+        ledger: What became of each video.
+        embeddings_root: Folder or fsspec URL of the embedding sets.
+        source: URL template with `{id}` for the links; None links to the files.
+
+    Raises:
+        InvalidInputError: The ledger does not know the dataset.
+    """
+    missing: list[str] = []
+    status = ledger.status(dataset.name)
+    rows = {row.video_id: row for row in ledger.rows(dataset.name)}
+    heads = _heads(store, model)
+    predictions, comparison = None, None
+    if heads:
+        predictions = store.read_table(heads[0].run_id, "predictions")
+    else:
+        missing.append(f"{model} has no version yet: train first")
+    if len(heads) > 1:
+        try:
+            comparison = compare_runs(store, heads[0].run_id, heads[1].run_id)
+        except InvalidInputError as err:
+            missing.append(f"the heads cannot be compared: {err}")
+    embedding_set = _shown_set(embeddings_root, dataset.name, heads, missing)
+    table = None if embedding_set is None else _table(embedding_set, dataset, rows, missing)
+    return Material(
+        dataset=dataset,
+        model=model,
+        made_at=datetime.now(UTC),
+        status=status,
+        ledger_digest=ledger.digest(dataset.name),
+        heads=heads,
+        predictions=predictions,
+        comparison=comparison,
+        domains={v.label: v.domain for v in dataset.videos if v.domain},
+        spec=None if embedding_set is None else embedding_set.spec,
+        table=table,
+        videos=rows,
+        links={row.video_id: _link(row, source) for row in rows.values()},
+        missing=missing,
+    )
+
+
+def _heads(store: Store, model: str) -> list[HeadView]:
+    """Champion and challenger, then the latest of every kind of head that neither is."""
+    versions = list_versions(store, model)
+    ranked = sorted(
+        versions,
+        key=lambda row: (
+            CHAMPION not in row["aliases"],
+            CHALLENGER not in row["aliases"],
+            -row["version"],
+        ),
+    )
+    shown: list[dict[str, Any]] = []
+    for row in ranked:
+        kinds = {other["tags"].get("head") for other in shown}
+        if row["aliases"] or row["tags"].get("head") not in kinds:
+            shown.append(row)
+    return [_view(store, row) for row in shown[:_MOST_HEADS]]
+
+
+def _view(store: Store, row: Mapping[str, Any]) -> HeadView:
+    run: Run = store.read_run(row["run_id"])
+    return HeadView(
+        version=row["version"],
+        aliases=row["aliases"],
+        name=row["tags"].get("head", "head"),
+        run_id=row["run_id"],
+        metrics=dict(run.data.metrics),
+        params=dict(run.data.params),
+        tags=row["tags"],
+        history=store.read_history(row["run_id"]),
+    )
+
+
+def _shown_set(
+    root: str, dataset: str, heads: Sequence[HeadView], missing: list[str]
+) -> EmbeddingSet | None:
+    """The set that the first head was trained on, or the newest."""
+    for head in heads[:1]:
+        fingerprint = head.tags.get("set_fingerprint", "")
+        try:
+            return EmbeddingSet.open(root, dataset, fingerprint=fingerprint)
+        except InvalidInputError:
+            missing.append(
+                f"embedding set {fingerprint}, which {head.title} was trained on, is not at {root}"
+            )
+    found = list_sets(root, dataset)
+    if not found:
+        missing.append(f"no embedding set of {dataset} at {root}: embed first")
+    return found[-1] if found else None
+
+
+def _table(
+    embedding_set: EmbeddingSet,
+    dataset: Dataset,
+    rows: Mapping[str, LedgerRow],
+    missing: list[str],
+) -> pd.DataFrame | None:
+    hashes = {
+        row.video_id: row.sha256 for row in rows.values() if row.state == DOWNLOADED and row.sha256
+    }
+    try:
+        return build_table(dataset.videos, embedding_set.videos(hashes))
+    except CoinmlError as err:
+        missing.append(f"no map of the embeddings: {err}")
+        return None
+
+
+def _link(row: LedgerRow, source: str | None) -> str:
+    """Where a video can be seen: at its source, or the file on this machine."""
+    if source is not None and row.origin != "in_place":
+        return source.replace("{id}", quote(row.video_id, safe=""))
+    return Path(row.path).as_uri() if row.path else ""

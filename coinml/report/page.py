@@ -1,0 +1,224 @@
+"""The page itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from coinml.dataset import feature_columns
+from coinml.errors import LocalError
+from coinml.report import charts
+from coinml.report.gathering import Material
+from coinml.report.mapping import PROJECTIONS, embedding_map
+
+_MOST_COLOURS = 24
+"""With more classes than this, the domains give the map its colours, where they are known."""
+
+
+def write_report(
+    material: Material,
+    path: Path,
+    *,
+    projections: Sequence[str] = PROJECTIONS,
+    seed: int = 0,
+    tick: Callable[[], None] | None = None,
+) -> Path:
+    """Write one HTML file that needs no other file and no network.
+
+    Args:
+        material: As `gathering.gather` reads it.
+        path: Where to; what is there is replaced once the new page is whole.
+        projections: Of `pca`, `lda` and `tsne`, the first of them shown first.
+        seed: Of t-SNE.
+        tick: Called after each part of the page.
+
+    Raises:
+        InvalidInputError: An unknown projection.
+        LocalError: The file cannot be written.
+    """
+    page = render(material, projections=projections, seed=seed, tick=tick)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror}") from err
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def render(
+    material: Material,
+    *,
+    projections: Sequence[str] = PROJECTIONS,
+    seed: int = 0,
+    tick: Callable[[], None] | None = None,
+) -> str:
+    """The page as text; see `write_report`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    done = tick or (lambda: None)
+    figures: dict[str, Markup] = {}
+
+    def draw(name: str, figure: Any) -> None:
+        if figure is not None:
+            figures[name] = Markup(charts.embed(figure, name))
+        done()
+
+    status = material.status
+    draw("coverage", charts.coverage(status))
+    draw("lost", charts.lost_by_class(status, material.domains))
+    if material.heads:
+        draw("measured", charts.measured(material.heads))
+        for head in material.heads:
+            draw(f"curves-{head.version}", charts.curves(head))
+    if material.predictions is not None:
+        test = material.predictions[material.predictions["split"] == "test"]
+        draw("confusion", charts.confusion(test, material.domains))
+    points, left_out = _draw_map(material, draw, projections, seed)
+    # Titles come from strangers: everything that is not ours is escaped.
+    environment = Environment(
+        loader=PackageLoader("coinml.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    comparison = material.comparison
+    return environment.get_template("page.html").render(
+        material=material,
+        status=status,
+        states=charts.faults(status),
+        share=status.downloaded / status.total if status.total else 0.0,
+        figures=figures,
+        comparison=comparison,
+        differences=[] if comparison is None else charts.differences(comparison),
+        title_of=_titles(material),
+        link_of=lambda video_id: safe_link(material.links.get(video_id, "")),
+        points=Markup(_script_json(points)),
+        left_out=left_out,
+        lineage=_lineage(material),
+        script=Markup(charts.script()),
+    )
+
+
+def safe_link(link: str) -> str:
+    """A link that leads to a page or a file, or nowhere: never one that runs something."""
+    return link if urlsplit(link).scheme in ("http", "https", "file") else ""
+
+
+def _draw_map(
+    material: Material, draw: Callable[[str, Any], None], projections: Sequence[str], seed: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Draw the map; return what its points say, and the projections that are not there."""
+    table = material.table
+    if table is None or len(table) < 3:
+        return [], {}
+    labels = list(table["label"])
+    classes = sorted(set(labels))
+    index = {name: place for place, name in enumerate(classes)}
+    found = embedding_map(
+        table[feature_columns(table)].to_numpy(dtype=np.float32),
+        np.array([index[label] for label in labels]),
+        (table["split"] == "train").to_numpy(),
+        projections=projections,
+        seed=seed,
+    )
+    ids, splits = list(table["video_id"]), list(table["split"])
+    answers: dict[str, str] = {}
+    if material.predictions is not None:
+        answers = dict(
+            zip(material.predictions["video_id"], material.predictions["predicted"], strict=True)
+        )
+    titles = _titles(material)
+    wrong = [
+        answers.get(video_id, label) != label for video_id, label in zip(ids, labels, strict=True)
+    ]
+    by_domain = len(classes) > _MOST_COLOURS and material.domains
+    groups = [material.domains.get(label, "no domain") if by_domain else label for label in labels]
+    figure = charts.scatter(
+        found, groups, splits, wrong,
+        [f"{titles(one)} · {label}" for one, label in zip(ids, labels, strict=True)],
+    )  # fmt: skip
+    draw("map", figure)
+    points = [
+        {
+            "id": video_id,
+            "title": titles(video_id),
+            "label": label,
+            "split": split,
+            "answer": answers.get(video_id, ""),
+            "link": safe_link(material.links.get(video_id, "")),
+            "near": near,
+        }
+        for video_id, label, split, near in zip(
+            ids, labels, splits, found.neighbours.tolist(), strict=True
+        )
+    ]
+    return points, found.left_out
+
+
+def _titles(material: Material) -> Callable[[str], str]:
+    def title_of(video_id: str) -> str:
+        row = material.videos.get(video_id)
+        return (row.title if row is not None else None) or video_id
+
+    return title_of
+
+
+def _lineage(material: Material) -> list[tuple[str, str, str]]:
+    """From the state of the collection to the versions: what, its name, and what it is."""
+    rows = [
+        (
+            "ledger",
+            material.ledger_digest,
+            f"{material.status.downloaded:,} of {material.status.total:,} videos here, now",
+        )
+    ]
+    if material.spec is not None:
+        encoder = material.spec.encoder
+        revision = f" at {encoder.revision[:12]}" if encoder.revision else ""
+        rows.append(
+            (
+                "embedding set",
+                material.spec.fingerprint,
+                f"{encoder.encoder}{revision} ({encoder.fingerprint}): {encoder.clips} clips of "
+                f"{encoder.frames} frames at stride {encoder.stride}, snap {material.spec.snap}, "
+                f"{encoder.keep_tokens:.0%} of the tokens, {encoder.dim} dimensions",
+            )
+        )
+    for head in material.heads:
+        tags = head.tags
+        rows.append(
+            (
+                f"run of {head.name}",
+                head.run_id,
+                f"trained on set {tags.get('set_fingerprint', '?')} when the ledger was "
+                f"{tags.get('ledger_digest', '?')}; measured on test ids "
+                f"{tags.get('test_ids_digest', '?')}; coinml {tags.get('code_version', '?')}",
+            )
+        )
+        rows.append(
+            (
+                "version",
+                f"{material.model} {head.version}",
+                f"{', '.join(head.aliases) or 'no alias'}; "
+                f"{tags.get('gate_reason', 'the gate was not asked yet')}",
+            )
+        )
+    return rows
+
+
+def _script_json(content: Any) -> str:
+    """JSON that may stand in a script: nothing in it can end the script."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return (
+        text.replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
