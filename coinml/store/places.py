@@ -14,6 +14,8 @@ from coinml.errors import CoinmlError, InvalidInputError, LocalError
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "r2", "hf"})
+
 
 def filesystem_of(url: str) -> tuple[Any, str]:
     """The fsspec file system of a folder or URL, and the path in it.
@@ -35,8 +37,14 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 def is_local(filesystem: Any) -> bool:
     """Whether paths in it are paths of this machine."""
-    protocol = filesystem.protocol
-    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+    return "file" in _protocols(filesystem)
+
+
+def make_folder(filesystem: Any, path: str) -> None:
+    """Make a folder where folders are things of their own."""
+    # A bucket needs none, and its driver would make a bucket of a mistyped name.
+    if _BUCKETS.isdisjoint(_protocols(filesystem)):
+        filesystem.makedirs(path, exist_ok=True)
 
 
 def masked(url: str) -> str:
@@ -115,6 +123,11 @@ def as_local_error(path: str, filesystem: Any = None) -> Iterator[None]:
         if not remote:
             raise
         raise LocalError(f"{masked(path)}: {masked(str(err) or type(err).__name__)}") from err
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -32,6 +32,7 @@ from coinml.store.places import (
     as_local_error,
     filesystem_of,
     is_local,
+    make_folder,
     masked,
     sizes_in,
     write_whole,
@@ -138,7 +139,7 @@ class EmbeddingSet:
         with as_local_error(path, filesystem):
             there = filesystem.exists(f"{path}/{SPEC_NAME}")
             if not there and create and spec is not None:
-                filesystem.makedirs(path, exist_ok=True)
+                make_folder(filesystem, path)
                 text = json.dumps(spec.as_dict(), indent=2, sort_keys=True) + "\n"
                 write_whole(filesystem, f"{path}/{SPEC_NAME}", text.encode())
                 there = True
