@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def train(
     *,
     table: pd.DataFrame | None = None,
     checkpoint: Checkpoint | None = None,
+    sha256s: Mapping[str, str] | None = None,
+    drop_leaks: bool = False,
     seed: int = 0,
 ) -> TrainReport:
     """Train one head on the material, or on another table of the same videos."""
@@ -117,5 +120,7 @@ def train(
         checkpoint=checkpoint or material.checkpoint,
         spec=material.spec,
         ledger_digest="0123456789ab",
+        sha256s=sha256s,
+        drop_leaks=drop_leaks,
         seed=seed,
     )
