@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ import pandas as pd
 
 from coinml.errors import InvalidInputError
 from coinml.records import SPLITS, Split, Video
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +36,15 @@ class Samples:
         x: Embeddings, float32 of shape (N, D).
         y: Index of each row's class in `classes`, int64 of shape (N,).
         classes: The class names; the same for every split of a table.
+        clips: The embeddings of each row's clips, float16 of shape (N, K, D), for heads that
+            look at them; NaN where a video has fewer than K.
     """
 
     ids: tuple[str, ...]
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    clips: npt.NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,7 +53,11 @@ class Samples:
         """These rows (indices or a mask) as samples of their own."""
         index = np.arange(len(self.ids))[np.asarray(rows)]
         return replace(
-            self, ids=tuple(self.ids[i] for i in index), x=self.x[index], y=self.y[index]
+            self,
+            ids=tuple(self.ids[i] for i in index),
+            x=self.x[index],
+            y=self.y[index],
+            clips=None if self.clips is None else self.clips[index],
         )
 
 
@@ -93,8 +104,39 @@ def feature_columns(table: pd.DataFrame) -> list[str]:
     return columns
 
 
+def clips_by_video(
+    rows: pa.Table, sha256s: Mapping[str, str] | None = None
+) -> dict[str, npt.NDArray[np.float16]]:
+    """The embeddings of each video's clips, float16 of shape (clips, D), in their order.
+
+    Args:
+        rows: `video_id, file_sha256, clip, embedding` and more, as `EmbeddingSet.clips` has them.
+        sha256s: Hash of each video's present file; what was embedded from another file, or of
+            a video that is not named, is left out. None takes all of them.
+    """
+    from coinml.store.parts import vectors_of
+
+    ids, hashes = (rows.column(name).to_numpy() for name in ("video_id", "file_sha256"))
+    order = np.lexsort((rows.column("clip").to_numpy(), ids))
+    if sha256s is not None:
+        wanted = np.fromiter(
+            (sha256s.get(i) == h for i, h in zip(ids, hashes, strict=True)), bool, len(ids)
+        )
+        order = order[wanted[order]]
+    if not len(order):
+        return {}
+    vectors = vectors_of(rows, rows.schema.field("embedding").type.list_size)[order]
+    names = ids[order]
+    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    parts = np.split(vectors.astype(np.float16), starts[1:])
+    return {str(names[start]): part for start, part in zip(starts, parts, strict=True)}
+
+
 def split_samples(
-    table: pd.DataFrame, classes: Sequence[str] | None = None
+    table: pd.DataFrame,
+    classes: Sequence[str] | None = None,
+    *,
+    clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
 ) -> dict[Split, Samples]:
     """Cut a table into train, val and test.
 
@@ -104,10 +146,11 @@ def split_samples(
     Args:
         table: As `build_table` makes it.
         classes: The classes to tell apart, in order; by default those in the table, sorted.
+        clips: The clips of each video of the table, for heads that look at them.
 
     Raises:
-        InvalidInputError: A split is empty, training has fewer than two classes, or a
-            label of the table is not among `classes`.
+        InvalidInputError: A split is empty, training has fewer than two classes, a label of
+            the table is not among `classes`, or a video of it not among `clips`.
     """
     names = tuple(classes) if classes is not None else tuple(sorted(set(table["label"])))
     index = {name: i for i, name in enumerate(names)}
@@ -126,6 +169,7 @@ def split_samples(
             x=np.ascontiguousarray(rows[features].to_numpy(dtype=np.float32)),
             y=rows["label"].map(index).to_numpy(dtype=np.int64),
             classes=names,
+            clips=None if clips is None else _stacked(tuple(rows["video_id"]), clips),
         )
     trained = set(parts["train"].y.tolist())
     if len(trained) < 2:
@@ -141,6 +185,20 @@ def split_samples(
             ", ".join(untrained),
         )
     return parts
+
+
+def _stacked(
+    ids: Sequence[str], clips: Mapping[str, npt.NDArray[np.float16]]
+) -> npt.NDArray[np.float16]:
+    """Clips of shape (N, K, D) with K the most that any video has, and NaN where one has fewer."""
+    missing = [video_id for video_id in ids if video_id not in clips]
+    if missing:
+        raise InvalidInputError(f"no clips of {len(missing)} videos of the table: {missing[:3]}")
+    most = max(len(part) for part in clips.values())
+    stack = np.full((len(ids), most, clips[ids[0]].shape[1]), np.nan, dtype=np.float16)
+    for row, video_id in enumerate(ids):
+        stack[row, : len(clips[video_id])] = clips[video_id]
+    return stack
 
 
 def ids_digest(ids: Iterable[str]) -> str:

@@ -1,59 +1,37 @@
-"""The MLP head: three layers on standardised embeddings, trained in torch.
+"""The MLP head: three layers on standardised embeddings, and a straight way past them.
 
-All data lives on the device and batches are slices of it: at 9,030 x 768 a DataLoader
-costs more than the arithmetic. Every random number comes from generators of its own,
-never from torch's global state, so that two trainings in threads of one process still
-repeat bit by bit.
+The straight way (one linear layer from input to output) makes the MLP at least a logistic
+regression: where classes are told apart by directions of little spread, the hidden layers
+alone memorise the training videos before they have found them.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.evaluation import macro_f1
+from coinml.fitting import (
+    EpochMetrics,
+    Schedule,
+    check_dropout,
+    choose_device,
+    drop,
+    fit_network,
+    generators,
+    standard,
+)
+from coinml.head_files import HeadContent, read_head, write_head
 
-logger = logging.getLogger(__name__)
-
-_FORMAT = "coinml-mlp-1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochMetrics:
-    """One epoch's numbers, measured after it and without dropout or label smoothing.
-
-    Attributes:
-        epoch: From 1.
-        train_loss: Mean cross-entropy in nats; `val_loss` likewise.
-        train_accuracy: Share of right answers; `val_accuracy` likewise.
-        train_f1_macro: Macro-F1; `val_f1_macro` likewise.
-        lr: Learning rate of the epoch's last step.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    train_f1_macro: float
-    val_loss: float
-    val_accuracy: float
-    val_f1_macro: float
-    lr: float
+__all__ = ["EpochMetrics", "MLPHead", "train_mlp"]
 
 
 def train_mlp(
@@ -61,95 +39,77 @@ def train_mlp(
     val: Samples,
     *,
     hidden: Sequence[int] = (512, 256),
+    shortcut: bool = True,
     dropout: float = 0.4,
     epochs: int = 100,
+    warmup_epochs: float = 1.0,
     patience: int = 15,
     lr: float = 1e-3,
-    weight_decay: float = 0.05,
+    weight_decay: float = 1.0,
     batch_size: int = 128,
     label_smoothing: float = 0.1,
+    mixup: float = 0.4,
+    class_weights: str = "none",
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[EpochMetrics], None] | None = None,
 ) -> MLPHead:
     """Fit an MLP and keep the epoch with the lowest validation loss.
 
-    The loss decides and not the accuracy: on a few dozen validation videos accuracy moves
-    in coarse steps, and the best of a hundred of them is luck.
-
     Args:
         train: What it learns from.
         val: What stops it.
         hidden: Widths of the hidden layers.
+        shortcut: Add the straight way from input to output.
         dropout: Share of hidden units left out in training.
         epochs: At most this many; the cosine schedule is laid out for all of them.
+        warmup_epochs: The learning rate first rises over so many.
         patience: Stop after this many epochs without a better validation loss.
         lr: Peak learning rate of AdamW.
         weight_decay: AdamW's decoupled decay, on weights and not on biases.
         batch_size: Videos a step.
         label_smoothing: Share of the target spread over all classes.
-        seed: Of initial weights, order and dropout.
+        mixup: Alpha of the Beta distribution by which pairs of videos are blended; 0: not.
+            Source: Zhang et al. (2018), mixup: beyond empirical risk minimization.
+        class_weights: `none`, or `balanced`: a rare class counts as much as a frequent one.
+        seed: Of initial weights, order, blending and dropout.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
         on_epoch: Called after each epoch; what it raises ends the training.
 
     Raises:
         InvalidInputError: An option out of its range, or data that is not finite.
     """
-    _check_options(epochs=epochs, patience=patience, batch_size=batch_size, dropout=dropout)
+    schedule = Schedule(
+        epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        patience=patience,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        mixup=mixup,
+    )
+    check_dropout(dropout)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
         raise InvalidInputError("embeddings hold values that are not finite")
-    place = _device(device)
-    # One generator for weights and order on the CPU, so that they are the same everywhere;
-    # dropout is drawn where the data is.
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.Generator(place).manual_seed(seed + 1)
-    network = _Network([train.x.shape[1], *hidden, len(train.classes)], dropout, noise)
+    place = choose_device(device)
+    generator, noise = generators(seed, place)
+    widths = [train.x.shape[1], *hidden, len(train.classes)]
+    network = _Network(widths, shortcut=shortcut, dropout=dropout, noise=noise)
     network.reset(generator)
-    network.standardise(train.x)
+    mean, scale = standard(train.x)
+    network.mean.copy_(mean)
+    network.scale.copy_(scale)
     network.to(place)
-    optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=lr)
-    steps = epochs * math.ceil(len(train) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
-    )
-    data = {
-        # Copies: arrays out of a table may be read-only, which torch warns of.
-        side: (torch.tensor(samples.x, device=place), torch.tensor(samples.y, device=place))
-        for side, samples in (("train", train), ("val", val))
-    }
-    best_loss, best_epoch = math.inf, 0
-    best_state = copy.deepcopy(network.state_dict())
-    for epoch in range(1, epochs + 1):
-        _run_epoch(
-            network,
-            *data["train"],
-            optimizer=optimizer,
-            schedule=schedule,
-            order=torch.randperm(len(train), generator=generator),
-            batch_size=batch_size,
-            label_smoothing=label_smoothing,
-        )
-        measured = {side: _measure(network, x, y) for side, (x, y) in data.items()}
-        metrics = EpochMetrics(
-            epoch=epoch,
-            train_loss=measured["train"][0],
-            train_accuracy=measured["train"][1],
-            train_f1_macro=measured["train"][2],
-            val_loss=measured["val"][0],
-            val_accuracy=measured["val"][1],
-            val_f1_macro=measured["val"][2],
-            lr=float(schedule.get_last_lr()[0]),
-        )
-        if metrics.val_loss < best_loss:
-            best_loss, best_epoch = metrics.val_loss, epoch
-            best_state = copy.deepcopy(network.state_dict())
-        if on_epoch is not None:
-            on_epoch(metrics)
-        if epoch - best_epoch >= patience:
-            break
-    network.load_state_dict(best_state)
-    logger.debug("MLP stopped after epoch %d; best was %d", epoch, best_epoch)
-    return MLPHead(network.to("cpu"), tuple(train.classes), best_epoch=best_epoch)
+    # Copies: arrays out of a table may be read-only, which torch warns of.
+    data = [
+        (network.standardised(torch.tensor(part.x, device=place)),
+         torch.tensor(part.y, device=place))
+        for part in (train, val)
+    ]  # fmt: skip
+    best = fit_network(network, data[0], data[1], schedule, generator=generator, on_epoch=on_epoch)
+    return MLPHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
 
 
 class MLPHead:
@@ -159,6 +119,8 @@ class MLPHead:
         classes: Class names in the order of the probabilities.
         best_epoch: The epoch whose weights these are.
     """
+
+    takes_clips = False
 
     def __init__(self, network: _Network, classes: tuple[str, ...], *, best_epoch: int) -> None:
         self._network = network.eval()
@@ -173,19 +135,20 @@ class MLPHead:
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D)."""
         with torch.inference_mode():
-            scores = self._network(torch.tensor(np.asarray(x, dtype=np.float32)))
+            given = torch.tensor(np.asarray(x, dtype=np.float32))
+            scores = self._network(self._network.standardised(given))
             return np.asarray(functional.softmax(scores, dim=1).numpy())
 
     def save(self, path: Path) -> None:
         """Write weights and description into one safetensors file."""
-        description = {
-            "classes": self.classes,
+        described = {
+            "classes": list(self.classes),
             "widths": self._network.widths,
-            "dropout": self._network.dropout,
+            "shortcut": self._network.shortcut is not None,
             "best_epoch": self.best_epoch,
         }
-        state = {name: value.contiguous() for name, value in self._network.state_dict().items()}
-        save_file(state, path, {"format": _FORMAT, "head": json.dumps(description)})
+        arrays = {name: value.numpy() for name, value in self._network.state_dict().items()}
+        write_head(path, HeadContent(kind="mlp", description=described, arrays=arrays))
 
     @classmethod
     def load(cls, path: Path) -> MLPHead:
@@ -194,37 +157,30 @@ class MLPHead:
         Raises:
             InvalidInputError: The file is not such a head.
         """
-        from safetensors import safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise InvalidInputError(
-                        f"{path}: not a {_FORMAT} head but {metadata.get('format')!r}"
-                    )
-                # `keys()` is the file's own method, not a dictionary's.
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as err:
-            raise InvalidInputError(f"{path}: not a readable MLP head: {err}") from err
-        description = json.loads(metadata["head"])
-        network = _Network(description["widths"], description["dropout"], None)
-        network.load_state_dict(state)
-        return cls(network, tuple(description["classes"]), best_epoch=description["best_epoch"])
+        content = read_head(path, "mlp")
+        described = content.description
+        network = _Network(described["widths"], shortcut=described["shortcut"])
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in content.arrays.items()})
+        return cls(network, tuple(described["classes"]), best_epoch=described["best_epoch"])
 
 
 class _Network(nn.Module):
-    """Standardisation, hidden layers with ReLU and dropout, and a linear output."""
+    """Hidden layers with ReLU and dropout, a linear output, and the straight way."""
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, widths: Sequence[int], dropout: float, noise: torch.Generator | None
+        self,
+        widths: Sequence[int],
+        *,
+        shortcut: bool,
+        dropout: float = 0.0,
+        noise: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.widths = list(widths)
-        self.dropout = dropout
+        self._dropout = dropout
         self._noise = noise
         self.register_buffer("mean", torch.zeros(widths[0]))
         self.register_buffer("scale", torch.ones(widths[0]))
@@ -232,9 +188,11 @@ class _Network(nn.Module):
         pairs = list(pairwise(widths))
         self.weights = nn.ParameterList(torch.empty(fan_out, fan_in) for fan_in, fan_out in pairs)
         self.biases = nn.ParameterList(torch.zeros(fan_out) for _, fan_out in pairs)
+        straight = torch.zeros(widths[-1], widths[0]) if shortcut else None
+        self.shortcut = None if straight is None else nn.Parameter(straight)
 
     def reset(self, generator: torch.Generator) -> None:
-        """Draw initial weights.
+        """Draw initial weights; the straight way begins at zero.
 
         Source: He et al. (2015), Delving deep into rectifiers, for the layers before a
         ReLU; a small output layer, so that training starts from even probabilities.
@@ -244,81 +202,16 @@ class _Network(nn.Module):
             nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
         nn.init.normal_(output, std=0.01, generator=generator)
 
-    def standardise(self, x: npt.NDArray[np.float32]) -> None:
-        """Take mean and spread from training data; a constant column is left as it is."""
-        spread = x.std(axis=0, dtype=np.float64)
-        self.mean.copy_(torch.from_numpy(x.mean(axis=0, dtype=np.float64)))
-        self.scale.copy_(torch.from_numpy(np.where(spread > 1e-8, spread, 1.0)))
+    def standardised(self, x: Tensor) -> Tensor:
+        """What `forward` takes; once for all epochs, since it is the same in each."""
+        return (x - self.mean) / self.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        h = (x - self.mean) / self.scale
+        h = x
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = functional.linear(h, weight, bias)
             if i < last:
-                h = self._drop(functional.relu(h))
-        return h
-
-    def _drop(self, h: Tensor) -> Tensor:
-        if not self.training or self.dropout == 0.0:
-            return h
-        keep = 1.0 - self.dropout
-        return h * torch.empty_like(h).bernoulli_(keep, generator=self._noise).div_(keep)
-
-
-def _run_epoch(
-    network: _Network,
-    x: Tensor,
-    y: Tensor,
-    *,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    order: Tensor,
-    batch_size: int,
-    label_smoothing: float,
-) -> None:
-    network.train()
-    for rows in torch.split(order.to(x.device), batch_size):
-        loss = functional.cross_entropy(network(x[rows]), y[rows], label_smoothing=label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-
-
-def _measure(network: _Network, x: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """Loss, accuracy and macro-F1, without dropout."""
-    network.eval()
-    with torch.inference_mode():
-        scores = network(x)
-        loss = float(functional.cross_entropy(scores, y))
-        predicted = scores.argmax(dim=1).cpu().numpy()
-    truth = y.cpu().numpy()
-    return loss, float((predicted == truth).mean()), macro_f1(truth, predicted, scores.shape[1])
-
-
-def _groups(network: _Network, weight_decay: float) -> list[dict[str, object]]:
-    return [
-        {"params": list(network.weights), "weight_decay": weight_decay},
-        {"params": list(network.biases), "weight_decay": 0.0},
-    ]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise InvalidInputError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError(f"device {name!r}: torch sees no CUDA here; use auto or cpu")
-    return device
-
-
-def _check_options(*, epochs: int, patience: int, batch_size: int, dropout: float) -> None:
-    for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)):
-        if value < 1:
-            raise InvalidInputError(f"{name} is {value}; 1 or more is allowed")
-    if not 0.0 <= dropout < 1.0:
-        raise InvalidInputError(f"dropout is {dropout}; 0 <= dropout < 1 is allowed")
+                h = functional.relu(h)
+                h = drop(h, self._dropout, self._noise) if self.training else h
+        return h if self.shortcut is None else h + functional.linear(x, self.shortcut)

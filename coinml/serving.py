@@ -152,8 +152,9 @@ class VideoClassifier(PythonModel):
     def _classify(self, sampled: SampledClips) -> dict[str, Any]:
         vectors = self._encoder.encode(list(sampled.frames))
         # As the store keeps them, so that serving sees what training saw.
-        video = vectors.astype(np.float16).astype(np.float32).mean(axis=0, keepdims=True)
-        scores = self._head.predict_proba(video)[0]
+        clips = vectors.astype(np.float16)[np.newaxis]
+        seen = clips if self._head.takes_clips else clips.astype(np.float32).mean(axis=1)
+        scores = self._head.predict_proba(seen)[0]
         order = np.argsort(-scores, kind="stable")[:TOP]
         top = [
             {"label": str(self._head.classes[index]), "score": round(float(scores[index]), 6)}

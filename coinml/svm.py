@@ -1,17 +1,18 @@
 """The SVM head: scaled embeddings, linear or RBF kernel, C and gamma chosen on val.
 
-The search works on kernel matrices that are computed once (by BLAS) and shared by every
-C, where libsvm alone would compute each entry anew for each fit and each pair of classes.
-Only the chosen setting is then fitted on the embeddings themselves.
+The search works on kernel matrices that are computed once (by BLAS) and shared by every C,
+where libsvm alone would compute each entry anew for each fit and each pair of classes. What
+val chose is not fitted again: the machines of the search are the head.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,12 @@ import pandas as pd
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation import macro_f1
+from coinml.head_files import HeadContent, read_head, write_head
+from coinml.pairwise import Array, PairwiseMachine, kernel_values, solve
 
 logger = logging.getLogger(__name__)
 
 KERNELS = ("linear", "rbf")
-_FORMAT = "coinml-svm-1"
-_CACHE_MB = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +59,11 @@ def train_svm(
     val: Samples,
     *,
     kernels: Sequence[str] = KERNELS,
-    cs: Sequence[float] = (0.01, 0.1, 1.0, 10.0, 100.0),
-    gammas: Sequence[float] = (0.1, 1.0, 10.0),
+    linear_cs: Sequence[float] = (1e-4, 1e-3, 1e-2, 0.1),
+    cs: Sequence[float] = (1.0, 10.0, 100.0),
+    gammas: Sequence[float] = (0.1, 0.3, 1.0, 3.0),
     seed: int = 0,
+    jobs: int | None = None,
     on_fit: Callable[[FitMetrics], None] | None = None,
 ) -> SVMHead:
     """Fit a support vector machine, with its setting and its temperature from val.
@@ -71,50 +74,55 @@ def train_svm(
         train: What it learns from.
         val: What chooses the setting and calibrates the scores.
         kernels: Any of `linear` and `rbf`.
-        cs: Penalties to try.
+        linear_cs: Penalties to try with the linear kernel, whose values are about D times
+            those of the RBF kernel.
+        cs: Penalties to try with the RBF kernel.
         gammas: RBF widths to try, in units of 1 / D (1.0 is scikit-learn's `scale` on
             standardised data).
         seed: Accepted as every head's is; a support vector machine draws no random numbers.
+        jobs: Fits at once, by default one a core.
         on_fit: Called after each setting; what it raises ends the search.
 
     Raises:
         InvalidInputError: An unknown kernel, a C or gamma that is not positive, or data
             that is not finite.
     """
-    _check_options(kernels, cs, gammas)
+    _check_options(kernels, linear_cs=linear_cs, cs=cs, gammas=gammas)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
         raise InvalidInputError("embeddings hold values that are not finite")
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
-    scaler = StandardScaler().fit(train.x.astype(np.float64))
-    search = _search(
-        scaler.transform(train.x.astype(np.float64)),
-        scaler.transform(val.x.astype(np.float64)),
-        train,
-        val,
-        settings=_settings(kernels, cs, gammas),
-        on_fit=on_fit,
-    )
-    best = max(search, key=lambda m: (m.val_accuracy, m.val_f1_macro, -m.fit))
-    logger.debug("SVM: %s", best)
-    pipeline = make_pipeline(
-        StandardScaler(),
-        SVC(
-            kernel=best.kernel,
-            C=best.c,
-            gamma="auto" if best.gamma is None else best.gamma / train.x.shape[1],
-            cache_size=_CACHE_MB,
-        ),
-    ).fit(train.x.astype(np.float64), train.y)
+    scaler = _Scaler.of(train.x)
+    settings = _settings(kernels, linear_cs, cs, gammas)
+    fits = sum(len(penalties) for _, _, penalties in settings)
+    search: list[FitMetrics] = []
+    best: tuple[FitMetrics, _Fit] | None = None
+    for fit in _fits(scaler(train.x), scaler(val.x), train, settings, jobs or _cores()):
+        metrics = FitMetrics(
+            fit=len(search) + 1,
+            fits=fits,
+            kernel=fit.kernel,
+            c=fit.c,
+            gamma=fit.gamma,
+            train_accuracy=float((fit.train_answers == train.y).mean()),
+            val_accuracy=float((fit.val_answers == val.y).mean()),
+            val_f1_macro=macro_f1(val.y, fit.val_answers, len(val.classes)),
+        )
+        search.append(metrics)
+        if best is None or _rank(metrics) > _rank(best[0]):
+            best = metrics, fit
+        if on_fit is not None:
+            on_fit(metrics)
+    assert best is not None  # `_check_options` lets no empty search pass.
+    logger.debug("SVM: %s", best[0])
     head = SVMHead(
-        pipeline,
+        best[1].machine,
         tuple(train.classes),
+        scaler=scaler,
+        vectors=scaler(train.x)[best[1].machine.support],
+        trained=np.unique(train.y),
         temperature=1.0,
-        kernel=best.kernel,
-        c=best.c,
-        gamma=best.gamma,
+        kernel=best[1].kernel,
+        c=best[1].c,
+        gamma=best[1].gamma,
         search=pd.DataFrame(
             [{name: getattr(m, name) for name in FitMetrics.__dataclass_fields__} for m in search]
         ),
@@ -133,18 +141,26 @@ class SVMHead:
             loaded head.
     """
 
+    takes_clips = False
+
     def __init__(
         self,
-        pipeline: Any,
+        machine: PairwiseMachine,
         classes: tuple[str, ...],
         *,
+        scaler: _Scaler,
+        vectors: Array,
+        trained: npt.NDArray[np.int64],
         temperature: float,
         kernel: str,
         c: float,
         gamma: float | None,
         search: pd.DataFrame | None = None,
     ) -> None:
-        self._pipeline = pipeline
+        self._machine = machine
+        self._scaler = scaler
+        self._vectors = vectors
+        self._trained = trained
         self.classes = classes
         self.temperature = temperature
         self.kernel = kernel
@@ -155,17 +171,22 @@ class SVMHead:
     @property
     def dim(self) -> int:
         """Width of the embeddings it takes."""
-        return int(self._pipeline.n_features_in_)
+        return len(self._scaler.mean)
+
+    def decision(self, x: npt.NDArray[np.floating]) -> Array:
+        """One value for each class that training had, shape (N, trained classes)."""
+        return self._machine.decision(
+            kernel_values(self._scaler(x), self._vectors, _width(self.gamma, self.dim))
+        )
 
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D).
 
         A class that training had no video of gets 0.
         """
-        trained = self._pipeline.classes_.astype(np.int64)
         proba = np.zeros((len(x), len(self.classes)), dtype=np.float32)
         if len(x):
-            proba[:, trained] = _softmax(self._decision(x) / self.temperature)
+            proba[:, self._trained] = _softmax(self.decision(x) / self.temperature)
         return proba
 
     def calibrated(self, val: Samples) -> SVMHead:
@@ -178,11 +199,10 @@ class SVMHead:
         """
         from scipy.optimize import minimize_scalar
 
-        trained = self._pipeline.classes_.astype(np.int64)
         position = np.full(len(self.classes), -1)
-        position[trained] = np.arange(len(trained))
+        position[self._trained] = np.arange(len(self._trained))
         target = position[val.y]
-        decision, target = self._decision(val.x)[target >= 0], target[target >= 0]
+        decision, target = self.decision(val.x)[target >= 0], target[target >= 0]
         temperature = 1.0
         if len(target):
 
@@ -195,8 +215,11 @@ class SVMHead:
             found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
             temperature = float(np.exp(found.x))
         return SVMHead(
-            self._pipeline,
+            self._machine,
             self.classes,
+            scaler=self._scaler,
+            vectors=self._vectors,
+            trained=self._trained,
             temperature=temperature,
             kernel=self.kernel,
             c=self.c,
@@ -205,144 +228,165 @@ class SVMHead:
         )
 
     def save(self, path: Path) -> None:
-        """Write the head into one skops file."""
-        import skops.io
-
-        skops.io.dump(
-            {
-                "format": _FORMAT,
-                "pipeline": self._pipeline,
-                "classes": list(self.classes),
-                "temperature": self.temperature,
-                "kernel": self.kernel,
-                "c": self.c,
-                "gamma": self.gamma,
-            },
-            path,
-        )
+        """Write the head into one safetensors file."""
+        described = {"classes": list(self.classes), "temperature": self.temperature,
+                     "kernel": self.kernel, "c": self.c, "gamma": self.gamma}  # fmt: skip
+        arrays = {
+            "mean": self._scaler.mean,
+            "scale": self._scaler.scale,
+            "vectors": self._vectors,
+            "trained": self._trained,
+            "support": self._machine.support,
+            "counts": self._machine.counts,
+            "dual_coef": self._machine.dual_coef,
+            "intercept": self._machine.intercept,
+        }
+        write_head(path, HeadContent(kind="svm", description=described, arrays=arrays))
 
     @classmethod
     def load(cls, path: Path) -> SVMHead:
-        """Read what `save` wrote; nothing but scikit-learn's own types is trusted.
+        """Read what `save` wrote.
 
         Raises:
-            InvalidInputError: The file is not such a head, or holds other types.
+            InvalidInputError: The file is not such a head.
         """
-        from zipfile import BadZipFile
-
-        import skops.io
-        from skops.io.exceptions import UntrustedTypesFoundException
-
-        try:
-            content = skops.io.load(path, trusted=[])
-        except UntrustedTypesFoundException as err:
-            raise InvalidInputError(f"{path}: holds types that an SVM head has not: {err}") from err
-        except (BadZipFile, OSError, KeyError, ValueError) as err:
-            raise InvalidInputError(f"{path}: not a readable SVM head: {err}") from err
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise InvalidInputError(f"{path}: not a {_FORMAT} head")
+        content = read_head(path, "svm")
+        arrays, described = content.arrays, content.description
         return cls(
-            content["pipeline"],
-            tuple(content["classes"]),
-            temperature=content["temperature"],
-            kernel=content["kernel"],
-            c=content["c"],
-            gamma=content["gamma"],
+            PairwiseMachine(
+                support=arrays["support"],
+                counts=arrays["counts"],
+                dual_coef=arrays["dual_coef"],
+                intercept=arrays["intercept"],
+            ),
+            tuple(described["classes"]),
+            scaler=_Scaler(mean=arrays["mean"], scale=arrays["scale"]),
+            vectors=arrays["vectors"],
+            trained=arrays["trained"],
+            temperature=described["temperature"],
+            kernel=described["kernel"],
+            c=described["c"],
+            gamma=described["gamma"],
         )
 
-    def _decision(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """One value for each class that training had, shape (N, trained classes)."""
-        values = np.asarray(self._pipeline.decision_function(np.asarray(x, dtype=np.float64)))
-        if values.ndim == 1:
-            return np.stack([-values / 2, values / 2], axis=1)
-        return values
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scaler:
+    """Zero mean and unit spread, in float64; a constant column is only shifted."""
+
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, x: npt.NDArray[np.float32]) -> _Scaler:
+        spread = x.std(axis=0, dtype=np.float64)
+        return cls(mean=x.mean(axis=0, dtype=np.float64), scale=np.where(spread > 1e-8, spread, 1))
+
+    def __call__(self, x: npt.NDArray[np.floating]) -> Array:
+        return np.asarray((np.asarray(x, dtype=np.float64) - self.mean) / self.scale)
 
 
-def _search(
-    x_train: npt.NDArray[np.float64],
-    x_val: npt.NDArray[np.float64],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """A setting's machine, what it is made of, and what it answers."""
+
+    kernel: str
+    gamma: float | None
+    c: float
+    machine: PairwiseMachine
+    train_answers: npt.NDArray[np.int64]
+    val_answers: npt.NDArray[np.int64]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no vector is held back by C, so that a larger C changes nothing."""
+        return bool(np.abs(self.machine.dual_coef).max() < self.c * (1 - 1e-9))
+
+
+def _fits(
+    x_train: Array,
+    x_val: Array,
     train: Samples,
-    val: Samples,
-    *,
     settings: Sequence[tuple[str, float | None, Sequence[float]]],
-    on_fit: Callable[[FitMetrics], None] | None,
-) -> list[FitMetrics]:
-    from sklearn.svm import SVC
+    jobs: int,
+) -> Iterator[_Fit]:
+    """Every setting's fit, in order; as many Cs at once as there are jobs.
 
-    results: list[FitMetrics] = []
-    fits = sum(len(cs) for _, _, cs in settings)
-    for kernel, gamma, cs in settings:
-        gram_train = _gram(x_train, x_train, kernel, gamma)
-        gram_val = _gram(x_val, x_train, kernel, gamma)
-        for c in cs:
-            machine = SVC(kernel="precomputed", C=c, cache_size=_CACHE_MB)
-            machine.fit(gram_train, train.y)
-            # The same reading as `SVMHead` has: the best decision value, not the votes.
-            answers = [
-                machine.classes_[_argmax(machine.decision_function(gram))].astype(np.int64)
-                for gram in (gram_train, gram_val)
-            ]
-            results.append(
-                FitMetrics(
-                    fit=len(results) + 1,
-                    fits=fits,
-                    kernel=kernel,
-                    c=c,
-                    gamma=gamma,
-                    train_accuracy=float((answers[0] == train.y).mean()),
-                    val_accuracy=float((answers[1] == val.y).mean()),
-                    val_f1_macro=macro_f1(val.y, answers[1], len(val.classes)),
-                )
-            )
-            if on_fit is not None:
-                on_fit(results[-1])
-    return results
+    libsvm lets go of Python's lock, and the fits of one kernel share its matrix.
+    """
+    with ThreadPoolExecutor(jobs, thread_name_prefix="svm") as pool:
+        for kernel, gamma, cs in settings:
+            width = _width(gamma, x_train.shape[1])
+            grams = [kernel_values(x, x_train, width) for x in (x_train, x_val)]
+            free: _Fit | None = None
+            for start in range(0, len(cs), jobs):
+                together = cs[start : start + jobs]
+                if free is not None:
+                    yield from (replace(free, c=c) for c in together)
+                    continue
+                tasks = [pool.submit(_fit, grams, train.y, kernel, gamma, c) for c in together]
+                for task in tasks:
+                    fit = task.result()
+                    free = fit if free is None and fit.is_free else free
+                    yield fit
 
 
-def _gram(
-    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], kernel: str, gamma: float | None
-) -> npt.NDArray[np.float64]:
-    """Kernel values of shape (len(a), len(b))."""
-    product = a @ b.T
-    if kernel == "linear" or gamma is None:
-        return product
-    squares_a, squares_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
-    product *= -2.0
-    product += squares_a[:, None]
-    product += squares_b[None, :]
-    np.maximum(product, 0.0, out=product)
-    product *= -gamma / a.shape[1]
-    return np.asarray(np.exp(product, out=product))
+def _fit(
+    grams: Sequence[Array],
+    y: npt.NDArray[np.int64],
+    kernel: str,
+    gamma: float | None,
+    c: float,
+) -> _Fit:
+    machine = solve(grams[0], y, c)
+    trained = np.unique(y)
+    answers = [trained[machine.decision(gram, machine.support).argmax(axis=1)] for gram in grams]
+    return _Fit(
+        kernel=kernel,
+        gamma=gamma,
+        c=c,
+        machine=machine,
+        train_answers=answers[0],
+        val_answers=answers[1],
+    )
 
 
-def _argmax(decision: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    if decision.ndim == 1:
-        return (decision > 0).astype(np.int64)
-    return np.asarray(decision.argmax(axis=1))
+def _width(gamma: float | None, dim: int) -> float | None:
+    return None if gamma is None else gamma / dim
 
 
-def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _softmax(scores: Array) -> Array:
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
+def _rank(metrics: FitMetrics) -> tuple[float, float, int]:
+    return metrics.val_accuracy, metrics.val_f1_macro, -metrics.fit
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _settings(
-    kernels: Sequence[str], cs: Sequence[float], gammas: Sequence[float]
+    kernels: Sequence[str],
+    linear_cs: Sequence[float],
+    cs: Sequence[float],
+    gammas: Sequence[float],
 ) -> list[tuple[str, float | None, Sequence[float]]]:
     """Kernel, gamma and the Cs that share its matrix, simplest first."""
-    ordered = sorted(cs)
     settings: list[tuple[str, float | None, Sequence[float]]] = []
     if "linear" in kernels:
-        settings.append(("linear", None, ordered))
+        settings.append(("linear", None, sorted(linear_cs)))
     if "rbf" in kernels:
-        settings.extend(("rbf", gamma, ordered) for gamma in sorted(gammas))
+        settings.extend(("rbf", gamma, sorted(cs)) for gamma in sorted(gammas))
     return settings
 
 
-def _check_options(kernels: Sequence[str], cs: Sequence[float], gammas: Sequence[float]) -> None:
+def _check_options(kernels: Sequence[str], **values: Sequence[float]) -> None:
     unknown = sorted(set(kernels) - set(KERNELS))
     if unknown or not kernels:
         raise InvalidInputError(f"kernels {list(kernels)}: any of {list(KERNELS)} is allowed")
-    for name, values in (("cs", cs), ("gammas", gammas)):
-        if not values or min(values) <= 0:
-            raise InvalidInputError(f"{name} {list(values)}: positive numbers are allowed")
+    for name, given in values.items():
+        if not given or min(given) <= 0:
+            raise InvalidInputError(f"{name} {list(given)}: positive numbers are allowed")

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 """Metrics a call; a call costs ten times what a metric in it does."""
+
+_BETWEEN_BATCHES_S = 5.0
+"""Metrics of epochs are written so often, for whoever watches a long training."""
 
 _MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow calls an unknown alias and a malformed id an invalid parameter."""
@@ -238,6 +241,36 @@ class RunLog:
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
         self.last_step = max(self.last_step, first_step + len(steps) - 1)
+
+    @contextmanager
+    def epochs(self) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Within it, the value logs one epoch's metrics each time it is called.
+
+        They are written some seconds apart, all that have come since then in one batch: a
+        call costs more than an epoch of a small network. What is left is written at the end,
+        also when the training failed.
+        """
+        waiting: list[Mapping[str, float]] = []
+        written = 0
+        last_s = time.monotonic()
+
+        def write() -> None:
+            nonlocal written, last_s
+            if waiting:
+                self.history(waiting, first_step=written + 1)
+            written += len(waiting)
+            waiting.clear()
+            last_s = time.monotonic()
+
+        def add(values: Mapping[str, float]) -> None:
+            waiting.append(values)
+            if time.monotonic() - last_s >= _BETWEEN_BATCHES_S:
+                write()
+
+        try:
+            yield add
+        finally:
+            write()
 
     def figure(self, name: str, figure: Figure) -> None:
         """Log a figure as `figures/<name>.png`."""

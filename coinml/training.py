@@ -6,22 +6,22 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from coinml import figures
 from coinml.checkpoint import Checkpoint
-from coinml.class_counts import class_counts, classes_without
 from coinml.dataset import Samples, ids_digest, split_samples, table_digest
 from coinml.evaluation import Evaluation, confused_pairs, evaluate
 from coinml.evaluation_figures import figures_of
-from coinml.heads import head_file
-from coinml.leaks import drop_leaks as without_leaks
-from coinml.leaks import find_leaks
+from coinml.heads import head_file, seen_by
+from coinml.learning import fit_head, settings_of
 from coinml.records import SPLITS, Dataset, Split
 from coinml.registry import has_version, register
 from coinml.specs import SetSpec
@@ -43,6 +43,22 @@ _HEADLINE = (
 )
 """What the gate reads off a version, and what a person wants to see there."""
 
+_DECISIVE = (
+    "attentive",
+    "baselines",
+    "calibration",
+    "dataset",
+    "evaluation",
+    "fitting",
+    "intervals",
+    "learning",
+    "mlp",
+    "pairwise",
+    "svm",
+    "training",
+)
+"""The modules that decide what a head learns and how it is measured."""
+
 _TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
 
 
@@ -51,13 +67,12 @@ class TrainReport:
     """A trained head, or one found that was trained on the same before.
 
     Attributes:
-        head: "mlp" or "svm".
+        head: One of `heads.HEADS`.
         run_id: Its MLflow run.
         model: Name of the registered model.
         version: Of the registered model.
         metrics: Final numbers of val and test, by MLflow's names.
         reused: Whether an earlier run with the same recipe was taken.
-        classes_without: The classes that have no video here, by split.
     """
 
     head: str
@@ -66,7 +81,6 @@ class TrainReport:
     version: int
     metrics: Mapping[str, float]
     reused: bool
-    classes_without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -89,8 +103,8 @@ def train_head(
     ledger_digest: str,
     seed: int = 0,
     device: str = "cpu",
-    sha256s: Mapping[str, str] | None = None,
-    drop_leaks: bool = False,
+    options: Mapping[str, Any] | None = None,
+    clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
     by_reference: bool = False,
     tags: Mapping[str, str] | None = None,
     on_epoch: Callable[[], None] | None = None,
@@ -101,7 +115,7 @@ def train_head(
     trained again.
 
     Args:
-        head: "mlp" or "svm".
+        head: One of `heads.HEADS`.
         dataset: Says how many videos each split has officially.
         table: As `dataset.build_table` makes it.
         store: Where the run goes.
@@ -109,9 +123,9 @@ def train_head(
         spec: The embedding set that the table came from.
         ledger_digest: What was collected when the table was made.
         seed: Of everything random.
-        device: For the MLP.
-        sha256s: Hash of each video's file, by which a video under two ids is found.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
+        device: For the heads that are networks.
+        options: Of the head's trainer, in place of its defaults, such as a sweep found.
+        clips: The clips of each video of the table, for the head that looks at them.
         by_reference: Let the model name its encoder on the hub instead of carrying it.
         tags: More tags for the run.
         on_epoch: Called after each epoch or fit.
@@ -125,6 +139,8 @@ def train_head(
     ingredients = {
         "head": head,
         "seed": seed,
+        "options": dict(options or {}),
+        "clips": None if clips is None else _clips_digest(clips, table),
         "version": code_version(),
         "code": _code_digest(),
         "videos": len(table),
@@ -132,20 +148,12 @@ def train_head(
         "set": spec.fingerprint,
         "official": official,
         "by_reference": by_reference,
-        "drop_leaks": drop_leaks,
-        "files": _digest({i: sha256s[i] for i in table["video_id"] if i in sha256s})
-        if sha256s
-        else None,
     }
     recipe = _digest(ingredients)
     known = _known(store, name, head, recipe)
     if known is not None:
         return known
-    leaks, labels = find_leaks(table, sha256s), sorted(set(table["label"]))
-    if drop_leaks:
-        table = without_leaks(table, leaks)
-    parts = split_samples(table, labels)
-    counts = class_counts(table, [(video.label, video.split) for video in dataset.videos])
+    parts = split_samples(table, clips=clips)
     identity = {
         "head": head,
         "dataset": dataset.name,
@@ -162,13 +170,15 @@ def train_head(
     with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
         # For whoever wonders why a head was trained anew.
         log.json("recipe", ingredients)
-        fitted = _fit(head, parts, log, seed=seed, device=device, on_epoch=on_epoch)
+        fitted = _fit(
+            head, parts, log, options=options or {}, seed=seed, device=device, on_epoch=on_epoch
+        )
         looked_at = {"test_ids_digest": ids_digest(parts["test"].ids)}
         log.tags(looked_at)
         evaluations = {
             split: evaluate(
                 parts[split].y,
-                fitted.predict_proba(parts[split].x),
+                fitted.predict_proba(seen_by(fitted, parts[split])),
                 fitted.classes,
                 official_size=official[split],
             )
@@ -183,10 +193,6 @@ def train_head(
         }
         # This one included, and those that failed after they had looked.
         metrics["test_looks"] = float(len(store.find_runs(name, looked_at, finished=False)))
-        metrics["leaks"] = float(len(leaks))
-        metrics["leaks_dropped"] = float(leaks["video_id"].nunique() if drop_leaks else 0)
-        log.table("leaks", leaks)
-        log.table("class_counts", counts)
         # After the last epoch, so that the final numbers are those of the epoch that was kept.
         log.metrics(metrics, step=log.last_step + 1)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
@@ -207,9 +213,8 @@ def train_head(
                 tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
             )  # fmt: skip
     return TrainReport(
-        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False,
-        classes_without=classes_without(counts),
-    )  # fmt: skip
+        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False
+    )
 
 
 def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | None:
@@ -224,7 +229,6 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
                 version=int(version),
                 metrics=dict(run.data.metrics),
                 reused=True,
-                classes_without=classes_without(store.read_table(run_id, "class_counts")),
             )
     return None
 
@@ -234,40 +238,40 @@ def _fit(
     parts: Mapping[Split, Samples],
     log: RunLog,
     *,
+    options: Mapping[str, Any],
     seed: int,
     device: str,
     on_epoch: Callable[[], None] | None,
 ) -> Head:
-    tick = on_epoch or (lambda: None)
     log.params(
-        {"head": head, "seed": seed, "classes": len(parts["train"].classes)}
+        {"head": head, "seed": seed, "classes": len(parts["train"].classes), **options}
         | {f"{split}_videos": len(samples) for split, samples in parts.items()}
     )
+    history: list[Mapping[str, float]] = []
+    with log.epochs() as add:
+
+        def on_step(numbers: Mapping[str, float]) -> None:
+            if numbers:
+                history.append(numbers)
+                add(numbers)
+            if on_epoch is not None:
+                on_epoch()
+
+        fitted = fit_head(
+            head, parts["train"], parts["val"],
+            options=options, seed=seed, device=device, on_step=on_step,
+        )  # fmt: skip
+    settings = settings_of(fitted)
+    log.params(settings | ({"epochs_trained": len(history)} if history else {}))
+    if history:
+        epochs = pd.DataFrame(history).assign(epoch=range(1, len(history) + 1))
+        log.figure("curves", figures.curves(epochs, best_epoch=int(str(settings["best_epoch"]))))
+    search: pd.DataFrame = getattr(fitted, "search", pd.DataFrame())
+    if not search.empty:
+        log.table("search", search)
     if head == "svm":
-        from coinml.svm import train_svm
-
-        svm = train_svm(parts["train"], parts["val"], seed=seed, on_fit=lambda _fit: tick())
-        log.params({"kernel": svm.kernel, "C": svm.c, "gamma": svm.gamma})
-        log.table("search", svm.search)
-        log.figure("search", figures.svm_search(svm.search, title="Validation accuracy by C"))
-        return svm
-    from coinml.mlp import EpochMetrics, train_mlp
-
-    epochs: list[EpochMetrics] = []
-
-    def on_each(epoch: EpochMetrics) -> None:
-        epochs.append(epoch)
-        tick()
-
-    try:
-        mlp = train_mlp(parts["train"], parts["val"], seed=seed, device=device, on_epoch=on_each)
-    finally:
-        # What an interrupted training has reached is worth seeing, too.
-        history = [asdict(epoch) for epoch in epochs]
-        log.history([{k: float(v) for k, v in row.items() if k != "epoch"} for row in history])
-    log.params({"best_epoch": mlp.best_epoch, "epochs": len(epochs)})
-    log.figure("curves", figures.curves(pd.DataFrame(history), best_epoch=mlp.best_epoch))
-    return mlp
+        log.figure("search", figures.svm_search(search, title="Validation accuracy by C"))
+    return fitted
 
 
 def _log_evidence(
@@ -301,7 +305,7 @@ def _log_evidence(
 
 
 def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
-    proba = head.predict_proba(samples.x)
+    proba = head.predict_proba(seen_by(head, samples))
     best = proba.argmax(axis=1)
     return pd.DataFrame(
         {
@@ -315,9 +319,10 @@ def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
 
 
 def _description(head: str, dataset: Dataset, parts: Mapping[Split, Samples], spec: SetSpec) -> str:
+    looked_at = "the" if parts["train"].clips is not None else "the mean of"
     sizes = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
     return (
-        f"{head.upper()} on the mean of {spec.encoder.clips} clip embeddings a video "
+        f"{head} on {looked_at} {spec.encoder.clips} clip embeddings a video "
         f"({spec.encoder.encoder}, set {spec.fingerprint}) of {dataset.name}: {sizes} videos of "
         f"{len(parts['train'].classes)} classes."
     )
@@ -331,11 +336,16 @@ def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
 def _code_digest() -> str:
     """Of the modules that decide what a head learns and how it is measured."""
     digest = hashlib.sha256()
-    for module in (
-        "calibration", "class_counts", "dataset", "evaluation", "intervals", "leaks", "mlp", "svm",
-        "training",
-    ):  # fmt: skip
+    for module in _DECISIVE:
         digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _clips_digest(clips: Mapping[str, npt.NDArray[np.float16]], table: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for video_id in table["video_id"]:
+        if video_id in clips:
+            digest.update(repr(clips[video_id].shape).encode() + clips[video_id].tobytes())
     return digest.hexdigest()[:12]
 
 

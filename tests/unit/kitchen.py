@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from coinml.checkpoint import Checkpoint, find_checkpoint
-from coinml.dataset import build_table
+from coinml.dataset import build_table, clips_by_video
 from coinml.embedding import EmbedJob, embed
 from coinml.encoder import load_encoder
 from coinml.media import write_video
@@ -38,6 +37,7 @@ class Material:
     checkpoint: Checkpoint
     spec: SetSpec
     table: pd.DataFrame
+    clips: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ def make_material(folder: Path, encoder_dir: Path) -> Material:
     report = embed(jobs, encoder, embeddings, workers=1)
     assert report.embedded == len(jobs)
     table = build_table(dataset.videos, embeddings.videos())
+    clips = clips_by_video(embeddings.clips())
     shutil.rmtree(folder / "sets")
     return Material(
         dataset=dataset,
@@ -86,6 +87,7 @@ def make_material(folder: Path, encoder_dir: Path) -> Material:
         checkpoint=find_checkpoint(encoder_dir),
         spec=spec,
         table=table,
+        clips=clips,
     )
 
 
@@ -107,9 +109,8 @@ def train(
     *,
     table: pd.DataFrame | None = None,
     checkpoint: Checkpoint | None = None,
-    sha256s: Mapping[str, str] | None = None,
-    drop_leaks: bool = False,
     seed: int = 0,
+    options: dict[str, object] | None = None,
 ) -> TrainReport:
     """Train one head on the material, or on another table of the same videos."""
     return train_head(
@@ -120,7 +121,7 @@ def train(
         checkpoint=checkpoint or material.checkpoint,
         spec=material.spec,
         ledger_digest="0123456789ab",
-        sha256s=sha256s,
-        drop_leaks=drop_leaks,
         seed=seed,
+        options=options,
+        clips=material.clips if head == "attentive" else None,
     )

@@ -4,10 +4,12 @@ import logging
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from coinml.dataset import (
     build_table,
+    clips_by_video,
     feature_columns,
     ids_digest,
     permute_labels,
@@ -136,3 +138,47 @@ def test_permutation_moves_labels_within_their_split() -> None:
         assert before.to_dict() == after.to_dict()
     assert shuffled.drop(columns="label").equals(table.drop(columns="label"))
     assert permute_labels(table, seed=3).equals(shuffled)
+
+
+def rows(*entries: tuple[str, str, int, list[float]]) -> pa.Table:
+    ids, hashes, clips, vectors = zip(*entries, strict=True)
+    values = pa.array(np.array(vectors, dtype=np.float16).ravel())
+    return pa.table(
+        {
+            "video_id": list(ids),
+            "file_sha256": list(hashes),
+            "clip": list(clips),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, 2),
+        }
+    )
+
+
+def test_clips_stand_in_order_and_come_from_the_present_file() -> None:
+    table = rows(
+        ("b", "new", 1, [3, 4]), ("a", "only", 0, [5, 6]), ("b", "old", 0, [9, 9]),
+        ("b", "new", 0, [1, 2]), ("c", "only", 0, [7, 8]),
+    )  # fmt: skip
+    clips = clips_by_video(table, {"a": "only", "b": "new"})
+    assert {key: value.tolist() for key, value in clips.items()} == {
+        "a": [[5, 6]],
+        "b": [[1, 2], [3, 4]],
+    }
+    assert clips["a"].dtype == np.float16
+    assert set(clips_by_video(table)) == {"a", "b", "c"}
+    assert clips_by_video(table, {}) == {}
+
+
+def test_samples_hold_clips_where_they_are_given() -> None:
+    table = build_table(VIDEOS, embeddings(["-a", "b", "c", "d"]))
+    clips = {i: np.full((1 + (i == "b"), 3), n, np.float16) for n, i in enumerate(table.video_id)}
+    train = split_samples(table, clips=clips)["train"]
+    assert train.clips is not None
+    assert train.clips.shape == (2, 2, 3)
+    assert np.isnan(train.clips[0, 1]).all()
+    assert train.clips[1].tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert train.take([1]).clips is not None
+    assert np.array_equal(train.take([1]).clips, train.clips[1:])  # type: ignore[arg-type]
+    assert split_samples(table)["train"].clips is None
+    del clips["c"]
+    with pytest.raises(InvalidInputError, match="no clips of 1 videos of the table"):
+        split_samples(table, clips=clips)

@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from kitchen import Material, Trained
+from kitchen import Material, Trained, train
 
 from coinml.errors import InvalidInputError, RegistryError
 from coinml.predicting import predict_files
@@ -172,6 +172,23 @@ def test_behind_a_server_only_files_below_the_root_are_read(
     answers = champion.predict(pd.DataFrame({"video": [str(path) for path in asked]}))
     assert answers["label"][0] == "Cut"
     assert all("not below COINML_SERVE_ROOT" in error for error in answers["error"][1:])
+
+
+@pytest.mark.parametrize("head", ["attentive", "knn"])
+def test_every_kind_of_head_answers_as_it_did_in_training(
+    head: str, store: Store, material: Material
+) -> None:
+    report = train(head, store, material, options={"epochs": 40} if head == "attentive" else {})
+    assert (report.head, report.version) == (head, 1)
+    store.client()
+    model = mlflow.pyfunc.load_model("models:/kitchen-task/1", suppress_warnings=True)
+    videos = {video_id: material.videos[video_id] for video_id in list(material.videos)[::4]}
+    answers = model.predict(pd.DataFrame({"video": [str(path) for path in videos.values()]}))
+    recorded = store.read_table(report.run_id, "predictions").set_index("video_id")
+    assert len(videos) == 7
+    assert list(answers["label"]) == list(recorded.loc[list(videos), "predicted"])
+    scores = recorded.loc[list(videos), "score"].to_numpy(dtype=float)
+    assert answers["score"].to_numpy(dtype=float) == pytest.approx(scores, abs=1e-3)
 
 
 def test_more_videos_than_workers_are_answered_in_order(trained: Trained, champion: Any) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coinml import svm
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
+from coinml.pairwise import kernel_values, solve
 from coinml.svm import FitMetrics, SVMHead, train_svm
 
 
@@ -54,7 +56,12 @@ def test_learns_and_answers_with_probabilities() -> None:
 def test_val_chooses_the_kernel_and_the_search_is_kept() -> None:
     seen: list[FitMetrics] = []
     head = train_svm(
-        rings(200, seed=1), rings(60, seed=2), cs=(1.0, 10.0), gammas=(1.0,), on_fit=seen.append
+        rings(200, seed=1),
+        rings(60, seed=2),
+        linear_cs=(1.0, 10.0),
+        cs=(1.0, 10.0),
+        gammas=(1.0,),
+        on_fit=seen.append,
     )
     assert head.kernel == "rbf"
     assert [(m.kernel, m.c) for m in seen] == [
@@ -79,7 +86,7 @@ def test_of_equals_the_simplest_is_taken() -> None:
         y=wide.y,
         classes=wide.classes,
     )
-    head = train_svm(far, far, cs=(100.0, 1.0), gammas=(1.0,))
+    head = train_svm(far, far, linear_cs=(100.0, 1.0), gammas=(1.0,))
     assert (head.kernel, head.c) == ("linear", 1.0)
 
 
@@ -89,7 +96,7 @@ def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
     from sklearn.svm import SVC
 
     head = train_svm(TRAIN, VAL)
-    assert len(head.search) == 5 + 3 * 5
+    assert len(head.search) == 4 + 4 * 3
     for row in head.search.itertuples():
         gamma = "scale" if row.kernel == "linear" else row.gamma / 16
         plain = make_pipeline(
@@ -98,11 +105,11 @@ def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
         assert plain.score(VAL.x.astype(np.float64), VAL.y) == pytest.approx(row.val_accuracy)
 
 
-def test_calibration_lowers_the_loss_and_leaves_the_answers() -> None:
+def test_calibration_lowers_the_loss_and_leaves_the_answers(tmp_path: Path) -> None:
     head = train_svm(TRAIN, VAL)
-    raw = SVMHead(
-        head._pipeline, head.classes, temperature=1.0, kernel=head.kernel, c=head.c, gamma=None
-    )
+    head.save(tmp_path / "head.safetensors")
+    raw = SVMHead.load(tmp_path / "head.safetensors")
+    raw.temperature = 1.0
 
     def loss(h: SVMHead) -> float:
         return float(-np.log(h.predict_proba(VAL.x)[np.arange(40), VAL.y]).mean())
@@ -116,7 +123,7 @@ def test_calibration_lowers_the_loss_and_leaves_the_answers() -> None:
 def test_a_class_without_training_videos_gets_nothing() -> None:
     train = Samples(ids=TRAIN.ids, x=TRAIN.x, y=TRAIN.y + 1, classes=("never", *TRAIN.classes))
     val = Samples(ids=VAL.ids, x=VAL.x, y=(VAL.y + 1) % 4, classes=train.classes)
-    head = train_svm(train, val, kernels=("linear",), cs=(1.0,))
+    head = train_svm(train, val, kernels=("linear",), linear_cs=(1.0,))
     proba = head.predict_proba(VAL.x)
     assert proba.shape == (40, 5)
     assert (proba[:, 0] == 0).all()
@@ -125,8 +132,8 @@ def test_a_class_without_training_videos_gets_nothing() -> None:
 def test_a_saved_head_answers_the_same(tmp_path: Path) -> None:
     for samples, val in ((TRAIN, VAL), (rings(80, seed=1), rings(40, seed=2))):
         head = train_svm(samples, val)
-        head.save(tmp_path / "head.skops")
-        loaded = SVMHead.load(tmp_path / "head.skops")
+        head.save(tmp_path / "head.safetensors")
+        loaded = SVMHead.load(tmp_path / "head.safetensors")
         assert loaded.classes == head.classes
         assert (loaded.kernel, loaded.c, loaded.gamma) == (head.kernel, head.c, head.gamma)
         assert np.array_equal(loaded.predict_proba(val.x), head.predict_proba(val.x))
@@ -138,26 +145,62 @@ def test_two_trainings_repeat_bit_by_bit() -> None:
     assert first.search.equals(second.search)
 
 
-def test_foreign_files_and_types_are_refused(tmp_path: Path) -> None:
-    import pickle
-
-    import skops.io
-    from sklearn.preprocessing import FunctionTransformer
-
-    (tmp_path / "head.pkl").write_bytes(pickle.dumps({"format": "coinml-svm-1"}))
-    for name in ("head.pkl", "missing"):
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk")
+    for name in ("junk.safetensors", "missing.safetensors"):
         with pytest.raises(InvalidInputError, match=name):
             SVMHead.load(tmp_path / name)
-    skops.io.dump({"pipeline": FunctionTransformer(func=blobs)}, tmp_path / "hostile.skops")
-    with pytest.raises(InvalidInputError, match="types that an SVM head has not"):
-        SVMHead.load(tmp_path / "hostile.skops")
-    skops.io.dump({"format": "other"}, tmp_path / "other.skops")
-    with pytest.raises(InvalidInputError, match="not a coinml-svm-1 head"):
-        SVMHead.load(tmp_path / "other.skops")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_machines_decide_as_scikit_learn_does(classes: int) -> None:
+    from sklearn.svm import SVC
+
+    generator = np.random.default_rng(classes)
+    x, new = generator.normal(size=(90, 5)), generator.normal(size=(700, 5))
+    y = generator.permutation(np.arange(90) % classes)
+    gram, kernel = kernel_values(x, x, 0.5), kernel_values(new, x, 0.5)
+    theirs = SVC(kernel="precomputed", C=2.0).fit(gram, y).decision_function(kernel)
+    machine = solve(gram, y, 2.0)
+    ours = machine.decision(kernel, machine.support)
+    if classes == 2:
+        assert np.array_equal(ours.argmax(axis=1), theirs > 0)
+        assert (ours[:, 1] - ours[:, 0] > 0).tolist() == (theirs > 0).tolist()
+    else:
+        assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_a_larger_c_that_changes_nothing_is_not_fitted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    solved: list[float] = []
+
+    def counted(gram: object, y: object, c: float) -> object:
+        solved.append(c)
+        return solve(gram, y, c)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(svm, "solve", counted)
+    head = train_svm(TRAIN, VAL, kernels=("linear",), linear_cs=(1e-3, 1e3, 1e5, 1e6), jobs=2)
+    assert sorted(solved) == [1e-3, 1e3]
+    assert head.search["c"].tolist() == [1e-3, 1e3, 1e5, 1e6]
+    assert len(set(head.search["val_f1_macro"][1:])) == 1
+
+
+def test_many_jobs_find_what_one_finds() -> None:
+    one, many = train_svm(TRAIN, VAL, jobs=1), train_svm(TRAIN, VAL, jobs=4)
+    assert one.search.equals(many.search)
+    assert np.array_equal(one.predict_proba(TEST.x), many.predict_proba(TEST.x))
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("kernels", ("poly",)), ("cs", (0.0,)), ("gammas", ()), ("kernels", ())]
+    ("option", "value"),
+    [
+        ("kernels", ("poly",)),
+        ("cs", (0.0,)),
+        ("linear_cs", (-1.0,)),
+        ("gammas", ()),
+        ("kernels", ()),
+    ],
 )
 def test_options_out_of_range_are_named(option: str, value: object) -> None:
     with pytest.raises(InvalidInputError, match=option):

@@ -28,7 +28,7 @@ def artifacts(store: Store, run_id: str, folder: str | None = None) -> set[str]:
 def test_every_epoch_of_the_mlp_is_on_record(trained: Trained) -> None:
     run_id = trained.reports["mlp"].run_id
     client, run = trained.store.client(), trained.store.read_run(run_id)
-    epochs, kept = int(run.data.params["epochs"]), int(run.data.params["best_epoch"])
+    epochs, kept = int(run.data.params["epochs_trained"]), int(run.data.params["best_epoch"])
     assert 1 <= kept <= epochs
     for side in ("train", "val"):
         for measure in ("loss", "accuracy", "f1_macro"):

@@ -1,0 +1,94 @@
+"""Any head, fitted on train and chosen on val: the one place that knows which trainer is whose.
+
+Nothing here is ever given a test video; training and tuning both come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from coinml.dataset import Samples
+from coinml.errors import InvalidInputError
+from coinml.heads import check_heads
+
+if TYPE_CHECKING:
+    from coinml.heads import Head
+
+Numbers = Mapping[str, float]
+"""Metrics by their MLflow names."""
+
+NETWORKS = ("mlp", "attentive")
+"""The heads that are trained epoch by epoch; the others try settings one by one."""
+
+
+def fit_head(
+    head: str,
+    train: Samples,
+    val: Samples,
+    *,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    on_step: Callable[[Numbers], None] | None = None,
+) -> Head:
+    """Fit a head.
+
+    Args:
+        head: One of `HEADS`.
+        train: What it learns from.
+        val: What chooses among epochs or settings.
+        options: Of the head's own trainer, in place of its defaults.
+        seed: Of everything random.
+        device: For the heads that are networks.
+        on_step: Called after each epoch with its numbers, or after each setting with none;
+            what it raises ends the fit.
+
+    Raises:
+        InvalidInputError: An unknown head, or an option that it has not or does not allow.
+    """
+    check_heads([head])
+    step = on_step or (lambda _numbers: None)
+    given: dict[str, Any] = {"seed": seed, **(options or {})}
+    if head in NETWORKS:
+        given |= {"device": device, "on_epoch": lambda epoch: step(_numbers(epoch))}
+    else:
+        given |= {"on_fit": lambda *_: step({})}
+    trainer = _trainer(head)
+    try:
+        fitted: Head = trainer(train, val, **given)
+    except TypeError as err:
+        if "unexpected keyword argument" not in str(err):
+            raise
+        raise InvalidInputError(f"{head} has no such option: {err}") from err
+    return fitted
+
+
+def settings_of(fitted: Head) -> dict[str, object]:
+    """What the fit settled on, for the run's parameters."""
+    names = {"kernel": "kernel", "c": "C", "gamma": "gamma", "best_epoch": "best_epoch"}
+    found = {shown: getattr(fitted, name) for name, shown in names.items() if hasattr(fitted, name)}
+    return found | dict(getattr(fitted, "setting", {}))
+
+
+def _trainer(head: str) -> Callable[..., Head]:
+    if head == "mlp":
+        from coinml.mlp import train_mlp
+
+        return train_mlp
+    if head == "attentive":
+        from coinml.attentive import train_attentive
+
+        return train_attentive
+    if head == "svm":
+        from coinml.svm import train_svm
+
+        return train_svm
+    from coinml.baselines import train_knn, train_logreg
+
+    return train_logreg if head == "logreg" else train_knn
+
+
+def _numbers(epoch: Any) -> Numbers:
+    return {name: float(value) for name, value in asdict(epoch).items() if name != "epoch"}

@@ -1,0 +1,114 @@
+"""One-against-one support vector machines, many classes at once.
+
+libsvm solves a machine for each pair of classes. With 180 classes these are 16,110 small
+problems, which it solves quickly from a matrix of kernel values, while reading their answers
+off takes it longer than the solving. Here the answers are a few matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_CACHE_MB = 500
+
+_ROWS = 256
+"""Videos at a time: their values for each pair of classes are held at once."""
+
+Array = npt.NDArray[np.float64]
+
+
+def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
+    """Fit the machines of all pairs of the classes in `y`.
+
+    Args:
+        gram: Kernel values among the training videos, float64 (N, N).
+        y: Their classes.
+        c: Penalty of an error.
+    """
+    from sklearn.svm import SVC
+
+    fitted = SVC(kernel="precomputed", C=c, cache_size=_CACHE_MB).fit(gram, y)
+    # Of two classes scikit-learn turns libsvm's signs around, so that the second is positive.
+    sign = -1.0 if len(fitted.classes_) == 2 else 1.0
+    return PairwiseMachine(
+        support=fitted.support_.astype(np.int64),
+        counts=fitted.n_support_.astype(np.int64),
+        dual_coef=sign * fitted.dual_coef_,
+        intercept=sign * fitted.intercept_,
+    )
+
+
+def kernel_values(a: Array, b: Array, gamma: float | None) -> Array:
+    """Kernel values of shape (len(a), len(b)): linear, or RBF with a gamma."""
+    product = a @ b.T
+    if gamma is None:
+        return product
+    squares_a, squares_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
+    product *= -2.0
+    product += squares_a[:, None]
+    product += squares_b[None, :]
+    np.maximum(product, 0.0, out=product)
+    product *= -gamma
+    return np.asarray(np.exp(product, out=product))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseMachine:
+    """The machines of all pairs of C classes, which share M support vectors.
+
+    Attributes:
+        support: Rows of the training data that are support vectors, int64 (M,), class by class.
+        counts: How many each class has, int64 (C,).
+        dual_coef: Float64 (C - 1, M); row r of a vector of class i is its weight against
+            the r-th of the other classes, as libsvm lays it out.
+        intercept: Float64 (C * (C - 1) / 2,), pair by pair: (0, 1), (0, 2), ….
+    """
+
+    support: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    dual_coef: Array
+    intercept: Array
+
+    def decision(self, kernel: Array, columns: npt.NDArray[np.int64] | None = None) -> Array:
+        """One value a class, float64 (N, C), for kernel values of shape (N, M).
+
+        With `columns`, the support vectors are these of the kernel's columns.
+
+        The number of pairs that a class wins, plus less than a half for by how much; the
+        same as scikit-learn's `decision_function`.
+        """
+        classes = len(self.counts)
+        answers = np.empty((len(kernel), classes))
+        for start in range(0, len(kernel), _ROWS):
+            rows = kernel[start : start + _ROWS]
+            answers[start : start + _ROWS] = self._decide(
+                rows if columns is None else rows[:, columns]
+            )
+        return answers
+
+    def _decide(self, kernel: Array) -> Array:
+        classes = len(self.counts)
+        values = self._pairs(kernel)
+        # A pair without a winner goes to its first class, as in libsvm.
+        first = np.triu(np.ones((classes, classes), dtype=bool), 1)[:, :, None]
+        wins = ((values > 0) | ((values == 0) & first)).sum(axis=1, dtype=np.float64)
+        margin = values.sum(axis=1)
+        return np.asarray((wins + margin / (3.0 * (np.abs(margin) + 1.0))).T)
+
+    def _pairs(self, kernel: Array) -> Array:
+        """By how much class i beats class j, (C, C, N)."""
+        classes = len(self.counts)
+        ends = np.cumsum(self.counts)
+        half = np.zeros((classes, classes, len(kernel)))
+        for i, (end, count) in enumerate(zip(ends, self.counts, strict=True)):
+            own = slice(end - count, end)
+            product = self.dual_coef[:, own] @ kernel[:, own].T
+            half[i, :i], half[i, i + 1 :] = product[:i], product[i:]
+        rows, columns = np.triu_indices(classes, 1)
+        values = half + half.transpose(1, 0, 2)
+        values[rows, columns] += self.intercept[:, None]
+        values[columns, rows] = -values[rows, columns]
+        return values
