@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, State
 
-from coinml.heads import HEADS
+from coinml.heads import USUAL as USUAL_HEADS
 from coinml.reports import PipelineSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
@@ -24,10 +24,9 @@ def pipeline(
     max_wait_s: float = 60.0,
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
-    heads: tuple[str, ...] = HEADS,
+    heads: tuple[str, ...] = USUAL_HEADS,
     seed: int = 0,
     by_reference: bool = False,
-    drop_leaks: bool = False,
 ) -> State[PipelineSummary]:
     """The whole way from a list of videos to a champion; done before is not done again.
 
@@ -42,10 +41,9 @@ def pipeline(
         max_wait_s: A longer pause of the source ends the collection.
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `decord` or `pyav`.
-        heads: Of "mlp" and "svm".
+        heads: Of `coinml.heads.HEADS`.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
     """
     collected = collect(
         selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
@@ -57,7 +55,6 @@ def pipeline(
         set_options=set_options,
         seed=seed,
         by_reference=by_reference,
-        drop_leaks=drop_leaks,
     )
     verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = PipelineSummary(

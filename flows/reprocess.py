@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from coinml.download import MAX_HEIGHT
-from coinml.heads import HEADS
+from coinml.heads import USUAL as USUAL_HEADS
 from coinml.reports import ReprocessSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
@@ -29,11 +29,10 @@ def reprocess(
     deep: bool = False,
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
-    heads: tuple[str, ...] = HEADS,
+    heads: tuple[str, ...] = USUAL_HEADS,
     min_new: int = 50,
     seed: int = 0,
     by_reference: bool = False,
-    drop_leaks: bool = False,
 ) -> State[ReprocessSummary]:
     """Bring a dataset up to date, and do nothing where nothing changed.
 
@@ -49,12 +48,11 @@ def reprocess(
         deep: Read every file, instead of those whose size or time of change is another.
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `decord` or `pyav`.
-        heads: Of "mlp" and "svm".
+        heads: Of `coinml.heads.HEADS`.
         min_new: Train again, and ask the gate, when the set has so many videos more than the
             heads were last trained on.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
     """
     rechecked = recheck_files(selection, deep)
     collected = collect(
@@ -75,7 +73,6 @@ def reprocess(
             set_options=set_options,
             seed=seed,
             by_reference=by_reference,
-            drop_leaks=drop_leaks,
         )
         verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = ReprocessSummary(

@@ -9,8 +9,8 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
-from coinml.errors import InvalidInputError
-from coinml.heads import HEADS
+from coinml.heads import USUAL as USUAL_HEADS
+from coinml.heads import check_heads
 from coinml.reports import TrainSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
@@ -27,28 +27,24 @@ from tasks.training import train_head
 )
 def train(
     selection: Selection,
-    heads: tuple[str, ...] = HEADS,
+    heads: tuple[str, ...] = USUAL_HEADS,
     set_options: SetOptions = USUAL,
     seed: int = 0,
     by_reference: bool = False,
-    drop_leaks: bool = False,
 ) -> State[TrainSummary]:
     """Train heads on what is embedded, and compare the first two with a paired test.
 
     Args:
         selection: Which videos.
-        heads: Of "mlp" and "svm".
+        heads: Of `coinml.heads.HEADS`.
         set_options: How videos became vectors, which names the set.
         seed: Of everything random.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
 
     Raises:
         InvalidInputError: An unknown head, or too little data.
     """
-    unknown = sorted(set(heads) - set(HEADS))
-    if unknown or not heads:
-        raise InvalidInputError(f"heads {', '.join(unknown) or 'none'}: of {', '.join(HEADS)}")
+    check_heads(heads)
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     options = set_options.resolved(mini=selection.is_mini)
@@ -64,7 +60,6 @@ def train(
                 options,
                 seed=seed,
                 by_reference=by_reference,
-                drop_leaks=drop_leaks,
             )
             for head in heads
         ]

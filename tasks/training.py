@@ -7,7 +7,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from coinml import growth, progress, training
-from coinml.dataset import build_table
+from coinml.dataset import build_table, clips_by_video
+from coinml.heads import LOOK_AT_CLIPS
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
@@ -34,7 +35,6 @@ def train_head(
     *,
     seed: int,
     by_reference: bool,
-    drop_leaks: bool,
 ) -> TrainReport:
     """Train, log and register a head on the selection's videos that are in the set."""
     settings = Settings()
@@ -45,8 +45,8 @@ def train_head(
     embedding_set = EmbeddingSet.open(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
-    sha256s = {row.video_id: row.sha256 for row in rows if row.sha256}
-    embedded = embedding_set.videos(sha256s)
+    hashes = {row.video_id: row.sha256 for row in rows if row.sha256}
+    embedded = embedding_set.videos(hashes)
     return training.train_head(
         head,
         dataset,
@@ -57,8 +57,7 @@ def train_head(
         ledger_digest=digest,
         seed=seed,
         device=settings.device,
-        sha256s=sha256s,
-        drop_leaks=drop_leaks,
+        clips=clips_by_video(embedding_set.clips(), hashes) if head in LOOK_AT_CLIPS else None,
         by_reference=by_reference,
         tags={"prefect_flow_run_id": str(flow_run.id or "")},
         on_epoch=lambda: progress.advance(f"train {head}"),

@@ -77,18 +77,14 @@ KeepTokens = Annotated[
 ]
 KeepSeed = Annotated[int, typer.Option(help="Seed of the choice of tokens.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
-Heads = Annotated[str, typer.Option(metavar="A,B", help="Of `mlp` and `svm`.")]
+Heads = Annotated[
+    str, typer.Option(metavar="A,B", help="Of `mlp`, `svm`, `attentive`, `logreg` and `knn`.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything random in training.")]
 ByReference = Annotated[
     bool,
     typer.Option(
         "--encoder-ref", help="The registered model names its encoder on the hub, not carries it."
-    ),
-]
-DropLeaks = Annotated[
-    bool,
-    typer.Option(
-        "--drop-leaks", help="Train without videos that are in val or test as well, under any id."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON, and nothing else, on stdout.")]

@@ -107,5 +107,5 @@ def test_a_set_without_videos_is_no_table(
 
 
 def test_an_unknown_head_lists_the_known(home: Path, selection: Selection) -> None:
-    with pytest.raises(InvalidInputError, match="forest: of mlp, svm"):
+    with pytest.raises(InvalidInputError, match="forest: of mlp, svm, attentive"):
         train(selection, heads=("forest",))
