@@ -15,6 +15,8 @@ def trained_videos(store: Store, experiment: str, fingerprint: str) -> int:
         fingerprint: Of the embedding set.
     """
     for run_id in store.find_runs(experiment, {"set_fingerprint": fingerprint}):
-        parameters = store.read_run(run_id).data.params
-        return sum(int(parameters.get(f"{split}_videos", 0)) for split in SPLITS)
+        run = store.read_run(run_id).data
+        # What was dropped as a leak was seen, and is no reason to train again.
+        dropped = int(run.metrics.get("leaks_dropped", 0))
+        return dropped + sum(int(run.params.get(f"{split}_videos", 0)) for split in SPLITS)
     return 0

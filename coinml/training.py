@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,13 @@ import pandas as pd
 
 from coinml import figures
 from coinml.checkpoint import Checkpoint
+from coinml.class_counts import class_counts, classes_without
 from coinml.dataset import Samples, ids_digest, split_samples, table_digest
 from coinml.evaluation import Evaluation, confused_pairs, evaluate
 from coinml.evaluation_figures import figures_of
 from coinml.heads import head_file, seen_by
+from coinml.leaks import drop_leaks as without_leaks
+from coinml.leaks import find_leaks
 from coinml.learning import fit_head, settings_of
 from coinml.records import SPLITS, Dataset, Split
 from coinml.registry import has_version, register
@@ -47,10 +50,12 @@ _DECISIVE = (
     "attentive",
     "baselines",
     "calibration",
+    "class_counts",
     "dataset",
     "evaluation",
     "fitting",
     "intervals",
+    "leaks",
     "learning",
     "mlp",
     "pairwise",
@@ -73,6 +78,7 @@ class TrainReport:
         version: Of the registered model.
         metrics: Final numbers of val and test, by MLflow's names.
         reused: Whether an earlier run with the same recipe was taken.
+        classes_without: The classes that have no video here, by split.
     """
 
     head: str
@@ -81,6 +87,7 @@ class TrainReport:
     version: int
     metrics: Mapping[str, float]
     reused: bool
+    classes_without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -105,6 +112,8 @@ def train_head(
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
     clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
+    sha256s: Mapping[str, str] | None = None,
+    drop_leaks: bool = False,
     by_reference: bool = False,
     tags: Mapping[str, str] | None = None,
     on_epoch: Callable[[], None] | None = None,
@@ -126,6 +135,8 @@ def train_head(
         device: For the heads that are networks.
         options: Of the head's trainer, in place of its defaults, such as a sweep found.
         clips: The clips of each video of the table, for the head that looks at them.
+        sha256s: Hash of each video's file, by which a video under two ids is found.
+        drop_leaks: Train without the videos that are on a later side of the split as well.
         by_reference: Let the model name its encoder on the hub instead of carrying it.
         tags: More tags for the run.
         on_epoch: Called after each epoch or fit.
@@ -148,12 +159,20 @@ def train_head(
         "set": spec.fingerprint,
         "official": official,
         "by_reference": by_reference,
+        "drop_leaks": drop_leaks,
+        "files": _digest({i: sha256s[i] for i in table["video_id"] if i in sha256s})
+        if sha256s
+        else None,
     }
     recipe = _digest(ingredients)
     known = _known(store, name, head, recipe)
     if known is not None:
         return known
-    parts = split_samples(table, clips=clips)
+    leaks, labels = find_leaks(table, sha256s), sorted(set(table["label"]))
+    if drop_leaks:
+        table = without_leaks(table, leaks)
+    parts = split_samples(table, labels, clips=clips)
+    counts = class_counts(table, [(video.label, video.split) for video in dataset.videos])
     identity = {
         "head": head,
         "dataset": dataset.name,
@@ -193,6 +212,10 @@ def train_head(
         }
         # This one included, and those that failed after they had looked.
         metrics["test_looks"] = float(len(store.find_runs(name, looked_at, finished=False)))
+        metrics["leaks"] = float(len(leaks))
+        metrics["leaks_dropped"] = float(leaks["video_id"].nunique() if drop_leaks else 0)
+        log.table("leaks", leaks)
+        log.table("class_counts", counts)
         # After the last epoch, so that the final numbers are those of the epoch that was kept.
         log.metrics(metrics, step=log.last_step + 1)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
@@ -213,8 +236,9 @@ def train_head(
                 tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
             )  # fmt: skip
     return TrainReport(
-        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False
-    )
+        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False,
+        classes_without=classes_without(counts),
+    )  # fmt: skip
 
 
 def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | None:
@@ -229,6 +253,7 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
                 version=int(version),
                 metrics=dict(run.data.metrics),
                 reused=True,
+                classes_without=classes_without(store.read_table(run_id, "class_counts")),
             )
     return None
 

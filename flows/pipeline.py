@@ -27,6 +27,7 @@ def pipeline(
     heads: tuple[str, ...] = USUAL_HEADS,
     seed: int = 0,
     by_reference: bool = False,
+    drop_leaks: bool = False,
 ) -> State[PipelineSummary]:
     """The whole way from a list of videos to a champion; done before is not done again.
 
@@ -44,6 +45,7 @@ def pipeline(
         heads: Of `coinml.heads.HEADS`.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
+        drop_leaks: Train without the videos that are on a later side of the split as well.
     """
     collected = collect(
         selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
@@ -55,6 +57,7 @@ def pipeline(
         set_options=set_options,
         seed=seed,
         by_reference=by_reference,
+        drop_leaks=drop_leaks,
     )
     verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = PipelineSummary(

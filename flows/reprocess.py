@@ -33,6 +33,7 @@ def reprocess(
     min_new: int = 50,
     seed: int = 0,
     by_reference: bool = False,
+    drop_leaks: bool = False,
 ) -> State[ReprocessSummary]:
     """Bring a dataset up to date, and do nothing where nothing changed.
 
@@ -53,6 +54,7 @@ def reprocess(
             heads were last trained on.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
+        drop_leaks: Train without the videos that are on a later side of the split as well.
     """
     rechecked = recheck_files(selection, deep)
     collected = collect(
@@ -73,6 +75,7 @@ def reprocess(
             set_options=set_options,
             seed=seed,
             by_reference=by_reference,
+            drop_leaks=drop_leaks,
         )
         verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = ReprocessSummary(

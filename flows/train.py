@@ -31,6 +31,7 @@ def train(
     set_options: SetOptions = USUAL,
     seed: int = 0,
     by_reference: bool = False,
+    drop_leaks: bool = False,
 ) -> State[TrainSummary]:
     """Train heads on what is embedded, and compare the first two with a paired test.
 
@@ -40,6 +41,7 @@ def train(
         set_options: How videos became vectors, which names the set.
         seed: Of everything random.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
+        drop_leaks: Train without the videos that are on a later side of the split as well.
 
     Raises:
         InvalidInputError: An unknown head, or too little data.
@@ -60,6 +62,7 @@ def train(
                 options,
                 seed=seed,
                 by_reference=by_reference,
+                drop_leaks=drop_leaks,
             )
             for head in heads
         ]

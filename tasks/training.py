@@ -35,6 +35,7 @@ def train_head(
     *,
     seed: int,
     by_reference: bool,
+    drop_leaks: bool,
 ) -> TrainReport:
     """Train, log and register a head on the selection's videos that are in the set."""
     settings = Settings()
@@ -45,8 +46,8 @@ def train_head(
     embedding_set = EmbeddingSet.open(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
-    hashes = {row.video_id: row.sha256 for row in rows if row.sha256}
-    embedded = embedding_set.videos(hashes)
+    sha256s = {row.video_id: row.sha256 for row in rows if row.sha256}
+    embedded = embedding_set.videos(sha256s)
     return training.train_head(
         head,
         dataset,
@@ -57,7 +58,9 @@ def train_head(
         ledger_digest=digest,
         seed=seed,
         device=settings.device,
-        clips=clips_by_video(embedding_set.clips(), hashes) if head in LOOK_AT_CLIPS else None,
+        clips=clips_by_video(embedding_set.clips(), sha256s) if head in LOOK_AT_CLIPS else None,
+        sha256s=sha256s,
+        drop_leaks=drop_leaks,
         by_reference=by_reference,
         tags={"prefect_flow_run_id": str(flow_run.id or "")},
         on_epoch=lambda: progress.advance(f"train {head}"),

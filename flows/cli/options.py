@@ -87,6 +87,12 @@ ByReference = Annotated[
         "--encoder-ref", help="The registered model names its encoder on the hub, not carries it."
     ),
 ]
+DropLeaks = Annotated[
+    bool,
+    typer.Option(
+        "--drop-leaks", help="Train without videos that are in val or test as well, under any id."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON, and nothing else, on stdout.")]
 
 

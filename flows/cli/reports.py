@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from coinml.registry import Verdict
     from coinml.reports import TrainSummary
     from coinml.settings import Settings
+    from coinml.training import TrainReport
+
+_SHOWN_CLASSES = 10
 
 
 def known_dataset(settings: Settings, name: str | None) -> str:
@@ -177,8 +180,24 @@ def print_heads(summary: TrainSummary) -> None:
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
         f"this test set was looked at {metrics['test_looks']:.0f} times"
     )
+    _print_doubts(summary.heads[0])
     if summary.comparison is not None:
         line(str(summary.comparison))
+
+
+def _print_doubts(report: TrainReport) -> None:
+    """What a reader of the numbers should know of the videos that they were measured on."""
+    leaks = round(report.metrics.get("leaks", 0))
+    if leaks:
+        dropped = round(report.metrics["leaks_dropped"])
+        line(
+            f"{leaks} pairs of videos on two sides of the split are the same file or look the same "
+            f"(tables/leaks.csv of run {report.run_id}); "
+            + (f"{dropped} videos were dropped" if dropped else "--drop-leaks drops them")
+        )
+    for split, names in report.classes_without.items():
+        shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
+        line(f"no {split} video of {len(names)} classes: {shown} (tables/class_counts.csv)")
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:

@@ -41,6 +41,7 @@ def run(
     keep_seed: options.KeepSeed = 0,
     decoder: options.Decoder = "auto",
     seed: options.Seed = 0,
+    drop_leaks: options.DropLeaks = False,
     encoder_ref: options.ByReference = False,
     json: options.Json = False,
 ) -> None:
@@ -66,6 +67,7 @@ def run(
             decoder=decoder,
             seed=seed,
             by_reference=encoder_ref,
+            drop_leaks=drop_leaks,
         )
         prediction = _prediction(summary, chosen, settings)
     if json:
@@ -102,6 +104,7 @@ def reprocess(
         int, typer.Option(min=1, help="Train again when the set has so many videos more.")
     ] = 50,
     seed: options.Seed = 0,
+    drop_leaks: options.DropLeaks = False,
     encoder_ref: options.ByReference = False,
     json: options.Json = False,
 ) -> None:
@@ -132,6 +135,7 @@ def reprocess(
             min_new=min_new,
             seed=seed,
             by_reference=encoder_ref,
+            drop_leaks=drop_leaks,
         )
     if json:
         print_json(summary.as_dict())

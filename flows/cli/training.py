@@ -38,6 +38,7 @@ def train(
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
     seed: options.Seed = 0,
+    drop_leaks: options.DropLeaks = False,
     encoder_ref: options.ByReference = False,
     json: options.Json = False,
 ) -> None:
@@ -60,6 +61,7 @@ def train(
             set_options=made,
             seed=seed,
             by_reference=encoder_ref,
+            drop_leaks=drop_leaks,
         )
     if json:
         print_json(summary.as_dict())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def train(
     *,
     table: pd.DataFrame | None = None,
     checkpoint: Checkpoint | None = None,
+    sha256s: Mapping[str, str] | None = None,
+    drop_leaks: bool = False,
     seed: int = 0,
     options: dict[str, object] | None = None,
 ) -> TrainReport:
@@ -121,6 +124,8 @@ def train(
         checkpoint=checkpoint or material.checkpoint,
         spec=material.spec,
         ledger_digest="0123456789ab",
+        sha256s=sha256s,
+        drop_leaks=drop_leaks,
         seed=seed,
         options=options,
         clips=material.clips if head == "attentive" else None,
