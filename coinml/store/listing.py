@@ -13,7 +13,7 @@ import numpy as np
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.store.current import ORDER, latest_rows, runs_of_spans
-from coinml.store.places import as_local_error, filesystem_of, masked
+from coinml.store.places import as_local_error, filesystem_of, folders_in, masked
 from coinml.store.sets import SPEC_NAME, EmbeddingSet, PartProblem, read_spec
 
 if TYPE_CHECKING:
@@ -110,12 +110,15 @@ def find_sets(
     """
     filesystem, root = filesystem_of(root_url)
     with as_local_error(root_url, filesystem):
-        filesystem.invalidate_cache(root)
-        places = filesystem.glob(f"{root}/{dataset or '*'}/*/{SPEC_NAME}")
-        found = sorted((filesystem.modified(place), place) for place in places)
+        datasets = [f"{root}/{dataset}"] if dataset else folders_in(filesystem, root)
+        places = [place for folder in datasets for place in folders_in(filesystem, folder)]
+        found = [
+            (filesystem.modified(f"{place}/{SPEC_NAME}"), place)
+            for place in places
+            if filesystem.exists(f"{place}/{SPEC_NAME}")
+        ]
     sets, problems = [], []
-    for _, place in found:
-        path = place.removesuffix(f"/{SPEC_NAME}")
+    for _, path in sorted(found):
         try:
             sets.append(EmbeddingSet(filesystem, path, read_spec(filesystem, path)))
         except LocalError as err:

@@ -96,6 +96,16 @@ def sizes_in(filesystem: Any, folder: str) -> dict[str, int]:
     return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in listed}
 
 
+def folders_in(filesystem: Any, folder: str) -> list[str]:
+    """Paths of the folders in a folder, which may be missing."""
+    filesystem.invalidate_cache(folder)
+    try:
+        listed = filesystem.ls(folder, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [entry["name"].rstrip("/") for entry in listed if entry["type"] == "directory"]
+
+
 def remove_file(filesystem: Any, path: str) -> bool:
     """Remove a file; False where another process was first."""
     try:

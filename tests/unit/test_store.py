@@ -129,6 +129,10 @@ def test_sets_are_found_by_spec_fingerprint_and_listing(
     found = list_sets(str(tmp_path), "mini")
     assert {each.spec.fingerprint for each in found} == {SPEC.fingerprint, other.fingerprint}
     assert len(list_sets(str(tmp_path))) == 3
+    odd = tmp_path / "a [strange] *?"
+    EmbeddingSet.open(str(odd), "mini", SPEC, create=True)
+    assert [each.spec for each in list_sets(str(odd))] == [SPEC]
+    assert list_sets(str(tmp_path / "nowhere")) == []
     again = EmbeddingSet.open(str(tmp_path), "mini", fingerprint=SPEC.fingerprint)
     assert again.spec == SPEC
     assert json.loads(Path(again.path, "spec.json").read_text())["fingerprint"] == SPEC.fingerprint
