@@ -68,7 +68,10 @@ class EmbedSummary:
         embedded: How many of them this run did.
         failed: Reason by id, for files that do not decode; they are quarantined.
         seconds: Wall time of the embedding tasks.
-        bottleneck: What most of the time went to, or "" when nothing was to do.
+        decode_wait_s: Of it, how long the encoder waited for frames.
+        encode_s: How long it was at work.
+        write_s: How long parts were written.
+        bottleneck: What most of the time went to; "" or "none" when nothing was to do.
     """
 
     dataset: str
@@ -77,11 +80,20 @@ class EmbedSummary:
     embedded: int
     failed: Mapping[str, str]
     seconds: float
+    decode_wait_s: float = 0.0
+    encode_s: float = 0.0
+    write_s: float = 0.0
     bottleneck: str
 
     def __str__(self) -> str:
         text = f"{self.videos} videos in set {self.fingerprint}, {self.embedded} of them new"
-        return text + (f"; {len(self.failed)} do not decode" if self.failed else "")
+        text += f"; {len(self.failed)} do not decode" if self.failed else ""
+        if self.bottleneck in ("", "none"):
+            return text
+        return (
+            f"{text}; encode {self.encode_s:.1f} s, decode wait {self.decode_wait_s:.1f} s, "
+            f"write {self.write_s:.1f} s: {self.bottleneck} is the bottleneck"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

@@ -78,6 +78,9 @@ def embed(
         embedded=sum(report.embedded for report in reports),
         failed=failed,
         seconds=sum(report.seconds for report in reports),
+        decode_wait_s=sum(report.decode_wait_s for report in reports),
+        encode_s=sum(report.encode_s for report in reports),
+        write_s=sum(report.write_s for report in reports),
         bottleneck=max(reports, key=lambda report: report.seconds).bottleneck if reports else "",
     )
     return Completed(message=str(summary), data=summary)
