@@ -93,6 +93,15 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         raise CorruptVideoError(f"{name}: {describe(err)}") from err
 
 
+def listen_to(container: InputContainer, stream: VideoStream) -> None:
+    """Leave the other streams' packets unread where the container allows that."""
+    import av
+
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+
+
 def describe(err: BaseException) -> str:
     """A library's error in one short line."""
     text = getattr(err, "strerror", None) or str(err) or type(err).__name__

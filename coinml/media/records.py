@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Snap = Literal["exact"]
-"""Where a clip may begin: `exact` takes the frames nearest to the wanted times."""
+Snap = Literal["exact", "keyframe"]
+"""Where a clip may begin: at its `exact` place, or at the nearest `keyframe`."""
 
 ShortPolicy = Literal["repeat_last", "wrap", "error"]
 """What fills a clip that is longer than the video: its last frame, the video from its start
 again, or nothing (the video is refused)."""
 
-DecoderName = Literal["auto", "decord", "pyav"]
+DecoderName = Literal["auto", "decord", "pyav", "torchcodec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,18 @@ class ClipSpec:
     The extent is cut into `clips` equal parts and a clip of `frames` frames lies in the middle
     of each; where the clips are longer than the parts they overlap.
 
+    With `exact` a clip consists of the frames nearest to the wanted times.
+
+    With `keyframe`, which decodes a fraction of the frames, a clip begins at the key frame
+    nearest to its place, each at another one (the sum of the shifts is the least possible) and
+    early enough for the whole clip to follow within the extent. Where there are fewer such
+    key frames than clips, the clips left over begin at the reference frames nearest to their
+    places. A clip's other frames are the reference frames nearest to the wanted times; where
+    there is none within half a stride, the nearest frame of any kind. What refers to what is
+    known of H.264 and HEVC; of other codecs all frames count as reference frames, as do those
+    of a file that does not say when its frames are shown. A video that is shorter than a clip
+    has its clips where `exact` lays them.
+
     Attributes:
         clips: Number of clips a video.
         frames: Number of frames a clip.
@@ -114,7 +126,7 @@ class SampledClips:
         frames: uint8 (clips, frames, height, width, 3), RGB, turned upright.
         timestamps_s: float64 (clips, frames): presentation time of each frame as the file
             states it, in seconds.
-        decoder: Which decoder gave the pixels: `decord` or `pyav`.
+        decoder: Which decoder gave the pixels: `decord`, `pyav` or `torchcodec`.
         frames_decoded: Number of different frames that were read from the file.
         frames_substituted: Number of entries of `frames` whose own frame did not decode and
             whose nearest decoded neighbour stands in. Repeats asked for by the short-video

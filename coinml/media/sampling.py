@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from coinml.errors import CorruptVideoError, InvalidInputError
-from coinml.media.decoders import Decoder, DecoderUnsuitedError, DecordDecoder, PyavDecoder
+from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
+from coinml.media.decoders import Decoder, DecoderMissingError, DecoderUnsuitedError
+from coinml.media.indexed import DecordDecoder, TorchcodecDecoder
+from coinml.media.placing import place_clips
 from coinml.media.records import ClipSpec, DecoderName, SampledClips
-from coinml.media.timeline import Timeline, count_timeline, place_clips, read_timeline
+from coinml.media.timeline import Timeline, count_timeline, read_timeline
+from coinml.media.walk import PyavDecoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +40,11 @@ def sample(
         spec: How clips are laid; the default is 8 clips of 16 frames at stride 4.
         start_s: Start of the extent in seconds from the first frame.
         end_s: End of the extent.
-        decoder: `auto`, `decord` or `pyav`. The frames are the same. `auto` begins with PyAV,
-            which decodes fewer frames on the way and reads more formats, and goes on to decord
-            (which hangs on some good files, so that it is not the first) where PyAV fails.
+        decoder: `auto`, `decord`, `pyav` or `torchcodec`. The frames are the same. `auto` begins
+            with PyAV, which decodes fewer frames on the way and reads more formats, and goes on
+            to decord (which hangs on some good files, so that it is not the first) where PyAV
+            fails. It never takes torchcodec, which is FFmpeg as PyAV is, decodes every frame on
+            the way and brings torch into each decoding process.
         allocate: Makes the uint8 array that the frames are written to, given its shape.
 
     Raises:
@@ -48,6 +52,7 @@ def sample(
             not decode.
         InvalidInputError: No such file or decoder, an extent that the video does not have, or
             a file that the one chosen decoder cannot read.
+        LocalError: The one chosen decoder is not installed or does not load here.
     """
     spec = spec or ClipSpec()
     decoders = _decoders(decoder)
@@ -129,12 +134,15 @@ class _Canvas:
 
 def _read(path: str | Path, timeline: Timeline, decoders: list[Decoder], canvas: _Canvas) -> str:
     """Fill the canvas with the first decoder that can; return its name."""
-    causes: list[DecoderUnsuitedError | CorruptVideoError] = []
+    causes: list[CoinmlError] = []
     for decoder in decoders:
         try:
             decoder.read(path, timeline, canvas.numbers, canvas.keep)
         except (DecoderUnsuitedError, CorruptVideoError) as err:
             causes.append(err)
+        except DecoderMissingError:
+            if len(decoders) == 1:
+                raise
         if canvas.filled:
             return decoder.name
     if causes and len(decoders) == 1 and isinstance(causes[0], DecoderUnsuitedError):
@@ -148,12 +156,9 @@ def _decoders(name: str) -> list[Decoder]:
     """The decoders to try, in order."""
     if name not in get_args(DecoderName):
         raise InvalidInputError(f"decoder {name!r} is unknown; known: {get_args(DecoderName)}")
-    if name == "pyav":
-        return [PyavDecoder()]
-    if importlib.util.find_spec("decord") is None:
-        if name == "decord":
-            raise InvalidInputError("decord is not installed here; take `auto` or `pyav`")
-        return [PyavDecoder()]
-    if name == "decord":
-        return [DecordDecoder()]
-    return [PyavDecoder(), DecordDecoder()]
+    if name == "auto":
+        return [PyavDecoder(), DecordDecoder()]
+    kinds: dict[str, type[Decoder]] = {
+        kind.name: kind for kind in (PyavDecoder, DecordDecoder, TorchcodecDecoder)
+    }
+    return [kinds[name]()]

@@ -1,4 +1,4 @@
-"""Which frames a file has and when they are shown, and which of them make the clips."""
+"""Which frames a file has, when they are shown, and which of them others build on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinml.errors import CorruptVideoError, InvalidInputError
-from coinml.media.container import open_video
+from coinml.errors import CorruptVideoError
+from coinml.media.container import listen_to, open_video
+from coinml.media.nal import UNKNOWN, Role, role_reader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from coinml.media.records import ClipSpec
 
 _INTRA_ONLY = {"mjpeg", "prores", "ffv1", "dnxhd", "huffyuv", "rawvideo", "png", "gif", "dvvideo"}
 
@@ -26,9 +25,12 @@ class Timeline:
     Attributes:
         times_s: float64 (frames,): presentation times as the file states them.
         pts: The same in the stream's own ticks, or the frame's number where `counted`.
-        order: Place of each frame's packet in the file, by its ticks.
+        order: Place of each packet in the file, by its ticks; also of packets whose frames are
+            decoded and not shown (an edit list cuts them off).
         keys: Ticks of the frames at which decoding may start, ascending; empty where only
             the start of the file will do.
+        spare: Ticks of the frames that no other frame refers to: they need not be decoded on
+            the way to another one. Known of H.264 and HEVC only.
         bits: Depth of a colour channel.
         counted: The packets do not say when they are shown, so that frames go by number.
     """
@@ -37,6 +39,7 @@ class Timeline:
     pts: tuple[int, ...]
     order: dict[int, int] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
+    spare: frozenset[int] = frozenset()
     bits: int = 8
     counted: bool = False
 
@@ -59,36 +62,56 @@ def read_timeline(path: str | Path) -> Timeline:
     """
     import av
 
-    pts: list[int] = []
+    every: list[int] = []
+    shown: list[int] = []
     keys: list[int] = []
+    roles: list[Role] = []
     whole = True
     with open_video(path) as (container, stream):
+        listen_to(container, stream)
+        context = stream.codec_context
+        role_of = role_reader(context.name, context.extradata)
         try:
             for packet in container.demux(stream):
-                if not packet.size or packet.is_discard:
+                if not packet.size:
                     continue
-                if packet.pts is None:
+                pts = packet.pts
+                if pts is None:
+                    if packet.is_discard:
+                        continue
                     whole = False
                     break
-                pts.append(packet.pts)
+                every.append(pts)
+                if not packet.is_discard:
+                    shown.append(pts)
                 if packet.is_keyframe:
-                    keys.append(packet.pts)
+                    keys.append(pts)
+                roles.append(role_of(packet) if role_of else UNKNOWN)
         except av.error.FFmpegError:
             pass  # A cut file: what was read up to here is what there is.
-        codec, tick = stream.codec_context.name, stream.time_base
-        layout = stream.codec_context.format
-    if not whole or not pts or not tick or len(set(pts)) < len(pts):
+        codec, tick, layout = context.name, stream.time_base, context.format
+    if not whole or not shown or not tick or len(set(every)) < len(every):
         return count_timeline(path)
-    if len(keys) == len(pts) and codec not in _INTRA_ONLY:
+    if len(keys) == len(every) and codec not in _INTRA_ONLY:
         # A file without a table of key frames passes all of its frames off as key frames.
-        keys = []
-    ordered = sorted(pts)
+        keys = [pts for pts, role in zip(every, roles, strict=True) if role.entry]
+    shown.sort()
     return Timeline(
-        times_s=np.asarray(ordered, dtype=np.float64) * float(tick),
-        pts=tuple(ordered),
-        order={value: place for place, value in enumerate(pts)},
+        times_s=np.asarray(shown, dtype=np.float64) * float(tick),
+        pts=tuple(shown),
+        order={pts: place for place, pts in enumerate(every)},
         keys=tuple(sorted(keys)),
+        spare=_spare(every, roles),
         bits=max((part.bits for part in layout.components), default=8) if layout else 8,
+    )
+
+
+def _spare(every: list[int], roles: list[Role]) -> frozenset[int]:
+    top = max(role.layer for role in roles)
+    return frozenset(
+        pts
+        for pts, role in zip(every, roles, strict=True)
+        if not role.referred_to and role.layer == top
     )
 
 
@@ -121,74 +144,3 @@ def count_timeline(path: str | Path) -> Timeline:
     return Timeline(
         times_s=np.asarray(times, dtype=np.float64), pts=tuple(range(len(times))), counted=True
     )
-
-
-def place_clips(
-    timeline: Timeline,
-    spec: ClipSpec,
-    *,
-    start_s: float | None = None,
-    end_s: float | None = None,
-) -> NDArray[np.int64]:
-    """Choose the frames of every clip.
-
-    Args:
-        timeline: The video's frames.
-        spec: How clips are laid.
-        start_s: Start of the extent in seconds from the first frame; None is the first frame.
-        end_s: Its end; None is the end of the video.
-
-    Returns:
-        int64 (clips, frames): numbers of frames on the timeline.
-
-    Raises:
-        InvalidInputError: No frame lies in the extent, or it is shorter than a clip and the
-            spec's policy is `error`.
-    """
-    times = timeline.times_s
-    first, last = _extent(timeline, start_s, end_s)
-    step_s = spec.stride * timeline.period_s
-    span_s = (spec.frames - 1) * step_s
-    room_s = float(times[last] - times[first]) - span_s
-    parts = (np.arange(spec.clips) + 0.5) / spec.clips
-    if room_s < -timeline.period_s / 2 and spec.short == "error":
-        raise InvalidInputError(
-            f"a clip spans {span_s:.2f} s and there are {times[last] - times[first]:.2f} s of video"
-        )
-    starts = times[_nearest(times, times[first] + max(room_s, 0.0) * parts, first, last)]
-    wanted = starts[:, None] + step_s * np.arange(spec.frames)
-    if spec.short == "wrap":
-        length_s = float(times[last] - times[first]) + timeline.period_s
-        # Half a period of slack: the last frame is still itself, not the first one again.
-        slack_s = timeline.period_s / 2
-        wanted = times[first] - slack_s + (wanted - times[first] + slack_s) % length_s
-    return _nearest(times, wanted, first, last)
-
-
-def _extent(timeline: Timeline, start_s: float | None, end_s: float | None) -> tuple[int, int]:
-    """Numbers of the first and the last frame of an extent."""
-    origin = float(timeline.times_s[0])
-    # A frame belongs to the extent that holds the greater part of the time it is shown.
-    slack_s = timeline.period_s / 2
-    first = 0
-    last = len(timeline) - 1
-    if start_s is not None:
-        first = int(np.searchsorted(timeline.times_s, origin + start_s - slack_s))
-    if end_s is not None:
-        last = int(np.searchsorted(timeline.times_s, origin + end_s - slack_s)) - 1
-    if first > last or first >= len(timeline):
-        shown_s = float(timeline.times_s[-1]) - origin + timeline.period_s
-        raise InvalidInputError(
-            f"no frame lies between {start_s} and {end_s} s; the video is {shown_s:.2f} s long"
-        )
-    return first, last
-
-
-def _nearest(
-    times: NDArray[np.float64], wanted: NDArray[np.float64], first: int, last: int
-) -> NDArray[np.int64]:
-    """Number of the frame nearest to each wanted time, within an extent."""
-    after = np.clip(np.searchsorted(times, wanted), first, last)
-    before = np.clip(after - 1, first, last)
-    nearer_before = wanted - times[before] <= times[after] - wanted
-    return np.where(nearer_before, before, after).astype(np.int64)

@@ -1,0 +1,148 @@
+"""Decoders that are asked for frames by number: decord and torchcodec."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinml.media.decoders import (
+    LARGEST_SHORT_SIDE,
+    DecoderMissingError,
+    DecoderUnsuitedError,
+    Keep,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coinml.media.timeline import Timeline
+
+_PACKAGES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}
+
+
+def decoders_here() -> dict[str, str]:
+    """What of each decoder works on this machine: its version, or why it does not load.
+
+    Loads all of them, and torch with torchcodec.
+    """
+    found = {}
+    for name in _PACKAGES:
+        try:
+            _load(name)
+        except DecoderMissingError as err:
+            found[name] = str(err)
+        else:
+            found[name] = importlib.metadata.version(_PACKAGES[name])
+    return found
+
+
+class DecordDecoder:
+    """decord, where it is installed: x86-64 only and no longer maintained."""
+
+    name = "decord"
+
+    def read(
+        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
+    ) -> None:
+        """See `Decoder`."""
+        decord = _load(self.name)
+        _refuse_unsuited(timeline, self.name)
+        decord.logging.set_level(decord.logging.QUIET)
+        try:
+            reader = decord.VideoReader(str(path), num_threads=1)
+            shown = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]
+            difference = _difference(shown, timeline) or _too_large(reader[0].shape[:2])
+            pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
+        except Exception as err:
+            # DECORDError, RuntimeError and IndexError, all of them for a file it cannot read.
+            difference, pixels = _last_line(err), None
+        if difference or pixels is None:
+            raise DecoderUnsuitedError(f"{Path(path).name}: decord: {difference}")
+        for number, picture in zip(numbers, pixels, strict=True):
+            keep(number, picture)
+
+
+class TorchcodecDecoder:
+    """torchcodec, where its build fits torch's and FFmpeg's shared libraries are installed."""
+
+    name = "torchcodec"
+
+    def read(
+        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
+    ) -> None:
+        """See `Decoder`."""
+        decoders = _load(self.name).decoders
+        _refuse_unsuited(timeline, self.name)
+        try:
+            reader = decoders.VideoDecoder(
+                str(Path(path).absolute()), dimension_order="NHWC", num_ffmpeg_threads=1
+            )
+            difference = _too_large((reader.metadata.height, reader.metadata.width))
+            if difference is None and len(reader) != len(timeline):
+                difference = f"sees {len(reader)} frames, the file has {len(timeline)}"
+            batch = None if difference else reader.get_frames_at(list(numbers))
+            if batch is not None:
+                shown = batch.pts_seconds.numpy()
+                difference = _shown_otherwise(shown, timeline.times_s[list(numbers)], timeline)
+        except Exception as err:
+            # RuntimeError, ValueError and others of its own, for a file it cannot read.
+            difference, batch = _last_line(err), None
+        if difference or batch is None:
+            raise DecoderUnsuitedError(f"{Path(path).name}: torchcodec: {difference}")
+        for number, picture in zip(numbers, batch.data.numpy(), strict=True):
+            keep(number, picture)
+
+
+def _load(name: str) -> Any:
+    """The decoder's package.
+
+    Raises:
+        DecoderMissingError: It is not installed, or does not load.
+    """
+    try:
+        return importlib.import_module(_PACKAGES[name])
+    except ModuleNotFoundError as err:
+        raise DecoderMissingError(f"{name} is not installed here") from err
+    except (ImportError, OSError, RuntimeError) as err:
+        # Without FFmpeg's shared libraries torchcodec raises a RuntimeError of many pages.
+        cause = str(err).strip().splitlines()[0][:200]
+        raise DecoderMissingError(f"{name} does not load here: {cause}") from err
+
+
+def _refuse_unsuited(timeline: Timeline, name: str) -> None:
+    # decord's FFmpeg of 2020 gives wrong colours for 10-bit video, torchcodec those of the
+    # FFmpeg that it finds.
+    if timeline.counted or timeline.bits > 8:
+        raise DecoderUnsuitedError(f"{name} reads neither 10-bit video nor untimed frames")
+
+
+def _difference(shown: NDArray[np.floating[Any]], timeline: Timeline) -> str | None:
+    """How a decoder's idea of the frames differs from the file's, if it does."""
+    if len(shown) != len(timeline):
+        return f"sees {len(shown)} frames, the file has {len(timeline)}"
+    return _shown_otherwise(shown, timeline.times_s, timeline)
+
+
+def _shown_otherwise(
+    shown: NDArray[np.floating[Any]], times_s: NDArray[np.float64], timeline: Timeline
+) -> str | None:
+    # decord keeps single precision, so that late frames are off by a little.
+    slack_s = max(timeline.period_s / 4, float(np.abs(times_s).max()) * 1e-6)
+    if np.abs(shown - times_s).max() > slack_s:
+        return "shows its frames at other times"
+    return None
+
+
+def _too_large(size: tuple[int, int]) -> str | None:
+    if min(size) > LARGEST_SHORT_SIDE:
+        return f"pictures of {size[1]}x{size[0]} are not scaled down by it"
+    return None
+
+
+def _last_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[-1][:200]

@@ -1,0 +1,228 @@
+"""FFmpeg through PyAV: from key frame to wanted frame, past everything that is not needed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coinml.errors import CorruptVideoError
+from coinml.media.container import clockwise, listen_to, open_video
+from coinml.media.decoders import LARGEST_SHORT_SIDE, Keep
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+    from coinml.media.timeline import Timeline
+
+_WORTH_A_SEEK = 50
+"""Packets that are sooner read and dropped than jumped over."""
+
+
+class PyavDecoder:
+    """FFmpeg through PyAV.
+
+    On the way to a frame, those that no other frame refers to are not decoded (H.264, HEVC),
+    which leaves the pixels of the others bit-identical.
+    """
+
+    name = "pyav"
+
+    def read(
+        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
+    ) -> None:
+        """See `Decoder`."""
+        pixels = _Converter()
+        wanted = {timeline.pts[number]: number for number in numbers}
+
+        def take(frame: VideoFrame, pts: int | None) -> None:
+            number = wanted.pop(pts, None) if pts is not None else None
+            if number is not None:
+                keep(number, pixels(frame))
+
+        with open_video(path) as (container, stream):
+            listen_to(container, stream)
+            if timeline.counted:
+                for count, frame in enumerate(_decode_on(container, stream)):
+                    take(frame, count)
+                    if not wanted:
+                        break
+                return
+            walk = Walk(container, stream, timeline, take)
+            for stretch in stretches(timeline, sorted(wanted)):
+                walk.through(stretch)
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Packets to decode in one go.
+
+    Attributes:
+        key: Ticks of the key frame at its start, None for the start of the file.
+        start: Place of its first packet in the file.
+        end: Place of its last one.
+        wanted: Ticks of the frames it is there for.
+    """
+
+    key: int | None
+    start: int
+    end: int
+    wanted: set[int]
+
+
+def stretches(timeline: Timeline, wanted: Sequence[int]) -> list[Stretch]:
+    """What to decode for frames, given by ascending ticks."""
+    found: list[Stretch] = []
+    for pts in wanted:
+        # By time shown: frames that come after a key frame in the file and are shown before it
+        # may need the one before.
+        place = bisect_right(timeline.keys, pts) - 1
+        key = timeline.keys[place] if place >= 0 else None
+        start = 0 if key is None else timeline.order[key]
+        end = timeline.order[pts]
+        if found and start <= found[-1].end + 1:
+            found[-1].end = max(end, found[-1].end)
+            found[-1].wanted.add(pts)
+        else:
+            found.append(Stretch(key, start, end, {pts}))
+    return found
+
+
+class Walk:
+    """One way through a file."""
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        timeline: Timeline,
+        take: Callable[[VideoFrame, int | None], None],
+    ) -> None:
+        self._container = container
+        self._stream = stream
+        self._timeline = timeline
+        self._take = take
+        self._packets: Iterator[Packet[VideoStream]] = container.demux(stream)
+        self._next = 0
+
+    def through(self, stretch: Stretch) -> None:
+        """Decode a stretch and hand over all that comes out."""
+        packet = self._go_to(stretch)
+        if packet is None:
+            return  # What is missing is counted by the caller.
+        spare = self._timeline.spare
+        at = stretch.start
+        while True:
+            if packet.pts not in spare or packet.pts in stretch.wanted:
+                self._decode(packet)
+            if at >= stretch.end or (packet := self._read()) is None:
+                break
+            place = self._place(packet)
+            at = at + 1 if place is None else place
+        self._next = at + 1
+        # Frames that wait for later ones to be put in order come out now.
+        self._decode(None)
+        self._stream.codec_context.flush_buffers()
+
+    def _go_to(self, stretch: Stretch) -> Packet[VideoStream] | None:
+        """The first packet of a stretch."""
+        if 0 <= stretch.start - self._next <= _WORTH_A_SEEK and (found := self._find(stretch)):
+            return found
+        keys = self._timeline.keys
+        place = bisect_right(keys, stretch.key) if stretch.key is not None else 0
+        # Containers with a poor index land behind the frame: farther back, then.
+        for key in reversed(keys[max(0, place - 3) : place]):
+            if found := self._seek(key, stretch):
+                return found
+        return self._seek(min(self._timeline.order), stretch)
+
+    def _seek(self, pts: int, stretch: Stretch) -> Packet[VideoStream] | None:
+        import av
+
+        try:
+            self._container.seek(pts, stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return None
+        self._packets = self._container.demux(self._stream)
+        return self._find(stretch)
+
+    def _find(self, stretch: Stretch) -> Packet[VideoStream] | None:
+        """Read on to the first packet of a stretch, if it comes."""
+        while (packet := self._read()) is not None:
+            at = self._place(packet)
+            if at == stretch.start:
+                return packet
+            if at is not None and at > stretch.start:
+                break
+        return None
+
+    def _place(self, packet: Packet[VideoStream]) -> int | None:
+        """Where in the file a packet stands."""
+        return None if packet.pts is None else self._timeline.order.get(packet.pts)
+
+    def _read(self) -> Packet[VideoStream] | None:
+        """The next packet of the stream; None at its end."""
+        import av
+
+        try:
+            for packet in self._packets:
+                if packet.size:
+                    return packet
+        except av.error.FFmpegError:
+            pass
+        return None
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> None:
+        import av
+
+        try:
+            for frame in self._stream.codec_context.decode(packet):
+                self._take(frame, frame.pts)
+        except av.error.FFmpegError:
+            return
+
+
+def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames that decode, in the order in which they are shown."""
+    import av
+
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from stream.decode(packet)
+            except av.error.FFmpegError:
+                continue
+    except av.error.FFmpegError as err:
+        raise CorruptVideoError(str(err)) from err
+
+
+class _Converter:
+    """Turns decoded frames into pixels as they are to be looked at, all of one size."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        if self._size is None:
+            # A later change of size (adaptive streams do that) is scaled to the first.
+            shrink = min(1.0, LARGEST_SHORT_SIDE / min(frame.width, frame.height))
+            self._size = round(frame.width * shrink), round(frame.height * shrink)
+        width, height = self._size
+        smaller = width < frame.width
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="AREA" if smaller else None, threads=1
+        )
+        pixels = rgb.to_ndarray().astype(np.uint8, copy=False)
+        turns = clockwise(frame.rotation) // 90
+        return np.rot90(pixels, k=-turns) if turns else pixels
