@@ -82,9 +82,12 @@ def _torch(settings: Settings) -> Finding:
 
 
 def _decoders(_settings: Settings) -> Finding:
-    versions = {name: _version(name) for name in ("av", "decord")}
-    text = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-    if versions["av"] is None:
+    from coinml.media import decoders_here
+
+    # Each is loaded: torchcodec can be installed and still not find FFmpeg's libraries.
+    found = decoders_here()
+    text = ", ".join(what if name in what else f"{name} {what}" for name, what in found.items())
+    if found["pyav"].startswith("pyav"):
         return Finding(subject="decoders", state="failed", text=text, remedy="pip install av")
     return Finding(subject="decoders", state="ok", text=text)
 

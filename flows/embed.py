@@ -37,7 +37,7 @@ def embed(
     Args:
         selection: Which videos.
         set_options: How they become vectors, which names the set.
-        decoder: `auto`, `decord` or `pyav`.
+        decoder: `auto`, `pyav`, `decord` or `torchcodec`.
         shard_size: Videos a task.
     """
     settings = Settings()

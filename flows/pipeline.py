@@ -41,7 +41,7 @@ def pipeline(
         batch_size: Videos a download task.
         max_wait_s: A longer pause of the source ends the collection.
         set_options: How videos become vectors, which names the set.
-        decoder: `auto`, `decord` or `pyav`.
+        decoder: `auto`, `pyav`, `decord` or `torchcodec`.
         heads: Of `coinml.heads.HEADS`.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.

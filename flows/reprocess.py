@@ -48,7 +48,7 @@ def reprocess(
         max_height: Rows of the picture at most.
         deep: Read every file, instead of those whose size or time of change is another.
         set_options: How videos become vectors, which names the set.
-        decoder: `auto`, `decord` or `pyav`.
+        decoder: `auto`, `pyav`, `decord` or `torchcodec`.
         heads: Of `coinml.heads.HEADS`.
         min_new: Train again, and ask the gate, when the set has so many videos more than the
             heads were last trained on.

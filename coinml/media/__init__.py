@@ -1,7 +1,7 @@
 """Video files: what they are, whether they decode, their clips, and writing small ones.
 
-The only package that imports decord and av, and it imports them when a file is opened and not
-before, so that importing it costs nothing.
+The only package that imports av, decord and torchcodec, and it imports them when a file is opened
+and not before, so that importing it costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from coinml.media.workers import DecodePool
 from coinml.media.writing import write_video
 
 if TYPE_CHECKING:
+    from coinml.media.indexed import decoders_here
     from coinml.media.sampling import sample
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SampledClips",
     "Verdict",
     "check",
+    "decoders_here",
     "probe",
     "sample",
     "unusable",
@@ -30,7 +32,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load `sample`, which needs numpy, when it is first asked for."""
+    """Load what needs numpy when it is first asked for."""
+    if name == "decoders_here":
+        from coinml.media.indexed import decoders_here
+
+        return decoders_here
     if name == "sample":
         from coinml.media.sampling import sample
 

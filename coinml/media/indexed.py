@@ -109,9 +109,10 @@ def _load(name: str) -> Any:
     except ModuleNotFoundError as err:
         raise DecoderMissingError(f"{name} is not installed here") from err
     except (ImportError, OSError, RuntimeError) as err:
-        # Without FFmpeg's shared libraries torchcodec raises a RuntimeError of many pages.
-        cause = str(err).strip().splitlines()[0][:200]
-        raise DecoderMissingError(f"{name} does not load here: {cause}") from err
+        # torchcodec's RuntimeError has many pages, and names no cause in the first.
+        cause = {"torchcodec": "it needs FFmpeg's shared libraries and a build that fits torch's"}
+        reason = cause.get(name) or (str(err).strip().splitlines() or [""])[0][:200]
+        raise DecoderMissingError(f"{name} does not load here ({reason})") from err
 
 
 def _refuse_unsuited(timeline: Timeline, name: str) -> None:

@@ -40,7 +40,9 @@ _ENTRY = Role(entry=True)
 _SPARE = Role(referred_to=False)
 
 
-def role_reader(codec: str, extradata: bytes | None) -> Callable[[Packet[VideoStream]], Role] | None:
+def role_reader(
+    codec: str, extradata: bytes | None
+) -> Callable[[Packet[VideoStream]], Role] | None:
     """A function from a packet to its frame's role; None for a codec that is not known here.
 
     Args:

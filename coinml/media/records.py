@@ -18,7 +18,7 @@ ShortPolicy = Literal["repeat_last", "wrap", "error"]
 """What fills a clip that is longer than the video: its last frame, the video from its start
 again, or nothing (the video is refused)."""
 
-DecoderName = Literal["auto", "decord", "pyav", "torchcodec"]
+DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ def sample(
         spec: How clips are laid; the default is 8 clips of 16 frames at stride 4.
         start_s: Start of the extent in seconds from the first frame.
         end_s: End of the extent.
-        decoder: `auto`, `decord`, `pyav` or `torchcodec`. The frames are the same. `auto` begins
+        decoder: `auto`, `pyav`, `decord` or `torchcodec`. The frames are the same. `auto` begins
             with PyAV, which decodes fewer frames on the way and reads more formats, and goes on
             to decord (which hangs on some good files, so that it is not the first) where PyAV
             fails. It never takes torchcodec, which is FFmpeg as PyAV is, decodes every frame on

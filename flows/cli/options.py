@@ -76,7 +76,7 @@ KeepTokens = Annotated[
     typer.Option(metavar="PART", help="Part of the tokens that the encoder sees, up to 1."),
 ]
 KeepSeed = Annotated[int, typer.Option(help="Seed of the choice of tokens.")]
-Decoder = Annotated[str, typer.Option(help="`auto`, `decord` or `pyav`.")]
+Decoder = Annotated[str, typer.Option(help="`auto`, `pyav`, `decord` or `torchcodec`.")]
 Heads = Annotated[
     str, typer.Option(metavar="A,B", help="Of `mlp`, `svm`, `attentive`, `logreg` and `knn`.")
 ]

@@ -55,6 +55,17 @@ def test_importing_media_loads_no_decoder() -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_sampling_loads_no_decoder_that_is_not_asked_for(tmp_path: Path) -> None:
+    media.write_video(tmp_path / "a.mp4", numbered(30))
+    code = (
+        "import sys; from coinml import media; media.sample(sys.argv[1]); "
+        "print([m for m in ('decord', 'torchcodec', 'torch') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.mp4")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_a_written_video_holds_its_frames(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(30), fps=12.5)
     assert [number_of(frame) for frame in all_frames(path).values()] == list(range(30))
@@ -296,6 +307,40 @@ def all_frames_that_decode(path: Path) -> dict[float, np.ndarray]:
             except av.error.FFmpegError:
                 continue
     return found
+
+
+def test_torchcodec_gives_the_same_frames(tmp_path: Path) -> None:
+    if (found := media.decoders_here()["torchcodec"]).startswith("torchcodec"):
+        pytest.skip(found)
+    for ending in ("mp4", "mkv"):
+        path = media.write_video(tmp_path / f"a.{ending}", numbered(200), gop=40, b_frames=3)
+        for snap in ("exact", "keyframe"):
+            theirs, ours = (
+                media.sample(path, media.ClipSpec(snap=snap), decoder=decoder)
+                for decoder in ("torchcodec", "pyav")
+            )
+            assert theirs.decoder == "torchcodec"
+            np.testing.assert_array_equal(theirs.frames, ours.frames)
+            np.testing.assert_array_equal(theirs.timestamps_s, ours.timestamps_s)
+    (tmp_path / "b.mp4").write_bytes(path.read_bytes()[3000:])
+    with pytest.raises(CorruptVideoError, match=r"b\.mp4"):
+        media.sample(tmp_path / "b.mp4", decoder="torchcodec")
+
+
+def test_a_decoder_that_does_not_load_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "torchcodec"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('no libavutil.so\\nand so on')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchcodec"]:
+        monkeypatch.delitem(sys.modules, name)
+    path = media.write_video(tmp_path / "a.mp4", numbered(30))
+    assert "shared libraries" in media.decoders_here()["torchcodec"]
+    with pytest.raises(LocalError, match="torchcodec does not load here"):
+        media.sample(path, decoder="torchcodec")
+    assert media.sample(path).decoder == "pyav"
 
 
 def test_auto_goes_on_to_the_next_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
