@@ -8,6 +8,8 @@ is then that of no living process, so that no server outlives the work it was st
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -67,9 +69,25 @@ def _stop_when_unused(server: object, users: Path) -> None:
             unused_since = None
         elif unused_since is None:
             unused_since = time.monotonic()
-        elif time.monotonic() - unused_since > GRACE_S:
+        elif time.monotonic() - unused_since > GRACE_S and _resign(users):
             server.should_exit = True  # type: ignore[attr-defined]
             return
+
+
+def _resign(users: Path) -> bool:
+    """Take this server's record away, unless somebody has just joined; False in that case.
+
+    Otherwise a command could join a server that has made up its mind to end.
+    """
+    from filelock import FileLock
+
+    record = users.parent / "server.json"
+    with FileLock(users.parent / "lock"):
+        if live_users(users):
+            return False
+        if record.is_file() and json.loads(record.read_text())["pid"] == os.getpid():
+            record.unlink()
+    return True
 
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ def test_a_server_whose_command_was_killed_ends_by_itself(tmp_path: Path, coin: 
     process.kill()
     process.wait()
     psutil.Process(record["pid"]).wait(timeout=60)
+    # It was taken back first, so that no command joins a server that is about to end.
+    assert not (tmp_path / "prefect" / "server.json").exists()
 
 
 def test_import_adopts_what_is_there(tmp_path: Path, coin: Path) -> None:
