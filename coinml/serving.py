@@ -30,7 +30,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
-from coinml.media import DecodePool, SampledClips
+from coinml.media import DecodePool, SampledClips, write_video
 from coinml.specs import EncoderSpec, SetSpec
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from coinml.heads import Head
 
 DEADLINE_S = 60.0
+MAX_MB = 100
+"""Largest video that is taken as base64, unless `COINML_SERVE_MAX_MB` says otherwise."""
 TOP = 5
 _SPEC = "spec.json"
 _ANSWER = ["label", "score", "top5", "error"]
@@ -208,9 +210,20 @@ def staged_model(
             "artifacts": artifacts,
             "code_paths": [str(folder / "code" / "coinml")],
             "signature": SIGNATURE,
-            "input_example": pd.DataFrame({"video": ["clip.mp4"]}),
+            "input_example": pd.DataFrame({"video_base64": [_example(folder)]}),
             "pip_requirements": _requirements(),
         }
+
+
+def _example(folder: Path) -> str:
+    """A video that travels with the model, so that whoever serves it can ask it something."""
+    rows, columns = np.mgrid[0:48, 0:64]
+    frames = (
+        np.stack([rows * 4, columns * 3, (rows + columns + 8 * t) % 128], axis=-1).astype(np.uint8)
+        for t in range(16)
+    )
+    file = write_video(folder / "example.mp4", frames, fps=8, crf=35)
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _requirements() -> list[str]:
@@ -237,8 +250,15 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
         return _allowed(Path(row["video"]))
     if "video_base64" not in row:
         raise InvalidInputError("neither 'video' nor 'video_base64' is given")
+    text, most = row["video_base64"], _max_bytes()
+    # Before it is decoded: four letters are three bytes.
+    if len(text) * 3 // 4 > most + 2:
+        raise InvalidInputError(
+            f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most "
+            f"{most / 1e6:g} MB are taken (COINML_SERVE_MAX_MB)"
+        )
     try:
-        content = base64.b64decode(row["video_base64"], validate=True)
+        content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as err:
         raise InvalidInputError(f"'video_base64' is not base64: {err}") from err
     try:
@@ -252,12 +272,22 @@ def _allowed(path: Path) -> Path:
     """A path as it is, or refused: behind a server, clients must not read any file there is."""
     root = os.environ.get("COINML_SERVE_ROOT")
     try:
-        below = root is None or path.resolve().is_relative_to(Path(root).resolve())
+        # Where it really lies: what is read later is what was looked at here.
+        path, named = path.resolve(), path
+        below = root is None or path.is_relative_to(Path(root).resolve())
         there = path.is_file()
     except (OSError, ValueError) as err:
         raise InvalidInputError(f"{path}: is no path to a file: {err}") from err
     if not below:
-        raise InvalidInputError(f"{path}: is not below COINML_SERVE_ROOT")
+        raise InvalidInputError(f"{named}: is not below COINML_SERVE_ROOT")
     if not there:
-        raise InvalidInputError(f"{path}: no such file")
+        raise InvalidInputError(f"{named}: no such file")
     return path
+
+
+def _max_bytes() -> float:
+    given = os.environ.get("COINML_SERVE_MAX_MB", MAX_MB)
+    try:
+        return float(given) * 1e6
+    except ValueError as err:
+        raise LocalError(f"COINML_SERVE_MAX_MB {given!r}: not a number of megabytes") from err

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -230,7 +235,8 @@ def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
     assert info.signature.inputs.input_names() == ["video", "video_base64"]
     assert info.signature.outputs.input_names() == ["label", "score", "top5", "error"]
     example = json.loads((model_folder / "input_example.json").read_text())
-    assert example["columns"] == ["video"]
+    assert example["columns"] == ["video_base64"]
+    assert len(example["data"][0][0]) < 8000
     needs = (model_folder / "requirements.txt").read_text().splitlines()
     assert all("==" in line and "+" not in line for line in needs)
     assert {line.split("==")[0] for line in needs} >= {"torch", "transformers", "av", "skops"}
@@ -284,6 +290,105 @@ def test_a_model_by_reference_carries_no_encoder(
         assert set(model["artifacts"]) == {"head", "spec"}
         described = json.loads(Path(model["artifacts"]["spec"]).read_text())
     assert (described["encoder_ref"], described["revision"]) == ("MCG-NJU/videomae-base", "abc123")
+
+
+def test_a_playlist_in_base64_opens_no_other_file(
+    trained: Trained, champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINML_SERVE_ROOT", str(tmp_path))
+    outside = trained.material.videos["Cut0_______"]
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{outside}\n#EXT-X-ENDLIST\n"
+    concat = f"ffconcat version 1.0\nfile '{outside}'\n"
+    texts = [base64.b64encode(text.encode()).decode() for text in (hls, concat)]
+    answers = champion.predict(pd.DataFrame({"video_base64": texts}))
+    assert list(answers["label"]) == [None, None]
+    assert answers["error"].notna().all()
+
+
+def test_base64_has_a_limit(
+    trained: Trained, champion: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = trained.material.videos["Cut0_______"].read_bytes()
+    texts = [base64.b64encode(content * times).decode() for times in (1, 2)]
+    monkeypatch.setenv("COINML_SERVE_MAX_MB", str(len(content) / 1e6))
+    answers = champion.predict(pd.DataFrame({"video_base64": texts}))
+    assert answers["label"][0] == "Cut"
+    assert "at most" in answers["error"][1]
+    assert "COINML_SERVE_MAX_MB" in answers["error"][1]
+
+
+@pytest.fixture
+def served(trained: Trained, tmp_path: Path) -> Iterator[tuple[httpx.Client, Path]]:
+    """The champion behind `mlflow models serve`, and the only folder that it may read."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    binaries = Path(sys.executable).parent
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "MLFLOW_TRACKING_URI": trained.store.uri,
+        "COINML_SERVE_ROOT": str(root),
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    }
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "models", "serve",
+            "-m", "models:/kitchen-task@champion", "--env-manager", "local",
+            "--host", "127.0.0.1", "--port", str(port),
+        ],
+        cwd=tmp_path, env=environment, start_new_session=True,
+        stdout=(log := (tmp_path / "log").open("w")), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            for _ in range(600):
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("/ping").status_code == 200:
+                        break
+                time.sleep(0.3)
+            yield client, root
+    finally:
+        # Its workers with it.
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+        log.close()
+
+
+def test_mlflow_serves_it_with_a_path_and_with_base64(
+    trained: Trained, served: tuple[httpx.Client, Path], model_folder: Path
+) -> None:
+    client, root = served
+    outside = trained.material.videos["Cut0_______"]
+    shutil.copyfile(outside, root / "inside.mp4")
+    (root / "link.mp4").symlink_to(outside)
+    (root.parent / "beside.mp4").write_bytes(outside.read_bytes())
+    text = base64.b64encode(trained.material.videos["Fry0_______"].read_bytes()).decode()
+
+    def ask(**columns: list[str]) -> list[dict[str, Any]]:
+        answer = client.post("/invocations", json={"inputs": columns})
+        assert answer.status_code == 200, answer.text
+        rows: list[dict[str, Any]] = answer.json()["predictions"]
+        return rows
+
+    paths = [root / "inside.mp4", root / ".." / "beside.mp4", root / "link.mp4", outside]
+    good, *refused = ask(video=[str(path) for path in paths])
+    assert (good["label"], good["error"]) == ("Cut", None)
+    assert len(refused) == 3
+    assert all(row["label"] is None for row in refused)
+    assert all("is not below COINML_SERVE_ROOT" in row["error"] for row in refused)
+    (encoded,) = ask(video_base64=[text])
+    assert (encoded["label"], encoded["error"]) == ("Fry", None)
+    # What MLflow shows on the model's page to copy and try.
+    example = (model_folder / "serving_input_example.json").read_text()
+    answer = client.post(
+        "/invocations", content=example, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["predictions"]
+    assert row["error"] is None
+    assert row["label"] in {"Boil", "Cut", "Fry"}
 
 
 def test_behind_mlflows_own_server_the_answers_are_json(trained: Trained, champion: Any) -> None:
