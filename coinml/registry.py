@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-PROMOTED, REFUSED, ROLLED_BACK = "promoted", "refused", "rolled back"
-"""What stands in a version's tag `gate`."""
+PASSED, PROMOTED, REFUSED, ROLLED_BACK = "passed", "promoted", "refused", "rolled back"
+"""What stands in a version's tag `gate`; who has passed is promoted with the alias."""
 ALPHA = 0.05
 COVERAGE_FLOOR = 0.5
 _ALIAS_TRIES = 5
@@ -132,6 +132,9 @@ def promote(
         champion = version_at(store, name, CHAMPION)
         if champion is not None and champion.version == candidate.version:
             reason = champion.tags.get("gate_reason", "it is the champion already")
+            # A crash came between the alias and the tag.
+            if champion.tags.get("gate") == PASSED:
+                client.set_model_version_tag(name, champion.version, "gate", PROMOTED)
             verdicts.append(
                 Verdict(model=name, version=int(candidate.version), promoted=True, reason=reason)
             )
@@ -147,14 +150,15 @@ def promote(
             )
             continue
         passed, reason = _gate(store, candidate, champion, coverage_floor=coverage_floor)
-        # The verdict before the alias: a crash in between leaves the old champion.
-        verdict = PROMOTED if passed else REFUSED
-        client.set_model_version_tag(name, candidate.version, "gate", verdict)
+        # The verdict before the alias: a crash in between leaves the old champion, and the
+        # next call takes up who has passed and is not promoted.
         client.set_model_version_tag(name, candidate.version, "gate_reason", reason)
+        client.set_model_version_tag(name, candidate.version, "gate", PASSED if passed else REFUSED)
         if passed:
             if champion is not None:
                 _point(client, name, PREVIOUS, champion.version)
             _point(client, name, CHAMPION, candidate.version)
+            client.set_model_version_tag(name, candidate.version, "gate", PROMOTED)
         verdicts.append(
             Verdict(model=name, version=int(candidate.version), promoted=passed, reason=reason)
         )
@@ -174,25 +178,28 @@ def rollback(store: Store, name: str) -> Verdict:
         RegistryError: There is no previous champion.
     """
     champion, previous = version_at(store, name, CHAMPION), version_at(store, name, PREVIOUS)
-    if champion is None or previous is None:
+    if champion is None or previous is None or previous.version == champion.version:
         raise RegistryError(f"{name} has no {PREVIOUS} champion to go back to")
     client = store.client()
-    _point(client, name, CHAMPION, previous.version)
-    _point(client, name, PREVIOUS, champion.version)
     reason = f"rolled back from version {champion.version}"
+    # First the tags: after a crash the gate does not bring back who was to go.
     for version, verdict, why in (
         (champion.version, ROLLED_BACK, f"rolled back to version {previous.version}"),
         (previous.version, PROMOTED, reason),
     ):
         client.set_model_version_tag(name, version, "gate", verdict)
         client.set_model_version_tag(name, version, "gate_reason", why)
+    _point(client, name, CHAMPION, previous.version)
+    _point(client, name, PREVIOUS, champion.version)
     return Verdict(model=name, version=int(previous.version), promoted=True, reason=reason)
 
 
 def _unseen(store: Store, name: str) -> list[int]:
-    """The versions that the gate has not judged; the challenger where it has judged all."""
+    """The versions that the gate is not done with; the challenger where it has judged all."""
     waiting = [
-        int(row["version"]) for row in list_versions(store, name) if "gate" not in row["tags"]
+        int(row["version"])
+        for row in list_versions(store, name)
+        if row["tags"].get("gate") in (None, PASSED)
     ]
     if waiting:
         return waiting
