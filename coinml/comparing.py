@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from coinml.errors import InvalidInputError
 from coinml.evaluation import Comparison, Estimate, compare
 from coinml.records import SPLITS
+from coinml.selection import MINI
+from coinml.settings import YOUTUBE
 from coinml.tracking import RunLog, Store
+
+if TYPE_CHECKING:
+    from coinml.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class RunComparison:
             "only_b_right": result.mcnemar.c,
             "mcnemar_p": result.mcnemar.p_value,
             "discordant": result.discordant.to_dict(orient="records"),
+            "per_class": result.per_class.to_dict(orient="records"),
         }
 
     def __str__(self) -> str:
@@ -68,7 +74,13 @@ class RunComparison:
 
 
 def compare_runs(
-    store: Store, run_a: str, run_b: str, *, split: str = "test", record: bool = False
+    store: Store,
+    run_a: str,
+    run_b: str,
+    *,
+    split: str = "test",
+    ledger: Ledger | None = None,
+    record: bool = False,
 ) -> RunComparison:
     """Compare two runs on the videos of a split that both were measured on.
 
@@ -77,8 +89,11 @@ def compare_runs(
         run_a: An MLflow run id.
         run_b: Another.
         split: "val" or "test"; "train" tells what was learnt by heart.
-        record: Write the comparison down in the second run: a figure, the table of the videos
-            on which they differ, and the tags `compared_with` and `mcnemar_p`.
+        ledger: Knows the videos' titles and places: the discordant ones then have the columns
+            `title` and `link`, as far as known.
+        record: Write the comparison down in the second run: figures, the tables of the videos
+            and classes in which they differ, the difference and its interval as metrics, and the
+            tags `compared_with`, `compared_on` and `mcnemar_p`.
 
     Raises:
         InvalidInputError: No such run or split, or no video in common.
@@ -92,15 +107,20 @@ def compare_runs(
         tables.append(_of(store.read_table(run_id, "predictions"), split))
     if heads[0] == heads[1]:
         heads = [f"{head} {run_id[:8]}" for head, run_id in zip(heads, (run_a, run_b), strict=True)]
+    result = compare(tables[0], tables[1])
+    if ledger is not None:
+        discordant = _described(result.discordant, runs[1].data.tags.get("dataset", ""), ledger)
+        result = replace(result, discordant=discordant)
     found = RunComparison(
         run_a=run_a,
         run_b=run_b,
         head_a=heads[0],
         head_b=heads[1],
         split=split,
-        result=compare(tables[0], tables[1]),
+        result=result,
     )
-    if record and runs[1].data.tags.get("compared_with") != run_a:
+    before = tuple(runs[1].data.tags.get(tag) for tag in ("compared_with", "compared_on"))
+    if record and before != (run_a, split):
         _record(store, found, [run.data.metrics for run in runs])
     return found
 
@@ -117,9 +137,53 @@ def _record(store: Store, found: RunComparison, metrics: Sequence[Mapping[str, f
         paired=found.result,
     )
     log.figure("comparison", figure)
-    log.table("discordant", found.result.discordant)
+    result = found.result
+    log.figure(
+        "class_differences",
+        figures.class_differences(
+            result.per_class, (found.head_a, found.head_b), title=f"By class, {found.split}"
+        ),
+    )
+    log.table("discordant", result.discordant)
+    log.table("class_differences", result.per_class)
+    difference = result.difference
+    log.metrics(
+        {
+            f"{found.split}_difference": difference.value,
+            f"{found.split}_difference_low": difference.low,
+            f"{found.split}_difference_high": difference.high,
+            f"{found.split}_mcnemar_p": result.mcnemar.p_value,
+        }
+    )
     # Last, so that what bears it is whole.
-    log.tags({"mcnemar_p": found.result.mcnemar.p_value, "compared_with": found.run_a})
+    log.tags(
+        {
+            "mcnemar_p": result.mcnemar.p_value,
+            "compared_on": found.split,
+            "compared_with": found.run_a,
+        }
+    )
+
+
+def _described(discordant: pd.DataFrame, dataset: str, ledger: Ledger) -> pd.DataFrame:
+    """The videos with what they are called and where they can be seen."""
+    rows = {row.video_id: row for row in ledger.rows(dataset)}
+
+    def link(video_id: str) -> str | None:
+        row = rows.get(video_id)
+        if row is None:
+            return None
+        # What was drawn here, or lay in a folder, is nowhere else.
+        at_home = dataset == MINI or row.origin == "in_place"
+        return row.path if at_home else YOUTUBE.format(id=video_id)
+
+    ids = discordant["video_id"].tolist()
+    titles = [rows[video_id].title if video_id in rows else None for video_id in ids]
+    # As objects: None is JSON, and NaN is not.
+    return discordant.assign(
+        title=pd.Series(titles, dtype=object),
+        link=pd.Series([link(video_id) for video_id in ids], dtype=object),
+    )
 
 
 def _estimates(metrics: Mapping[str, float], split: str) -> dict[str, Estimate]:

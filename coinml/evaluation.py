@@ -11,7 +11,13 @@ import pandas as pd
 
 from coinml.calibration import calibration_error, reliability
 from coinml.errors import InvalidInputError
-from coinml.intervals import Estimate, macro_f1, macro_f1_estimate, proportion
+from coinml.intervals import (
+    Estimate,
+    clustered_proportion,
+    macro_f1,
+    macro_f1_estimate,
+    proportion,
+)
 from coinml.paired import Comparison, McNemar, compare, mcnemar
 
 __all__ = [
@@ -94,6 +100,7 @@ def evaluate(
     classes: Sequence[str],
     *,
     official_size: int | None = None,
+    groups: Sequence[object] | None = None,
 ) -> Evaluation:
     """Measure a head's scores against the truth.
 
@@ -103,6 +110,8 @@ def evaluate(
         classes: The C class names.
         official_size: Videos in the official split, those that are not here included;
             by default N.
+        groups: Each row's group, where rows are not independent: the video of a segment. The
+            intervals then are those of so many groups.
 
     Raises:
         InvalidInputError: No video, shapes that do not fit, or an official size below N.
@@ -119,23 +128,28 @@ def evaluate(
         raise InvalidInputError(f"official size {official_size}, but {n} videos were measured on")
     predicted = proba.argmax(axis=1)
     right = predicted == y
-    correct = int(right.sum())
     # Rounding takes a score of 1 above it.
     answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right)
     true_score = proba[np.arange(n), y]
     # A stable order breaks ties as argmax does, so that equal scores earn nothing by it.
     best = np.argsort(-proba, axis=1, kind="stable")[:, :TOP_K]
-    in_top = int((best == y[:, None]).any(axis=1).sum())
+    in_top = (best == y[:, None]).any(axis=1)
+
+    def share(hits: npt.NDArray[np.bool_], of: int) -> Estimate:
+        if groups is None:
+            return proportion(int(hits.sum()), of)
+        return clustered_proportion(hits, groups, of)
+
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (y, predicted), 1)
     return Evaluation(
         n=n,
         official_size=official_size,
         loss=abs(float(np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean())),
-        accuracy=proportion(correct, n),
-        accuracy_missing_wrong=proportion(correct, official_size),
-        f1_macro=macro_f1_estimate(y, predicted, n_classes),
-        top5_accuracy=proportion(in_top, n),
+        accuracy=share(right, n),
+        accuracy_missing_wrong=share(right, official_size),
+        f1_macro=macro_f1_estimate(y, predicted, n_classes, groups=groups),
+        top5_accuracy=share(in_top, n),
         coverage=proportion(n, official_size),
         majority_rate=float(np.bincount(y).max() / n),
         calibration_error=calibration_error(answers),

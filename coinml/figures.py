@@ -143,6 +143,46 @@ def comparison(
     return figure
 
 
+def class_differences(
+    per_class: pd.DataFrame, names: Sequence[str], *, title: str = "", limit: int = 40
+) -> Figure:
+    """In which classes one head gets more videos right than the other.
+
+    Args:
+        per_class: `Comparison.per_class`.
+        names: Of the two heads.
+        title: Over the panel.
+        limit: So many classes are shown, those with the largest differences.
+    """
+    differing = per_class[per_class["difference"] != 0]
+    largest = differing["difference"].abs().sort_values(ascending=False, kind="stable")
+    rows = differing.loc[largest.index[:limit]].sort_values(
+        ["difference", "class"], ascending=[False, True]
+    )
+    figure, (axis,) = new_figure(8.5, float(max(2.8, 1.8 + 0.26 * len(rows))), 1, 1, title)
+    place = np.arange(len(rows))[::-1]
+    colours = [B_COLOUR if value > 0 else A_COLOUR for value in rows["difference"]]
+    bars = axis.barh(place, rows["difference"], color=colours, height=0.7)
+    counted = zip(rows["correct_a"], rows["correct_b"], rows["support"], strict=True)
+    axis.bar_label(
+        bars, [f"{a} → {b} of {support}" for a, b, support in counted], padding=3, fontsize=8
+    )
+    axis.set_yticks(place, [str(name) for name in rows["class"]])
+    axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 8)
+    reach = 1.6 * float(rows["difference"].abs().max()) if len(rows) else 1.0
+    axis.set_xlim(-reach, reach)
+    axis.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(visible=False, axis="y")
+    same = len(per_class) - len(differing)
+    axis.set_xlabel(
+        f"videos that {names[1]} gets right beyond {names[0]} "
+        f"({same} of {len(per_class)} classes: no difference)"
+    )
+    return figure
+
+
 def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
     """Validation accuracy over C, one line a kernel and gamma.
 

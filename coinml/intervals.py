@@ -15,6 +15,7 @@ one class at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -46,6 +47,34 @@ def proportion(successes: int, n: int) -> Estimate:
     return Estimate(value=successes / n, low=low, high=high)
 
 
+def clustered_proportion(
+    hits: npt.NDArray[np.bool_], groups: Sequence[object], n: int | None = None
+) -> Estimate:
+    """A proportion of things that come in groups, such as the segments of videos.
+
+    The variance of the groups' sums says how many independent things would tell as much.
+
+    Sources: as for `macro_f1_estimate`; Miller, E. (2024). Adding error bars to evals,
+    arXiv:2411.00640 (clustered standard errors of an accuracy).
+
+    Args:
+        hits: Whether each thing counts, shape (N,).
+        groups: Each thing's group.
+        n: What it is a share of; N by default, more where things are missing.
+    """
+    here = len(hits)
+    share = float(hits.mean())
+    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    n_groups = int(member.max()) + 1
+    sums = np.bincount(member, weights=hits - share)
+    # With one group there is no telling how groups vary.
+    variance = n_groups / max(n_groups - 1, 1) * float(sums @ sums) / here**2
+    size = _effective_size(share, variance, here) if variance > 0 else float(n_groups)
+    n = here if n is None else n
+    low, high = _score_interval(share * here / n, size * n / here)
+    return Estimate(value=share * here / n, low=low, high=high)
+
+
 def macro_f1(y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int) -> float:
     """Mean F1 over the classes that occur or are predicted, as scikit-learn defines it."""
     support = np.bincount(y, minlength=n_classes)
@@ -55,7 +84,11 @@ def macro_f1(y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_class
 
 
 def macro_f1_estimate(
-    y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+    y: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    n_classes: int,
+    *,
+    groups: Sequence[object] | None = None,
 ) -> Estimate:
     """Macro-F1 with a 95 % interval.
 
@@ -73,28 +106,37 @@ def macro_f1_estimate(
         y: True class indices, shape (N,).
         predicted: The answers, shape (N,).
         n_classes: How many classes there are.
+        groups: Each answer's group, where answers are not independent: left out as a whole.
     """
     n = len(y)
     right = np.bincount(y[y == predicted], minlength=n_classes)
     support = np.bincount(y, minlength=n_classes)
     answered = np.bincount(predicted, minlength=n_classes)
     value = float(_macro_f1(right, support, answered))
-    if n == 1:
+    if groups is None:
+        # Videos of one cell of the confusion matrix are alike: one is left out for all of them.
+        cells, first, counts = np.unique(
+            y * n_classes + predicted, return_index=True, return_counts=True
+        )
+        left_out = [first[i : i + 1] for i in range(len(cells))]
+    else:
+        _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        left_out = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+        counts = np.ones(len(left_out), dtype=np.int64)
+    times = int(counts.sum())
+    if times == 1:
         low, high = _score_interval(value, 1)
         return Estimate(value=value, low=low, high=high)
-    # Videos of one cell of the confusion matrix are alike: one is left out for all of them.
-    cells, counts = np.unique(y * n_classes + predicted, return_counts=True)
     without = np.array(
-        [
-            _macro_f1_without(right, support, answered, *divmod(int(cell), n_classes))
-            for cell in cells
-        ]
+        [_macro_f1_without(right, support, answered, y[rows], predicted[rows]) for rows in left_out]
     )
-    mean = float(counts @ without) / n
-    variance = (n - 1) / n * float(counts @ (without - mean) ** 2)
-    unbiased = min(max(value - (n - 1) * (mean - value), 0.0), 1.0)
+    mean = float(counts @ without) / times
+    variance = (times - 1) / times * float(counts @ (without - mean) ** 2)
+    unbiased = min(max(value - (times - 1) * (mean - value), 0.0), 1.0)
+    # Without any spread there are no more than as many as were left out.
+    most = n if variance > 0 else times
     ends = [
-        _score_interval(centre, _effective_size(centre, variance, n))
+        _score_interval(centre, _effective_size(centre, variance, most))
         for centre in (value, unbiased)
     ]
     return Estimate(
@@ -130,12 +172,13 @@ def _macro_f1_without(
     right: npt.NDArray[np.int64],
     support: npt.NDArray[np.int64],
     answered: npt.NDArray[np.int64],
-    true_class: int,
-    predicted_class: int,
+    y: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
 ) -> float:
-    """Macro-F1 with one video of this cell left out."""
-    right, support, answered = right.copy(), support.copy(), answered.copy()
-    right[true_class] -= true_class == predicted_class
-    support[true_class] -= 1
-    answered[predicted_class] -= 1
-    return _macro_f1(right, support, answered)
+    """Macro-F1 with these answers left out."""
+    n_classes = len(support)
+    return _macro_f1(
+        right - np.bincount(y[y == predicted], minlength=n_classes),
+        support - np.bincount(y, minlength=n_classes),
+        answered - np.bincount(predicted, minlength=n_classes),
+    )

@@ -133,16 +133,19 @@ def _same_file(
     places: Mapping[Split, npt.NDArray[np.intp]],
     sha256s: Mapping[str, str],
 ) -> list[tuple[int, int]]:
-    ids = table["video_id"].tolist()
+    # A segment is known as `<video id>#<number>`.
+    hashes = [
+        sha256s.get(name) or sha256s.get(name.rpartition("#")[0]) for name in table["video_id"]
+    ]
     pairs = []
     for earlier, later in combinations(SPLITS, 2):
-        by_hash: dict[str, list[int]] = {}
+        by_hash: dict[str | None, list[int]] = {}
         for place in places[earlier].tolist():
-            if ids[place] in sha256s:
-                by_hash.setdefault(sha256s[ids[place]], []).append(place)
+            by_hash.setdefault(hashes[place], []).append(place)
+        by_hash.pop(None, None)
         pairs += [
             (twin, place)
             for place in places[later].tolist()
-            for twin in by_hash.get(sha256s.get(ids[place], ""), [])
+            for twin in by_hash.get(hashes[place], [])
         ]
     return pairs

@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml import comparing
 from coinml.comparing import RunComparison
+from coinml.ledger import Ledger
 from coinml.settings import Settings
 from coinml.tracking import Store
 
@@ -16,4 +17,5 @@ def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; table and figure go to the second."""
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    return comparing.compare_runs(store, run_a, run_b, record=True)
+    with Ledger(settings.ledger_url) as ledger:
+        return comparing.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

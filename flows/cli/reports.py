@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from coinml.comparing import RunComparison
     from coinml.ledger import Status
     from coinml.registry import Verdict
     from coinml.reports import TrainSummary
@@ -198,6 +199,32 @@ def _print_doubts(report: TrainReport) -> None:
     for split, names in report.classes_without.items():
         shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
         line(f"no {split} video of {len(names)} classes: {shown} (tables/class_counts.csv)")
+
+
+def print_comparison(found: RunComparison) -> None:
+    """The paired test, the classes in which the two differ, and the videos."""
+    line(str(found))
+    classes = found.result.per_class
+    classes = classes[classes["difference"] != 0]
+    if len(classes):
+        table(
+            ["class", "videos", f"{found.head_a} right", f"{found.head_b} right", "difference"],
+            [
+                [row["class"], row["support"], row["correct_a"], row["correct_b"],
+                 f"{row['difference']:+d}"]
+                for row in classes.to_dict(orient="records")
+            ],
+        )  # fmt: skip
+    rows = found.result.discordant.to_dict(orient="records")
+    if rows:
+        table(
+            ["video", "title", "label", found.head_a, found.head_b, "link"],
+            [
+                [row["video_id"], row["title"] or "", row["label"], row["predicted_a"],
+                 row["predicted_b"], row["link"] or ""]
+                for row in rows
+            ],
+        )  # fmt: skip
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:

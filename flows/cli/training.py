@@ -73,23 +73,27 @@ def compare(
     run_a: Annotated[str, typer.Argument(help="An MLflow run id.")],
     run_b: Annotated[str, typer.Argument(help="Another.")],
     split: Annotated[str, typer.Option(help="`val` or `test`.")] = "test",
+    record: Annotated[
+        bool, typer.Option("--record", help="Write it down in the second run, with figures.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Compare two runs on the videos that both were measured on, with a paired test."""
     from coinml.comparing import compare_runs
+    from coinml.ledger import Ledger
     from coinml.settings import Settings
-    from flows.cli.console import line, print_json, table
+    from flows.cli.console import print_json
+    from flows.cli.reports import print_comparison
 
-    found = compare_runs(_store(Settings()), run_a, run_b, split=split)
+    settings = Settings()
+    with Ledger(settings.ledger_url) as ledger:
+        found = compare_runs(
+            _store(settings), run_a, run_b, split=split, ledger=ledger, record=record
+        )
     if json:
         print_json(found.as_dict())
-        return
-    line(str(found))
-    rows = found.result.discordant.to_dict(orient="records")
-    table(
-        ["video", "label", found.head_a, found.head_b],
-        [[row["video_id"], row["label"], row["predicted_a"], row["predicted_b"]] for row in rows],
-    )
+    else:
+        print_comparison(found)
 
 
 def promote(

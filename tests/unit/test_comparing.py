@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +13,9 @@ from kitchen import Trained
 
 from coinml.comparing import compare_runs
 from coinml.errors import InvalidInputError
-from coinml.tracking import Store
+from coinml.ledger import Attempt, FileFacts, Ledger
+from coinml.records import Dataset, Video
+from coinml.tracking import RunLog, Store
 
 LABELS = ("Boil", "Cut")
 
@@ -74,6 +78,43 @@ def test_it_comes_as_plain_values(store: Store) -> None:
         "predicted_b": "Cut",
         "right": "b",
     }
+    assert content["per_class"] == [
+        {"class": "Cut", "support": 1, "correct_a": 0, "correct_b": 1, "difference": 1},
+        {"class": "Boil", "support": 2, "correct_a": 2, "correct_b": 2, "difference": 0},
+    ]
+
+
+def test_the_ledger_says_what_the_videos_are_called_and_where_they_are(
+    store: Store, tmp_path: Path
+) -> None:
+    videos = [
+        Video(video_id=f"video{i}", label=LABELS[i % 2], subset="testing", split="test")
+        for i in range(3)
+    ]
+    here = tmp_path / "video1.mp4"
+    here.write_bytes(b"not looked at")
+    facts = FileFacts(
+        path=str(here), size_bytes=13, mtime_ns=here.stat().st_mtime_ns, sha256="0" * 64,
+        media_duration_s=1.0, title="How to cut",
+    )  # fmt: skip
+    now = datetime.now(UTC)
+    mlp, svm = run(store, "mlp", [True, False, True]), run(store, "svm", [True, True, False])
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        for name, link in (("coin", "https://www.youtube.com/watch?v=video1"), ("mini", str(here))):
+            ledger.register(Dataset(name=name, videos=tuple(videos)))
+            ledger.record_success(
+                name, "video1", file=facts,
+                attempt=Attempt(run_id="r", started_at=now, seconds=1.0, size_bytes=13),
+            )  # fmt: skip
+            RunLog(store.client(), svm).tags({"dataset": name})
+            rows = compare_runs(store, mlp, svm, ledger=ledger).as_dict()["discordant"]
+            assert (rows[0]["title"], rows[0]["link"]) == ("How to cut", link)
+            assert rows[1]["title"] is None
+            assert json.loads(json.dumps(rows)) == rows
+        # A ledger that knows nothing of it is no obstacle.
+        RunLog(store.client(), svm).tags({"dataset": "another"})
+        rows = compare_runs(store, mlp, svm, ledger=ledger).as_dict()["discordant"]
+        assert [(row["title"], row["link"]) for row in rows] == [(None, None)] * 2
 
 
 def test_what_cannot_be_compared_is_said(store: Store) -> None:
@@ -106,7 +147,13 @@ def test_a_recorded_comparison_lies_with_the_second_run(trained: Trained) -> Non
     assert str(again) == str(found)
     client = trained.store.client()
     figures = {entry.path for entry in client.list_artifacts(svm, "figures")}
-    assert "figures/comparison.png" in figures
+    assert {"figures/comparison.png", "figures/class_differences.png"} <= figures
+    classes = trained.store.read_table(svm, "class_differences")
+    assert classes["support"].sum() == found.result.n
+    assert classes["difference"].sum() == found.result.mcnemar.c - found.result.mcnemar.b
+    metrics = trained.store.read_run(svm).data.metrics
+    assert metrics["test_difference"] == found.result.difference.value
+    assert metrics["test_mcnemar_p"] == found.result.mcnemar.p_value
     table = trained.store.read_table(svm, "discordant")
     assert len(table) == found.result.mcnemar.b + found.result.mcnemar.c
     tags = trained.store.read_run(svm).data.tags

@@ -233,6 +233,25 @@ def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> 
     drawn(figure, tmp_path)
 
 
+@pytest.mark.parametrize("classes", [0, 1, 6, 180])
+def test_the_classes_in_which_two_heads_differ(tmp_path: Path, classes: int) -> None:
+    rows = [
+        {"class": f"ATaskWithARatherLongName{i:03}", "support": 20, "correct_a": 10,
+         "correct_b": 10 + i % 9 - 4, "difference": i % 9 - 4}
+        for i in range(classes)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["class", "support", "correct_a", "correct_b", "difference"])
+    figure = figures.class_differences(table, ("mlp", "svm"), title="By class")
+    (axis,) = figure.axes
+    lengths = [bar.get_width() for bar in axis.patches]
+    assert len(lengths) == min(40, sum(row["difference"] != 0 for row in rows))
+    assert lengths == sorted(lengths, reverse=True)
+    if classes == 180:
+        assert set(map(abs, lengths)) == {4}
+    assert "videos that svm gets right beyond mlp" in axis.get_xlabel()
+    drawn(figure, tmp_path)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_head_or_three_fit_as_well(tmp_path: Path, count: int) -> None:
     names = [f"head{i}" for i in range(count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coinml.intervals import macro_f1, macro_f1_estimate, proportion
+from coinml.intervals import clustered_proportion, macro_f1, macro_f1_estimate, proportion
 from coinml.paired import mcnemar, paired_difference
 
 
@@ -170,6 +170,54 @@ def test_macro_f1_of_three_right_answers_is_no_certainty() -> None:
     assert estimate.low == proportion(3, 3).low
     one = macro_f1_estimate(y[:1], y[:1], 3)
     assert (one.value, one.low) == (1.0, proportion(1, 1).low)
+
+
+def test_answers_that_come_in_groups_are_worth_as_many_as_there_are_groups() -> None:
+    generator = np.random.default_rng(6)
+    covered, plain = [], []
+    for _ in range(400):
+        # 150 videos of four segments each; a video's segments are right or wrong together.
+        right = generator.random(150) < 0.6
+        hits, groups = np.repeat(right, 4), np.repeat(np.arange(150), 4)
+        estimate = clustered_proportion(hits, groups)
+        alone = proportion(int(right.sum()), 150)
+        assert (estimate.low, estimate.high) == pytest.approx((alone.low, alone.high), abs=1e-3)
+        covered.append(estimate.low <= 0.6 <= estimate.high)
+        naive = proportion(int(hits.sum()), 600)
+        plain.append(naive.low <= 0.6 <= naive.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(plain) < 0.8
+
+
+def test_groups_of_one_change_nothing_and_lone_groups_are_no_certainty() -> None:
+    generator = np.random.default_rng(7)
+    y = generator.integers(0, 5, 80)
+    predicted = np.where(generator.random(80) < 0.6, y, generator.integers(0, 5, 80))
+    hits, alone = y == predicted, np.arange(80)
+    grouped, plain = clustered_proportion(hits, alone), proportion(int(hits.sum()), 80)
+    assert (grouped.low, grouped.high) == pytest.approx((plain.low, plain.high), abs=2e-3)
+    one, other = (
+        macro_f1_estimate(y, predicted, 5, groups=alone),
+        macro_f1_estimate(y, predicted, 5),
+    )
+    assert (one.low, one.high) == pytest.approx((other.low, other.high))
+    wide = macro_f1_estimate(y, predicted, 5, groups=alone // 8)
+    assert wide.value == one.value
+    sure = macro_f1_estimate(y, y, 5, groups=alone // 40)
+    assert (sure.value, sure.low) == (1.0, proportion(2, 2).low)
+    everything = clustered_proportion(np.ones(80, dtype=bool), alone // 40)
+    assert everything.low == proportion(2, 2).low
+    single = macro_f1_estimate(y, y, 5, groups=np.zeros(80))
+    assert single.low == proportion(1, 1).low
+
+
+def test_the_missing_count_as_wrong_in_groups_as_well() -> None:
+    hits = np.array([True] * 30 + [False] * 10)
+    estimate = clustered_proportion(hits, np.arange(40), 60)
+    assert estimate.value == 0.5
+    alone = proportion(30, 60)
+    assert estimate.low == pytest.approx(alone.low, abs=0.03)
+    assert estimate.low < 0.5 < estimate.high
 
 
 def test_leaving_one_out_is_done_as_the_book_does_it() -> None:
