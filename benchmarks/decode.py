@@ -66,7 +66,7 @@ class Case:
 
 CASES = (
     Case(name="GOP 250", seconds=120, gop=250, exact=1.2, keyframe=2.0),
-    Case(name="GOP 150", seconds=90, gop=150, exact=1.2, keyframe=2.0),
+    Case(name="GOP 150", seconds=60, gop=150, exact=1.2, keyframe=2.0),
     Case(name="GOP 12", seconds=40, gop=12, exact=1.0, keyframe=1.0),
     Case(name="key frames only", seconds=20, gop=1, exact=1.0, keyframe=1.0),
 )

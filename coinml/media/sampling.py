@@ -59,11 +59,17 @@ def sample(
     timeline = read_timeline(path)
     for attempt in (timeline, None):
         # Packets that promise frames at other times than those that come (interlaced fields,
-        # broken time stamps): go by what decodes.
+        # broken time stamps), or key frames at which decoding cannot start (a picture that is
+        # renewed bit by bit): go by what decodes.
         if attempt is None:
             timeline = count_timeline(path)
         canvas = _Canvas(place_clips(timeline, spec, start_s=start_s, end_s=end_s), allocate)
-        used = _read(path, timeline, decoders, canvas)
+        try:
+            used = _read(path, timeline, decoders, canvas)
+        except CorruptVideoError:
+            if timeline.counted:
+                raise
+            continue
         if not canvas.missing or timeline.counted:
             break
     substituted = canvas.substitute()

@@ -57,10 +57,13 @@ def test_verdicts_agree_with_a_full_decode(shared_data: Path, pool: media.Decode
         assert (verdict.frames_decoded == 0) == (verdict.verdict == "unusable")
 
 
-def test_every_file_is_sampled_or_refused(shared_data: Path, pool: media.DecodePool) -> None:
+@pytest.mark.parametrize("snap", ["exact", "keyframe"])
+def test_every_file_is_sampled_or_refused(
+    shared_data: Path, pool: media.DecodePool, snap: str
+) -> None:
     files = sorted((shared_data / "odd").iterdir())
     assert len(files) == 74
-    spec = media.ClipSpec(clips=2)
+    spec = media.ClipSpec(clips=2, snap=snap)  # type: ignore[arg-type]
     pending = {
         path: pool.submit_sample(path, spec, decoder="pyav", deadline_s=DEADLINE_S)
         for path in files
