@@ -77,6 +77,8 @@ class Backbone:
     ) -> None:
         self._architecture = checkpoint.architecture
         self._class_token = spec.pooling.endswith("+cls")
+        if device.type == "cuda":
+            replace_patch_convolutions(model)
         self._model = model.to(device).eval().requires_grad_(False)
         norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
         self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
@@ -135,6 +137,36 @@ class Backbone:
             self._compiled = None
             logger.info("the encoder is not compiled: %s", first_line(err))
         return self._compiled is not None
+
+
+def replace_patch_convolutions(module: torch.nn.Module) -> None:
+    """Compute a clip's patches by one matrix product instead of a three-dimensional convolution.
+
+    It is the same sum. cuDNN has been many times slower at it in bfloat16, whatever the order in
+    memory (it has no such kernels in some of its releases).
+    """
+    import torch
+
+    class PatchProduct(torch.nn.Module):
+        def __init__(self, convolution: torch.nn.Conv3d) -> None:
+            super().__init__()
+            self.weight, self.bias = convolution.weight, convolution.bias
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            time, height, width = self.weight.shape[2:]
+            batch, colours, *sides = pixels.shape
+            steps = [side // cell for side, cell in zip(sides, (time, height, width), strict=True)]
+            cells = pixels[..., : steps[0] * time, : steps[1] * height, : steps[2] * width]
+            cells = cells.reshape(batch, colours, steps[0], time, steps[1], height, steps[2], width)
+            cells = cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+            tokens = torch.nn.functional.linear(cells, self.weight.flatten(1), self.bias)
+            return tokens.permute(0, 4, 1, 2, 3)
+
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.Conv3d) and child.kernel_size == child.stride:
+            setattr(module, name, PatchProduct(child))
+        else:
+            replace_patch_convolutions(child)
 
 
 def _hidden_tokens(times: int, places: int, kept: list[int]) -> torch.Tensor:

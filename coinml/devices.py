@@ -59,6 +59,14 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that a device's memory is used up."""
+    import torch
+
+    # On a CPU it is a plain RuntimeError, to be told by its text.
+    return isinstance(err, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(err)
+
+
 @cache
 def bfloat16_pays() -> bool:
     """Whether this processor is clearly faster in bfloat16, measured where it has tiles for it.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coinml.checkpoint import Checkpoint, find_checkpoint
+from coinml.device_queue import DeviceQueue
+from coinml.devices import find_device, find_dtype, is_out_of_memory
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
 from coinml.preprocessing import Preprocessor
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_CLIPS = 64
+_MOST_CLIPS, _MOST_CLIPS_CUDA = 64, 256
 """More clips at once gain nothing, however small the encoder."""
 _MOST_TOKENS_CUDA = 200_000
-"""Likewise on a GPU: 128 clips of VideoMAE-base keep any busy."""
+"""Likewise, however large the GPU: these are 127 clips of VideoMAE-base."""
 
 
 def load_encoder(
@@ -67,7 +68,6 @@ def load_encoder(
         TransientError: The hub does not answer.
     """
     from coinml.backbone import load_backbone
-    from coinml.devices import find_device, find_dtype
 
     checkpoint = find_checkpoint(ref, revision=revision)
     spec = checkpoint.spec(
@@ -136,9 +136,7 @@ class ClipEncoder:
         )
         self._batch: int | None = None
         self._most: int | None = None
-        self._launching = threading.Lock()
-        self._stream: Any = None
-        self._local = threading.local()
+        self._queue = DeviceQueue(device)
 
     def __repr__(self) -> str:
         return f"ClipEncoder({self.spec.encoder!r}, {self.spec.fingerprint}, {self.device})"
@@ -214,15 +212,7 @@ class ClipEncoder:
             # Decoded clips lie in read-only shared memory, and nothing here writes to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             frames = torch.from_numpy(np.ascontiguousarray(clip))
-        if self.device.type != "cuda":
-            return self._preprocessor.resized(frames.to(self.device))
-        with torch.cuda.stream(self._own_stream()):
-            # Only from pinned memory is a copy not waited for; torch keeps it for the next one.
-            pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames)
-            pictures = self._preprocessor.resized(pinned.to(self.device, non_blocking=True))
-            # The encoder's stream may take it from here; this thread sleeps and does not spin.
-            _event(torch.cuda.current_stream(self.device)).synchronize()
-        return pictures
+        return self._queue.bring(frames, self._preprocessor.resized)
 
     def encode_prepared(
         self, clips: Sequence[torch.Tensor], *, batch_clips: int | None = None
@@ -236,17 +226,15 @@ class ClipEncoder:
         Raises:
             LocalError: The device has not even the memory for one clip.
         """
-        import torch
-
         size = batch_clips or self.batch_clips
         waits: list[Callable[[], NDArray[np.float32]]] = []
         start = 0
         while start < len(clips):
             batch = clips[start : start + min(size, self._most or size)]
             try:
-                waits.append(self._launch(batch))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as err:
-                if not _out_of_memory(err):
+                waits.append(self._queue.launch(partial(self._vectors, batch)))
+            except (MemoryError, RuntimeError) as err:
+                if not is_out_of_memory(err):
                     raise
                 if len(batch) == 1:
                     raise LocalError(f"not even one clip fits the memory of {self.device}") from err
@@ -258,8 +246,7 @@ class ClipEncoder:
                 start += len(batch)
                 continue
             # Not within the handler, which holds on to the tensors that did not fit.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._queue.free_memory()
         return np.concatenate([wait() for wait in waits])
 
     def compile(self, *, batch_clips: int) -> bool:
@@ -268,9 +255,7 @@ class ClipEncoder:
         Returns:
             Whether it is compiled; where that cannot be done, all goes on as before.
         """
-        import torch
-
-        with torch.inference_mode(), self._turn():
+        with self._queue.turn():
             return self._backbone.compile(self._blank(batch_clips))
 
     def copy_to(self, folder: str | Path) -> Path:
@@ -285,45 +270,11 @@ class ClipEncoder:
             shutil.copyfile(file, target / file.name)
         return target
 
-    def _launch(self, clips: Sequence[torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
-        """Start a batch; the result is there when what is returned has been called."""
+    def _vectors(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode(), self._turn():
-            pixels = self._preprocessor.normalised(torch.stack(list(clips)), dtype=self._dtype)
-            vectors = self._backbone(pixels)
-            if self.device.type != "cuda":
-                found: NDArray[np.float32] = vectors.cpu().numpy()
-                return lambda: found
-            here = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-            here.copy_(vectors, non_blocking=True)
-            done = _event(self._stream)
-
-        def wait() -> NDArray[np.float32]:
-            done.synchronize()
-            fetched: NDArray[np.float32] = here.numpy().copy()
-            return fetched
-
-        return wait
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """On a GPU, one thread at a time and all on one stream: batches queue, none waits."""
-        if self.device.type != "cuda":
-            yield
-            return
-        import torch
-
-        with self._launching:
-            if self._stream is None:
-                self._stream = _stream(self.device)
-            with torch.cuda.stream(self._stream):
-                yield
-
-    def _own_stream(self) -> Any:
-        if not hasattr(self._local, "stream"):
-            self._local.stream = _stream(self.device)
-        return self._local.stream
+        pixels = self._preprocessor.normalised(torch.stack(list(clips)), dtype=self._dtype)
+        return self._backbone(pixels)
 
     def _blank(self, clips: int) -> torch.Tensor:
         import torch
@@ -332,49 +283,13 @@ class ClipEncoder:
         return torch.zeros(shape, dtype=self._dtype, device=self.device)
 
     def _fitting_batch(self) -> int:
-        import torch
-
         tokens, width = self._backbone.tokens, self._backbone.width
         if self.device.type != "cuda":
             # More than this gains nothing on a CPU: 4 clips of the base model, 64 of a tiny one.
             return int(np.clip(5_000_000 // (tokens * width), 1, _MOST_CLIPS))
-        most = max(1, min(256, _MOST_TOKENS_CUDA // tokens))
-        with torch.inference_mode(), self._turn():
-            # What a clip takes is measured, so that it holds for every family and type.
-            self._backbone(self._blank(1))
-            torch.cuda.synchronize(self.device)
-            before = torch.cuda.memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._backbone(self._blank(2))
-            torch.cuda.synchronize(self.device)
-            each = (torch.cuda.max_memory_allocated(self.device) - before) // 2
-            torch.cuda.empty_cache()
-            free, _ = torch.cuda.mem_get_info(self.device)
         # The rest is for the clips that wait, before and after they are resized.
-        fitting = int(0.6 * free // max(each, 1))
-        return max(1, min(most, fitting))
-
-
-def _stream(device: torch.device) -> Any:
-    import torch
-
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _event(stream: Any) -> Any:
-    """A mark in a stream; to wait for it leaves the processor to the decoders."""
-    import torch
-
-    event: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    event.record(stream)
-    return event
-
-
-def _out_of_memory(err: BaseException) -> bool:
-    import torch
-
-    # On a CPU it is a plain RuntimeError, to be told by its text.
-    return isinstance(err, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(err)
+        fitting = self._queue.fitting(lambda n: self._backbone(self._blank(n)), part=0.6)
+        return max(1, min(fitting, _MOST_TOKENS_CUDA // tokens, _MOST_CLIPS_CUDA))
 
 
 def _clip_spec(spec: EncoderSpec) -> ClipSpec:

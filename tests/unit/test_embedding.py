@@ -20,6 +20,7 @@ from coinml import media
 from coinml.embedding import EmbedJob, embed
 from coinml.encoder import ClipEncoder, load_encoder
 from coinml.errors import InvalidInputError, LocalError
+from coinml.lanes import Lanes
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet
 
@@ -93,9 +94,39 @@ def test_batches_and_workers_change_nothing_but_rounding(
             batch_clips=batch_clips,
             part_videos=part_videos,
         )
-        keys = ["video_id", "file_sha256", "clip", "timestamps_s", "frames_decoded"]
-        assert other.clips(keys).equals(reference.clips(keys))
-        np.testing.assert_allclose(matrix(other), matrix(reference), atol=2e-3)
+        assert_same(other, reference)
+    resumed = new_set(tmp_path / "resumed", encoder)
+    for some in (videos[7:], videos[2:5], videos):
+        embed(some, encoder, resumed, workers=2, batch_clips=5)
+    assert_same(resumed, reference)
+
+
+def assert_same(found: EmbeddingSet, reference: EmbeddingSet) -> None:
+    """The same ids, extents and timestamps, and the same vectors up to rounding."""
+    keys = ["video_id", "file_sha256", "start_s", "end_s", "clip", "timestamps_s", "frames_decoded"]
+    assert found.clips(keys).equals(reference.clips(keys))
+    ours, theirs = (
+        np.stack(table.clips(["embedding"]).to_pandas()["embedding"]).astype(np.float32)
+        for table in (found, reference)
+    )
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    assert ((ours * theirs).sum(axis=1) / lengths).min() > 0.9999
+
+
+@pytest.mark.parametrize(("clips", "batch_clips"), [(1, 4), (12, 4), (13, 4), (96, 16), (7, 64)])
+def test_the_last_batches_leave_no_lane_without_work(
+    encoder: ClipEncoder, clips: int, batch_clips: int
+) -> None:
+    with Lanes(encoder, batch_clips=batch_clips, clips=clips) as lanes:
+        loads = [0] * lanes.count
+        left = clips
+        while left:
+            size = lanes.next_batch(left)
+            assert 1 <= size <= min(batch_clips, left)
+            # Whichever lane is through first takes it.
+            loads[loads.index(min(loads))] += size
+            left -= size
+        assert max(loads) - min(loads) <= 1
 
 
 def test_a_second_call_does_nothing_and_a_new_file_is_embedded_again(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from coinml.backbone import replace_patch_convolutions
 from coinml.encoder import load_encoder, read_spec
 from coinml.errors import InvalidInputError
 
@@ -188,6 +189,21 @@ def test_vectors_are_those_that_transformers_own_head_sees(family: str, tmp_path
     assert apart > 20 * (1 - cosine(ours, theirs).min())
     half = load_encoder(folder, device="cpu", dtype="bfloat16").encode(clips)
     assert cosine(half, theirs).min() > 0.999
+
+
+@pytest.mark.parametrize("family", ["videomae", "vivit", "vjepa2"])
+def test_patches_by_a_matrix_product_are_those_of_the_convolution(
+    family: str, tmp_path: Path
+) -> None:
+    make, _, frames, _ = FAMILIES[family]
+    encoder = load_encoder(make(tmp_path), device="cpu")
+    clips = clips_of(frames)
+    before = encoder.encode(clips)
+    model = encoder._backbone._model
+    assert any(isinstance(module, torch.nn.Conv3d) for module in model.modules())
+    replace_patch_convolutions(model)
+    assert not any(isinstance(module, torch.nn.Conv3d) for module in model.modules())
+    np.testing.assert_allclose(encoder.encode(clips), before, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
