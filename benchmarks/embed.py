@@ -1,0 +1,333 @@
+"""How near the embedding engine comes to what the hardware allows, and how far from a plain loop.
+
+On a CPU, with the package's tiny encoder and with VideoMAE-base (random weights): wall time of the
+engine against `max(bare forward, (forward CPU + decode CPU) / cores)`, and against the loop of
+transformers' documentation over the same files with the same clips. What feeding a part of the
+tokens saves. On a GPU: bare forward, engine and loop in clips a second, with VideoMAE-base.
+
+Both sides of each ratio are measured in turn in the same run; medians are printed with the bar
+beside them, and the exit code is 1 if a bar is missed. `--quick` is for trying: one round and
+little work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from coinml.embedding import EmbedJob, embed
+from coinml.encoder import ClipEncoder, load_encoder
+from coinml.lanes import processors
+from coinml.media import DecodePool, sample, write_video
+from coinml.miniature import ENCODER
+from coinml.specs import SetSpec
+from coinml.store import EmbeddingSet
+
+COIN_VIDEOS, COIN_CLIPS = 11_827, 8
+SIZE = (640, 360)
+FILES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One encoder over some videos."""
+
+    name: str
+    folder: Path
+    videos: int
+    clips: int
+    rounds: int
+    sample: int
+    """Number of videos for what is as slow for each: the loop, and the CPU of a forward."""
+
+
+class Bars:
+    """What was promised, beside what was measured."""
+
+    def __init__(self) -> None:
+        self.missed = 0
+
+    def check(self, what: str, value: float, *, most: float = 0.0, least: float = 0.0) -> None:
+        """Print a ratio and its bar."""
+        kept = value <= most if most else value >= least
+        bar = f"at most {most:g}" if most else f"at least {least:g}"
+        self.missed += not kept
+        print(f"  {what}: {value:.3g} ({bar}: {'kept' if kept else 'MISSED'})", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, little work")
+    quick = parser.parse_args().quick
+    bars = Bars()
+    on_gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU, torch {torch.__version__}"
+    print(f"{processors()} processors, {device}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        files = draw_videos(folder, seconds=8 if quick else 30)
+        base = save_base(folder / "videomae-base")
+        if on_gpu:
+            on_a_gpu(base, files, videos=64 if quick else 512, rounds=1 if quick else 3, bars=bars)
+        else:
+            rounds = 1 if quick else 3
+            for work in (
+                Work("tiny", ENCODER, 4 if quick else 32, 4 if quick else 8, rounds, 4),
+                Work("base", base, 2 if quick else 6, 1 if quick else 2, rounds, 1),
+            ):
+                on_a_cpu(work, files, folder / f"sets-{work.name}", bars)
+        kept_tokens(base, rounds=1 if quick else 3, bars=bars)
+    return 1 if bars.missed else 0
+
+
+def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
+    encoder = load_encoder(work.folder, device="cpu", clips=work.clips)
+    jobs = jobs_of(files, work.videos)
+    cores, share = processors(), work.videos / work.sample
+    seconds: dict[str, list[float]] = {}
+    print(f"\n{work.name}: {work.videos} videos of {work.clips} clips, CPU, float32")
+    embed(jobs[:2], encoder, new_set(sets / "warm", encoder))
+    for number in range(work.rounds):
+        sampled, decode_cpu = decode_all(jobs, encoder)
+        pictures = [encoder.prepare(clip) for clips in sampled for clip in clips]
+        torch.set_num_threads(cores)
+        put(seconds, "bare forward", timed(lambda p=pictures: encoder.encode_prepared(p)))
+        torch.set_num_threads(1)
+        resize_cpu, model_cpu = cpu_of_forward(encoder, sampled[: work.sample])
+        torch.set_num_threads(cores)
+        put(seconds, "decode CPU", decode_cpu)
+        put(seconds, "resize CPU", resize_cpu * share)
+        put(seconds, "model CPU", model_cpu * share)
+        del pictures, sampled
+        embeddings = new_set(sets / str(number), encoder)
+        put(seconds, "engine", timed(lambda e=embeddings: embed(jobs, encoder, e)))
+        for decoder in decoders():
+            loop = documented_loop(work.folder, jobs[: work.sample], encoder, decoder=decoder)
+            put(seconds, f"documented loop, {decoder}", share * timed(loop))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    table(seconds, clips=work.videos * work.clips)
+    forward_cpu = medians["resize CPU"] + medians["model CPU"]
+    bound = max(medians["bare forward"], (forward_cpu + medians["decode CPU"]) / cores)
+    strict = max(medians["bare forward"], (medians["model CPU"] + medians["decode CPU"]) / cores)
+    print(f"  bound: max(bare forward, (forward CPU + decode CPU) / {cores}) = {bound:.2f} s")
+    bars.check("engine / bound", medians["engine"] / bound, most=1.05)
+    print(f"  engine / bound without the resizing: {medians['engine'] / strict:.3g}")
+    for decoder in decoders():
+        ratio = medians[f"documented loop, {decoder}"] / medians["engine"]
+        print(f"  documented loop, {decoder} / engine: {ratio:.3g}")
+
+
+def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bars: Bars) -> None:
+    encoder = load_encoder(base, device="cuda", clips=COIN_CLIPS)
+    jobs = jobs_of(files, videos)
+    clips = videos * COIN_CLIPS
+    print(f"\nbase: {videos} videos of {COIN_CLIPS} clips, {encoder.dtype_name}")
+    print(f"batches of {encoder.batch_clips} clips")
+    sampled = sample(files[0], encoder.clip_spec).frames
+    pictures = [encoder.prepare(clip) for clip in sampled] * (1024 // COIN_CLIPS)
+    encoder.encode_prepared(pictures)
+    rates: dict[str, list[float]] = {}
+    for number in range(rounds):
+        put(rates, "bare forward", 1024 / timed(lambda: encoder.encode_prepared(pictures)))
+        put(rates, "decode limit", clips / timed(lambda: decode_in_pool(jobs, encoder)))
+        with tempfile.TemporaryDirectory() as sets:
+            embeddings = new_set(Path(sets) / str(number), encoder)
+            put(rates, "engine", clips / timed(lambda e=embeddings: embed(jobs, encoder, e)))
+        few = jobs[:16]
+        loop = documented_loop(base, few, encoder, decoder="decord", half=True)
+        put(rates, "documented loop, decord, float16", len(few) * COIN_CLIPS / timed(loop))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, rate in medians.items():
+        spread = f"{min(rates[name]):.1f} to {max(rates[name]):.1f}"
+        print(f"  {name:<34} {rate:9.1f} clips/s  ({spread})")
+    limit = min(medians["bare forward"], medians["decode limit"])
+    bars.check("engine / min(bare forward, decode limit)", medians["engine"] / limit, least=0.95)
+    loop_rate = medians["documented loop, decord, float16"]
+    bars.check("engine / documented loop", medians["engine"] / loop_rate, least=10)
+    minutes = COIN_VIDEOS * COIN_CLIPS / medians["engine"] / 60
+    print(f"  COIN ({COIN_VIDEOS:,} videos, {COIN_CLIPS} clips) at this rate: {minutes:.0f} min")
+
+
+def kept_tokens(base: Path, *, rounds: int, bars: Bars) -> None:
+    """What a part of the tokens saves, VideoMAE-base, forward alone."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoders = {share: load_encoder(base, keep_tokens=share) for share in (1.0, 0.25, 0.10)}
+    clips = 64 if device == "cuda" else 1
+    frames = np.random.default_rng(0).integers(0, 255, (16, 224, 224, 3), dtype=np.uint8)
+    seconds: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        for share, encoder in encoders.items():
+            pictures = [encoder.prepare(frames)] * clips
+            repeats = 1 if share == 1 else 4
+            took = timed(
+                lambda e=encoder, p=pictures, r=repeats: [e.encode_prepared(p) for _ in range(r)]
+            )
+            if number:
+                put(seconds, f"keep {share:g}", took / repeats)
+    print(f"\nkept tokens: VideoMAE-base, forward of {clips} clips, {device}")
+    table(seconds, clips=clips)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for share, least in ((0.25, 4.0), (0.10, 7.0)):
+        ratio = medians["keep 1"] / medians[f"keep {share:g}"]
+        bars.check(f"all tokens / {share:.0%} of them", ratio, least=least)
+
+
+def documented_loop(
+    folder: Path,
+    jobs: Sequence[EmbedJob],
+    encoder: ClipEncoder,
+    *,
+    decoder: str,
+    half: bool = False,
+) -> Callable[[], object]:
+    """The loop of transformers' documentation: a video at a time, its processor, its model."""
+    from transformers import VideoMAEImageProcessorPil, VideoMAEModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = encoder.device
+    processor = VideoMAEImageProcessorPil.from_pretrained(folder)
+    dtype = torch.float16 if half else torch.float32
+    model = VideoMAEModel.from_pretrained(folder, dtype=dtype).to(device).eval()
+
+    def loop() -> list[np.ndarray]:
+        vectors = []
+        for job in jobs:
+            for video in clips_of(job, encoder, decoder):
+                inputs = processor(list(video), return_tensors="pt").to(device, dtype)
+                with torch.no_grad():
+                    tokens = model(**inputs).last_hidden_state
+                vectors.append(tokens.mean(1).float().cpu().numpy())
+        return vectors
+
+    return loop
+
+
+def clips_of(job: EmbedJob, encoder: ClipEncoder, decoder: str) -> Sequence[np.ndarray]:
+    """A video's clips, the same for both decoders."""
+    if decoder == "pyav":
+        return list(sample(job.path, encoder.clip_spec, decoder="pyav").frames)
+    import decord
+
+    reader = decord.VideoReader(job.path, num_threads=1)
+    frames, stride, clips = encoder.spec.frames, encoder.spec.stride, encoder.spec.clips
+    length = (frames - 1) * stride + 1
+    part = len(reader) / clips
+    starts = [max(0, round(part * (number + 0.5) - length / 2)) for number in range(clips)]
+    wanted = [min(start + stride * i, len(reader) - 1) for start in starts for i in range(frames)]
+    pixels = reader.get_batch(wanted).asnumpy()
+    return list(pixels.reshape(clips, frames, *pixels.shape[1:]))
+
+
+def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[np.ndarray], float]:
+    begun = time.process_time()
+    clips = [sample(job.path, encoder.clip_spec).frames for job in jobs]
+    return clips, time.process_time() - begun
+
+
+def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
+    """Decode everything with all cores and nothing else."""
+    with DecodePool(workers=processors()) as pool:
+        for start in range(0, len(jobs), 64):
+            futures = [
+                pool.submit_sample(job.path, encoder.clip_spec) for job in jobs[start : start + 64]
+            ]
+            wait(futures)
+            for future in futures:
+                future.result()
+
+
+def cpu_of_forward(encoder: ClipEncoder, sampled: Sequence[np.ndarray]) -> tuple[float, float]:
+    """CPU seconds of resizing and of the model, one thread."""
+    begun = time.process_time()
+    pictures = [encoder.prepare(clip) for clips in sampled for clip in clips]
+    resized = time.process_time()
+    encoder.encode_prepared(pictures)
+    return resized - begun, time.process_time() - resized
+
+
+def decoders() -> list[str]:
+    try:
+        import decord  # noqa: F401
+    except ImportError:
+        return ["pyav"]
+    return ["pyav", "decord"]
+
+
+def draw_videos(folder: Path, *, seconds: int, fps: int = 25) -> list[Path]:
+    """A few 360p files like YouTube's: H.264, key frames far apart, B-frames."""
+    paths = []
+    for seed in range(FILES):
+        rng = np.random.default_rng(seed)
+        width, height = SIZE
+        coarse = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+        picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        frames = (np.roll(picture, (t, 2 * t), axis=(0, 1)) for t in range(seconds * fps))
+        path = folder / f"video{seed}.mp4"
+        paths.append(write_video(path, frames, fps=fps, gop=150, b_frames=3, crf=28))
+    return paths
+
+
+def save_base(folder: Path) -> Path:
+    """VideoMAE-base as it is configured, with random weights."""
+    from transformers import VideoMAEConfig, VideoMAEImageProcessorPil, VideoMAEModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    VideoMAEModel(VideoMAEConfig()).save_pretrained(folder)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    VideoMAEImageProcessorPil(image_mean=mean, image_std=std).save_pretrained(folder)
+    return folder
+
+
+def jobs_of(files: Sequence[Path], count: int) -> list[EmbedJob]:
+    """As many videos as are wanted, each a file under an id of its own."""
+    return [
+        EmbedJob(
+            video_id=f"video{number}",
+            path=str(files[number % len(files)]),
+            file_sha256=f"{number:064d}",
+        )
+        for number in range(count)
+    ]
+
+
+def new_set(folder: Path, encoder: ClipEncoder) -> EmbeddingSet:
+    spec = SetSpec(encoder=encoder.spec, dataset="bench")
+    return EmbeddingSet.open(str(folder), "bench", spec, create=True)
+
+
+def timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def put(seconds: dict[str, list[float]], name: str, value: float) -> None:
+    seconds.setdefault(name, []).append(value)
+
+
+def table(seconds: dict[str, list[float]], *, clips: int) -> None:
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        print(f"  {name:<24} {median:8.2f} s {clips / median:9.2f} clips/s  ({spread})", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.exit(main())
