@@ -42,6 +42,9 @@ _HEADLINE = (
     "test_accuracy",
     "test_accuracy_low",
     "test_accuracy_high",
+    "test_accuracy_missing_wrong",
+    "test_f1_macro",
+    "test_top5_accuracy",
     "test_coverage",
 )
 """What the gate reads off a version, and what a person wants to see there."""
@@ -182,6 +185,7 @@ def train_head(
         "encoder_fingerprint": spec.encoder.fingerprint,
         "set_fingerprint": spec.fingerprint,
         "ledger_digest": ledger_digest,
+        "ids_digest": ids_digest(table["video_id"]),
         "code_version": code_version(),
         "mlflow.note.content": _description(head, dataset, parts, spec),
     }

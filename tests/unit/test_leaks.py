@@ -159,3 +159,21 @@ def test_a_class_of_which_nothing_is_left_is_counted() -> None:
     assert classes_without(counts) == {
         "train": ("c",), "val": ("a", "b", "c"), "test": ("b", "c"),
     }  # fmt: skip
+
+
+def test_the_command_line_says_it(
+    capsys: pytest.CaptureFixture[str], material: Material, store: Store
+) -> None:
+    from coinml.reports import TrainSummary
+    from flows.cli.reports import print_heads
+
+    table = material.table
+    lost = table[~((table["label"] == "Cut") & (table["split"] == "test"))]
+    hashes = dict.fromkeys(("Boil0______", "Boil8______"), "one file")
+    for drop, said in ((False, "--drop-leaks drops them"), (True, "1 videos were dropped")):
+        report = train("svm", store, material, table=lost, sha256s=hashes, drop_leaks=drop)
+        print_heads(TrainSummary(dataset="kitchen", heads=(report,), comparison=None))
+        text = " ".join(capsys.readouterr().out.split())
+        assert "1 pairs of videos on two sides of the split are the same file" in text
+        assert said in text
+        assert "no test video of 1 classes: Cut (tables/class_counts.csv)" in text

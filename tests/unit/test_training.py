@@ -16,7 +16,7 @@ from kitchen import MODEL, Material, Trained, train
 from coinml import training
 from coinml.dataset import ids_digest, permute_labels, table_digest
 from coinml.errors import InvalidInputError
-from coinml.tracking import Store
+from coinml.tracking import Store, code_version
 
 INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
 
@@ -112,9 +112,13 @@ def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> No
             "set_fingerprint": material.spec.fingerprint,
             "encoder_fingerprint": material.spec.encoder.fingerprint,
             "test_ids_digest": run.data.tags["test_ids_digest"],
+            "ids_digest": ids_digest(material.table["video_id"]),
+            "code_version": code_version(),
             "recipe": run.data.tags["recipe"],
         }.items():
             assert version.tags[name] == run.data.tags[name] == value
+        for name in ("val_accuracy", "test_accuracy", "test_f1_macro", "test_coverage"):
+            assert float(version.tags[name]) == pytest.approx(report.metrics[name], abs=1e-4)
         (output,) = run.outputs.model_outputs
         assert version.source == f"models:/{output.model_id}"
         assert run.data.tags["version"] == str(report.version)
@@ -205,7 +209,7 @@ import pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from kitchen import train
-from coinml.tracking import Store
+from coinml.tracking import Store, code_version
 folder = Path(sys.argv[1])
 material = pickle.loads((folder / "material.pickle").read_bytes())
 store = Store(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
