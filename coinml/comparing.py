@@ -101,6 +101,12 @@ def compare_runs(
     if split not in SPLITS:
         raise InvalidInputError(f"split {split!r}: one of {', '.join(SPLITS)} is allowed")
     runs = [store.read_run(run_id) for run_id in (run_a, run_b)]
+    targets = [run.data.tags.get("target", "task") for run in runs]
+    if targets[0] != targets[1]:
+        raise InvalidInputError(
+            f"run {run_a} tells {targets[0]}s apart and run {run_b} {targets[1]}s: "
+            "nothing to compare"
+        )
     heads, tables = [], []
     for run_id, run in zip((run_a, run_b), runs, strict=True):
         heads.append(run.data.tags.get("head", run_id[:8]))
@@ -167,7 +173,13 @@ def _record(store: Store, found: RunComparison, metrics: Sequence[Mapping[str, f
 
 def _described(discordant: pd.DataFrame, dataset: str, ledger: Ledger) -> pd.DataFrame:
     """The videos with what they are called and where they can be seen."""
-    rows = {row.video_id: row for row in ledger.rows(dataset)}
+    found = {row.video_id: row for row in ledger.rows(dataset)}
+    # A segment is called after its video.
+    rows = {
+        one: found[video_id]
+        for one in discordant["video_id"]
+        if (video_id := one if one in found else one.rpartition("#")[0]) in found
+    }
 
     def link(video_id: str) -> str | None:
         row = rows.get(video_id)
@@ -175,7 +187,7 @@ def _described(discordant: pd.DataFrame, dataset: str, ledger: Ledger) -> pd.Dat
             return None
         # What was drawn here, or lay in a folder, is nowhere else.
         at_home = dataset == MINI or row.origin == "in_place"
-        return row.path if at_home else YOUTUBE.format(id=video_id)
+        return row.path if at_home else YOUTUBE.format(id=row.video_id)
 
     ids = discordant["video_id"].tolist()
     titles = [rows[video_id].title if video_id in rows else None for video_id in ids]

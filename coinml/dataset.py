@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.records import SPLITS, Split, Video
+from coinml.records import SPLITS, Extent, Split, Target, Video
+from coinml.targets import Example, examples
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY_COLUMNS = ("video_id", "label", "split")
+SAMPLE_ID = "sample_id"
+_SPAN = ("start_s", "end_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +35,14 @@ class Samples:
     """One split's examples, row by row.
 
     Attributes:
-        ids: Video ids, in the order of the rows.
+        ids: What the rows are called, in their order: video ids, or those of segments.
         x: Embeddings, float32 of shape (N, D).
         y: Index of each row's class in `classes`, int64 of shape (N,).
         classes: The class names; the same for every split of a table.
         clips: The embeddings of each row's clips, float16 of shape (N, K, D), for heads that
             look at them; NaN where a video has fewer than K.
+        groups: The video of each row, where a video has several and they are not independent of
+            each other; empty where each row is a video of its own.
     """
 
     ids: tuple[str, ...]
@@ -45,6 +50,12 @@ class Samples:
     y: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     clips: npt.NDArray[np.float16] | None = None
+    groups: tuple[str, ...] = ()
+
+    @property
+    def videos(self) -> int:
+        """Number of different videos among the rows."""
+        return len(set(self.groups)) if self.groups else len(self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,36 +69,61 @@ class Samples:
             x=self.x[index],
             y=self.y[index],
             clips=None if self.clips is None else self.clips[index],
+            groups=tuple(self.groups[i] for i in index) if self.groups else (),
         )
 
 
-def build_table(videos: Sequence[Video], embeddings: pd.DataFrame) -> pd.DataFrame:
+def build_table(
+    videos: Sequence[Video],
+    embeddings: pd.DataFrame,
+    *,
+    target: Target = "task",
+    extent: Extent = "video",
+) -> pd.DataFrame:
     """Put labels and splits to embeddings; what is not embedded is not in the table.
 
     Args:
         videos: The dataset's videos, in the order the table shall have.
-        embeddings: One row a video: `video_id` and the columns `e0000`, `e0001`, ….
+        embeddings: One row a video or extent: `video_id`, the columns `e0000`, `e0001`, … and,
+            where not the whole video was embedded, `start_s, end_s`.
+        target: Whose classes.
+        extent: Which part of a video was embedded, for `task` and `domain`.
 
     Returns:
-        `video_id, label, split, e0000, …` (float32), in the order of `videos`.
+        `video_id, label, split, e0000, …` (float32), in the order of `videos`; for `step` with
+        one row a segment and its `sample_id` before the features.
 
     Raises:
-        InvalidInputError: No video of the dataset is embedded, or one is there twice.
+        InvalidInputError: Nothing of the dataset is embedded, an extent is there twice, or the
+            annotations do not say what the target asks for.
     """
     features = feature_columns(embeddings)
+    wanted = examples(videos, target=target, extent=extent)
     labels = pd.DataFrame(
-        [(video.video_id, video.label, video.split) for video in videos],
-        columns=list(KEY_COLUMNS),
-    )
-    twice = embeddings["video_id"][embeddings["video_id"].duplicated()]
+        [(one.video_id, one.label, one.split, one.sample_id, *one.span) for one in wanted],
+        columns=[*KEY_COLUMNS, SAMPLE_ID, *_SPAN],
+    ).astype(dict.fromkeys(_SPAN, np.float64))
+    if not set(_SPAN) <= set(embeddings.columns):
+        embeddings = embeddings.assign(start_s=np.nan, end_s=np.nan)
+    keys = ["video_id", *_SPAN]
+    twice = embeddings["video_id"][embeddings.duplicated(keys)]
     if not twice.empty:
-        raise InvalidInputError(f"two embeddings of one video: {twice.iloc[0]!r}")
-    table = labels.merge(embeddings[["video_id", *features]], on="video_id", how="inner")
+        raise InvalidInputError(f"two embeddings of one video or extent: {twice.iloc[0]!r}")
+    # Spans are equal to the last bit where they are the same: the set keeps them as they were.
+    present = embeddings[[*keys, *features]].astype(dict.fromkeys(_SPAN, np.float64))
+    table = labels.merge(present, on=keys, how="inner")
     if table.empty:
+        what = "segments" if target == "step" else "videos"
         raise InvalidInputError(
-            f"none of the dataset's {len(labels)} videos is embedded: collect and embed first"
+            f"none of the dataset's {len(labels)} {what} is embedded: collect and embed first"
         )
-    return table.astype(dict.fromkeys(features, np.float32))
+    shown = [SAMPLE_ID] if target == "step" else []
+    return table[[*KEY_COLUMNS, *shown, *features]].astype(dict.fromkeys(features, np.float32))
+
+
+def sample_ids(table: pd.DataFrame) -> list[str]:
+    """What each row of a table is called: the segment's id, or the video's."""
+    return list(table[SAMPLE_ID if SAMPLE_ID in table.columns else "video_id"])
 
 
 def feature_columns(table: pd.DataFrame) -> list[str]:
@@ -105,7 +141,10 @@ def feature_columns(table: pd.DataFrame) -> list[str]:
 
 
 def clips_by_video(
-    rows: pa.Table, sha256s: Mapping[str, str] | None = None
+    rows: pa.Table,
+    sha256s: Mapping[str, str] | None = None,
+    *,
+    wanted: Sequence[Example] | None = None,
 ) -> dict[str, npt.NDArray[np.float16]]:
     """The embeddings of each video's clips, float16 of shape (clips, D), in their order.
 
@@ -113,23 +152,40 @@ def clips_by_video(
         rows: `video_id, file_sha256, clip, embedding` and more, as `EmbeddingSet.clips` has them.
         sha256s: Hash of each video's present file; what was embedded from another file, or of
             a video that is not named, is left out. None takes all of them.
+        wanted: What to keep, where a set holds extents of videos; the keys are then the examples'
+            own ids.
     """
     from coinml.store.parts import vectors_of
 
     ids, hashes = (rows.column(name).to_numpy() for name in ("video_id", "file_sha256"))
-    order = np.lexsort((rows.column("clip").to_numpy(), ids))
+    # As a number that equals itself where the whole video was embedded.
+    spans = np.zeros((2, len(ids)))
+    if wanted is not None:
+        spans = np.stack([np.nan_to_num(rows.column(n).to_numpy(), nan=-1.0) for n in _SPAN])
+    order = np.lexsort((rows.column("clip").to_numpy(), *spans[::-1], ids))
     if sha256s is not None:
-        wanted = np.fromiter(
+        present = np.fromiter(
             (sha256s.get(i) == h for i, h in zip(ids, hashes, strict=True)), bool, len(ids)
         )
-        order = order[wanted[order]]
+        order = order[present[order]]
     if not len(order):
         return {}
     vectors = vectors_of(rows, rows.schema.field("embedding").type.list_size)[order]
-    names = ids[order]
-    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    names, spans = ids[order], spans[:, order]
+    differs = (names[1:] != names[:-1]) | (spans[:, 1:] != spans[:, :-1]).any(axis=0)
+    starts = np.flatnonzero(np.append(True, differs))
     parts = np.split(vectors.astype(np.float16), starts[1:])
-    return {str(names[start]): part for start, part in zip(starts, parts, strict=True)}
+    if wanted is None:
+        return {str(names[start]): part for start, part in zip(starts, parts, strict=True)}
+    found = {
+        (str(names[start]), *map(float, spans[:, start])): part
+        for start, part in zip(starts, parts, strict=True)
+    }
+    keys = {
+        one.sample_id: (one.video_id, *(-1.0 if at is None else at for at in one.span))
+        for one in wanted
+    }
+    return {sample_id: found[key] for sample_id, key in keys.items() if key in found}
 
 
 def split_samples(
@@ -165,11 +221,12 @@ def split_samples(
             counts = table["split"].value_counts().to_dict()
             raise InvalidInputError(f"no embedded video in the {split} split; there are {counts}")
         parts[split] = Samples(
-            ids=tuple(rows["video_id"]),
+            ids=tuple(sample_ids(rows)),
             x=np.ascontiguousarray(rows[features].to_numpy(dtype=np.float32)),
             y=rows["label"].map(index).to_numpy(dtype=np.int64),
             classes=names,
-            clips=None if clips is None else _stacked(tuple(rows["video_id"]), clips),
+            clips=None if clips is None else _stacked(sample_ids(rows), clips),
+            groups=tuple(rows["video_id"]) if SAMPLE_ID in rows.columns else (),
         )
     trained = set(parts["train"].y.tolist())
     if len(trained) < 2:
@@ -209,7 +266,8 @@ def ids_digest(ids: Iterable[str]) -> str:
 def table_digest(table: pd.DataFrame) -> str:
     """12 hex digits of everything in a table that training reads, row order included."""
     digest = hashlib.sha256()
-    for row in table[list(KEY_COLUMNS)].itertuples(index=False, name=None):
+    keys = [name for name in (*KEY_COLUMNS, SAMPLE_ID) if name in table.columns]
+    for row in table[keys].itertuples(index=False, name=None):
         digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")
     features = table[feature_columns(table)].to_numpy(dtype=np.float32)
     digest.update(repr(features.shape).encode())

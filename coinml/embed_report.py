@@ -69,7 +69,7 @@ class Tally:
         self._writer = writer
         self._progress = progress
         self._told = -1
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, dict[str, None]] = {}
         self._failed_jobs = 0
         self._broken: list[str] = []
         self._idle_s = 0.0
@@ -88,7 +88,8 @@ class Tally:
         """Note that a video cannot be embedded."""
         logger.info("%s is not embedded: %s", video_id, error)
         self._failed_jobs += 1
-        self._failed[video_id] = str(error)
+        # Of a video with several extents all reasons are told, each once.
+        self._failed.setdefault(video_id, {})[str(error)] = None
         if isinstance(error, CorruptVideoError) and video_id not in self._broken:
             self._broken.append(video_id)
 
@@ -105,7 +106,7 @@ class Tally:
         return EmbedReport(
             embedded=self._writer.videos,
             skipped=self._skipped,
-            failed=dict(self._failed),
+            failed={key: "; ".join(reasons) for key, reasons in self._failed.items()},
             broken=tuple(self._broken),
             clips=self.clips,
             frames_substituted=self.substituted,

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from coinml.errors import RegistryError
 from coinml.registry import CHALLENGER, CHAMPION, version_at
+from coinml.targets import Span
 from coinml.tracking import Store
 
 _AT_ONCE = 16
@@ -38,6 +39,7 @@ def predict_files(
     uri: str,
     files: Sequence[str],
     *,
+    span: Span = (None, None),
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Classify video files.
@@ -46,6 +48,7 @@ def predict_files(
         store: Where the registry is.
         uri: The model, as `models:/mini-task@champion` or `models:/mini-task/3`.
         files: Paths of video files.
+        span: Start and end in seconds of what is looked at in each; all of it by default.
         progress: Called with how many files more have their answer.
 
     Returns:
@@ -61,10 +64,12 @@ def predict_files(
         loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
         raise RegistryError(f"{uri} at {store.uri}: {err.message}") from err
+    names = ("start_s", "end_s")
+    limits = {name: at for name, at in zip(names, span, strict=True) if at is not None}
     answers = []
     for start in range(0, len(files), _AT_ONCE):
         part = list(files[start : start + _AT_ONCE])
-        table = loaded.predict(pd.DataFrame({"video": part}))
+        table = loaded.predict(pd.DataFrame({"video": part} | limits))
         rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
         for file, row in zip(part, rows, strict=True):
             answers.append({"video": file, **{str(key): value for key, value in row.items()}})

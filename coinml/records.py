@@ -13,6 +13,13 @@ Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+Target = Literal["task", "domain", "step"]
+"""What heads tell apart."""
+
+Extent = Literal["video", "annotated", "segments"]
+"""Which part of a video is embedded: all of it, from the first to the last annotated second, or
+each annotated step on its own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

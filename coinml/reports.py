@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinml.comparing import RunComparison
+    from coinml.records import Target
     from coinml.registry import Verdict
     from coinml.training import TrainReport
 
@@ -65,13 +66,16 @@ class EmbedSummary:
         dataset: Its name.
         fingerprint: The set's.
         videos: Videos of the selection that are in the set.
-        embedded: How many of them this run did.
-        failed: Reason by id, for files that do not decode; they are quarantined.
+        embedded: How many of them this run did; segments, in a set of segments.
+        failed: Reason by id, for what cannot be embedded; files that do not decode are
+            quarantined.
         seconds: Wall time of the embedding tasks.
         decode_wait_s: Of it, how long the encoder waited for frames.
         encode_s: How long it was at work.
         write_s: How long parts were written.
         bottleneck: What most of the time went to; "" or "none" when nothing was to do.
+        segments: Segments of the selection that are in the set, None where it holds videos.
+        without_extent: Videos whose annotations do not say where the extent is.
     """
 
     dataset: str
@@ -84,10 +88,20 @@ class EmbedSummary:
     encode_s: float = 0.0
     write_s: float = 0.0
     bottleneck: str
+    segments: int | None = None
+    without_extent: int = 0
 
     def __str__(self) -> str:
-        text = f"{self.videos} videos in set {self.fingerprint}, {self.embedded} of them new"
-        text += f"; {len(self.failed)} do not decode" if self.failed else ""
+        what = f"{self.videos} videos"
+        if self.segments is not None:
+            what = f"{self.segments} segments of {what}"
+        text = f"{what} in set {self.fingerprint}, {self.embedded} of them new"
+        if self.without_extent:
+            text += f"; of {self.without_extent} videos nothing is annotated"
+        if self.failed and self.segments is None:
+            text += f"; {len(self.failed)} do not decode"
+        elif self.failed:
+            text += f"; segments of {len(self.failed)} videos cannot be embedded"
         if self.bottleneck in ("", "none"):
             return text
         return (
@@ -106,6 +120,7 @@ class TrainSummary:
 
     Attributes:
         dataset: Its name.
+        target: Whose classes.
         heads: One report a head.
         comparison: Of the first two on test, None where there is one head.
     """
@@ -113,6 +128,7 @@ class TrainSummary:
     dataset: str
     heads: tuple[TrainReport, ...]
     comparison: RunComparison | None
+    target: Target = "task"
 
     def __str__(self) -> str:
         return ", ".join(
@@ -125,6 +141,7 @@ class TrainSummary:
         """Plain values, as `--json` prints them."""
         return {
             "dataset": self.dataset,
+            "target": self.target,
             "heads": [report.as_dict() for report in self.heads],
             "comparison": self.comparison.as_dict() if self.comparison else None,
         }

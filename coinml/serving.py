@@ -49,6 +49,8 @@ SIGNATURE = ModelSignature(
         [
             ColSpec("string", "video", required=False),
             ColSpec("string", "video_base64", required=False),
+            ColSpec("double", "start_s", required=False),
+            ColSpec("double", "end_s", required=False),
         ]
     ),
     outputs=Schema(
@@ -81,8 +83,9 @@ REQUIREMENTS = (
 class VideoClassifier(PythonModel):
     """Answers `label, score, top5, error` for each row's `video` (path) or `video_base64`.
 
-    `top5` is a list of `{"label", "score"}`, best first. A row that cannot be read has its
-    reason in `error` and leaves the others alone.
+    The whole video is looked at, or what lies between `start_s` and `end_s` (seconds from its
+    start) where they are given. `top5` is a list of `{"label", "score"}`, best first. A row that
+    cannot be read has its reason in `error` and leaves the others alone.
     """
 
     def load_context(self, context: Any) -> None:
@@ -139,7 +142,13 @@ class VideoClassifier(PythonModel):
         """Start the decoding of a row's video; the future fails if there is none."""
         try:
             path = _video_file(row, temporary)
-            return pool.submit_sample(path, self._clip_spec, deadline_s=DEADLINE_S)
+            return pool.submit_sample(
+                path,
+                self._clip_spec,
+                start_s=row.get("start_s"),
+                end_s=row.get("end_s"),
+                deadline_s=DEADLINE_S,
+            )
         except CoinmlError as err:
             refused: Future[SampledClips] = Future()
             refused.set_exception(err)
@@ -240,8 +249,10 @@ def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
             f"the input has the columns {list(model_input.columns)}; one of 'video' (a file's "
             "path) and 'video_base64' is needed"
         )
-    for row in model_input[columns].to_dict(orient="records"):
-        yield {str(k): value for k, value in row.items() if isinstance(value, str) and value}
+    spans = [name for name in ("start_s", "end_s") if name in model_input.columns]
+    for row in model_input[[*columns, *spans]].to_dict(orient="records"):
+        texts = {str(k): row[k] for k in columns if isinstance(row[k], str) and row[k]}
+        yield texts | {str(k): float(row[k]) for k in spans if not pd.isna(row[k])}
 
 
 def _video_file(row: dict[str, Any], temporary: Path) -> Path:

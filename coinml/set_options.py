@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from coinml.records import Extent, Target
+
 if TYPE_CHECKING:
     from coinml.checkpoint import Checkpoint
     from coinml.specs import SetSpec
@@ -38,9 +40,24 @@ class SetOptions(BaseModel):
         default=1.0, gt=0, le=1, description="Part of the tokens that the encoder sees."
     )
     keep_seed: int = Field(default=0, description="Seed of the choice of tokens.")
+    extent: Extent | None = Field(
+        default=None,
+        description="What is embedded: the whole `video`, its `annotated` extent, or its annotated "
+        "`segments` one by one; by default the video, and for steps the segments.",
+    )
+
+    def for_target(self, target: Target) -> SetOptions:
+        """The same with the extent named that a target is learnt on.
+
+        Raises:
+            InvalidInputError: An unknown target, or one that is not learnt on this extent.
+        """
+        from coinml.targets import extent_of
+
+        return self.model_copy(update={"extent": extent_of(target, self.extent)})
 
     def resolved(self, *, mini: bool) -> SetOptions:
-        """The same with the encoder named: what a person left open, and `tiny`'s folder.
+        """The same with nothing left open, and `tiny`'s folder for its name.
 
         Args:
             mini: Whether it is for the dataset that is drawn here.
@@ -48,7 +65,8 @@ class SetOptions(BaseModel):
         from coinml.miniature import ENCODER
 
         encoder = self.encoder or (TINY if mini else VIDEOMAE)
-        return self.model_copy(update={"encoder": str(ENCODER) if encoder == TINY else encoder})
+        place = str(ENCODER) if encoder == TINY else encoder
+        return self.model_copy(update={"encoder": place, "extent": self.extent or "video"})
 
     def checkpoint(self) -> Checkpoint:
         """The encoder's files.
@@ -74,7 +92,10 @@ class SetOptions(BaseModel):
         from coinml.specs import SetSpec
 
         return SetSpec(
-            encoder=self.checkpoint().spec(**self.sampling), dataset=dataset, snap=self.snap
+            encoder=self.checkpoint().spec(**self.sampling),
+            dataset=dataset,
+            extent=self.extent or "video",
+            snap=self.snap,
         )
 
     @property

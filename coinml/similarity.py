@@ -63,9 +63,12 @@ def find_similar(
     """
     from coinml.store import list_sets
 
-    sets = list_sets(root_url, dataset)
+    # A video stands once among its neighbours, and not with each of its segments.
+    sets = [one for one in list_sets(root_url, dataset) if one.spec.extent != "segments"]
     if not sets:
-        raise InvalidInputError(f"no embedding set of {dataset!r} below {root_url}; embed first")
+        raise InvalidInputError(
+            f"no embedding set of {dataset!r}'s videos below {root_url}; embed first"
+        )
     table = sets[-1].videos()
     ids = list(table["video_id"])
     matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)

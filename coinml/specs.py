@@ -92,7 +92,8 @@ class SetSpec:
     Attributes:
         encoder: What its vectors mean.
         dataset: Name of the dataset.
-        extent: Which part of a video is embedded: "video" is the whole.
+        extent: Which part of a video is embedded: "video" is the whole, "annotated" from the
+            first to the last annotated second, "segments" each annotated step on its own.
         snap: Where clips may begin; see `media.ClipSpec`.
         decode: How broken frames are treated: "count" puts the nearest decoded frame in a
             missing one's place and counts it.

@@ -12,8 +12,8 @@ from coinml.errors import InvalidInputError
 DOMAIN_CSV = "taxonomy_domain_target_mapping.csv"
 STEP_CSV = "taxonomy_target_action_mapping.csv"
 WORKBOOK = "taxonomy.xlsx"
-_DOMAIN_COLUMNS = ("Domains", "Targets")
-_STEP_COLUMNS = ("Target Id", "Target Label", "Action Id", "Action Label")
+DOMAIN_COLUMNS = ("Domains", "Targets")
+STEP_COLUMNS = ("Target Id", "Target Label", "Action Id", "Action Label")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ def find_taxonomy(folder: Path) -> Taxonomy | None:
     if (folder / DOMAIN_CSV).is_file():
         steps = folder / STEP_CSV
         return _taxonomy(
-            _csv_rows(folder / DOMAIN_CSV, _DOMAIN_COLUMNS),
-            _csv_rows(steps, _STEP_COLUMNS) if steps.is_file() else (),
+            _csv_rows(folder / DOMAIN_CSV, DOMAIN_COLUMNS),
+            _csv_rows(steps, STEP_COLUMNS) if steps.is_file() else (),
         )
     if (folder / WORKBOOK).is_file():
         return _read_workbook(folder / WORKBOOK)
@@ -88,13 +88,13 @@ def _read_workbook(path: Path) -> Taxonomy:
         rows = [row for row in rows if row]
         if rows:
             found[tuple(rows[0])] = rows[1:]
-    if _DOMAIN_COLUMNS not in found:
+    if DOMAIN_COLUMNS not in found:
         raise InvalidInputError(
-            f"{path}: no sheet has the columns {list(_DOMAIN_COLUMNS)}; "
+            f"{path}: no sheet has the columns {list(DOMAIN_COLUMNS)}; "
             f"found {[list(header) for header in found]}"
         )
     # A domain is written once for all of its tasks (merged cells), so it carries on.
     domain_rows: list[list[str]] = []
-    for row in found[_DOMAIN_COLUMNS]:
+    for row in found[DOMAIN_COLUMNS]:
         domain_rows.append(row if len(row) == 2 else [domain_rows[-1][0], row[0]])
-    return _taxonomy(domain_rows, found.get(_STEP_COLUMNS, []))
+    return _taxonomy(domain_rows, found.get(STEP_COLUMNS, []))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,23 +18,24 @@ import pandas as pd
 
 from coinml import figures
 from coinml.checkpoint import Checkpoint
-from coinml.class_counts import class_counts, classes_without
-from coinml.dataset import Samples, ids_digest, split_samples, table_digest
+from coinml.class_counts import class_counts, classes_without, scarce_classes
+from coinml.dataset import Samples, ids_digest, sample_ids, split_samples, table_digest
 from coinml.evaluation import Evaluation, confused_pairs, evaluate
 from coinml.evaluation_figures import figures_of
 from coinml.heads import head_file, seen_by
 from coinml.leaks import drop_leaks as without_leaks
 from coinml.leaks import find_leaks
 from coinml.learning import fit_head, settings_of
-from coinml.records import SPLITS, Dataset, Split
+from coinml.records import SPLITS, Dataset, Extent, Split, Target
 from coinml.registry import has_version, register
 from coinml.specs import SetSpec
+from coinml.targets import FEW_VIDEOS, domains_of_classes, examples, official_sizes
 from coinml.tracking import RunLog, Store, code_version
 
 if TYPE_CHECKING:
     from coinml.heads import Head
 
-TARGET = "task"
+logger = logging.getLogger(__name__)
 
 _HEADLINE = (
     "val_accuracy",
@@ -63,9 +65,25 @@ _DECISIVE = (
     "mlp",
     "pairwise",
     "svm",
+    "targets",
     "training",
 )
 """The modules that decide what a head learns and how it is measured."""
+
+_EXTENTS: dict[Extent, tuple[str, str]] = {
+    "video": ("video", ""),
+    "annotated": (
+        "video",
+        "It learnt from the annotated extent of each video; of a file it looks at the whole, or "
+        "from start_s to end_s where they are given.",
+    ),
+    "segments": (
+        "segment",
+        "It learnt from annotated segments; of a file it looks at the whole, or from start_s to "
+        "end_s where they are given.",
+    ),
+}
+"""What a row was, and how that differs from what is predicted on, for the model's description."""
 
 _TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
 
@@ -82,6 +100,7 @@ class TrainReport:
         metrics: Final numbers of val and test, by MLflow's names.
         reused: Whether an earlier run with the same recipe was taken.
         classes_without: The classes that have no video here, by split.
+        scarce_classes: Classes with too few training videos to learn much of them.
     """
 
     head: str
@@ -91,15 +110,16 @@ class TrainReport:
     metrics: Mapping[str, float]
     reused: bool
     classes_without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scarce_classes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return asdict(self)
 
 
-def model_name(dataset: str) -> str:
-    """Name of the registered model, and of the experiment, of a dataset."""
-    return f"{dataset}-{TARGET}"
+def model_name(dataset: str, target: Target = "task") -> str:
+    """Name of the registered model, and of the experiment, of a dataset and a target."""
+    return f"{dataset}-{target}"
 
 
 def train_head(
@@ -111,6 +131,7 @@ def train_head(
     checkpoint: Checkpoint,
     spec: SetSpec,
     ledger_digest: str,
+    target: Target = "task",
     seed: int = 0,
     device: str = "cpu",
     options: Mapping[str, Any] | None = None,
@@ -129,15 +150,16 @@ def train_head(
     Args:
         head: One of `heads.HEADS`.
         dataset: Says how many videos each split has officially.
-        table: As `dataset.build_table` makes it.
+        table: As `dataset.build_table` makes it for the target.
         store: Where the run goes.
         checkpoint: The encoder's files, for the registered model to carry.
         spec: The embedding set that the table came from.
         ledger_digest: What was collected when the table was made.
+        target: Whose classes.
         seed: Of everything random.
         device: For the heads that are networks.
         options: Of the head's trainer, in place of its defaults, such as a sweep found.
-        clips: The clips of each video of the table, for the head that looks at them.
+        clips: The clips of each row of the table by its id, for the head that looks at them.
         sha256s: Hash of each video's file, by which a video under two ids is found.
         drop_leaks: Train without the videos that are on a later side of the split as well.
         by_reference: Let the model name its encoder on the hub instead of carrying it.
@@ -147,11 +169,16 @@ def train_head(
     Raises:
         InvalidInputError: A split is empty, or training has fewer than two classes.
     """
-    name = model_name(dataset.name)
-    # The selection counts as well as what of it is embedded: coverage is measured on it.
-    official = {split: sum(v.split == split for v in dataset.videos) for split in SPLITS}
+    name = model_name(dataset.name, target)
+    # The selection counts as well as what of it is embedded: coverage is measured on it, and a
+    # class whose videos are all lost stays among the classes.
+    extent: Any = spec.extent
+    wanted = examples(dataset.videos, target=target, extent=extent)
+    official = official_sizes(wanted)
+    classes = sorted({one.label for one in wanted})
     ingredients = {
         "head": head,
+        "target": target,
         "seed": seed,
         "options": dict(options or {}),
         "clips": None if clips is None else _clips_digest(clips, table),
@@ -161,6 +188,7 @@ def train_head(
         "table": table_digest(table),
         "set": spec.fingerprint,
         "official": official,
+        "classes": len(classes),
         "by_reference": by_reference,
         "drop_leaks": drop_leaks,
         "files": _digest({i: sha256s[i] for i in table["video_id"] if i in sha256s})
@@ -171,15 +199,17 @@ def train_head(
     known = _known(store, name, head, recipe)
     if known is not None:
         return known
-    leaks, labels = find_leaks(table, sha256s), sorted(set(table["label"]))
+    leaks = find_leaks(table, sha256s)
     if drop_leaks:
         table = without_leaks(table, leaks)
-    parts = split_samples(table, labels, clips=clips)
-    counts = class_counts(table, [(video.label, video.split) for video in dataset.videos])
+    parts = split_samples(table, classes, clips=clips)
+    counts = class_counts(table, [(one.label, one.split) for one in wanted])
+    scarce = scarce_classes(counts)
+    _warn_of(scarce, len(classes))
     identity = {
         "head": head,
         "dataset": dataset.name,
-        "target": TARGET,
+        "target": target,
         "recipe": recipe,
         "encoder": spec.encoder.encoder,
         "encoder_fingerprint": spec.encoder.fingerprint,
@@ -187,9 +217,9 @@ def train_head(
         "ledger_digest": ledger_digest,
         "ids_digest": ids_digest(table["video_id"]),
         "code_version": code_version(),
-        "mlflow.note.content": _description(head, dataset, parts, spec),
+        "mlflow.note.content": _description(head, dataset, parts, spec, target),
     }
-    run_name = f"{head} {spec.encoder.encoder} {len(parts['train'])} videos"
+    run_name = f"{head} {spec.encoder.encoder} {parts['train'].videos} videos"
     with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
         # For whoever wonders why a head was trained anew.
         log.json("recipe", ingredients)
@@ -204,6 +234,7 @@ def train_head(
                 fitted.predict_proba(seen_by(fitted, parts[split])),
                 fitted.classes,
                 official_size=official[split],
+                groups=parts[split].groups or None,
             )
             for split in SPLITS
         }
@@ -223,7 +254,7 @@ def train_head(
         # After the last epoch, so that the final numbers are those of the epoch that was kept.
         log.metrics(metrics, step=log.last_step + 1)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
-        domains = {video.label: video.domain for video in dataset.videos if video.domain}
+        domains = domains_of_classes(dataset.videos, target=target)
         _log_evidence(log, fitted, parts, evaluations, official, domains)
         digest = table_digest(table)
         log.dataset(
@@ -241,7 +272,7 @@ def train_head(
             )  # fmt: skip
     return TrainReport(
         head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False,
-        classes_without=classes_without(counts),
+        classes_without=classes_without(counts), scarce_classes=scarce,
     )  # fmt: skip
 
 
@@ -250,6 +281,7 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
         run = store.read_run(run_id)
         version = run.data.tags.get("version")
         if version is not None and has_version(store, name, int(version)):
+            counts = store.read_table(run_id, "class_counts")
             return TrainReport(
                 head=head,
                 run_id=run_id,
@@ -257,7 +289,8 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
                 version=int(version),
                 metrics=dict(run.data.metrics),
                 reused=True,
-                classes_without=classes_without(store.read_table(run_id, "class_counts")),
+                classes_without=classes_without(counts),
+                scarce_classes=scarce_classes(counts),
             )
     return None
 
@@ -274,7 +307,8 @@ def _fit(
 ) -> Head:
     log.params(
         {"head": head, "seed": seed, "classes": len(parts["train"].classes), **options}
-        | {f"{split}_videos": len(samples) for split, samples in parts.items()}
+        | {f"{split}_videos": samples.videos for split, samples in parts.items()}
+        | {f"{split}_segments": len(samples) for split, samples in parts.items() if samples.groups}
     )
     history: list[Mapping[str, float]] = []
     with log.epochs() as add:
@@ -325,6 +359,7 @@ def _log_evidence(
             split: {
                 "official": official[split],
                 "measured": len(parts[split]),
+                "videos": parts[split].videos,
                 "ids_digest": ids_digest(parts[split].ids),
                 "ids": list(parts[split].ids),
             }
@@ -336,6 +371,8 @@ def _log_evidence(
 def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
     proba = head.predict_proba(seen_by(head, samples))
     best = proba.argmax(axis=1)
+    # What two runs are compared by is the row's own id; a segment's video stands beside it.
+    of_video = {"of_video": samples.groups} if samples.groups else {}
     return pd.DataFrame(
         {
             "video_id": samples.ids,
@@ -343,18 +380,35 @@ def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
             "label": [samples.classes[y] for y in samples.y],
             "predicted": [head.classes[index] for index in best],
             "score": proba.max(axis=1),
+            **of_video,
         }
     )
 
 
-def _description(head: str, dataset: Dataset, parts: Mapping[Split, Samples], spec: SetSpec) -> str:
+def _description(
+    head: str, dataset: Dataset, parts: Mapping[Split, Samples], spec: SetSpec, target: Target
+) -> str:
     looked_at = "the" if parts["train"].clips is not None else "the mean of"
     sizes = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
+    extent: Any = spec.extent
+    what, how = _EXTENTS[extent]
     return (
-        f"{head} on {looked_at} {spec.encoder.clips} clip embeddings a video "
-        f"({spec.encoder.encoder}, set {spec.fingerprint}) of {dataset.name}: {sizes} videos of "
-        f"{len(parts['train'].classes)} classes."
+        f"{head} on {looked_at} {spec.encoder.clips} clip embeddings a {what} "
+        f"({spec.encoder.encoder}, set {spec.fingerprint}) of {dataset.name}: {sizes} {what}s of "
+        f"{len(parts['train'].classes)} classes (target {target}). {how}".strip()
     )
+
+
+def _warn_of(scarce: Sequence[str], total: int) -> None:
+    if scarce:
+        logger.warning(
+            "fewer than %d training videos of %d of %d classes: %s%s",
+            FEW_VIDEOS,
+            len(scarce),
+            total,
+            ", ".join(scarce[:10]),
+            " … (tables/class_counts.csv of the run)" if len(scarce) > 10 else "",
+        )
 
 
 def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
@@ -372,9 +426,9 @@ def _code_digest() -> str:
 
 def _clips_digest(clips: Mapping[str, npt.NDArray[np.float16]], table: pd.DataFrame) -> str:
     digest = hashlib.sha256()
-    for video_id in table["video_id"]:
-        if video_id in clips:
-            digest.update(repr(clips[video_id].shape).encode() + clips[video_id].tobytes())
+    for sample_id in sample_ids(table):
+        if sample_id in clips:
+            digest.update(repr(clips[sample_id].shape).encode() + clips[sample_id].tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -6,9 +6,12 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from coinml.heads import USUAL as USUAL_HEADS
+from coinml.records import Target
 from coinml.reports import PipelineSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
+from coinml.settings import Settings
+from coinml.targets import examples
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -25,6 +28,7 @@ def pipeline(
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
     heads: tuple[str, ...] = USUAL_HEADS,
+    target: Target = "task",
     seed: int = 0,
     by_reference: bool = False,
     drop_leaks: bool = False,
@@ -43,10 +47,17 @@ def pipeline(
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `pyav`, `decord` or `torchcodec`.
         heads: Of `coinml.heads.HEADS`.
+        target: "task", "domain" or "step".
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
         drop_leaks: Train without the videos that are on a later side of the split as well.
+
+    Raises:
+        InvalidInputError: The annotations do not have what the target asks for.
     """
+    set_options = set_options.for_target(target)
+    # Said before hours of collection, not after them.
+    examples(selection.load(Settings().data_dir).videos, target=target)
     collected = collect(
         selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
     )
@@ -55,6 +66,7 @@ def pipeline(
         selection,
         heads=heads,
         set_options=set_options,
+        target=target,
         seed=seed,
         by_reference=by_reference,
         drop_leaks=drop_leaks,

@@ -7,9 +7,12 @@ from prefect.states import Completed, State
 
 from coinml.download import MAX_HEIGHT
 from coinml.heads import USUAL as USUAL_HEADS
+from coinml.records import Target
 from coinml.reports import ReprocessSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
+from coinml.settings import Settings
+from coinml.targets import examples
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -30,6 +33,7 @@ def reprocess(
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
     heads: tuple[str, ...] = USUAL_HEADS,
+    target: Target = "task",
     min_new: int = 50,
     seed: int = 0,
     by_reference: bool = False,
@@ -50,12 +54,18 @@ def reprocess(
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `pyav`, `decord` or `torchcodec`.
         heads: Of `coinml.heads.HEADS`.
+        target: "task", "domain" or "step".
         min_new: Train again, and ask the gate, when the set has so many videos more than the
             heads were last trained on.
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
         drop_leaks: Train without the videos that are on a later side of the split as well.
+
+    Raises:
+        InvalidInputError: The annotations do not have what the target asks for.
     """
+    set_options = set_options.for_target(target)
+    examples(selection.load(Settings().data_dir).videos, target=target)
     rechecked = recheck_files(selection, deep)
     collected = collect(
         selection,
@@ -66,13 +76,14 @@ def reprocess(
         max_height=max_height,
     )
     embedded = embed(selection, set_options, decoder=decoder)
-    grown = embedded.videos - count_trained(embedded.dataset, embedded.fingerprint)
+    grown = embedded.videos - count_trained(embedded.dataset, embedded.fingerprint, target)
     trained, verdicts = None, ()
     if grown >= min_new:
         trained = train(
             selection,
             heads=heads,
             set_options=set_options,
+            target=target,
             seed=seed,
             by_reference=by_reference,
             drop_leaks=drop_leaks,

@@ -11,10 +11,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from coinml import progress
 from coinml.heads import USUAL as USUAL_HEADS
 from coinml.heads import check_heads
+from coinml.records import Target
 from coinml.reports import TrainSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
+from coinml.targets import examples
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.training import train_head
@@ -29,6 +31,7 @@ def train(
     selection: Selection,
     heads: tuple[str, ...] = USUAL_HEADS,
     set_options: SetOptions = USUAL,
+    target: Target = "task",
     seed: int = 0,
     by_reference: bool = False,
     drop_leaks: bool = False,
@@ -39,17 +42,20 @@ def train(
         selection: Which videos.
         heads: Of `coinml.heads.HEADS`.
         set_options: How videos became vectors, which names the set.
+        target: "task", "domain" or "step" (learnt on the set of segments).
         seed: Of everything random.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
         drop_leaks: Train without the videos that are on a later side of the split as well.
 
     Raises:
-        InvalidInputError: An unknown head, or too little data.
+        InvalidInputError: An unknown head, too little data, or a target that the annotations do
+            not have.
     """
     check_heads(heads)
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    options = set_options.resolved(mini=selection.is_mini)
+    options = set_options.for_target(target).resolved(mini=selection.is_mini)
+    examples(dataset.videos, target=target)
     embedding_set = open_set(dataset.name, options)
     with ExitStack() as stages:
         for head in heads:
@@ -60,6 +66,7 @@ def train(
                 selection,
                 embedding_set.spec.fingerprint,
                 options,
+                target=target,
                 seed=seed,
                 by_reference=by_reference,
                 drop_leaks=drop_leaks,
@@ -68,5 +75,7 @@ def train(
         ]
         reports = tuple(future.result() for future in futures)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
-    summary = TrainSummary(dataset=dataset.name, heads=reports, comparison=comparison)
+    summary = TrainSummary(
+        dataset=dataset.name, heads=reports, comparison=comparison, target=target
+    )
     return Completed(message=str(summary), data=summary)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -10,10 +12,12 @@ from coinml import growth, progress, training
 from coinml.dataset import build_table, clips_by_video
 from coinml.heads import LOOK_AT_CLIPS
 from coinml.ledger import DOWNLOADED, Ledger
+from coinml.records import Target
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import EmbeddingSet
+from coinml.targets import examples
 from coinml.tracking import Store
 from coinml.training import TrainReport, model_name
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
@@ -33,6 +37,7 @@ def train_head(
     fingerprint: str,
     options: SetOptions,
     *,
+    target: Target = "task",
     seed: int,
     by_reference: bool,
     drop_leaks: bool,
@@ -48,17 +53,23 @@ def train_head(
     )
     sha256s = {row.video_id: row.sha256 for row in rows if row.sha256}
     embedded = embedding_set.videos(sha256s)
+    extent: Any = embedding_set.spec.extent
+    clips = None
+    if head in LOOK_AT_CLIPS:
+        wanted = examples(dataset.videos, target=target, extent=extent)
+        clips = clips_by_video(embedding_set.clips(), sha256s, wanted=wanted)
     return training.train_head(
         head,
         dataset,
-        build_table(dataset.videos, embedded),
+        build_table(dataset.videos, embedded, target=target, extent=extent),
         store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
         checkpoint=options.checkpoint(),
         spec=embedding_set.spec,
         ledger_digest=digest,
+        target=target,
         seed=seed,
         device=settings.device,
-        clips=clips_by_video(embedding_set.clips(), sha256s) if head in LOOK_AT_CLIPS else None,
+        clips=clips,
         sha256s=sha256s,
         drop_leaks=drop_leaks,
         by_reference=by_reference,
@@ -68,8 +79,8 @@ def train_head(
 
 
 @task(cache_policy=NO_CACHE)
-def count_trained(dataset: str, fingerprint: str) -> int:
+def count_trained(dataset: str, fingerprint: str, target: Target = "task") -> int:
     """Number of videos that heads were last trained on with this set."""
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    return growth.trained_videos(store, model_name(dataset), fingerprint)
+    return growth.trained_videos(store, model_name(dataset, target), fingerprint)

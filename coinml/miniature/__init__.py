@@ -28,7 +28,7 @@ def make(
     """Draw the miniature; returns at once if it is there already.
 
     Args:
-        folder: Gets `COIN.json` and `videos/<id>.mp4`.
+        folder: Gets `COIN.json`, the taxonomy's two sheets and `videos/<id>.mp4`.
         seed: Another seed gives other videos of the same six tasks.
         training: Training videos a task.
         testing: Testing videos a task.

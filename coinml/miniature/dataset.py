@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from coinml.media import write_video
 from coinml.miniature.compositions import FRAME_RATES, Scene, random_scene, random_stretch
 from coinml.miniature.drawing import draw
 from coinml.miniature.tasks import TASKS, Task, TaskStep
+from coinml.taxonomy import DOMAIN_COLUMNS, DOMAIN_CSV, STEP_COLUMNS, STEP_CSV
 
 WIDTH, HEIGHT = 128, 96
 _ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -60,6 +63,9 @@ def draw_dataset(
     """Draw what is not drawn yet; see `coinml.miniature.make`."""
     annotations, marker = folder / "COIN.json", folder / "drawn.json"
     wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
+    folder.mkdir(parents=True, exist_ok=True)
+    # Small, and not there where an older version drew.
+    _write_taxonomy(folder)
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         return annotations
     videos = folder / "videos"
@@ -164,6 +170,24 @@ def _entry(plan: Plan, number: int) -> dict[str, Any]:
     return entry
 
 
+def _write_taxonomy(folder: Path) -> None:
+    """The two sheets of the taxonomy, beside the annotations."""
+    domains = [(task.domain, task.name) for task in TASKS]
+    steps = [
+        (str(task.recipe_type), task.name, step.step_id, step.label)
+        for task in TASKS
+        for step in task.steps
+    ]
+    for name, columns, rows in (
+        (DOMAIN_CSV, DOMAIN_COLUMNS, domains),
+        (STEP_CSV, STEP_COLUMNS, steps),
+    ):
+        text = StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+        if not (folder / name).is_file() or (folder / name).read_text() != text.getvalue():
+            _write_text(folder / name, text.getvalue())
+
+
 def _draw_all(
     plans: Sequence[Plan],
     folder: Path,
@@ -190,6 +214,10 @@ def _draw_all(
 
 
 def _write_whole(path: Path, content: Any) -> None:
+    _write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)

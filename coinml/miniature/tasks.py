@@ -27,6 +27,7 @@ class Task:
     Attributes:
         name: The class, in COIN's style.
         recipe_type: Its number in the annotations.
+        domain: What it belongs to, as COIN's taxonomy puts tasks together.
         surface: One of `compositions.SURFACES`.
         tool: One of `compositions.TOOLS`.
         steps: In the order in which they are done.
@@ -34,6 +35,7 @@ class Task:
 
     name: str
     recipe_type: int
+    domain: str
     surface: str
     tool: str
     steps: tuple[TaskStep, ...]
@@ -45,6 +47,7 @@ def _task(
     return Task(
         name=name,
         recipe_type=recipe_type,
+        domain=_DOMAINS[name],
         surface=surface,
         tool=tool,
         steps=tuple(
@@ -53,6 +56,16 @@ def _task(
         ),
     )
 
+
+_DOMAINS = {
+    "PolishStripedPlate": "Household",
+    "ScrubCheckedFloor": "Household",
+    "ScrapeStripedBoard": "Workshop",
+    "PaintDottedWall": "Workshop",
+    "StampCheckedCloth": "Craft",
+    "PressDottedDough": "Craft",
+}
+"""Two tasks each, that share neither surface nor tool: a domain is not seen by one look."""
 
 # Each surface, tool and motion stands in two tasks or more. "slide the bar across" stands
 # under two ids, as 25 of COIN's own labels do.

@@ -199,7 +199,7 @@ def _shown_set(
             missing.append(
                 f"embedding set {fingerprint}, which {head.title} was trained on, is not at {root}"
             )
-    found = list_sets(root, dataset)
+    found = [one for one in list_sets(root, dataset) if one.spec.extent != "segments"]
     if not found:
         missing.append(f"no embedding set of {dataset} at {root}: embed first")
     return found[-1] if found else None
@@ -215,7 +215,8 @@ def _table(
         row.video_id: row.sha256 for row in rows.values() if row.state == DOWNLOADED and row.sha256
     }
     try:
-        return build_table(dataset.videos, embedding_set.videos(hashes))
+        extent: Any = embedding_set.spec.extent
+        return build_table(dataset.videos, embedding_set.videos(hashes), extent=extent)
     except CoinmlError as err:
         missing.append(f"no map of the embeddings: {err}")
         return None

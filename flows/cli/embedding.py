@@ -28,6 +28,7 @@ def embed(
     snap: options.Snap = "exact",
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
+    extent: options.Extent = None,
     decoder: options.Decoder = "auto",
     json: options.Json = False,
 ) -> None:
@@ -38,7 +39,9 @@ def embed(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
-    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
+    made = options.set_options(
+        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent
+    )
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.embed import embed as flow

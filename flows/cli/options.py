@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from coinml.records import Target as Target_
     from coinml.selection import Selection
     from coinml.set_options import SetOptions
 
@@ -76,6 +77,15 @@ KeepTokens = Annotated[
     typer.Option(metavar="PART", help="Part of the tokens that the encoder sees, up to 1."),
 ]
 KeepSeed = Annotated[int, typer.Option(help="Seed of the choice of tokens.")]
+Extent = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="The whole `video`, its `annotated` extent, or its `segments` one by one; by default "
+        "the video, and for steps the segments.",
+    ),
+]
+Target = Annotated[str, typer.Option(help="What to tell apart: `task`, `domain` or `step`.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `pyav`, `decord` or `torchcodec`.")]
 Heads = Annotated[
     str, typer.Option(metavar="A,B", help="Of `mlp`, `svm`, `attentive`, `logreg` and `knn`.")
@@ -113,20 +123,25 @@ def set_options(
     snap: str,
     keep_tokens: float,
     keep_seed: int,
+    extent: str | None,
+    target: str | None = None,
 ) -> SetOptions:
     """The embedding set that these options name.
 
     Raises:
-        InvalidInputError: A value that is not allowed.
+        InvalidInputError: A value that is not allowed, or an extent that the target is not
+            learnt on.
     """
     from pydantic import ValidationError
 
     from coinml.errors import InvalidInputError
     from coinml.set_options import SetOptions
+    from coinml.targets import extent_of
 
     given = {
         "encoder": encoder, "revision": revision, "clips": clips, "stride": stride,
         "snap": snap, "keep_tokens": keep_tokens, "keep_seed": keep_seed,
+        "extent": extent_of(target, extent),
     }  # fmt: skip
     try:
         return SetOptions.model_validate(given)
@@ -134,6 +149,21 @@ def set_options(
         first = err.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise InvalidInputError(f"--{option} {first['input']}: {first['msg']}") from err
+
+
+def target(text: str) -> Target_:
+    """What an option says is told apart.
+
+    Raises:
+        InvalidInputError: None of the targets.
+    """
+    from coinml.errors import InvalidInputError
+    from coinml.targets import TARGETS
+
+    for known in TARGETS:
+        if text == known:
+            return known
+    raise InvalidInputError(f"--target {text}: one of {', '.join(TARGETS)} is allowed")
 
 
 def listed(text: str | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coinml.attrition import MEANING
 from coinml.errors import InvalidInputError
+from coinml.targets import FEW_VIDEOS
 from flows.cli.console import line, print_json, table
 
 if TYPE_CHECKING:
@@ -176,8 +177,9 @@ def print_heads(summary: TrainSummary) -> None:
         ],
     )
     metrics = summary.heads[0].metrics
+    things = "segments" if summary.target == "step" else "videos"
     line(
-        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test videos are here; "
+        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} are here; "
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
         f"this test set was looked at {metrics['test_looks']:.0f} times"
     )
@@ -199,6 +201,13 @@ def _print_doubts(report: TrainReport) -> None:
     for split, names in report.classes_without.items():
         shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
         line(f"no {split} video of {len(names)} classes: {shown} (tables/class_counts.csv)")
+    if report.scarce_classes:
+        names = report.scarce_classes
+        shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
+        line(
+            f"fewer than {FEW_VIDEOS} training videos of {len(names)} classes: {shown} "
+            "(tables/class_counts.csv)"
+        )
 
 
 def print_comparison(found: RunComparison) -> None:

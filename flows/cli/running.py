@@ -39,6 +39,8 @@ def run(
     snap: options.Snap = "exact",
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
+    extent: options.Extent = None,
+    target: options.Target = "task",
     decoder: options.Decoder = "auto",
     seed: options.Seed = 0,
     drop_leaks: options.DropLeaks = False,
@@ -52,7 +54,10 @@ def run(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
-    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
+    sought = options.target(target)
+    made = options.set_options(
+        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
+    )
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.pipeline import pipeline
@@ -65,6 +70,7 @@ def run(
             max_wait_s=max_wait,
             set_options=made,
             decoder=decoder,
+            target=sought,
             seed=seed,
             by_reference=encoder_ref,
             drop_leaks=drop_leaks,
@@ -98,6 +104,8 @@ def reprocess(
     snap: options.Snap = "exact",
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
+    extent: options.Extent = None,
+    target: options.Target = "task",
     decoder: options.Decoder = "auto",
     heads: options.Heads = "mlp,svm",
     min_new: Annotated[
@@ -116,7 +124,10 @@ def reprocess(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
-    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
+    sought = options.target(target)
+    made = options.set_options(
+        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
+    )
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.reprocess import reprocess as flow
@@ -132,6 +143,7 @@ def reprocess(
             set_options=made,
             decoder=decoder,
             heads=options.listed(heads),
+            target=sought,
             min_new=min_new,
             seed=seed,
             by_reference=encoder_ref,
@@ -154,17 +166,30 @@ def _prediction(
     from coinml.ledger import DOWNLOADED, Ledger
     from coinml.predicting import answering_alias, predict_files
     from coinml.registry import model_uri
+    from coinml.targets import examples
     from coinml.tracking import Store
 
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     model = summary.trained.heads[0].model
     alias = answering_alias(store, model)
-    tests = {v.video_id for v in selection.load(settings.data_dir).videos if v.split == "test"}
+    videos = selection.load(settings.data_dir).videos
     with Ledger(settings.ledger_url) as ledger:
         rows = ledger.rows(summary.collected.dataset, state=DOWNLOADED)
-    row = next(row for row in rows if row.video_id in tests)
-    (answer,) = predict_files(store, model_uri(model, alias), [str(row.path)])
-    return answer | {"truth": row.label, "alias": alias}
+    paths = {row.video_id: str(row.path) for row in rows}
+    example = next(
+        one
+        for one in sorted(
+            examples(videos, target=summary.trained.target), key=lambda one: one.video_id
+        )
+        if one.split == "test" and one.video_id in paths
+    )
+    (answer,) = predict_files(
+        store, model_uri(model, alias), [paths[example.video_id]], span=example.span
+    )
+    start_s, end_s = example.span
+    return answer | {
+        "truth": example.label, "alias": alias, "start_s": start_s, "end_s": end_s,
+    }  # fmt: skip
 
 
 def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Settings) -> None:
@@ -181,7 +206,10 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Setti
     heading("Champion")
     reports.print_verdicts(summary.verdicts)
     heading("Prediction")
-    line(f"{prediction['video']}, a test video, is in truth {prediction['truth']}")
+    where = f"{prediction['video']}, a test video,"
+    if prediction["end_s"] is not None:
+        where += f" from {prediction['start_s']:g} to {prediction['end_s']:g} s"
+    line(f"{where} is in truth {prediction['truth']}")
     if prediction["error"]:
         line(f"the {prediction['alias']} cannot say: {prediction['error']}")
     else:

@@ -37,6 +37,8 @@ def train(
     snap: options.Snap = "exact",
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
+    extent: options.Extent = None,
+    target: options.Target = "task",
     seed: options.Seed = 0,
     drop_leaks: options.DropLeaks = False,
     encoder_ref: options.ByReference = False,
@@ -50,7 +52,10 @@ def train(
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
-    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
+    sought = options.target(target)
+    made = options.set_options(
+        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
+    )
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.train import train as flow
@@ -59,6 +64,7 @@ def train(
             chosen,
             heads=options.listed(heads),
             set_options=made,
+            target=sought,
             seed=seed,
             by_reference=encoder_ref,
             drop_leaks=drop_leaks,
@@ -98,6 +104,7 @@ def compare(
 
 def promote(
     dataset: options.Known = None,
+    target: options.Target = "task",
     version: Annotated[
         list[int] | None, typer.Option(min=1, help="A candidate; by default the challenger.")
     ] = None,
@@ -118,7 +125,7 @@ def promote(
     from flows.cli.session import flow_session
 
     settings = Settings()
-    model = model_name(known_dataset(settings, dataset))
+    model = model_name(known_dataset(settings, dataset), options.target(target))
     if rollback:
         verdicts = [models.rollback(_store(settings), model)]
     else:
@@ -133,16 +140,26 @@ def promote(
 
 
 def registry(
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset's model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's models.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Only models of `task`, `domain` or `step`.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Show who is champion, challenger and previous, and why."""
     from coinml.registry import list_versions
     from coinml.settings import Settings
+    from coinml.targets import TARGETS
     from coinml.training import model_name
     from flows.cli.console import print_json, table
 
-    versions = list_versions(_store(Settings()), model_name(dataset) if dataset else None)
+    sought = (options.target(target),) if target else TARGETS
+    versions = list_versions(_store(Settings()))
+    if dataset is not None:
+        models = {model_name(dataset, one) for one in sought}
+        versions = [row for row in versions if row["model"] in models]
+    elif target is not None:
+        versions = [row for row in versions if row["tags"].get("target", "task") in sought]
     if json:
         print_json(versions)
         return
@@ -165,9 +182,16 @@ def registry(
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Video files.")],
     dataset: options.Known = None,
+    target: options.Target = "task",
     model: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
+    ] = None,
+    start: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Look from this second on.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Look up to this second.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -186,7 +210,7 @@ def predict(
     log_to(settings.logs_dir)
     store = _store(settings)
     if model is None:
-        name = model_name(known_dataset(settings, dataset))
+        name = model_name(known_dataset(settings, dataset), options.target(target))
         alias = answering_alias(store, name)
         model = model_uri(name, alias)
         if alias != CHAMPION:
@@ -196,6 +220,7 @@ def predict(
             store,
             model,
             [str(file) for file in files],
+            span=(start, end),
             progress=lambda count: progress.advance("predict", count),
         )
     if json:

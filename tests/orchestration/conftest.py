@@ -30,7 +30,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def coin(
     tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]
 ) -> tuple[Path, list[str]]:
-    """A folder with `COIN.json` and `videos/<id>.mp4`: two classes of twelve videos."""
+    """A folder with `COIN.json`, its taxonomy and `videos/<id>.mp4`.
+
+    Two classes of twelve videos of a second, each with two steps; one label has two ids.
+    """
     folder = tmp_path_factory.mktemp("coin")
     (folder / "videos").mkdir()
     database = {}
@@ -41,8 +44,19 @@ def coin(
             "class": "BoilEgg" if number % 2 else "FrySteak",
             "subset": "testing" if number % 3 == 0 else "training",
             "duration": 1.0,
-            "annotation": [],
+            "annotation": [
+                {"id": step_id, "segment": segment, "label": label}
+                for step_id, segment, label in zip(
+                    ("1", "2") if number % 2 else ("1", "3"),
+                    ([0.1, 0.4], [0.5, 0.9]),
+                    ("heat the pan", "put it in"),
+                    strict=True,
+                )
+            ],
         }
+    (folder / "taxonomy_domain_target_mapping.csv").write_text(
+        "Domains,Targets\nEggs,BoilEgg\nMeat,FrySteak\n"
+    )
     (folder / "COIN.json").write_text(json.dumps({"database": database}))
     return folder, sorted(database)
 

@@ -145,13 +145,15 @@ def test_classes_without_videos_are_named(store: Store, material: Material) -> N
     counts = store.read_table(report.run_id, "class_counts").set_index("class")
     assert counts.loc["Cut"].to_dict() == {
         "train": 5, "train_official": 6, "val": 2, "val_official": 2, "test": 0,
-        "test_official": 3,
+        "test_official": 3, "train_videos": 5,
     }  # fmt: skip
     assert train("svm", store, material, table=lost).classes_without == {"test": ("Cut",)}
 
 
 def test_a_class_of_which_nothing_is_left_is_counted() -> None:
-    table = pd.DataFrame({"label": ["a", "a", "b"], "split": ["train", "test", "train"]})
+    table = pd.DataFrame(
+        {"video_id": list("xyz"), "label": list("aab"), "split": ["train", "test", "train"]}
+    )
     official = [("a", "train"), ("a", "test"), ("b", "train"), ("c", "train"), ("c", "test")]
     counts = class_counts(table, official)
     assert counts["class"].tolist() == ["a", "b", "c"]

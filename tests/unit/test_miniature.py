@@ -17,6 +17,7 @@ from coinml.miniature.compositions import MOTIONS, SURFACES, TOOLS
 from coinml.miniature.dataset import plan_dataset
 from coinml.miniature.host import Plan
 from coinml.miniature.tasks import TASKS, TRIPLES
+from coinml.targets import TARGETS, examples
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,16 @@ def test_videos_are_what_the_annotations_say(drawn: Path) -> None:
         assert verdict.duration_s == pytest.approx(video.duration_s, abs=0.05)
         assert 2 <= len(video.steps) <= 4
         assert video.steps[-1].end_s <= video.duration_s
+
+
+def test_there_are_tasks_domains_and_steps_to_tell_apart(drawn: Path) -> None:
+    videos = load_dataset(str(drawn / "COIN.json"), name="mini").videos
+    classes = {target: {one.label for one in examples(videos, target=target)} for target in TARGETS}
+    assert {target: len(names) for target, names in classes.items()} == {
+        "task": 6, "domain": 3, "step": 12,
+    }  # fmt: skip
+    # One label, two steps.
+    assert {"slide the bar across (3)", "slide the bar across (7)"} <= classes["step"]
 
 
 def test_the_whole_has_the_sizes_and_the_oddities_of_coin() -> None:

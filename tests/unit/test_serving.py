@@ -232,7 +232,9 @@ def test_nothing_in_the_model_is_a_pickle(model_folder: Path) -> None:
 
 def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
     info = mlflow.models.get_model_info(str(model_folder))
-    assert info.signature.inputs.input_names() == ["video", "video_base64"]
+    assert info.signature.inputs.input_names() == [
+        "video", "video_base64", "start_s", "end_s",
+    ]  # fmt: skip
     assert info.signature.outputs.input_names() == ["label", "score", "top5", "error"]
     example = json.loads((model_folder / "input_example.json").read_text())
     assert example["columns"] == ["video_base64"]

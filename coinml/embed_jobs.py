@@ -1,0 +1,48 @@
+"""What there is to embed of a dataset's videos, for a set of some extent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from coinml.embedding import EmbedJob
+from coinml.ledger import LedgerRow
+from coinml.records import Extent, Video
+from coinml.store import Done
+from coinml.targets import spans
+
+
+def plan_jobs(videos: Sequence[Video], rows: Iterable[LedgerRow], extent: Extent) -> list[EmbedJob]:
+    """One job an extent of each video that is here, the extents of a video together.
+
+    Args:
+        videos: Which videos, with their annotations.
+        rows: The ledger's, of which those without a file do not count.
+        extent: The set's.
+    """
+    there = {row.video_id: (row.path, row.sha256) for row in rows if row.path and row.sha256}
+    return [
+        EmbedJob(
+            video_id=video.video_id,
+            path=str(there[video.video_id][0]),
+            file_sha256=str(there[video.video_id][1]),
+            start_s=start_s,
+            end_s=end_s,
+        )
+        for video in sorted(videos, key=lambda video: video.video_id)
+        if video.video_id in there
+        for start_s, end_s in spans(video, extent)
+    ]
+
+
+def key_of(job: EmbedJob) -> Done:
+    """What a job is done under in a set."""
+    return (job.video_id, job.start_s, job.end_s, job.file_sha256)
+
+
+def count_done(jobs: Iterable[EmbedJob], done: set[Done]) -> Mapping[str, int]:
+    """Number of the jobs that are in a set, by video; videos without any are left out."""
+    counts: dict[str, int] = {}
+    for job in jobs:
+        if key_of(job) in done:
+            counts[job.video_id] = counts.get(job.video_id, 0) + 1
+    return counts
