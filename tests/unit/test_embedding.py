@@ -6,9 +6,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -290,67 +287,3 @@ def test_a_damaged_part_is_embedded_again(
     report = embed(videos, encoder, embeddings)
     assert (report.embedded, report.skipped) == (lost, 10 - lost)
     assert len(embeddings.videos()) == 10
-
-
-_EMBED = """
-import sys
-from pathlib import Path
-from tests.unit.test_embedding import embed, job_of, load_encoder, new_set
-encoder = load_encoder(sys.argv[1], clips=3, stride=2, device="cpu")
-jobs = [job_of(path) for path in sorted(Path(sys.argv[2]).iterdir())]
-print("ready", flush=True)
-report = embed(jobs, encoder, new_set(Path(sys.argv[3]), encoder), batch_clips=3, part_videos=4)
-print(report.embedded, report.skipped, flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    ("videos_", "kills_"), [(40, 3), pytest.param(200, 25, marks=pytest.mark.slow)]
-)
-@pytest.mark.timeout(600)
-def test_sigkill_at_random_moments(
-    tmp_path: Path,
-    tiny_encoder_dir: Path,
-    encoder: ClipEncoder,
-    make_video: Callable[..., Path],
-    videos_: int,
-    kills_: int,
-) -> None:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for seed in range(videos_):
-        make_video(folder / f"video{seed:03d}.mp4", seconds=1.5, seed=seed)
-    undisturbed = new_set(tmp_path / "undisturbed", encoder)
-    embed([job_of(path) for path in sorted(folder.iterdir())], encoder, undisturbed)
-    rng = np.random.default_rng(0)
-    disturbed = new_set(tmp_path / "disturbed", encoder)
-    kills = 0
-    for _ in range(kills_):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", _EMBED),
-                *(str(tiny_encoder_dir), str(folder), str(tmp_path / "disturbed")),
-            ],
-            cwd=Path(__file__).resolve().parents[2],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.0, 0.9))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-        assert disturbed.verify() == []
-    assert kills >= kills_ / 3
-    jobs = [job_of(path) for path in sorted(folder.iterdir())]
-    embed(jobs, encoder, disturbed)
-    keys = ["video_id", "file_sha256", "clip", "timestamps_s"]
-    assert disturbed.clips(keys).equals(undisturbed.clips(keys))
-    np.testing.assert_allclose(matrix(disturbed), matrix(undisturbed), atol=2e-3)
-    # Nothing that was on record was done again.
-    written = sum(
-        len(set(disturbed._read(part, ["video_id"]).column(0).to_pylist()))
-        for part in disturbed.parts()
-    )
-    assert written == videos_
