@@ -158,7 +158,7 @@ def test_kills_change_nothing_in_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_killed_command_goes_on_where_it_was(
     tmp_path: Path, tiny_encoder_dir: Path, make_video: Callable[..., Path]
 ) -> None:
