@@ -20,6 +20,7 @@ from flows.cli import (
     embeddings,
     reporting,
     running,
+    studying,
     training,
 )
 from flows.cli.console import note
@@ -43,6 +44,7 @@ for module in (
     embedding,
     embeddings,
     training,
+    studying,
     reporting,
     diagnosing,
 ):

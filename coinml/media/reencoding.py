@@ -1,0 +1,115 @@
+"""A video as it looks after fewer rows: down, through H.264, and back to its own size."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinml.errors import CorruptVideoError, InvalidInputError
+from coinml.media.container import clockwise, open_video, probe
+from coinml.media.writing import write_video
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RECIPE = "h264 crf23 down area up bicubic crf10 1"
+"""What `reencode` does to a picture; another recipe gives other pixels."""
+
+_LOSSY_CRF, _FAITHFUL_CRF = 23, 10
+_TICK_S = 1 / 90_000
+
+
+def reencode(source: str | Path, target: str | Path, *, rows: int) -> Path:
+    """Scale a video down, compress it, and scale it up again.
+
+    Only the small version is compressed as a video site would; the file that is written keeps
+    nearly all of what that shows. Frames keep their times from the first one on; sound is left out.
+
+    Args:
+        source: A video file.
+        target: Where to write; the ending chooses the container.
+        rows: Length of the picture's shorter side on the way, in pixels. A picture that is no
+            larger keeps its size and is compressed all the same.
+
+    Raises:
+        CorruptVideoError: The source does not decode.
+        InvalidInputError: There is no such file, or fewer than two rows are asked for.
+        LocalError: The target cannot be written.
+    """
+    if rows < 2:
+        raise InvalidInputError(f"rows {rows}: at least 2 are needed")
+    info = probe(source)
+    full = _even(info.width), _even(info.height)
+    shrink = min(1.0, rows / min(full))
+    small = _even(full[0] * shrink), _even(full[1] * shrink)
+    target = Path(target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        between = Path(folder) / "small.mp4"
+        _rewrite(source, between, small, "AREA", fps=info.fps, crf=_LOSSY_CRF)
+        return _rewrite(between, target, full, "BICUBIC", fps=info.fps, crf=_FAITHFUL_CRF)
+
+
+def _rewrite(
+    source: str | Path,
+    target: Path,
+    size: tuple[int, int],
+    interpolation: str,
+    *,
+    fps: float | None,
+    crf: int,
+) -> Path:
+    times: deque[float] = deque()
+    rate = fps or 25.0
+    frames = _frames(source, size, interpolation, times, period_s=1 / rate)
+    try:
+        return write_video(target, frames, fps=rate, crf=crf, times_s=_taken(times))
+    except InvalidInputError as err:
+        # The one input that it can refuse here: no frame at all.
+        raise CorruptVideoError(f"{Path(source).name}: no frame decodes") from err
+
+
+def _frames(
+    path: str | Path,
+    size: tuple[int, int],
+    interpolation: str,
+    times: deque[float],
+    *,
+    period_s: float,
+) -> Iterator[NDArray[np.uint8]]:
+    """Frames of a size, upright; puts each one's time down before it gives it away."""
+    import av
+    import numpy as np
+
+    first: float | None = None
+    last = -period_s
+    with open_video(path) as (container, stream):
+        for packet in container.demux(stream):
+            try:
+                decoded = stream.decode(packet)
+            except av.error.InvalidDataError:
+                continue
+            for frame in decoded:
+                time_s = last + period_s if frame.time is None else float(frame.time)
+                first = time_s if first is None else first
+                # Times must grow, whatever a broken file says.
+                last = max(time_s - first, last + 2 * _TICK_S)
+                times.append(last)
+                turns = clockwise(frame.rotation) // 90
+                width, height = size if turns % 2 == 0 else size[::-1]
+                pixels = frame.reformat(
+                    width, height, "rgb24", interpolation=interpolation
+                ).to_ndarray()
+                yield np.ascontiguousarray(np.rot90(pixels, k=-turns)).astype(np.uint8, copy=False)
+
+
+def _taken(times: deque[float]) -> Iterator[float]:
+    while True:
+        yield times.popleft()
+
+
+def _even(length: float) -> int:
+    return max(2, round(length / 2) * 2)

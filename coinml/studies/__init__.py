@@ -1,0 +1,1 @@
+"""Claims about data, clips, tokens and pictures, tested on the videos that are here."""

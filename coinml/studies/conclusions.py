@@ -1,0 +1,132 @@
+"""A study's numbers as plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from coinml.intervals import Estimate
+from coinml.studies.costs import Cost
+from coinml.studies.estimates import Difference
+from coinml.studies.report import Prediction, Row, speed_up
+
+_SUBJECTS: dict[str, Callable[[Row, Row], str]] = {
+    "snap": lambda _row, _: "letting clips begin at key frames",
+    "tokens": lambda row, _: f"keeping {row.condition.name} of the tokens",
+    "clips": lambda row, all_: f"{row.condition.name} in place of {all_.condition.name} clips",
+    "resolution": lambda row, _: f"a picture of {row.condition.value:g} rows",
+    "dims": lambda row, all_: f"{row.condition.name.replace(' ', ' to ')} of {all_.dim} dimensions",
+}
+
+
+def conclude_conditions(study: str, rows: Sequence[Row], reference: Row) -> list[str]:
+    """One sentence for each condition but the reference; one head's rows."""
+    return [
+        f"{_capital(_SUBJECTS[study](row, reference))} {_effect(row.difference)}"
+        f"{_price(row.cost, reference.cost)}."
+        for row in rows
+        if row.difference is not None
+    ]
+
+
+def conclude_dims(rows: Sequence[Row], reference: Row) -> list[str]:
+    """One sentence for each method: the number of dimensions that val would choose."""
+    sentences = []
+    for method in ("PCA", "LDA"):
+        tried = [row for row in rows if row.condition.name.startswith(method)]
+        if not tried:
+            continue
+        chosen = max(tried, key=lambda row: (row.val.value, -(row.condition.value or 0)))
+        assert chosen.difference is not None
+        subject = _SUBJECTS["dims"](chosen, reference)
+        sentences.append(f"{subject}, which val chooses, {_effect(chosen.difference)}.")
+    return sentences
+
+
+def conclude_data(
+    whole: Row, gaps: Sequence[tuple[Row, Difference]], predictions: Sequence[Prediction]
+) -> list[str]:
+    """Whether more data helps, and what the fitted law says of more than there is.
+
+    Args:
+        whole: All training videos.
+        gaps: Smaller parts, and by how much the accuracy with all videos exceeds theirs.
+        predictions: For the same head.
+    """
+    sentences = [
+        f"From {row.train_videos:,} to {whole.train_videos:,} training videos the test accuracy of "
+        f"{whole.head} changes by {_points(gap.value)} ({_p(gap.p_value)}): {_verdict(gap)}."
+        for row, gap in gaps
+    ]
+    sentences += [
+        f"The fitted power law predicts a test error of {_percent(prediction.error)} with "
+        f"{prediction.train_videos:,} training videos ({prediction.what})."
+        for prediction in predictions
+    ]
+    return sentences
+
+
+def _verdict(gap: Difference) -> str:
+    if not gap.shown:
+        return "that more data helps is not shown"
+    return "more data helps" if gap.value.value > 0 else "more data hurts"
+
+
+def conclude_heads(first: str, second: str, gap: Difference, videos: int) -> str:
+    """Which of two heads is better with all training videos."""
+    if gap.shown:
+        better = first if gap.value.value > 0 else second
+        verdict = f"{better} is better"
+    else:
+        verdict = "neither is shown to be better"
+    return (
+        f"{first} less {second} with all training videos: {_points(gap.value)} "
+        f"({_p(gap.p_value)}) on {videos} test videos, so {verdict}."
+    )
+
+
+def _effect(gap: Difference | None) -> str:
+    assert gap is not None
+    e = gap.value
+    if e.value > 0:
+        text = f"gains {_points(e, signed=False)}"
+    else:
+        text = f"costs {_points(Estimate(value=-e.value, low=-e.high, high=-e.low), signed=False)}"
+    return f"{text} of accuracy ({_p(gap.p_value)}{'' if gap.shown else ', so none is shown'})"
+
+
+def _price(cost: Cost | None, reference: Cost | None) -> str:
+    if cost is None or reference is None:
+        return ""
+    parts = ", ".join(
+        f"{name} {_ratio(before, after)}"
+        for name, before, after in (
+            ("decoding", reference.decode_s, cost.decode_s),
+            ("encoding", reference.encode_s, cost.encode_s),
+        )
+    )
+    frames = ""
+    if cost.frames != reference.frames:
+        frames = f", reading {cost.frames:,} frames in place of {reference.frames:,}"
+    return f" and embeds {speed_up(reference, cost):.2g} times as fast ({parts}){frames}"
+
+
+def _ratio(before: float, after: float) -> str:
+    return f"{before / after:.2g}" if after else "-"
+
+
+def _points(e: Estimate, *, signed: bool = True) -> str:
+    sign = "+" if signed else ""
+    value, low, high = (100 * (n + 0.0) for n in (e.value, e.low, e.high))
+    return f"{value:{sign}.1f} points [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _percent(e: Estimate) -> str:
+    return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def _p(p_value: float) -> str:
+    return f"p = {p_value:.2g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

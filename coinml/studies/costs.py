@@ -1,0 +1,181 @@
+"""What embedding costs under each condition: the same videos, one after the other, in turns.
+
+Decoding and encoding are timed apart and not overlapped as the engine does it, so that each
+tells what it takes whichever of them would hide the other on some machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from coinml.encoder import ClipEncoder, load_encoder
+from coinml.errors import CorruptVideoError
+from coinml.media import DecodePool, SampledClips
+from coinml.set_options import SetOptions
+from coinml.studies.plans import Condition
+
+_ROUNDS = 3
+_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What embedding some videos took: the median of the rounds.
+
+    Attributes:
+        condition: Its name.
+        videos: How many.
+        clips: Number of clips of all of them.
+        frames: Number of frames that were read for that, as the decoder counts them.
+        decode_s: Seconds in one decoding process, for all of them.
+        encode_s: Seconds of resizing and encoding, for all of them.
+    """
+
+    condition: str
+    videos: int
+    clips: int
+    frames: int
+    decode_s: float
+    encode_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Both, one after the other."""
+        return self.decode_s + self.encode_s
+
+    @property
+    def clips_per_s(self) -> float:
+        """Clips a second."""
+        return self.clips / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "videos": self.videos,
+            "clips": self.clips,
+            "frames": self.frames,
+            "decode_s": self.decode_s,
+            "encode_s": self.encode_s,
+            "seconds": self.seconds,
+            "clips_per_s": self.clips_per_s,
+        }
+
+
+def measure_costs(
+    paths: Sequence[str],
+    conditions: Sequence[Condition],
+    *,
+    device: str,
+    decoder: str = "auto",
+    rounds: int = _ROUNDS,
+    on_video: Callable[[], None] | None = None,
+) -> list[Cost]:
+    """Embed the same videos under each condition and throw the vectors away.
+
+    A first round, which is not counted, reads the files into the system's cache and leaves out
+    those that do not decode.
+
+    Args:
+        paths: The files.
+        conditions: Those with `set_options`.
+        device: Where the encoder runs.
+        decoder: `auto` or a decoder's name.
+        rounds: How often; the conditions take turns.
+        on_video: Called after each video of each round.
+    """
+    tick = on_video or (lambda: None)
+    made = [(c.name, c.set_options) for c in conditions if c.set_options is not None]
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in made}
+    counts: dict[str, tuple[int, int]] = {}
+    good = list(paths)
+    with DecodePool(workers=1) as pool:
+        for number in range(rounds + 1):
+            for name, options in made:
+                encoder = _load(options, device)
+                run = _Run(pool, encoder, snap=options.snap, decoder=decoder)
+                if number == 0:
+                    good = [path for path in good if run.decodes(path, tick)]
+                    continue
+                run.warm(good[:1])
+                for path in good:
+                    run.embed(path)
+                    tick()
+                run.finish()
+                times[name].append((run.decode_s, run.encode_s))
+                counts[name] = (run.clips, run.frames)
+    return [
+        Cost(
+            condition=name,
+            videos=len(good),
+            clips=counts[name][0],
+            frames=counts[name][1],
+            decode_s=median(decode_s for decode_s, _ in times[name]),
+            encode_s=median(encode_s for _, encode_s in times[name]),
+        )
+        for name, _ in made
+    ]
+
+
+def _load(options: SetOptions, device: str) -> ClipEncoder:
+    return load_encoder(
+        str(options.encoder), revision=options.revision, device=device, **options.sampling
+    )
+
+
+class _Run:
+    """One condition's way through the videos."""
+
+    def __init__(self, pool: DecodePool, encoder: ClipEncoder, *, snap: str, decoder: str) -> None:
+        self._pool = pool
+        self._encoder = encoder
+        rule: Any = snap
+        self._clip_spec = replace(encoder.clip_spec, snap=rule)
+        self._decoder = decoder
+        self._waiting: list[Any] = []
+        self.decode_s = self.encode_s = 0.0
+        self.clips = self.frames = 0
+
+    def decodes(self, path: str, tick: Callable[[], None]) -> bool:
+        try:
+            self._sample(path)
+        except CorruptVideoError:
+            return False
+        finally:
+            tick()
+        return True
+
+    def warm(self, paths: Sequence[str]) -> None:
+        """Let the model run once, so that what it sets up on first use is not timed."""
+        for path in paths:
+            self._encoder.encode([self._sample(path).frames[0]])
+
+    def embed(self, path: str) -> None:
+        start = time.perf_counter()
+        sampled = self._sample(path)
+        decoded = time.perf_counter()
+        self._waiting += [self._encoder.prepare(clip) for clip in sampled.frames]
+        if len(self._waiting) >= self._encoder.batch_clips:
+            self._encode()
+        self.decode_s += decoded - start
+        self.encode_s += time.perf_counter() - decoded
+        self.clips += len(sampled.frames)
+        self.frames += sampled.frames_decoded
+
+    def finish(self) -> None:
+        start = time.perf_counter()
+        self._encode()
+        self.encode_s += time.perf_counter() - start
+
+    def _encode(self) -> None:
+        if self._waiting:
+            self._encoder.encode_prepared(self._waiting)
+            self._waiting = []
+
+    def _sample(self, path: str) -> SampledClips:
+        return self._pool.submit_sample(
+            path, self._clip_spec, decoder=self._decoder, deadline_s=_DEADLINE_S
+        ).result()

@@ -1,0 +1,164 @@
+"""Accuracies and their differences, each with an interval over the videos and the seeds.
+
+Answers are a matrix of shape (S, N): whether the head of seed s was right about video i. Heads
+that draw no random numbers have one row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coinml.errors import InvalidInputError
+from coinml.intervals import Estimate, proportion
+from coinml.paired import mcnemar, paired_difference
+
+Right = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A condition held against the reference, on the same videos.
+
+    Attributes:
+        value: Accuracy of the condition minus the reference's, with its 95 % interval.
+        p_value: Two-sided: McNemar's exact test; with several seeds the t-test that goes with
+            the interval.
+        lost: Videos that the reference gets right and the condition does not; with several
+            seeds, more often.
+        gained: The other way round.
+    """
+
+    value: Estimate
+    p_value: float
+    lost: int
+    gained: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the videos show a difference."""
+        return self.p_value < 0.05
+
+
+def accuracy(right: Right) -> Estimate:
+    """Mean accuracy with a 95 % interval.
+
+    Wilson's interval over the videos, widened by what the seeds vary. Of videos whose answer
+    depends on the seed it assumes the worst, so that it is rather too wide.
+
+    Args:
+        right: Shape (S, N).
+
+    Raises:
+        InvalidInputError: There are no videos.
+    """
+    _check(right)
+    share = float(right.mean())
+    low, high = _wilson(share, right.shape[1])
+    spread = _seed_error(right.mean(axis=1))
+    return Estimate(
+        value=share,
+        low=max(0.0, share - math.hypot(share - low, spread)),
+        high=min(1.0, share + math.hypot(high - share, spread)),
+    )
+
+
+def difference(right: Right, reference: Right) -> Difference:
+    """Accuracy minus the reference's on the same videos, in the same order.
+
+    With one seed, the answers of the two are pairs: McNemar's exact test and Newcombe's
+    interval. With several, the mean over seeds varies with the videos and with the seeds, and
+    both count.
+
+    Args:
+        right: Shape (S, N).
+        reference: Shape (S', N); S' is S, or one of them is 1.
+
+    Raises:
+        InvalidInputError: The two do not speak of the same videos.
+    """
+    _check(right)
+    if right.shape[1] != reference.shape[1]:
+        raise InvalidInputError(
+            f"paired answers of {right.shape[1]} and {reference.shape[1]} videos"
+        )
+    gain = right.mean(axis=0) - reference.mean(axis=0)
+    if len(right) == len(reference) == 1:
+        value = _newcombe(right[0].astype(float), reference[0].astype(float))
+        p_value = mcnemar(reference[0], right[0]).p_value
+    else:
+        value, p_value = _crossed(gain, right.mean(axis=1) - reference.mean(axis=1))
+    return Difference(
+        value=value,
+        p_value=p_value,
+        lost=int((gain < 0).sum()),
+        gained=int((gain > 0).sum()),
+    )
+
+
+def _crossed(
+    gain: npt.NDArray[np.float64], by_seed: npt.NDArray[np.float64]
+) -> tuple[Estimate, float]:
+    """A mean difference over videos and seeds: its interval, and the t-test's p.
+
+    One video more that is lost and one that is gained keep it from certainty where nearly all
+    are answered alike. The degrees of freedom are Satterthwaite's.
+
+    Source: Bonett, D. G. & Price, R. M. (2012). Adjusted Wald confidence interval for a
+    difference of binomial proportions based on paired data. Journal of Educational and
+    Behavioral Statistics 37, 479-488; here with means over seeds.
+
+    Args:
+        gain: Mean difference of each video, shape (N,).
+        by_seed: Mean difference of each seed, shape (S,).
+    """
+    from scipy.stats import t
+
+    padded = np.concatenate([gain, [-1.0, 1.0]])
+    n, seeds = len(padded), len(by_seed)
+    videos_part, seeds_part = padded.var(ddof=1) / n, by_seed.var(ddof=1) / seeds
+    error = math.sqrt(videos_part + seeds_part)
+    freedom = error**4 / (videos_part**2 / (n - 1) + seeds_part**2 / (seeds - 1))
+    centre, half = float(padded.mean()), float(t.ppf(0.975, freedom)) * error
+    value = float(gain.mean())
+    estimate = Estimate(
+        value=value,
+        low=max(-1.0, min(centre - half, value)),
+        high=min(1.0, max(centre + half, value)),
+    )
+    return estimate, float(2 * t.sf(abs(centre) / error, freedom))
+
+
+def _newcombe(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> Estimate:
+    """Difference of two proportions of the same videos with its 95 % interval.
+
+    Source: Newcombe, R. G. (1998). Improved confidence intervals for the difference between
+    binomial proportions based on paired data. Statistics in Medicine 17, 2635-2650, method 10.
+    """
+    both = int((ours * theirs).sum())
+    lost, gained = int((theirs > ours).sum()), int((ours > theirs).sum())
+    return paired_difference(lost, gained, both, len(ours))
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's interval around a share that need not be a whole number of videos."""
+    found = proportion(share * n, n)  # type: ignore[arg-type]
+    return (0.0 if share <= 0 else found.low), (1.0 if share >= 1 else found.high)
+
+
+def _seed_error(means: npt.NDArray[np.float64]) -> float:
+    """Half the 95 % interval of a mean over seeds."""
+    n = len(means)
+    if n < 2 or np.ptp(means) == 0:
+        return 0.0
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, n - 1) * means.std(ddof=1) / math.sqrt(n))
+
+
+def _check(right: Right) -> None:
+    if right.ndim != 2 or 0 in right.shape:
+        raise InvalidInputError(f"answers of shape {right.shape}: seeds by videos are needed")

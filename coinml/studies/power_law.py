@@ -1,0 +1,145 @@
+"""The learning curve as a power law: error = a + b * n^-c."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinml.errors import InvalidInputError
+from coinml.intervals import Estimate
+
+Array = npt.NDArray[np.float64]
+
+_LEAST_SIZES = 4
+_BOUNDS = ((0.0, 0.0, 0.05), (1.0, 1.0, 2.0))
+"""Of a, of the curve's height above a in the middle of the sizes, and of c."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerLaw:
+    """A fitted curve, see `fit_power_law`.
+
+    Attributes:
+        a: Error that no amount of such data takes away.
+        b: Height of what it does take away, at n = 1.
+        c: How fast.
+        anchor: Size at which the curve's height is fitted, the middle of the sizes.
+        draws: Shape (draws, 3): a, height above a at the anchor, and c of each resampling.
+    """
+
+    a: Estimate
+    b: Estimate
+    c: Estimate
+    anchor: float
+    draws: Array
+
+    def predict(self, n: float) -> Estimate:
+        """The error at n training videos."""
+        best = np.array([self.a.value, self.b.value * self.anchor**-self.c.value, self.c.value])
+        at = np.array([n / self.anchor])
+        # No head is wrong more often than always, whatever the law says of few videos.
+        return _estimate(
+            min(1.0, float(_curve(best, at)[0])),
+            np.minimum(1.0, [_curve(draw, at)[0] for draw in self.draws]),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parameters with their intervals, as plain values."""
+        return {
+            name: {"value": e.value, "low": e.low, "high": e.high}
+            for name, e in (("a", self.a), ("b", self.b), ("c", self.c))
+        }
+
+
+def fit_power_law(
+    sizes: Sequence[int], wrong: npt.NDArray[Any], *, draws: int = 400, seed: int = 0
+) -> PowerLaw:
+    """Fit error = a + b * n^-c to a learning curve.
+
+    Weighted least squares, each mean error by what its videos let one know; the intervals are
+    percentiles over resampled seeds and resampled test videos, each refitted. They say nothing
+    of how well a power law fits the case.
+
+    Source: Hestness, J. et al. (2017). Deep learning scaling is predictable, empirically
+    (errors fall as power laws of the training size).
+
+    Args:
+        sizes: Training videos of each point.
+        wrong: Shape (points, seeds, test videos): 1 where the answer is wrong. A seed's
+            subsets are nested, so that a seed is drawn with all of its points.
+        draws: Resamplings.
+        seed: Of the resampling.
+
+    Raises:
+        InvalidInputError: Too few sizes for three parameters, or shapes that do not fit.
+    """
+    wrong = np.asarray(wrong, dtype=np.float64)
+    if wrong.ndim != 3 or len(sizes) != len(wrong):
+        raise InvalidInputError(f"{len(sizes)} sizes with answers of shape {wrong.shape}")
+    if len(set(sizes)) < _LEAST_SIZES:
+        raise InvalidInputError(
+            f"a power law needs {_LEAST_SIZES} training sizes or more, not {sorted(set(sizes))}"
+        )
+    n = np.asarray(sizes, dtype=np.float64)
+    anchor = float(np.exp(np.log(n).mean()))
+    _, seeds, videos = wrong.shape
+    errors = wrong.mean(axis=(1, 2))
+    best = _fit(n / anchor, errors, videos)
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        rows = generator.integers(0, seeds, seeds)
+        weights = generator.multinomial(videos, np.full(videos, 1 / videos)) / videos
+        found.append(_fit(n / anchor, wrong[:, rows].mean(axis=1) @ weights, videos, start=best))
+    drawn = np.array(found)
+    return PowerLaw(
+        a=_estimate(float(best[0]), drawn[:, 0]),
+        b=_estimate(float(best[1] * anchor ** best[2]), drawn[:, 1] * anchor ** drawn[:, 2]),
+        c=_estimate(float(best[2]), drawn[:, 2]),
+        anchor=anchor,
+        draws=drawn,
+    )
+
+
+def _fit(n: Array, errors: Array, videos: int, *, start: Array | None = None) -> Array:
+    """The best parameters: a, height above a at n = 1, and c; `n` in units of the anchor."""
+    from scipy.optimize import least_squares
+
+    # Half a wrong answer more: no point is known for sure, not even one without error.
+    spread = np.sqrt((errors * (1 - errors) + 0.5 / videos) / videos)
+    starts = [np.array([errors.min() / 2, max(np.median(errors), 0.01), c]) for c in (0.3, 1.0)]
+    low, high = np.array(_BOUNDS[0]), np.array(_BOUNDS[1])
+
+    def slopes(p: Array) -> Array:
+        falling = n ** -p[2]
+        return (
+            np.stack([np.ones_like(n), falling, -p[1] * falling * np.log(n)], axis=1)
+            / spread[:, None]
+        )
+
+    fits = [
+        least_squares(
+            lambda p: (_curve(p, n) - errors) / spread,
+            np.clip(first, low + 1e-6, high - 1e-6),
+            jac=slopes,
+            bounds=_BOUNDS,
+            x_scale=(0.1, 0.1, 0.5),
+        )
+        for first in (starts if start is None else [start])
+    ]
+    return np.asarray(min(fits, key=lambda fit: fit.cost).x)
+
+
+def _curve(parameters: Array, n: Array) -> Array:
+    a, height, c = parameters
+    return np.asarray(a + height * n**-c)
+
+
+def _estimate(value: float, draws: Array) -> Estimate:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    # The best fit of all may lie outside of what most resamplings say.
+    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))

@@ -1,0 +1,239 @@
+"""What a study found: a row a condition and head, the learning curve's law, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from coinml.intervals import Estimate
+from coinml.studies.costs import Cost
+from coinml.studies.estimates import Difference
+from coinml.studies.plans import Condition
+
+if TYPE_CHECKING:
+    from coinml.studies.power_law import PowerLaw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One condition with one head.
+
+    Attributes:
+        condition: What was tried.
+        head: With which head.
+        fits: Number of trainings, one a seed.
+        train_videos: Videos that each learnt from.
+        dim: Width of what they were shown.
+        fit_s: Mean seconds of a training.
+        val: Accuracy on val, the mean over the seeds.
+        test: Accuracy on test, likewise.
+        difference: Test accuracy less that of the reference with the same head; None for the
+            reference.
+        cost: What embedding takes under this condition, where that was measured.
+    """
+
+    condition: Condition
+    head: str
+    fits: int
+    train_videos: int
+    dim: int
+    fit_s: float
+    val: Estimate
+    test: Estimate
+    difference: Difference | None
+    cost: Cost | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        gap = self.difference
+        return {
+            "condition": self.condition.name,
+            "value": self.condition.value,
+            "head": self.head,
+            "fits": self.fits,
+            "train_videos": self.train_videos,
+            "dim": self.dim,
+            "fit_s": self.fit_s,
+            "val_accuracy": asdict(self.val),
+            "test_accuracy": asdict(self.test),
+            "difference": None if gap is None else asdict(gap.value),
+            "p_value": None if gap is None else gap.p_value,
+            "lost": None if gap is None else gap.lost,
+            "gained": None if gap is None else gap.gained,
+            "cost": None if self.cost is None else self.cost.as_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a fitted learning curve says of a size that was not tried.
+
+    Attributes:
+        head: Whose curve.
+        train_videos: How many videos it would learn from.
+        what: Why this many.
+        error: The test error there.
+    """
+
+    head: str
+    train_videos: int
+    what: str
+    error: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyReport:
+    """A study's result.
+
+    Attributes:
+        study: Its name.
+        dataset: The dataset's name.
+        question: What it answers.
+        axis: What the conditions' values count.
+        reference: Name of the condition that others are held against.
+        head: The head that the sentences speak of: val's choice under the reference.
+        rows: Conditions in their order, each with all heads.
+        val_videos: How many val videos there are.
+        test_videos: How many test videos each row was measured on.
+        laws: Fitted learning curve by head, in `data`.
+        predictions: What they predict.
+        conclusions: The answer, in sentences.
+        notes: What one has to know to read it.
+        experiment: Where its runs are.
+        run_id: The run that holds the others, the table and the figure.
+    """
+
+    study: str
+    dataset: str
+    question: str
+    axis: str
+    reference: str
+    head: str
+    rows: tuple[Row, ...]
+    val_videos: int
+    test_videos: int
+    laws: Mapping[str, PowerLaw]
+    predictions: tuple[Prediction, ...]
+    conclusions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    experiment: str = ""
+    run_id: str = ""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads, in the order of the rows."""
+        return tuple(dict.fromkeys(row.head for row in self.rows))
+
+    def of(self, head: str) -> tuple[Row, ...]:
+        """One head's rows."""
+        return tuple(row for row in self.rows if row.head == head)
+
+    def reference_row(self, head: str) -> Row:
+        """One head's row of the reference."""
+        return next(row for row in self.of(head) if row.condition.name == self.reference)
+
+    def __str__(self) -> str:
+        return " ".join(self.conclusions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "study": self.study,
+            "dataset": self.dataset,
+            "question": self.question,
+            "reference": self.reference,
+            "head": self.head,
+            "val_videos": self.val_videos,
+            "test_videos": self.test_videos,
+            "conditions": [row.as_dict() for row in self.rows],
+            "power_law": {head: law.as_dict() for head, law in self.laws.items()},
+            "predictions": [asdict(prediction) for prediction in self.predictions],
+            "conclusions": list(self.conclusions),
+            "notes": list(self.notes),
+            "experiment": self.experiment,
+            "run_id": self.run_id,
+        }
+
+    def table(self) -> pd.DataFrame:
+        """One row a condition and head, flat."""
+        flat = []
+        for row in self.rows:
+            fields = row.as_dict()
+            for name in ("val_accuracy", "test_accuracy", "difference"):
+                estimate = fields.pop(name) or {}
+                fields[name] = estimate.get("value")
+                fields[f"{name}_low"] = estimate.get("low")
+                fields[f"{name}_high"] = estimate.get("high")
+            fields.update(fields.pop("cost") or {})
+            flat.append(fields)
+        return pd.DataFrame(flat)
+
+
+HEADINGS = (
+    "condition", "head", "training videos", "val accuracy", "test accuracy",
+    "points against the reference", "p",
+)  # fmt: skip
+COST_HEADINGS = ("frames read", "decode s", "encode s", "clips/s", "times as fast")
+
+
+def cells(report: StudyReport) -> tuple[list[str], list[list[str]]]:
+    """The table as people read it: its columns, and the text of each row."""
+    priced = any(row.cost is not None for row in report.rows)
+    rows = []
+    for row in report.rows:
+        gap = row.difference
+        texts = [
+            row.condition.name,
+            row.head,
+            str(row.train_videos),
+            str(row.val),
+            str(row.test),
+            "reference" if gap is None else points(gap.value),
+            "" if gap is None else f"{gap.p_value:.2g}",
+        ]
+        rows.append(texts + (_cost_cells(report, row) if priced else []))
+    return [*HEADINGS, *(COST_HEADINGS if priced else ())], rows
+
+
+def points(difference: Estimate) -> str:
+    """A difference of accuracies in percentage points, with its interval."""
+    value, low, high = (100 * n for n in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def speed_up(reference: Cost, cost: Cost) -> float:
+    """How many times as fast embedding is as under the reference."""
+    return reference.seconds / cost.seconds if cost.seconds else 0.0
+
+
+def markdown(report: StudyReport) -> str:
+    """A page for those who see only the artifact or the run's description."""
+    columns, rows = cells(report)
+    lines: Sequence[str] = [
+        f"**{report.question}**",
+        "",
+        *(f"- {sentence}" for sentence in report.conclusions),
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{' --- |' * len(columns)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *report.notes,
+    ]
+    return "\n".join(lines)
+
+
+def _cost_cells(report: StudyReport, row: Row) -> list[str]:
+    reference = report.reference_row(row.head).cost
+    if row.cost is None or reference is None:
+        return [""] * len(COST_HEADINGS)
+    return [
+        f"{row.cost.frames:,}",
+        f"{row.cost.decode_s:.2f}",
+        f"{row.cost.encode_s:.2f}",
+        f"{row.cost.clips_per_s:.1f}",
+        f"{speed_up(reference, row.cost):.2f}",
+    ]

@@ -1,0 +1,116 @@
+"""Where a study's tables come from: the embedding set of each condition, with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coinml.dataset import build_table, clips_by_video
+from coinml.embedding import EmbedJob
+from coinml.ledger import DOWNLOADED, Ledger
+from coinml.records import Dataset
+from coinml.set_options import SetOptions
+from coinml.specs import SetSpec
+from coinml.splits import unit_hash
+from coinml.store import EmbeddingSet
+from coinml.studies.plans import ORIGINAL, Plan
+from coinml.studies.resolutions import reencoded_sha256, reencoded_spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """What is embedded under one condition.
+
+    Attributes:
+        table: As `dataset.build_table` makes it.
+        fingerprint: Of the embedding set.
+        clips: Each video's clips, where a head looks at them.
+    """
+
+    table: pd.DataFrame
+    fingerprint: str
+    clips: Mapping[str, NDArray[np.float16]] | None = None
+
+
+def sources_of(
+    plan: Plan,
+    dataset: Dataset,
+    options: SetOptions,
+    *,
+    embeddings_root: str,
+    ledger_url: str,
+    with_clips: bool = False,
+) -> dict[str, Source]:
+    """What is embedded under each condition that has a set of its own.
+
+    A study whose conditions look at one set has one source, under the name of its reference.
+
+    Args:
+        plan: What is compared.
+        dataset: Its videos, with labels and splits.
+        options: The set that the study looks at where conditions have none.
+        embeddings_root: Where the sets are.
+        ledger_url: Which files are here.
+        with_clips: Whether a head looks at a video's clips.
+
+    Raises:
+        InvalidInputError: A set is not there, or no video of the dataset is in it.
+    """
+    with Ledger(ledger_url) as ledger:
+        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+    hashes = {row.video_id: row.sha256 for row in rows if row.sha256}
+    found = {}
+    for name, spec, sha256s in _sets(plan, dataset.name, options, hashes):
+        embedding_set = EmbeddingSet.open(embeddings_root, spec.dataset, spec)
+        found[name] = Source(
+            table=build_table(dataset.videos, embedding_set.videos(sha256s)),
+            fingerprint=spec.fingerprint,
+            clips=clips_by_video(embedding_set.clips(), sha256s) if with_clips else None,
+        )
+    return found
+
+
+def files_here(dataset: Dataset, ledger_url: str, *, split: str | None = None) -> list[EmbedJob]:
+    """What of a dataset is here, as the engine takes it, in an order that chance decided.
+
+    Args:
+        dataset: Its videos.
+        ledger_url: Which files are here.
+        split: Only this one's.
+    """
+    wanted = {v.video_id for v in dataset.videos if split is None or v.split == split}
+    with Ledger(ledger_url) as ledger:
+        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+    jobs = [
+        EmbedJob(video_id=row.video_id, path=row.path, file_sha256=row.sha256)
+        for row in rows
+        if row.video_id in wanted and row.path and row.sha256
+    ]
+    return sorted(jobs, key=lambda job: unit_hash(job.video_id, seed=0))
+
+
+def _sets(
+    plan: Plan, dataset: str, options: SetOptions, hashes: Mapping[str, str]
+) -> list[tuple[str, SetSpec, Mapping[str, str]]]:
+    own = options.spec(dataset)
+    if plan.has_sets:
+        return [
+            (condition.name, condition.set_options.spec(dataset), hashes)
+            for condition in plan.conditions
+            if condition.set_options is not None
+        ]
+    if plan.study != "resolution":
+        return [(plan.reference, own, hashes)]
+    found: list[tuple[str, SetSpec, Mapping[str, str]]] = [(ORIGINAL, own, hashes)]
+    for value in plan.values:
+        rows = int(value)
+        made = {video_id: reencoded_sha256(sha256, rows) for video_id, sha256 in hashes.items()}
+        name = next(c.name for c in plan.conditions if c.value == value)
+        found.append((name, reencoded_spec(own, rows), made))
+    return found

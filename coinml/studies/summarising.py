@@ -1,0 +1,170 @@
+"""From the answers of many heads to a study's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from coinml.errors import InvalidInputError
+from coinml.records import Split
+from coinml.studies.conclusions import (
+    conclude_conditions,
+    conclude_data,
+    conclude_dims,
+    conclude_heads,
+)
+from coinml.studies.costs import Cost
+from coinml.studies.estimates import Right, accuracy, difference
+from coinml.studies.fitting import Fit
+from coinml.studies.plans import Condition, Plan
+from coinml.studies.power_law import PowerLaw, fit_power_law
+from coinml.studies.report import Prediction, Row, StudyReport
+
+
+def summarise(
+    plan: Plan,
+    conditions: Sequence[Condition],
+    fits: Sequence[Fit],
+    *,
+    dataset: str,
+    costs: Iterable[Cost] = (),
+    wanted_sizes: Mapping[int, str] | None = None,
+    notes: Sequence[str] = (),
+) -> StudyReport:
+    """Put intervals, paired tests and sentences to what the heads answered.
+
+    Args:
+        plan: What was compared.
+        conditions: In order; all of them have fits.
+        fits: All heads, seeds and conditions.
+        dataset: The dataset's name.
+        costs: What embedding takes, by condition.
+        wanted_sizes: Training sizes to predict the error of, and why these.
+        notes: For the reader.
+    """
+    heads = tuple(dict.fromkeys(fit.head for fit in fits))
+    priced = {cost.condition: cost for cost in costs}
+    rows = tuple(
+        _row(plan, condition, head, fits, priced.get(condition.name))
+        for condition in conditions
+        for head in heads
+    )
+    chosen = _chosen(plan, rows, fits)
+    laws: dict[str, PowerLaw] = {}
+    predictions: tuple[Prediction, ...] = ()
+    remarks = list(notes)
+    if plan.study == "data":
+        try:
+            laws = {head: _law(conditions, head, fits) for head in heads}
+        except InvalidInputError as err:
+            remarks.append(f"No learning curve is fitted: {err}.")
+        predictions = tuple(
+            Prediction(head=head, train_videos=n, what=what, error=law.predict(n))
+            for head, law in laws.items()
+            for n, what in (wanted_sizes or {}).items()
+        )
+    return StudyReport(
+        study=plan.study,
+        dataset=dataset,
+        question=plan.question,
+        axis=plan.axis,
+        reference=plan.reference,
+        head=chosen.head,
+        rows=rows,
+        val_videos=len(fits[0].right["val"]),
+        test_videos=len(fits[0].right["test"]),
+        laws=laws,
+        predictions=predictions,
+        conclusions=tuple(_conclude(plan, chosen, rows, fits, predictions)),
+        notes=tuple(remarks),
+    )
+
+
+def _chosen(plan: Plan, rows: Sequence[Row], fits: Sequence[Fit]) -> Row:
+    """The reference's row of the head that val prefers; of equals, of the surer one."""
+
+    def loss(head: str) -> float:
+        own = [f for f in fits if (f.condition, f.head) == (plan.reference, head)]
+        return float(np.mean([fit.evaluations["val"].loss for fit in own]))
+
+    references = [row for row in rows if row.condition.name == plan.reference]
+    return max(references, key=lambda row: (row.val.value, -loss(row.head)))
+
+
+def _row(
+    plan: Plan, condition: Condition, head: str, fits: Sequence[Fit], cost: Cost | None
+) -> Row:
+    own = [fit for fit in fits if (fit.condition, fit.head) == (condition.name, head)]
+    is_reference = condition.name == plan.reference
+    return Row(
+        condition=condition,
+        head=head,
+        fits=len(own),
+        train_videos=own[0].train_videos,
+        dim=own[0].dim,
+        fit_s=float(np.mean([fit.fit_s for fit in own])),
+        val=accuracy(_right(fits, condition.name, head, "val")),
+        test=accuracy(_right(fits, condition.name, head, "test")),
+        difference=None
+        if is_reference
+        else difference(
+            _right(fits, condition.name, head, "test"),
+            _right(fits, plan.reference, head, "test"),
+        ),
+        cost=cost,
+    )
+
+
+def _conclude(
+    plan: Plan,
+    chosen: Row,
+    rows: Sequence[Row],
+    fits: Sequence[Fit],
+    predictions: Sequence[Prediction],
+) -> list[str]:
+    own = [row for row in rows if row.head == chosen.head]
+    if plan.study == "dims":
+        return conclude_dims(own, chosen)
+    if plan.study != "data":
+        return conclude_conditions(plan.study, own, chosen)
+    about = [prediction for prediction in predictions if prediction.head == chosen.head]
+    smaller = [row for row in own if row.train_videos < chosen.train_videos]
+    # From the least to all, and from about half to all.
+    halves = [row for row in smaller if row.train_videos <= chosen.train_videos / 2]
+    steps = {row.condition.name: row for row in (*smaller[:1], *halves[-1:])}
+    gaps = [
+        (
+            row,
+            difference(
+                _right(fits, plan.reference, chosen.head, "test"),
+                _right(fits, row.condition.name, chosen.head, "test"),
+            ),
+        )
+        for row in steps.values()
+    ]
+    sentences = conclude_data(chosen, gaps, about)
+    heads = tuple(dict.fromkeys(row.head for row in rows))
+    for other in heads[1:]:
+        answers = [_right(fits, plan.reference, head, "test") for head in (heads[0], other)]
+        gap = difference(*answers)
+        sentences.append(conclude_heads(heads[0], other, gap, answers[0].shape[1]))
+    return sentences
+
+
+def _law(conditions: Sequence[Condition], head: str, fits: Sequence[Fit]) -> PowerLaw:
+    answers = [_right(fits, condition.name, head, "test") for condition in conditions]
+    seeds = max(len(right) for right in answers)
+    sizes = [
+        next(f.train_videos for f in fits if (f.condition, f.head) == (condition.name, head))
+        for condition in conditions
+    ]
+    return fit_power_law(
+        sizes, 1 - np.stack([np.broadcast_to(r, (seeds, r.shape[1])) for r in answers])
+    )
+
+
+def _right(fits: Sequence[Fit], condition: str, head: str, split: Split) -> Right:
+    """Shape (seeds, videos)."""
+    own = [fit for fit in fits if (fit.condition, fit.head) == (condition, head)]
+    return np.stack([fit.right[split] for fit in sorted(own, key=lambda fit: fit.seed)])

@@ -1,0 +1,109 @@
+"""The parts of a study: what it embeds, what that costs, what heads make of it."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from coinml import progress
+from coinml.embedding import EmbedJob
+from coinml.heads import LOOK_AT_CLIPS
+from coinml.selection import Selection
+from coinml.set_options import SetOptions
+from coinml.settings import Settings
+from coinml.store import EmbeddingSet
+from coinml.studies import conducting, costs, resolutions, sources
+from coinml.studies.costs import Cost
+from coinml.studies.plans import Condition, Plan
+from coinml.studies.report import StudyReport, markdown
+from coinml.studies.resolutions import Reencoded
+from coinml.tracking import Store
+from tasks.embedding import load_encoder_once
+from tasks.policies import GPU_TAG
+
+
+@task(tags=[GPU_TAG], cache_policy=NO_CACHE)
+def measure_costs(
+    paths: list[str], conditions: tuple[Condition, ...], *, decoder: str
+) -> list[Cost]:
+    """Time the embedding of the same videos under each condition."""
+    return costs.measure_costs(
+        paths,
+        conditions,
+        device=Settings().device,
+        decoder=decoder,
+        on_video=lambda: progress.advance("time"),
+    )
+
+
+@task(task_run_name="embed_reencoded {rows}", tags=[GPU_TAG], cache_policy=NO_CACHE)
+def embed_reencoded(
+    jobs: list[EmbedJob], rows: int, dataset: str, options: SetOptions, *, decoder: str
+) -> Reencoded:
+    """Embed videos whose picture went through so many rows."""
+    settings = Settings()
+    spec = resolutions.reencoded_spec(options.spec(dataset), rows)
+    return resolutions.embed_reencoded(
+        jobs,
+        rows,
+        encoder=load_encoder_once(options, settings.device),
+        embedding_set=EmbeddingSet.open(settings.embeddings_root, spec.dataset, spec, create=True),
+        folder=settings.data_dir / "studies",
+        decoder=decoder,
+        on_videos=lambda count: progress.advance("re-encode", count),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def conduct_study(
+    plan: Plan,
+    selection: Selection,
+    options: SetOptions,
+    *,
+    heads: tuple[str, ...],
+    seeds: int,
+    measured: list[Cost],
+    wanted_sizes: dict[int, str],
+    notes: tuple[str, ...],
+) -> StudyReport:
+    """Train and measure under every condition, and record what comes of it."""
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    found = sources.sources_of(
+        plan, dataset, options,
+        embeddings_root=settings.embeddings_root,
+        ledger_url=settings.ledger_url,
+        with_clips=bool(set(heads) & set(LOOK_AT_CLIPS)),
+    )  # fmt: skip
+    return conducting.conduct(
+        plan,
+        found,
+        dataset=dataset,
+        store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        heads=heads,
+        seeds=seeds,
+        device=settings.device,
+        costs=measured,
+        wanted_sizes=wanted_sizes,
+        notes=notes,
+        tags={"prefect_flow_run_id": str(flow_run.id or "")},
+        on_fit=lambda: progress.advance("fit"),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def publish_study(report: StudyReport) -> None:
+    """Publish a study's answer under a key that stays the same."""
+    create_markdown_artifact(
+        key=artifact_key(report.study, report.dataset),
+        markdown=markdown(report),
+        description=report.question,
+    )
+
+
+def artifact_key(study: str, dataset: str) -> str:
+    """Key of the artifact that a study of a dataset leaves in Prefect."""
+    plain = "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in dataset.lower())
+    return f"study-{study}-{plain}"

@@ -1,0 +1,100 @@
+"""The flow `study`: it embeds what its conditions lack, and leaves an answer and no candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from coinml.errors import InvalidInputError
+from coinml.miniature.host import FlakyHost
+from coinml.registry import list_versions
+from coinml.selection import Selection
+from coinml.set_options import SetOptions
+from coinml.settings import Settings
+from coinml.store import list_sets
+from coinml.tracking import Store
+from flows.collect import collect
+from flows.study import study
+
+Coin = tuple[Path, list[str]]
+
+
+@pytest.fixture
+def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
+    with FlakyHost(coin[0] / "videos") as host:
+        collect(selection, source=host.source)
+    return selection
+
+
+def store() -> Store:
+    settings = Settings()
+    return Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+
+
+def artifact(key: str) -> str:
+    with get_client(sync_client=True) as client:
+        (latest, *_) = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        )
+    return str(latest.data)
+
+
+def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "timed": 3}
+    report = study("clips", collected, conditions=("1",), **options)
+    assert [row.condition.name for row in report.rows] == ["1", "2"]
+    assert [row.cost.clips for row in report.rows if row.cost] == [3, 6]
+    assert report.conclusions[0] in artifact("study-clips-toy")
+    root = Settings().embeddings_root
+    assert len(list_sets(root, "toy")) == 2
+    runs = store().find_runs(report.experiment, {"study": "clips"})
+    assert len(runs) == 3
+    assert list_versions(store()) == []
+    # The sets are found again: nothing is embedded a second time.
+    parts = {one.path: one.parts() for one in list_sets(root, "toy")}
+    again = study("clips", collected, conditions=("1",), **(options | {"timed": 0}))
+    assert {one.path: one.parts() for one in list_sets(root, "toy")} == parts
+    assert [row.test for row in again.rows] == [row.test for row in report.rows]
+
+
+def test_resolution_embeds_the_test_side_again_and_keeps_no_file(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
+    report = study("resolution", collected, conditions=("16", "48"), set_options=options)
+    assert [row.condition.name for row in report.rows] == ["16p", "48p", "original"]
+    assert report.test_videos == 8
+    assert "8 of 8 test videos have no more than 48 rows" in report.notes[0]
+    (smaller,) = list_sets(Settings().embeddings_root, "toy@16p")
+    assert len(smaller.done()) == 8
+    assert list((Settings().data_dir / "studies").iterdir()) == []
+    parts = smaller.parts()
+    study("resolution", collected, conditions=("16", "48"), set_options=options)
+    assert smaller.parts() == parts
+
+
+def test_data_predicts_for_the_official_training_side(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    part = collected.model_copy(update={"limit": 22})
+    report = study(
+        "data", part, conditions=("30", "50", "75"), seeds=2, at=1000,
+        set_options=SetOptions(encoder=str(tiny_encoder_dir), clips=1),
+    )  # fmt: skip
+    assert {row.condition.name for row in report.rows} == {"30 %", "50 %", "75 %", "100 %"}
+    assert [p.train_videos for p in report.predictions] in ([16, 1000], [])
+    assert report.predictions or "No learning curve is fitted" in report.notes[0]
+
+
+def test_an_unknown_study_or_head_is_named_before_anything_is_done(
+    home: Path, selection: Selection
+) -> None:
+    with pytest.raises(InvalidInputError, match="study 'colour': one of snap"):
+        study("colour", selection)
+    with pytest.raises(InvalidInputError, match="forest: of mlp"):
+        study("data", selection, heads=("forest",))
