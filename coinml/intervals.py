@@ -43,8 +43,13 @@ def proportion(successes: int, n: int) -> Estimate:
     Source: Wilson, E. B. (1927). Probable inference, the law of succession, and
     statistical inference. Journal of the American Statistical Association 22, 209-212.
     """
-    low, high = _score_interval(successes / n, n)
-    return Estimate(value=successes / n, low=low, high=high)
+    return share_of(successes, n)
+
+
+def share_of(part: float, whole: float) -> Estimate:
+    """As `proportion`, of amounts that need not be whole numbers."""
+    low, high = _score_interval(part / whole, whole)
+    return Estimate(value=part / whole, low=low, high=high)
 
 
 def clustered_proportion(

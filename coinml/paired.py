@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.intervals import Estimate, proportion
+from coinml.intervals import Estimate, clustered_proportion, proportion, share_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,9 @@ class McNemar:
     Attributes:
         b: Videos that only the first head gets right.
         c: Videos that only the second head gets right.
-        p_value: Two-sided, from the binomial distribution with probability 1/2.
+        p_value: Two-sided, from the binomial distribution with probability 1/2. Where a video
+            has several rows (segments), which are not independent, it is that of the sign test:
+            of the videos in which one head gets more rows right, has one head more?
     """
 
     b: int
@@ -53,11 +56,21 @@ class Comparison:
     per_class: pd.DataFrame
 
 
-def mcnemar(correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_]) -> McNemar:
+def mcnemar(
+    correct_a: npt.NDArray[np.bool_],
+    correct_b: npt.NDArray[np.bool_],
+    *,
+    groups: Sequence[object] | None = None,
+) -> McNemar:
     """Test whether two heads differ, from the videos that only one gets right.
 
     Source: McNemar, Q. (1947). Note on the sampling error of the difference between
     correlated proportions or percentages. Psychometrika 12, 153-157; the exact form.
+
+    Args:
+        correct_a: Whether the first is right, shape (N,).
+        correct_b: Whether the second is, on the same rows.
+        groups: Each row's video, where videos have several.
 
     Raises:
         InvalidInputError: The two do not speak of the same videos.
@@ -68,10 +81,14 @@ def mcnemar(correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_]) 
         )
     b = int((correct_a & ~correct_b).sum())
     c = int((correct_b & ~correct_a).sum())
-    return McNemar(b=b, c=c, p_value=_binomial_p(b, c))
+    if groups is None:
+        return McNemar(b=b, c=c, p_value=_binomial_p(b, c))
+    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    gain = np.rint(np.bincount(member, weights=correct_b.astype(float) - correct_a))
+    return McNemar(b=b, c=c, p_value=_binomial_p(int((gain < 0).sum()), int((gain > 0).sum())))
 
 
-def paired_difference(b: int, c: int, both: int, n: int) -> Estimate:
+def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
     """Difference of two proportions of the same videos, with its 95 % interval.
 
     Score intervals of the two are put together with their correlation, so that heads which
@@ -84,12 +101,13 @@ def paired_difference(b: int, c: int, both: int, n: int) -> Estimate:
         b: Videos that only the first gets right.
         c: Videos that only the second gets right.
         both: Videos that both get right.
-        n: All videos.
+        n: All videos. None of the four need be whole: where rows come in groups, they are
+            what those are worth.
 
     Returns:
         Second minus first.
     """
-    first, second = proportion(both + b, n), proportion(both + c, n)
+    first, second = share_of(both + b, n), share_of(both + c, n)
     neither = n - both - b - c
     product = both * neither - b * c
     # Without the continuity correction a few videos that agree would make the two one.
@@ -112,7 +130,8 @@ def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Compari
     """Compare two heads on the videos that both answered.
 
     Args:
-        predictions_a: `video_id, label, predicted` of the first, one split's rows.
+        predictions_a: `video_id, label, predicted` of the first, one split's rows; with
+            `of_video` where those are segments, which are not independent of each other.
         predictions_b: The same of the second.
 
     Raises:
@@ -138,21 +157,50 @@ def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Compari
     correct_a = (both["predicted_a"] == both["label_a"]).to_numpy()
     correct_b = (both["predicted_b"] == both["label_b"]).to_numpy()
     n = len(both)
-    tested = mcnemar(correct_a, correct_b)
+    groups = (
+        predictions_a.set_index("video_id")["of_video"] if "of_video" in predictions_a else None
+    )
+    videos = None if groups is None else groups.loc[both["video_id"]].tolist()
+    tested = mcnemar(correct_a, correct_b, groups=videos)
     agreed = int((correct_a & correct_b).sum())
+    worth = 1.0 if videos is None else 1 / _design_effect(correct_a, correct_b, videos)
     rows = both[correct_a != correct_b].rename(columns={"label_a": "label"})
     discordant = rows[["video_id", "label", "predicted_a", "predicted_b"]].assign(
         right=np.where(correct_a[correct_a != correct_b], "a", "b")
     )
     return Comparison(
         n=n,
-        accuracy_a=proportion(int(correct_a.sum()), n),
-        accuracy_b=proportion(int(correct_b.sum()), n),
-        difference=paired_difference(tested.b, tested.c, agreed, n),
+        accuracy_a=_accuracy(correct_a, videos),
+        accuracy_b=_accuracy(correct_b, videos),
+        difference=paired_difference(*(worth * k for k in (tested.b, tested.c, agreed, n))),
         mcnemar=tested,
         discordant=discordant.reset_index(drop=True),
         per_class=_per_class(both["label_a"], correct_a, correct_b),
     )
+
+
+def _accuracy(correct: npt.NDArray[np.bool_], videos: Sequence[str] | None) -> Estimate:
+    if videos is None:
+        return proportion(int(correct.sum()), len(correct))
+    return clustered_proportion(correct, videos)
+
+
+def _design_effect(
+    correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], videos: Sequence[str]
+) -> float:
+    """How many rows tell as much of the difference as one that stood alone; at least 1.
+
+    Source: Kish, L. (1965). Survey Sampling. Wiley; the design effect.
+    """
+    _, member = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
+    n_videos = int(member.max()) + 1
+    gain = correct_b.astype(float) - correct_a
+    apart = gain - gain.mean()
+    alone = float(apart @ apart)
+    if alone == 0 or n_videos == 1:
+        return len(gain) / n_videos
+    sums = np.bincount(member, weights=apart)
+    return max(1.0, n_videos / (n_videos - 1) * float(sums @ sums) / alone)
 
 
 def _per_class(

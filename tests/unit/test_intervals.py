@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from coinml.intervals import clustered_proportion, macro_f1, macro_f1_estimate, proportion
-from coinml.paired import mcnemar, paired_difference
+from coinml.paired import compare, mcnemar, paired_difference
 
 
 def answers(both: int, b: int, c: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,6 +219,37 @@ def test_the_missing_count_as_wrong_in_groups_as_well() -> None:
     alone = proportion(30, 60)
     assert estimate.low == pytest.approx(alone.low, abs=0.03)
     assert estimate.low < 0.5 < estimate.high
+
+
+def test_segments_of_one_video_do_not_make_a_difference_certain() -> None:
+    generator = np.random.default_rng(9)
+    found = {"covered": [], "plain": [], "p": [], "plain p": []}
+    for _ in range(100):
+        # 80 videos of five segments that are right or wrong together, and equally good heads.
+        right = generator.random((2, 80)) < 0.6
+        a, b = (np.repeat(row, 5) for row in right)
+        ids = [f"v{i // 5}#{i % 5}" for i in range(400)]
+        labels = np.full(400, "x")
+        tables = [
+            pd.DataFrame(
+                {"video_id": ids, "label": labels, "predicted": np.where(hits, "x", "y")}
+            ).assign(of_video=[name.partition("#")[0] for name in ids])
+            for hits in (a, b)
+        ]
+        grouped = compare(*tables)
+        naive = mcnemar(a, b)
+        plain = paired_difference(naive.b, naive.c, int((a & b).sum()), 400)
+        assert grouped.difference.value == pytest.approx(plain.value)
+        assert (grouped.mcnemar.b, grouped.mcnemar.c) == (naive.b, naive.c)
+        found["covered"].append(grouped.difference.low <= 0 <= grouped.difference.high)
+        found["plain"].append(plain.low <= 0 <= plain.high)
+        found["p"].append(grouped.mcnemar.p_value < 0.05)
+        found["plain p"].append(naive.p_value < 0.05)
+    assert np.mean(found["covered"]) >= 0.9
+    assert np.mean(found["p"]) <= 0.08
+    # What would be said without regard to the videos.
+    assert np.mean(found["plain"]) < 0.8
+    assert np.mean(found["plain p"]) > 0.2
 
 
 def test_leaving_one_out_is_done_as_the_book_does_it() -> None:

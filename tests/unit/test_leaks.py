@@ -56,6 +56,15 @@ def test_the_same_file_is_found_on_every_two_sides_and_the_earlier_gives_way() -
     assert find_leaks(kept, hashes).empty
 
 
+def test_two_videos_are_one_pair_however_many_segments_they_have() -> None:
+    table = strangers(40)
+    # v0 (train) and v3 (test) in four segments each.
+    again = pd.concat([table, *[table[table["video_id"].isin(["v0", "v3"])]] * 3])
+    leaks = find_leaks(again.reset_index(drop=True), {"v0": "one", "v3": "one"})
+    assert pairs(leaks) == [("v0", "v3", "file")]
+    assert set(drop_leaks(again, leaks)["video_id"]) == set(table["video_id"]) - {"v0"}
+
+
 def test_what_looks_the_same_is_found_and_more_than_a_block_is_searched() -> None:
     n = 9000
     generator = np.random.default_rng(1)
