@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -99,19 +100,20 @@ def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
     print(f"\n{work.name}: {work.videos} videos of {work.clips} clips, CPU, float32")
     embed(jobs[:2], encoder, new_set(sets / "warm", encoder))
     for number in range(work.rounds):
-        sampled, decode_cpu = decode_all(jobs, encoder)
-        pictures = [encoder.prepare(clip) for clips in sampled for clip in clips]
+        pictures, decode_cpu = decode_all(jobs, encoder)
         torch.set_num_threads(cores)
         put(seconds, "bare forward", timed(lambda p=pictures: encoder.encode_prepared(p)))
         torch.set_num_threads(1)
-        resize_cpu, model_cpu = cpu_of_forward(encoder, sampled[: work.sample])
+        resize_cpu, model_cpu = cpu_of_forward(encoder, jobs[: work.sample])
         torch.set_num_threads(cores)
         put(seconds, "decode CPU", decode_cpu)
         put(seconds, "resize CPU", resize_cpu * share)
         put(seconds, "model CPU", model_cpu * share)
-        del pictures, sampled
+        del pictures
         embeddings = new_set(sets / str(number), encoder)
+        before = cpu_seconds()
         put(seconds, "engine", timed(lambda e=embeddings: embed(jobs, encoder, e)))
+        put(seconds, "engine CPU", cpu_seconds() - before)
         for decoder in decoders():
             loop = documented_loop(work.folder, jobs[: work.sample], encoder, decoder=decoder)
             put(seconds, f"documented loop, {decoder}", share * timed(loop))
@@ -123,6 +125,8 @@ def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
     print(f"  bound: max(bare forward, (forward CPU + decode CPU) / {cores}) = {bound:.2f} s")
     bars.check("engine / bound", medians["engine"] / bound, most=1.05)
     print(f"  engine / bound without the resizing: {medians['engine'] / strict:.3g}")
+    overhead = medians["engine CPU"] / (forward_cpu + medians["decode CPU"])
+    print(f"  engine CPU / (forward CPU + decode CPU): {overhead:.3g}")
     for decoder in decoders():
         ratio = medians[f"documented loop, {decoder}"] / medians["engine"]
         print(f"  documented loop, {decoder} / engine: {ratio:.3g}")
@@ -231,10 +235,15 @@ def clips_of(job: EmbedJob, encoder: ClipEncoder, decoder: str) -> Sequence[np.n
     return list(pixels.reshape(clips, frames, *pixels.shape[1:]))
 
 
-def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[np.ndarray], float]:
-    begun = time.process_time()
-    clips = [sample(job.path, encoder.clip_spec).frames for job in jobs]
-    return clips, time.process_time() - begun
+def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[torch.Tensor], float]:
+    """Every clip at the encoder's size, and the CPU seconds that decoding took."""
+    pictures, seconds = [], 0.0
+    for job in jobs:
+        begun = time.process_time()
+        clips = sample(job.path, encoder.clip_spec).frames
+        seconds += time.process_time() - begun
+        pictures += [encoder.prepare(clip) for clip in clips]
+    return pictures, seconds
 
 
 def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
@@ -249,10 +258,11 @@ def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
                 future.result()
 
 
-def cpu_of_forward(encoder: ClipEncoder, sampled: Sequence[np.ndarray]) -> tuple[float, float]:
+def cpu_of_forward(encoder: ClipEncoder, jobs: Sequence[EmbedJob]) -> tuple[float, float]:
     """CPU seconds of resizing and of the model, one thread."""
+    sampled = [clip for job in jobs for clip in sample(job.path, encoder.clip_spec).frames]
     begun = time.process_time()
-    pictures = [encoder.prepare(clip) for clips in sampled for clip in clips]
+    pictures = [encoder.prepare(clip) for clip in sampled]
     resized = time.process_time()
     encoder.encode_prepared(pictures)
     return resized - begun, time.process_time() - resized
@@ -309,6 +319,12 @@ def jobs_of(files: Sequence[Path], count: int) -> list[EmbedJob]:
 def new_set(folder: Path, encoder: ClipEncoder) -> EmbeddingSet:
     spec = SetSpec(encoder=encoder.spec, dataset="bench")
     return EmbeddingSet.open(str(folder), "bench", spec, create=True)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the decoders that it has ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def timed(work: Callable[[], object]) -> float:
