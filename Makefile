@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "no python3.11 on the PATH; name one with: make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (a few minutes, once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,s3,dask]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,s3]'
 	@touch $@
 
 demo: $(STAMP)

@@ -166,6 +166,7 @@ class Conveyor:
             )
             return
         self._tally.substituted += video.clips.frames_substituted
+        self._tally.decoders[video.clips.decoder] += 1
         self._writer.add(
             VideoRows(
                 video_id=video.job.video_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,7 @@ class EmbedReport:
         broken: The ids among them whose file does not decode; such a file is to be put aside.
         clips: Number of clips embedded; equal ones of a short video are encoded once.
         frames_substituted: Number of frames whose neighbour stands in.
+        decoders: Number of jobs that each decoder decoded.
         decode_wait_s: Seconds that the encoder had nothing to do (where it has several lanes,
             the part of them that was idle).
         encode_s: Seconds that it was at work.
@@ -41,6 +43,7 @@ class EmbedReport:
     broken: tuple[str, ...]
     clips: int
     frames_substituted: int
+    decoders: Mapping[str, int]
     decode_wait_s: float
     encode_s: float
     write_s: float
@@ -76,6 +79,7 @@ class Tally:
         self._busy_s = 0.0
         self.clips = 0
         self.substituted = 0
+        self.decoders: Counter[str] = Counter()
 
     def tell(self) -> None:
         """Report progress: what is on record or never will be."""
@@ -110,6 +114,7 @@ class Tally:
             broken=tuple(self._broken),
             clips=self.clips,
             frames_substituted=self.substituted,
+            decoders=dict(self.decoders),
             decode_wait_s=self._idle_s,
             encode_s=self._busy_s,
             write_s=self._writer.seconds,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinml.comparing import RunComparison
+    from coinml.embed_report import EmbedReport
     from coinml.records import Target
     from coinml.registry import Verdict
     from coinml.training import TrainReport
@@ -60,7 +62,7 @@ class CollectReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedSummary:
-    """What of a dataset is in an embedding set.
+    """What of a dataset is in an embedding set, and how this run brought it there.
 
     Attributes:
         dataset: Its name.
@@ -69,11 +71,14 @@ class EmbedSummary:
         embedded: How many of them this run did; segments, in a set of segments.
         failed: Reason by id, for what cannot be embedded; files that do not decode are
             quarantined.
-        seconds: Wall time of the embedding tasks.
-        decode_wait_s: Of it, how long the encoder waited for frames.
-        encode_s: How long it was at work.
-        write_s: How long parts were written.
-        bottleneck: What most of the time went to; "" or "none" when nothing was to do.
+        clips: Clips that this run embedded.
+        decoders: How many videos each decoder decoded in this run.
+        frames_substituted: Frames that were missing and for which a neighbour stands in.
+        workers: Processes that embedded, or 0 where nothing was to do.
+        seconds: Wall time of the embedding.
+        decode_wait_s: Seconds that encoders had nothing to do, summed over the processes.
+        encode_s: Seconds that they were at work.
+        write_s: Seconds spent writing.
         segments: Segments of the selection that are in the set, None where it holds videos.
         without_extent: Videos whose annotations do not say where the extent is.
     """
@@ -83,13 +88,62 @@ class EmbedSummary:
     videos: int
     embedded: int
     failed: Mapping[str, str]
-    seconds: float
+    clips: int = 0
+    decoders: Mapping[str, int] = field(default_factory=dict)
+    frames_substituted: int = 0
+    workers: int = 0
+    seconds: float = 0.0
     decode_wait_s: float = 0.0
     encode_s: float = 0.0
     write_s: float = 0.0
-    bottleneck: str
     segments: int | None = None
     without_extent: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        reports: Sequence[EmbedReport],
+        *,
+        dataset: str,
+        fingerprint: str,
+        videos: int,
+        workers: int,
+        seconds: float,
+        segments: int | None = None,
+        without_extent: int = 0,
+    ) -> EmbedSummary:
+        """What several shards' reports come to."""
+        decoders: Counter[str] = Counter()
+        for report in reports:
+            decoders.update(report.decoders)
+        return cls(
+            dataset=dataset,
+            fingerprint=fingerprint,
+            videos=videos,
+            embedded=sum(report.embedded for report in reports),
+            failed={key: why for report in reports for key, why in report.failed.items()},
+            clips=sum(report.clips for report in reports),
+            decoders=dict(decoders),
+            frames_substituted=sum(report.frames_substituted for report in reports),
+            workers=workers,
+            seconds=seconds,
+            decode_wait_s=sum(report.decode_wait_s for report in reports),
+            encode_s=sum(report.encode_s for report in reports),
+            write_s=sum(report.write_s for report in reports),
+            segments=segments,
+            without_extent=without_extent,
+        )
+
+    @property
+    def bottleneck(self) -> str:
+        """What most of the time went to: decode, encode or write; "" where nothing was to do."""
+        parts = {"decode": self.decode_wait_s, "encode": self.encode_s, "write": self.write_s}
+        return max(parts, key=parts.__getitem__) if self.clips else ""
+
+    @property
+    def clips_per_s(self) -> float:
+        """Clips embedded a second of wall time."""
+        return self.clips / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
         what = f"{self.videos} videos"
@@ -102,16 +156,11 @@ class EmbedSummary:
             text += f"; {len(self.failed)} do not decode"
         elif self.failed:
             text += f"; segments of {len(self.failed)} videos cannot be embedded"
-        if self.bottleneck in ("", "none"):
-            return text
-        return (
-            f"{text}; encode {self.encode_s:.1f} s, decode wait {self.decode_wait_s:.1f} s, "
-            f"write {self.write_s:.1f} s: {self.bottleneck} is the bottleneck"
-        )
+        return text
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
-        return asdict(self)
+        return asdict(self) | {"bottleneck": self.bottleneck, "clips_per_s": self.clips_per_s}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
 from coinml.embed_jobs import count_done, key_of, plan_jobs
+from coinml.embed_report import EmbedReport
+from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.reports import EmbedSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
+from coinml.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal, find_devices
 from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
-from tasks.policies import GPU_TAG
+from tasks.limits import devices_for_us
 
 
 @flow(
     name="embed",
     flow_run_name="embed {selection.dataset}",
-    # One shard at a time: an encoder fills its device, and a second would only wait for it.
-    task_runner=ThreadPoolTaskRunner(max_workers=1),
+    # A thread does no more than wait for the process that embeds its shard.
+    task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_IN_HAND),
 )
 def embed(
     selection: Selection,
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
-    shard_size: int = 512,
+    shard_size: int | None = None,
+    runner: str = "local",
+    address: str | None = None,
+    devices: str | None = None,
+    deadline_s: float = 60.0,
 ) -> State[EmbedSummary]:
     """Embed what of a selection is here and not yet in the set.
 
@@ -40,63 +52,132 @@ def embed(
         selection: Which videos.
         set_options: How they become vectors, which names the set.
         decoder: `auto`, `pyav`, `decord` or `torchcodec`.
-        shard_size: Videos (or segments) a task.
+        shard_size: Videos (or segments) a task; by default as fits the number of processes.
+        runner: `local` for this machine's devices, `dask` for a cluster's workers.
+        address: The cluster's scheduler, such as `tcp://10.0.0.5:8786`.
+        devices: A process for each, such as `cuda:0,cuda:1`; by default what COINML_DEVICE
+            says, where `auto` means every GPU.
+        deadline_s: Seconds that decoding one video may take.
 
     Raises:
-        InvalidInputError: The set is of annotated extents, and nothing is annotated.
+        InvalidInputError: Options that do not go together, or a device that is not here; the
+            set is of annotated extents, and nothing is annotated.
+        LocalError: This machine or the cluster is at fault; no video is blamed.
     """
     settings = Settings()
+    _check(runner, address, devices)
     dataset = selection.load(settings.data_dir)
     options = set_options.resolved(mini=selection.is_mini)
     extent = extent_of(None, options.extent)
     without_extent = require_spans(dataset.videos, extent)
     embedding_set = open_set(dataset.name, options)
-    _limit_devices()
+    reports: list[EmbedReport] = []
+    errors: list[BaseException] = []
+    workers, started = 0, time.perf_counter()
     with Ledger(settings.ledger_url) as ledger:
         jobs = plan_jobs(dataset.videos, ledger.rows(dataset.name, state=DOWNLOADED), extent)
         done = embedding_set.done(set_aside=True)
         todo = [job for job in jobs if key_of(job) not in done]
-        shards = [todo[start : start + shard_size] for start in range(0, len(todo), shard_size)]
-        with progress.stage("embed", len(todo)):
-            futures = [
-                embed_shard.submit(
-                    dataset.name,
-                    embedding_set.spec.fingerprint,
-                    shard,
-                    options,
-                    shard=f"{number}/{len(shards)}",
-                    decoder=decoder,
-                )
-                for number, shard in enumerate(shards, start=1)
-            ]
-            reports = [future.result() for future in futures]
+        if todo:
+            with (
+                progress.stage("embed", len(todo)),
+                _embedder(settings, runner=runner, address=address, devices=devices) as embedder,
+            ):
+                workers = embedder.workers
+                shards = [
+                    Shard(
+                        jobs=tuple(some),
+                        dataset=dataset.name,
+                        fingerprint=embedding_set.spec.fingerprint,
+                        embeddings_root=settings.embeddings_root,
+                        set_options=options,
+                        decoder=decoder,
+                        deadline_s=deadline_s,
+                    )
+                    for some in deal(todo, workers=workers, size=shard_size)
+                ]
+                reports, errors = _embed(shards, embedder)
         failed = {key: why for report in reports for key, why in report.failed.items()}
-        for video_id in [key for report in reports for key in report.broken]:
+        for video_id in {key for report in reports for key in report.broken}:
             ledger.quarantine(dataset.name, video_id, failed[video_id])
+    if errors:
+        raise errors[0]
     # Asked of the set itself: of a video whose one segment fails, the others are there.
     counts = count_done(jobs, embedding_set.done() if todo else done)
-    summary = EmbedSummary(
+    summary = EmbedSummary.of(
+        reports,
         dataset=dataset.name,
         fingerprint=embedding_set.spec.fingerprint,
         videos=len(counts),
-        embedded=sum(report.embedded for report in reports),
-        failed=failed,
-        seconds=sum(report.seconds for report in reports),
-        decode_wait_s=sum(report.decode_wait_s for report in reports),
-        encode_s=sum(report.encode_s for report in reports),
-        write_s=sum(report.write_s for report in reports),
-        bottleneck=max(reports, key=lambda report: report.seconds).bottleneck if reports else "",
+        workers=workers,
+        seconds=time.perf_counter() - started,
         segments=sum(counts.values()) if extent == "segments" else None,
         without_extent=len(without_extent),
     )
     return Completed(message=str(summary), data=summary)
 
 
-def _limit_devices() -> None:
-    """Let one task at a time use this server's `gpu` tag, unless someone set another limit.
+def _check(runner: str, address: str | None, devices: str | None) -> None:
+    """Refuse what cannot be meant, before anything is done."""
+    if runner not in ("local", "dask"):
+        raise InvalidInputError(f"--runner {runner}: of local, dask")
+    if runner == "dask" and not address:
+        raise InvalidInputError(
+            "--runner dask needs the --address of a scheduler; the GPUs of this machine are all "
+            "used without a runner"
+        )
+    if runner != "dask" and address:
+        raise InvalidInputError(f"--address {address} is for --runner dask")
+    if runner == "dask" and devices:
+        raise InvalidInputError("--devices are this machine's; the cluster's are its workers'")
 
-    It holds across processes, where the task runner's single thread does not.
+
+@contextmanager
+def _embedder(
+    settings: Settings, *, runner: str, address: str | None, devices: str | None
+) -> Iterator[Embedder]:
+    """Who embeds: this process, one a device of this machine, or a cluster's workers."""
+    if runner == "dask" and address:
+        from coinml.cluster import connect
+
+        with connect(address) as cluster:
+            yield cluster
+        return
+    places = find_devices(devices or settings.device)
+    with devices_for_us(settings.data_dir / "locks", places):
+        if len(places) == 1:
+            yield ThisProcess(places[0])
+            return
+        from coinml.cluster import local_cluster
+
+        with local_cluster(places) as cluster:
+            yield cluster
+
+
+def _embed(
+    shards: Sequence[Shard], embedder: Embedder
+) -> tuple[list[EmbedReport], list[BaseException]]:
+    """Have the shards embedded; one that fails stops no other.
+
+    Returns:
+        The reports, and why there are none of the other shards.
     """
-    with get_client(sync_client=True) as client:
-        if not any(limit.tag == GPU_TAG for limit in client.read_concurrency_limits(50, 0)):
-            client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
+    room = threading.BoundedSemaphore(embedder.in_hand)
+    futures: list[PrefectFuture[EmbedReport]] = []
+    try:
+        for number, shard in enumerate(shards, start=1):
+            room.acquire()
+            future = embed_shard.submit(
+                shard,
+                embedder,
+                number=f"{number}/{len(shards)}",
+                progress=progress.counter("embed"),
+            )
+            future.add_done_callback(lambda _: room.release())
+            futures.append(future)
+    finally:
+        # Ctrl-C too ends only when every process has written what it had.
+        wait(futures)
+    ends = [future.result(raise_on_failure=False) for future in futures]
+    errors = [end for end in ends if isinstance(end, BaseException)]
+    return [end for end in ends if not isinstance(end, BaseException)], errors

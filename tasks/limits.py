@@ -1,14 +1,18 @@
-"""The ceiling on parallel batches over all machines that share a Prefect server."""
+"""What may run at once: batches over all machines of a Prefect server, and one run a device."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from coinml import progress
 
 BATCHES = "coinml-batches"
 """Name of the global concurrency limit; `prefect gcl update coinml-batches --limit 8` sets it."""
@@ -30,6 +34,32 @@ def batch_slots(wanted: int) -> Iterator[int]:
     slots = max(1, min(wanted, _limit()))
     with concurrency(BATCHES, occupy=slots, lease_duration=_LEASE_S):
         yield slots
+
+
+@contextlib.contextmanager
+def devices_for_us(folder: Path, devices: Sequence[str]) -> Iterator[None]:
+    """Within it, no other run of this machine embeds on these devices.
+
+    An encoder fills its device, and a second would only wait for it. Files are locked and not
+    Prefect's tags: those were measured at a third of a second a task, hold over machines that
+    have devices of their own, and outlive a run that was killed.
+
+    Args:
+        folder: Where the files lie.
+        devices: As `shards.find_devices` gives them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted({device.replace(":", "-") for device in devices})
+    locks = [FileLock(folder / f"{name}.lock") for name in names]
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                with progress.stage(f"wait for {Path(lock.lock_file).stem}"):
+                    lock.acquire()
+            stack.callback(lock.release)
+        yield
 
 
 def _limit() -> int:

@@ -15,8 +15,6 @@ RETRIES = POLICY[Fault.TRANSIENT].attempts_in_run - 1
 RETRY_DELAYS_S = list(POLICY[Fault.TRANSIENT].delays_in_run_s)
 RETRY_JITTER = JITTER
 
-GPU_TAG = "gpu"
-
 
 def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Doing the same again helps against a passing failure only."""

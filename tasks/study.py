@@ -13,6 +13,7 @@ from coinml.heads import LOOK_AT_CLIPS
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
+from coinml.shards import load_encoder_once
 from coinml.store import EmbeddingSet
 from coinml.studies import conducting, costs, resolutions, sources
 from coinml.studies.costs import Cost
@@ -20,11 +21,9 @@ from coinml.studies.plans import Condition, Plan
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.resolutions import Reencoded
 from coinml.tracking import Store
-from tasks.embedding import load_encoder_once
-from tasks.policies import GPU_TAG
 
 
-@task(tags=[GPU_TAG], cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE)
 def measure_costs(
     paths: list[str], conditions: tuple[Condition, ...], *, decoder: str
 ) -> list[Cost]:
@@ -38,7 +37,7 @@ def measure_costs(
     )
 
 
-@task(task_run_name="embed_reencoded {rows}", tags=[GPU_TAG], cache_policy=NO_CACHE)
+@task(task_run_name="embed_reencoded {rows}", cache_policy=NO_CACHE)
 def embed_reencoded(
     jobs: list[EmbedJob], rows: int, dataset: str, options: SetOptions, *, decoder: str
 ) -> Reencoded:

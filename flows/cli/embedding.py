@@ -30,11 +30,16 @@ def embed(
     keep_seed: options.KeepSeed = 0,
     extent: options.Extent = None,
     decoder: options.Decoder = "auto",
+    deadline: options.Deadline = 60,
+    runner: options.Runner = "local",
+    address: options.Address = None,
+    devices: options.Devices = None,
     json: options.Json = False,
 ) -> None:
     """Embed the videos that are here and not yet in the set."""
     from coinml.settings import Settings
-    from flows.cli.console import line, print_json
+    from flows.cli.console import print_json
+    from flows.cli.reports import print_embedded
     from flows.cli.session import flow_session, load_shown
 
     settings = Settings()
@@ -50,11 +55,15 @@ def embed(
             chosen,
             set_options=made,
             decoder=decoder,
+            deadline_s=deadline,
+            runner=runner,
+            address=address,
+            devices=devices,
         )
     if json:
         print_json(summary.as_dict())
     else:
-        line(str(summary))
+        print_embedded(summary)
 
 
 def similar(

@@ -87,6 +87,23 @@ Extent = Annotated[
 ]
 Target = Annotated[str, typer.Option(help="What to tell apart: `task`, `domain` or `step`.")]
 Decoder = Annotated[str, typer.Option(help="`auto`, `pyav`, `decord` or `torchcodec`.")]
+Runner = Annotated[
+    str, typer.Option(help="`local`: this machine's devices; `dask`: a cluster's workers.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The Dask scheduler's, such as tcp://10.0.0.5:8786."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help="A process for each, such as `cuda:0,cuda:1`; by default every GPU."
+    ),
+]
+Deadline = Annotated[
+    float,
+    typer.Option(min=0.001, metavar="S", help="Seconds that decoding one video may take."),
+]
 Heads = Annotated[
     str, typer.Option(metavar="A,B", help="Of `mlp`, `svm`, `attentive`, `logreg` and `knn`.")
 ]

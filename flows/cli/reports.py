@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from coinml.comparing import RunComparison
     from coinml.ledger import Status
     from coinml.registry import Verdict
-    from coinml.reports import TrainSummary
+    from coinml.reports import EmbedSummary, TrainSummary
     from coinml.settings import Settings
     from coinml.training import TrainReport
 
 _SHOWN_CLASSES = 10
+
+FAILURES_SHOWN = 5
 
 
 def known_dataset(settings: Settings, name: str | None) -> str:
@@ -78,6 +80,33 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
             f"{settings.rate_per_hour:g} an hour ({extras['asked_last_hour']:,} were asked for in "
             "the last hour)"
         )
+
+
+def print_embedded(summary: EmbedSummary) -> None:
+    """What is in the set, what it took to bring it there, and what could not be brought."""
+    line(str(summary))
+    parts = {
+        "waiting for frames": summary.decode_wait_s,
+        "encoding": summary.encode_s,
+        "writing": summary.write_s,
+    }
+    if summary.clips:
+        whole = sum(parts.values()) or 1.0
+        shares = ", ".join(f"{100 * part / whole:.0f} % {what}" for what, part in parts.items())
+        where = f" in {summary.workers} processes" if summary.workers > 1 else ""
+        line(
+            f"{summary.clips:,} clips in {summary.seconds:.1f} s{where}: "
+            f"{summary.clips_per_s:.1f} a second; {shares}; the bottleneck was to "
+            f"{summary.bottleneck}"
+        )
+        decoded = ", ".join(f"{name} {count:,}" for name, count in summary.decoders.items())
+        missing = summary.frames_substituted
+        note = f"; {missing:,} frames were missing, their neighbours stand in" if missing else ""
+        line(f"decoded by {decoded}{note}")
+    for video_id, reason in list(summary.failed.items())[:FAILURES_SHOWN]:
+        line(f"  {video_id}: {reason}")
+    if len(summary.failed) > FAILURES_SHOWN:
+        line(f"  and {len(summary.failed) - FAILURES_SHOWN} more (`coinml status`, the log)")
 
 
 def extras_of(settings: Settings, dataset: str) -> dict[str, float]:

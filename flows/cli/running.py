@@ -200,7 +200,7 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Setti
     heading("Collected")
     reports.print_status(settings, dataset, classes=False)
     heading("Embedded")
-    line(str(summary.embedded))
+    reports.print_embedded(summary.embedded)
     heading("Trained")
     reports.print_heads(summary.trained)
     heading("Champion")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
+from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
 
 
@@ -64,3 +65,13 @@ def coin(
 @pytest.fixture
 def selection(coin: tuple[Path, list[str]]) -> Selection:
     return Selection(dataset=str(coin[0] / "COIN.json"), name="toy")
+
+
+@pytest.fixture
+def collected(home: Path, coin: tuple[Path, list[str]], selection: Selection) -> Selection:
+    """The selection with every video here."""
+    from flows.collect import collect
+
+    with FlakyHost(coin[0] / "videos") as host:
+        collect(selection, source=host.source)
+    return selection

@@ -17,19 +17,11 @@ from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import list_sets
 from coinml.tracking import Store
-from flows.collect import collect
 from flows.embed import embed
 from flows.pipeline import pipeline
 from flows.train import train
 
 Coin = tuple[Path, list[str]]
-
-
-@pytest.fixture
-def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
-    with FlakyHost(coin[0] / "videos") as host:
-        collect(selection, source=host.source)
-    return selection
 
 
 def test_shards_fill_a_set_and_only_what_lacks_is_embedded(

@@ -9,7 +9,7 @@ from prefect.states import State
 from coinml.errors import CorruptVideoError, LocalError, TransientError
 from tasks.download import download_batch
 from tasks.embedding import embed_shard
-from tasks.policies import GPU_TAG, only_transient
+from tasks.policies import only_transient
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,3 @@ def test_the_tasks_bear_their_policies() -> None:
     for one in (download_batch, embed_shard):
         assert one.retries == 3
         assert one.retry_condition_fn is only_transient
-    assert GPU_TAG in embed_shard.tags

@@ -1,0 +1,227 @@
+"""The embed flow when something dies: a file, a decoder, a process of the cluster."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from coinml import cluster
+from coinml.errors import InvalidInputError, LocalError
+from coinml.ledger import Ledger
+from coinml.selection import Selection
+from coinml.set_options import SetOptions
+from coinml.settings import Settings
+from coinml.store import list_sets
+from flows.embed import embed
+
+Coin = tuple[Path, list[str]]
+DECODER = "coinml.media.worker"
+
+
+@contextmanager
+def when(find: Callable[[], psutil.Process | None], number: int) -> Iterator[list[int]]:
+    """Send a signal to the first process that is found while the block runs: its id."""
+    hit: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not (hit or over.is_set()):
+            try:
+                if (found := find()) is not None:
+                    # It may have got on since it was found: held, it is looked at again.
+                    found.suspend()
+                    if find() != found:
+                        found.resume()
+                        continue
+                    found.send_signal(number)
+                    hit.append(found.pid)
+                    if number != signal.SIGSTOP:
+                        found.resume()
+            except psutil.Error:
+                pass
+            over.wait(0.005)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield hit
+    finally:
+        over.set()
+        thread.join()
+
+
+def decoder_of(video: Path) -> Callable[[], psutil.Process | None]:
+    """Finds the process that is decoding a file."""
+
+    def find() -> psutil.Process | None:
+        for child in psutil.Process().children(recursive=True):
+            if any(file.path == str(video) for file in child.open_files()):
+                return child
+        return None
+
+    return find
+
+
+def at_work(*roots: int) -> psutil.Process | None:
+    """A process below these (or one of them) that is embedding a shard: it has decoders."""
+    for root in roots:
+        for child in psutil.Process(root).children(recursive=True):
+            if DECODER in child.cmdline() and child.ppid() != psutil.Process().pid:
+                return psutil.Process(child.ppid())
+    return None
+
+
+def rows_of_parts() -> pd.DataFrame:
+    """Every row that was ever written to the only set, as it lies there."""
+    (only,) = list_sets(Settings().embeddings_root)
+    parts = [pd.read_parquet(path) for path in sorted(Path(only.path).rglob("*.parquet"))]
+    assert parts
+    return pd.concat(parts).sort_values(["video_id", "clip"], ignore_index=True)
+
+
+def assert_same(rows: pd.DataFrame, undisturbed: pd.DataFrame) -> None:
+    """The same ids and spans, nothing twice, vectors equal up to rounding."""
+    spans = ["video_id", "file_sha256", "start_s", "end_s", "clip"]
+    pd.testing.assert_frame_equal(rows[spans], undisturbed[spans])
+    ours, theirs = (np.stack(frame["embedding"]).astype(float) for frame in (rows, undisturbed))
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    assert ((ours * theirs).sum(axis=1) / lengths).min() > 0.9999
+
+
+@pytest.fixture
+def options(tiny_encoder_dir: Path) -> SetOptions:
+    return SetOptions(encoder=str(tiny_encoder_dir), clips=2)
+
+
+@pytest.fixture
+def undisturbed(collected: Selection, options: SetOptions) -> pd.DataFrame:
+    """The set as this process alone makes it; it is taken away again."""
+    assert embed(collected, options).embedded == 24
+    rows = rows_of_parts()
+    (only,) = list_sets(Settings().embeddings_root)
+    Path(only.path).rename(Path(only.path).parents[2] / "undisturbed")
+    return rows
+
+
+def test_a_killed_process_of_ours_costs_nothing_but_its_time(
+    collected: Selection, options: SetOptions, undisturbed: pd.DataFrame
+) -> None:
+    with when(lambda: at_work(psutil.Process().pid), signal.SIGKILL) as hit:
+        summary = embed(collected, options, devices="cpu,cpu", shard_size=6)
+    assert hit
+    assert (summary.workers, summary.videos, summary.failed) == (2, 24, {})
+    assert_same(rows_of_parts(), undisturbed)
+
+
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
+    """A Dask scheduler and two workers as anyone starts them: the address and the workers' ids."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            log = stack.enter_context((tmp_path / f"{arguments[0]}.log").open("ab"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments], stdout=log, stderr=log, cwd=tmp_path
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        file = tmp_path / "scheduler.json"
+        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+              "--scheduler-file", str(file))  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not file.is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = [
+            start("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-nanny",
+                  "--no-dashboard", "--local-directory", str(tmp_path))
+            for _ in range(2)
+        ]  # fmt: skip
+        address = pd.read_json(file, typ="series")["address"]
+        yield address, [worker.pid for worker in workers]
+
+
+def test_a_lost_worker_of_a_cluster_has_its_shard_done_by_another(
+    collected: Selection,
+    options: SetOptions,
+    undisturbed: pd.DataFrame,
+    dask: tuple[str, list[int]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    address, workers = dask
+    with when(lambda: at_work(*workers), signal.SIGKILL) as hit:
+        summary = embed(collected, options, runner="dask", address=address, shard_size=6)
+    assert hit
+    assert hit[0] in workers
+    assert (summary.videos, summary.failed) == (24, {})
+    assert_same(rows_of_parts(), undisturbed)
+    assert "CommClosedError" not in capfd.readouterr().err
+
+
+def test_a_dead_address_is_an_error_that_names_it(
+    collected: Selection, options: SetOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    with pytest.raises(LocalError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
+        embed(collected, options, runner="dask", address="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"runner": "ray"}, "--runner ray: of local, dask"),
+        ({"runner": "dask"}, "needs the --address"),
+        ({"address": "tcp://127.0.0.1:1"}, "is for --runner dask"),
+        ({"runner": "dask", "address": "tcp://x:1", "devices": "cpu"}, "this machine's"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    home: Path, selection: Selection, given: dict[str, str], says: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        embed.fn(selection, **given)
+
+
+def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
+    collected: Selection, options: SetOptions, coin: Coin, make_video: Callable[..., Path]
+) -> None:
+    cut, crashing, hanging, unlucky = (
+        Settings().videos_dir("toy") / f"{coin[1][number]}.mp4" for number in (5, 11, 17, 20)
+    )
+    cut.write_bytes(cut.read_bytes()[:300])
+    for long in (crashing, hanging, unlucky):
+        make_video(long, seconds=40, size=(320, 240), seed=1)
+    with (
+        when(decoder_of(crashing), signal.SIGSEGV) as crashed,
+        when(decoder_of(hanging), signal.SIGSTOP) as stopped,
+        when(decoder_of(unlucky), signal.SIGKILL) as killed,
+    ):
+        summary = embed(collected, options, deadline_s=8)
+    assert crashed
+    assert stopped
+    assert killed
+    assert set(summary.failed) == {cut.stem, crashing.stem, hanging.stem}
+    assert (summary.videos, summary.embedded, sum(summary.decoders.values())) == (21, 21, 21)
+    with Ledger(Settings().ledger_url) as ledger:
+        rows = {path.stem: ledger.row("toy", path.stem) for path in (cut, crashing, hanging)}
+        assert ledger.status("toy").downloaded == 21
+        # A kill from outside, once, proves nothing against a file.
+        assert ledger.row("toy", unlucky.stem).state == "downloaded"
+    assert {row.state for row in rows.values()} == {"corrupt"}
+    assert all(row.message == summary.failed[row.video_id] for row in rows.values())
+    assert "does not decode within 8 s" in rows[hanging.stem].message
+    assert "the decoder died of it (SIGSEGV)" in rows[crashing.stem].message
+    again = embed(collected, options)
+    assert (again.videos, again.embedded, again.failed) == (21, 0, {})
