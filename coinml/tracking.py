@@ -32,11 +32,15 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, TransientError
+from coinml.owner import is_dead, new_owner
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+
+OWNER = "coinml.process"
+"""Tag of a run: the process that writes it."""
 
 _BATCH = 1000
 """Metrics a call; a call costs ten times what a metric in it does."""
@@ -53,6 +57,9 @@ _made: set[Path] = set()
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +124,13 @@ class Store:
             parent_run_id: The run of the same experiment that this one is nested in.
         """
         client = self.client()
+        self.end_abandoned(experiment)
         nested = {} if parent_run_id is None else {MLFLOW_PARENT_RUN_ID: parent_run_id}
-        run = client.create_run(self.experiment(experiment), run_name=name, tags={**tags, **nested})
+        run = client.create_run(
+            self.experiment(experiment),
+            run_name=name,
+            tags={**tags, **nested, OWNER: new_owner()},
+        )
         run_id = str(run.info.run_id)
         try:
             yield RunLog(client, run_id)
@@ -129,6 +141,25 @@ class Store:
             client.set_terminated(run_id, "KILLED")
             raise
         client.set_terminated(run_id, "FINISHED")
+
+    def end_abandoned(self, experiment: str) -> list[str]:
+        """End, as KILLED, the runs of an experiment whose process died on this host.
+
+        A process that is killed cannot say so; without this its runs would go on for ever.
+
+        Returns:
+            The ids of the runs that were ended.
+        """
+        client = self.client()
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        running = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
+        dead = [str(run.info.run_id) for run in running if is_dead(run.data.tags.get(OWNER, ""))]
+        for run_id in dead:
+            logger.info("run %s was left by a process that is gone: it ends as KILLED", run_id)
+            client.set_terminated(run_id, "KILLED")
+        return dead
 
     def find_runs(
         self, experiment: str, tags: Mapping[str, str], *, finished: bool = True

@@ -1,7 +1,6 @@
 """The durable record of what became of each video (SQLite or PostgreSQL)."""
 
 from coinml.ledger.ledger import Ledger
-from coinml.ledger.owner import new_owner
 from coinml.ledger.reading import downloader_version
 from coinml.ledger.records import (
     DOWNLOADED,
@@ -13,6 +12,7 @@ from coinml.ledger.records import (
     LedgerRow,
     Status,
 )
+from coinml.owner import new_owner
 
 __all__ = [
     "DOWNLOADED",

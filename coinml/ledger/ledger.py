@@ -16,10 +16,10 @@ from sqlalchemy import Connection, select, update
 from coinml.errors import InvalidInputError
 from coinml.faults import POLICY, Fault
 from coinml.ledger.database import Database
-from coinml.ledger.owner import is_dead
 from coinml.ledger.reading import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts
 from coinml.ledger.schema import attempts, chunks, seconds, videos
+from coinml.owner import is_dead
 from coinml.records import Dataset
 
 _FILE_COLUMNS = ("path", "size_bytes", "mtime_ns", "sha256", "media_duration_s", "origin")

@@ -163,3 +163,29 @@ def test_two_processes_make_one_database_at_the_same_time_in_silence(tmp_path: P
     store = Store(uri=f"sqlite:///{tmp_path}/new/mlflow.db", artifact_root=tmp_path)
     found = store.find_runs("e", {"k": "v"})
     assert sorted(found) == sorted(stdout.strip() for stdout, _ in said)
+
+
+def test_a_run_whose_process_was_killed_ends_as_killed(store: Store) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from coinml.tracking import Store
+store = Store(uri=sys.argv[1], artifact_root=Path(sys.argv[2]))
+with store.run("toy", "left", tags={}) as log:
+    print(log.run_id, flush=True)
+    time.sleep(600)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, store.uri, str(store.artifact_root)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    left = child.stdout.readline().strip()
+    assert store.end_abandoned("toy") == []
+    child.kill()
+    child.wait()
+    with store.run("toy", "next", tags={}) as log:
+        assert store.read_run(left).info.status == "KILLED"
+        # The one that goes on is left alone.
+        assert store.end_abandoned("toy") == []
+    assert store.read_run(log.run_id).info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""Who holds a lease: a process that can be told to be dead without waiting for its lease."""
+"""Whose a lease or a run is: a process that can be told to be dead by whoever comes later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def new_owner() -> str:
-    """A name for one collector of this process, unlike any other's."""
+    """A name for one worker of this process, unlike any other's."""
     pid = os.getpid()
     return f"{_host()}|{pid}|{_started(pid)}|{uuid.uuid4().hex[:8]}"
 
