@@ -142,16 +142,18 @@ def _record(store: Store, found: RunComparison, metrics: Sequence[Mapping[str, f
         title=f"{found.head_b} and {found.head_a}, {found.split}",
         paired=found.result,
     )
-    log.figure("comparison", figure)
+    # What stands there of test is not written over.
+    suffix = "" if found.split == "test" else f"_{found.split}"
+    log.figure(f"comparison{suffix}", figure)
     result = found.result
     log.figure(
-        "class_differences",
+        f"class_differences{suffix}",
         figures.class_differences(
             result.per_class, (found.head_a, found.head_b), title=f"By class, {found.split}"
         ),
     )
-    log.table("discordant", result.discordant)
-    log.table("class_differences", result.per_class)
+    log.table(f"discordant{suffix}", result.discordant)
+    log.table(f"class_differences{suffix}", result.per_class)
     difference = result.difference
     log.metrics(
         {

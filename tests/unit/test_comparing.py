@@ -160,3 +160,8 @@ def test_a_recorded_comparison_lies_with_the_second_run(trained: Trained) -> Non
     assert tags["compared_with"] == mlp
     assert float(tags["mcnemar_p"]) == found.result.mcnemar.p_value
     assert trained.store.read_run(svm).info.status == "FINISHED"
+    # Another split stands beside it.
+    compare_runs(trained.store, mlp, svm, split="val", record=True)
+    figures = {entry.path for entry in client.list_artifacts(svm, "figures")}
+    assert {"figures/comparison.png", "figures/comparison_val.png"} <= figures
+    assert len(trained.store.read_table(svm, "discordant")) == len(table)
