@@ -15,11 +15,13 @@ from coinml.comparing import RunComparison, compare_runs
 from coinml.dataset import build_table
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
-from coinml.records import Dataset
+from coinml.records import Dataset, Target
 from coinml.registry import CHALLENGER, CHAMPION, list_versions
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet, list_sets
+from coinml.targets import domains_of_classes
 from coinml.tracking import Store
+from coinml.training import model_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,9 +76,9 @@ class Material:
         predictions: Of the first head: `video_id, split, label, predicted, score`; None without
             a head.
         comparison: The first two heads on test; None where there is one or none.
-        domains: Domain by class, where known.
+        domains: Domain by class, where known and where the classes are not the domains.
         spec: The embedding set that the map shows, None without one.
-        table: `video_id, label, split, e0000, …`, None without a set.
+        table: As `dataset.build_table` makes it, None without a set.
         videos: What the ledger knows of each video.
         links: Where each video can be seen, by id.
         missing: What the page cannot show, and why.
@@ -101,26 +103,27 @@ class Material:
 def gather(
     dataset: Dataset,
     *,
-    model: str,
     store: Store,
     ledger: Ledger,
     embeddings_root: str,
+    target: Target = "task",
     source: str | None = YOUTUBE,
 ) -> Material:
     """Read what is there; what is not yet there is named in `missing` and is no error.
 
     Args:
         dataset: What the page is about.
-        model: Name of its registered model.
         store: Where the runs are.
         ledger: What became of each video.
         embeddings_root: Folder or fsspec URL of the embedding sets.
+        target: Whose heads.
         source: URL template with `{id}` for the links; None links to the files.
 
     Raises:
         InvalidInputError: The ledger does not know the dataset.
     """
     missing: list[str] = []
+    model = model_name(dataset.name, target)
     status = ledger.status(dataset.name)
     rows = {row.video_id: row for row in ledger.rows(dataset.name)}
     heads = _heads(store, model)
@@ -134,8 +137,8 @@ def gather(
             comparison = compare_runs(store, heads[0].run_id, heads[1].run_id)
         except InvalidInputError as err:
             missing.append(f"the heads cannot be compared: {err}")
-    embedding_set = _shown_set(embeddings_root, dataset.name, heads, missing)
-    table = None if embedding_set is None else _table(embedding_set, dataset, rows, missing)
+    embedding_set = _shown_set(embeddings_root, dataset.name, target, heads, missing)
+    table = None if embedding_set is None else _table(embedding_set, dataset, target, rows, missing)
     return Material(
         dataset=dataset,
         model=model,
@@ -145,7 +148,7 @@ def gather(
         heads=heads,
         predictions=predictions,
         comparison=comparison,
-        domains={v.label: v.domain for v in dataset.videos if v.domain},
+        domains=domains_of_classes(dataset.videos, target=target),
         spec=None if embedding_set is None else embedding_set.spec,
         table=table,
         videos=rows,
@@ -188,7 +191,7 @@ def _view(store: Store, row: Mapping[str, Any]) -> HeadView:
 
 
 def _shown_set(
-    root: str, dataset: str, heads: Sequence[HeadView], missing: list[str]
+    root: str, dataset: str, target: Target, heads: Sequence[HeadView], missing: list[str]
 ) -> EmbeddingSet | None:
     """The set that the first head was trained on, or the newest."""
     for head in heads[:1]:
@@ -199,7 +202,11 @@ def _shown_set(
             missing.append(
                 f"embedding set {fingerprint}, which {head.title} was trained on, is not at {root}"
             )
-    found = [one for one in list_sets(root, dataset) if one.spec.extent != "segments"]
+    found = [
+        one
+        for one in list_sets(root, dataset)
+        if (one.spec.extent == "segments") == (target == "step")
+    ]
     if not found:
         missing.append(f"no embedding set of {dataset} at {root}: embed first")
     return found[-1] if found else None
@@ -208,6 +215,7 @@ def _shown_set(
 def _table(
     embedding_set: EmbeddingSet,
     dataset: Dataset,
+    target: Target,
     rows: Mapping[str, LedgerRow],
     missing: list[str],
 ) -> pd.DataFrame | None:
@@ -216,7 +224,8 @@ def _table(
     }
     try:
         extent: Any = embedding_set.spec.extent
-        return build_table(dataset.videos, embedding_set.videos(hashes), extent=extent)
+        embedded = embedding_set.videos(hashes)
+        return build_table(dataset.videos, embedded, target=target, extent=extent)
     except CoinmlError as err:
         missing.append(f"no map of the embeddings: {err}")
         return None

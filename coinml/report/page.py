@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from coinml.dataset import feature_columns
+from coinml.dataset import feature_columns, sample_ids
 from coinml.errors import LocalError
 from coinml.report import charts
 from coinml.report.gathering import Material
@@ -75,7 +75,8 @@ def render(
 
     status = material.status
     draw("coverage", charts.coverage(status))
-    draw("lost", charts.lost_by_class(status, material.domains))
+    domains = {video.label: video.domain or "" for video in material.dataset.videos}
+    draw("lost", charts.lost_by_class(status, domains))
     if material.heads:
         draw("measured", charts.measured(material.heads))
         for head in material.heads:
@@ -98,7 +99,7 @@ def render(
         comparison=comparison,
         differences=[] if comparison is None else charts.differences(comparison),
         title_of=_titles(material),
-        link_of=lambda video_id: safe_link(material.links.get(video_id, "")),
+        link_of=_links(material),
         points=Markup(_script_json(points)),
         left_out=left_out,
         lineage=_lineage(material),
@@ -128,13 +129,13 @@ def _draw_map(
         projections=projections,
         seed=seed,
     )
-    ids, splits = list(table["video_id"]), list(table["split"])
+    ids, splits = sample_ids(table), list(table["split"])
     answers: dict[str, str] = {}
     if material.predictions is not None:
         answers = dict(
             zip(material.predictions["video_id"], material.predictions["predicted"], strict=True)
         )
-    titles = _titles(material)
+    titles, links = _titles(material), _links(material)
     wrong = [
         answers.get(video_id, label) != label for video_id, label in zip(ids, labels, strict=True)
     ]
@@ -152,7 +153,7 @@ def _draw_map(
             "label": label,
             "split": split,
             "answer": answers.get(video_id, ""),
-            "link": safe_link(material.links.get(video_id, "")),
+            "link": links(video_id),
             "near": near,
         }
         for video_id, label, split, near in zip(
@@ -163,11 +164,22 @@ def _draw_map(
 
 
 def _titles(material: Material) -> Callable[[str], str]:
-    def title_of(video_id: str) -> str:
-        row = material.videos.get(video_id)
-        return (row.title if row is not None else None) or video_id
+    """What a video, or the video of a segment, is called."""
+
+    def title_of(sample_id: str) -> str:
+        row = material.videos.get(_video_of(sample_id))
+        return (row.title if row is not None else None) or sample_id
 
     return title_of
+
+
+def _links(material: Material) -> Callable[[str], str]:
+    return lambda sample_id: safe_link(material.links.get(_video_of(sample_id), ""))
+
+
+def _video_of(sample_id: str) -> str:
+    """The video of a segment `<video id>#<n>`."""
+    return sample_id.partition("#")[0]
 
 
 def _lineage(material: Material) -> list[tuple[str, str, str]]:

@@ -21,8 +21,9 @@ def report(
     classes: options.Classes = None,
     limit: options.Limit = None,
     group: options.Group = None,
+    target: options.Target = "task",
     out: Annotated[
-        Path | None, typer.Option(help="The file; by default `report-<dataset>.html`.")
+        Path | None, typer.Option(help="The file; by default `report-<dataset>-<target>.html`.")
     ] = None,
     projections: Annotated[
         str,
@@ -38,7 +39,6 @@ def report(
     from coinml.report.gathering import YOUTUBE, gather
     from coinml.settings import Settings
     from coinml.tracking import Store
-    from coinml.training import model_name
     from flows.cli.console import line, print_json
     from flows.cli.environment import log_to
     from flows.cli.session import load_shown, watched
@@ -51,16 +51,16 @@ def report(
         with progress.stage("report"):
             material = gather(
                 loaded,
-                model=model_name(loaded.name),
                 store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
                 ledger=ledger,
                 embeddings_root=settings.embeddings_root,
+                target=options.target(target),
                 # What was drawn here is nowhere to be seen but here.
                 source=source or (None if chosen.is_mini or chosen.is_folder else YOUTUBE),
             )
             path = write_report(
                 material,
-                out or Path(f"report-{loaded.name}.html"),
+                out or Path(f"report-{loaded.name}-{target}.html"),
                 projections=options.listed(projections),
                 tick=lambda: progress.advance("report"),
             )

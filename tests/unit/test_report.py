@@ -167,7 +167,7 @@ def test_without_heads_and_sets_the_page_says_what_lacks(
     dataset = some_videos()
     with a_ledger(tmp_path, dataset) as ledger:
         found = gather(
-            dataset, model="toy-task", store=new_store(tmp_path), ledger=ledger,
+            dataset, store=new_store(tmp_path), ledger=ledger,
             embeddings_root=str(tmp_path / "sets"),
         )  # fmt: skip
     assert found.status.downloaded == 31
@@ -186,7 +186,7 @@ def test_files_that_lie_here_are_linked_where_they_lie(
     dataset = some_videos()
     with a_ledger(tmp_path, dataset) as ledger:
         found = gather(
-            dataset, model="toy-task", store=new_store(tmp_path), ledger=ledger,
+            dataset, store=new_store(tmp_path), ledger=ledger,
             embeddings_root=str(tmp_path), source=None,
         )  # fmt: skip
         assert ledger.row("toy", "c000v000000").state != DOWNLOADED
