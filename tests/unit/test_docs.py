@@ -36,7 +36,12 @@ def commands_of(group: Any, before: str = "") -> dict[str, Any]:
 # Typer brings its own copy of click, whose types it does not promise.
 COMMANDS = commands_of(typer.main.get_command(app))
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-OTHER_VARIABLES = {"COINML_SERVE_MAX_MB", "COINML_SERVE_ROOT", "COINML_SHARED_DATA"}
+OTHER_VARIABLES = {
+    "COINML_FAIL_WITHOUT_CUDA",
+    "COINML_SERVE_MAX_MB",
+    "COINML_SERVE_ROOT",
+    "COINML_SHARED_DATA",
+}
 CALL = re.compile(r"(?:^\s*|&& )(?:until |[A-Z_]+=\S+ )*(?:\.venv/bin/)?coinml ([a-z-][^#|;&]*)")
 
 
