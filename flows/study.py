@@ -7,10 +7,11 @@ from prefect.states import Completed, State
 
 from coinml import progress
 from coinml.heads import check_heads
+from coinml.records import Target
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
-from coinml.studies.plans import Plan, make_plan
+from coinml.studies.plans import Plan, check_target, make_plan
 from coinml.studies.report import StudyReport
 from coinml.studies.sources import files_here
 from flows.embed import embed
@@ -26,6 +27,7 @@ def study(
     study: str,
     selection: Selection,
     conditions: tuple[str, ...] = (),
+    target: Target = "task",
     heads: tuple[str, ...] = ("svm",),
     seeds: int | None = None,
     set_options: SetOptions = USUAL,
@@ -41,6 +43,7 @@ def study(
         study: `snap`, `tokens`, `clips`, `data`, `resolution` or `dims`.
         selection: Which videos.
         conditions: What to compare; by default what is usual for the study.
+        target: "task" or "domain".
         heads: Of `coinml.heads.HEADS`.
         seeds: Trainings of each head that draws random numbers; in `data`, of every head.
         set_options: The embedding set that is looked at or varied.
@@ -52,31 +55,33 @@ def study(
         InvalidInputError: No such study, condition or head, or too little data.
     """
     check_heads(heads)
+    check_target(target)
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    options = set_options.resolved(mini=selection.is_mini)
+    options = set_options.for_target(target).resolved(mini=selection.is_mini)
     plan = make_plan(study, options, conditions)
     sets = [c.set_options for c in plan.conditions if c.set_options is not None] or [options]
     for one in sets:
         embed(selection, one, decoder=decoder)
     measured = []
     if plan.has_sets and timed:
-        paths = [job.path for job in files_here(dataset, settings.ledger_url)[:timed]]
-        with progress.stage("time", len(paths) * len(plan.conditions) * _ROUNDS):
-            measured = measure_costs(paths, plan.conditions, decoder=decoder)
+        jobs = files_here(dataset, settings.ledger_url, options)[:timed]
+        with progress.stage("time", len(jobs) * len(plan.conditions) * _ROUNDS):
+            measured = measure_costs(jobs, plan.conditions, decoder=decoder)
     notes = _reencode(plan, selection, options, decoder) if study == "resolution" else ()
     with progress.stage("fit"):
         report = conduct_study(
             plan,
             selection,
             options,
+            target=target,
             heads=heads,
             seeds=seeds or SEEDS.get(study, USUAL_SEEDS),
             measured=measured,
             wanted_sizes=_wanted_sizes(selection, settings, at) if study == "data" else {},
             notes=notes,
         )
-    publish_study(report)
+    publish_study(report, target)
     return Completed(message=str(report), data=report)
 
 
@@ -86,7 +91,7 @@ def _reencode(
     """Embed the test videos at each resolution; says where theirs is no higher."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    jobs = files_here(dataset, settings.ledger_url, split="test")
+    jobs = files_here(dataset, settings.ledger_url, options, split="test")
     with progress.stage("re-encode", len(jobs) * len(plan.values)):
         made = [
             embed_reencoded(jobs, int(rows), dataset.name, options, decoder=decoder)

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from coinml import progress
 from coinml.embedding import EmbedJob
 from coinml.heads import LOOK_AT_CLIPS
+from coinml.records import Target
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
@@ -25,11 +26,11 @@ from coinml.tracking import Store
 
 @task(cache_policy=NO_CACHE)
 def measure_costs(
-    paths: list[str], conditions: tuple[Condition, ...], *, decoder: str
+    jobs: list[EmbedJob], conditions: tuple[Condition, ...], *, decoder: str
 ) -> list[Cost]:
     """Time the embedding of the same videos under each condition."""
     return costs.measure_costs(
-        paths,
+        jobs,
         conditions,
         device=Settings().device,
         decoder=decoder,
@@ -61,6 +62,7 @@ def conduct_study(
     selection: Selection,
     options: SetOptions,
     *,
+    target: Target,
     heads: tuple[str, ...],
     seeds: int,
     measured: list[Cost],
@@ -72,6 +74,7 @@ def conduct_study(
     dataset = selection.load(settings.data_dir)
     found = sources.sources_of(
         plan, dataset, options,
+        target=target,
         embeddings_root=settings.embeddings_root,
         ledger_url=settings.ledger_url,
         with_clips=bool(set(heads) & set(LOOK_AT_CLIPS)),
@@ -80,6 +83,7 @@ def conduct_study(
         plan,
         found,
         dataset=dataset,
+        target=target,
         store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
         heads=heads,
         seeds=seeds,
@@ -93,16 +97,16 @@ def conduct_study(
 
 
 @task(cache_policy=NO_CACHE)
-def publish_study(report: StudyReport) -> None:
+def publish_study(report: StudyReport, target: Target) -> None:
     """Publish a study's answer under a key that stays the same."""
     create_markdown_artifact(
-        key=artifact_key(report.study, report.dataset),
+        key=artifact_key(report.study, report.dataset, target),
         markdown=markdown(report),
         description=report.question,
     )
 
 
-def artifact_key(study: str, dataset: str) -> str:
+def artifact_key(study: str, dataset: str, target: Target = "task") -> str:
     """Key of the artifact that a study of a dataset leaves in Prefect."""
     plain = "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in dataset.lower())
-    return f"study-{study}-{plain}"
+    return f"study-{study}-{plain}{'' if target == 'task' else f'-{target}'}"

@@ -10,7 +10,7 @@ import pandas as pd
 from coinml.dataset import Samples, ids_digest, split_samples
 from coinml.errors import InvalidInputError
 from coinml.heads import LOOK_AT_CLIPS
-from coinml.records import SPLITS, Dataset, Split
+from coinml.records import SPLITS, Dataset, Split, Target
 from coinml.studies import figures
 from coinml.studies.costs import Cost
 from coinml.studies.fitting import Fit, fit_conditions, fit_once
@@ -26,9 +26,9 @@ from coinml.training import model_name
 Parts = Mapping[Split, Samples]
 
 
-def experiment_name(dataset: str) -> str:
+def experiment_name(dataset: str, target: Target = "task") -> str:
     """Where a dataset's studies are: beside its heads' experiment, which stays for heads."""
-    return f"{model_name(dataset)}-studies"
+    return f"{model_name(dataset, target)}-studies"
 
 
 def conduct(
@@ -36,6 +36,7 @@ def conduct(
     sources: Mapping[str, Source],
     *,
     dataset: Dataset,
+    target: Target = "task",
     store: Store,
     heads: Sequence[str],
     seeds: int,
@@ -55,6 +56,7 @@ def conduct(
         sources: What is embedded, by condition; `data` and `dims` have that of the reference
             alone.
         dataset: Says how many videos each split has officially.
+        target: Whose classes.
         store: Where the runs go.
         heads: Which heads.
         seeds: Trainings of each head that draws random numbers; in `data`, of every head.
@@ -75,10 +77,11 @@ def conduct(
     conditions, fits = _fits(
         plan, parts, heads=heads, seeds=seeds, device=device, official=official
     )
-    experiment = experiment_name(dataset.name)
+    experiment = experiment_name(dataset.name, target)
     identity = {
         "study": plan.study,
         "dataset": dataset.name,
+        "target": target,
         "code_version": code_version(),
         "test_ids_digest": ids_digest(parts[plan.reference]["test"].ids),
     }

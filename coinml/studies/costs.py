@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from coinml.embedding import EmbedJob
 from coinml.encoder import ClipEncoder, load_encoder
 from coinml.errors import CorruptVideoError
 from coinml.media import DecodePool, SampledClips
@@ -66,7 +67,7 @@ class Cost:
 
 
 def measure_costs(
-    paths: Sequence[str],
+    jobs: Sequence[EmbedJob],
     conditions: Sequence[Condition],
     *,
     device: str,
@@ -80,7 +81,7 @@ def measure_costs(
     those that do not decode.
 
     Args:
-        paths: The files.
+        jobs: The videos.
         conditions: Those with `set_options`.
         device: Where the encoder runs.
         decoder: `auto` or a decoder's name.
@@ -91,18 +92,18 @@ def measure_costs(
     made = [(c.name, c.set_options) for c in conditions if c.set_options is not None]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in made}
     counts: dict[str, tuple[int, int]] = {}
-    good = list(paths)
+    good = list(jobs)
     with DecodePool(workers=1) as pool:
         for number in range(rounds + 1):
             for name, options in made:
                 encoder = _load(options, device)
                 run = _Run(pool, encoder, snap=options.snap, decoder=decoder)
                 if number == 0:
-                    good = [path for path in good if run.decodes(path, tick)]
+                    good = [job for job in good if run.decodes(job, tick)]
                     continue
                 run.warm(good[:1])
-                for path in good:
-                    run.embed(path)
+                for job in good:
+                    run.embed(job)
                     tick()
                 run.finish()
                 times[name].append((run.decode_s, run.encode_s))
@@ -139,23 +140,23 @@ class _Run:
         self.decode_s = self.encode_s = 0.0
         self.clips = self.frames = 0
 
-    def decodes(self, path: str, tick: Callable[[], None]) -> bool:
+    def decodes(self, job: EmbedJob, tick: Callable[[], None]) -> bool:
         try:
-            self._sample(path)
+            self._sample(job)
         except CorruptVideoError:
             return False
         finally:
             tick()
         return True
 
-    def warm(self, paths: Sequence[str]) -> None:
+    def warm(self, jobs: Sequence[EmbedJob]) -> None:
         """Let the model run once, so that what it sets up on first use is not timed."""
-        for path in paths:
-            self._encoder.encode([self._sample(path).frames[0]])
+        for job in jobs:
+            self._encoder.encode([self._sample(job).frames[0]])
 
-    def embed(self, path: str) -> None:
+    def embed(self, job: EmbedJob) -> None:
         start = time.perf_counter()
-        sampled = self._sample(path)
+        sampled = self._sample(job)
         decoded = time.perf_counter()
         self._waiting += [self._encoder.prepare(clip) for clip in sampled.frames]
         if len(self._waiting) >= self._encoder.batch_clips:
@@ -175,7 +176,12 @@ class _Run:
             self._encoder.encode_prepared(self._waiting)
             self._waiting = []
 
-    def _sample(self, path: str) -> SampledClips:
+    def _sample(self, job: EmbedJob) -> SampledClips:
         return self._pool.submit_sample(
-            path, self._clip_spec, decoder=self._decoder, deadline_s=_DEADLINE_S
+            job.path,
+            self._clip_spec,
+            start_s=job.start_s,
+            end_s=job.end_s,
+            decoder=self._decoder,
+            deadline_s=_DEADLINE_S,
         ).result()

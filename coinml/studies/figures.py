@@ -148,8 +148,15 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
             [e.value for e in tests], y, xerr=_bars(tests), fmt=_marker(i), color=_colour(i),
             capsize=3, label=f"{head}, test",
         )  # fmt: skip
+        # One head answers every resolution, and val was seen by it as it came.
+        once = report.study == "resolution"
+        shown = [
+            (row.val.value, height)
+            for row, height in zip(rows, y, strict=True)
+            if not once or row.condition.name == report.reference
+        ]
         axis.plot(
-            [row.val.value for row in rows], y, _marker(i), color=_colour(i), fillstyle="none",
+            *zip(*shown, strict=True), _marker(i), color=_colour(i), fillstyle="none",
             markersize=5, alpha=0.7, label=f"{head}, val",
         )  # fmt: skip
     low = min(row.test.low for row in report.rows)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coinml.errors import InvalidInputError
+from coinml.records import Target
 from coinml.set_options import SetOptions
 
 ORIGINAL = "original"
@@ -89,6 +90,16 @@ def make_plan(study: str, set_options: SetOptions, conditions: Sequence[str] = (
         reference=reference,
         values=tuple(c.value for c in made if c.value is not None and c.name != reference),
     )
+
+
+def check_target(target: Target) -> None:
+    """Refuse steps: their segments are not independent, and a study's intervals take them so.
+
+    Raises:
+        InvalidInputError: The target is `step`.
+    """
+    if target == "step":
+        raise InvalidInputError("studies tell tasks or domains apart, not steps: --target task")
 
 
 def percent(part: float) -> str:

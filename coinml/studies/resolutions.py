@@ -77,8 +77,12 @@ def embed_reencoded(
         LocalError: This machine is at fault.
     """
     wanted = {job.video_id: reencoded_sha256(job.file_sha256, rows) for job in jobs}
-    done = {(video_id, sha256) for video_id, _, _, sha256 in embedding_set.done(set_aside=True)}
-    todo = [job for job in jobs if (job.video_id, wanted[job.video_id]) not in done]
+    done = embedding_set.done(set_aside=True)
+    todo = [
+        job
+        for job in jobs
+        if (job.video_id, job.start_s, job.end_s, wanted[job.video_id]) not in done
+    ]
     tell = on_videos or (lambda _count: None)
     tell(len(jobs) - len(todo))
     embedded = failed = 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coinml.dataset import build_table, clips_by_video
+from coinml.embed_jobs import plan_jobs
 from coinml.embedding import EmbedJob
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.records import Dataset
+from coinml.records import Dataset, Target
 from coinml.set_options import SetOptions
 from coinml.specs import SetSpec
 from coinml.splits import unit_hash
 from coinml.store import EmbeddingSet
 from coinml.studies.plans import ORIGINAL, Plan
 from coinml.studies.resolutions import reencoded_sha256, reencoded_spec
+from coinml.targets import examples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +45,7 @@ def sources_of(
     dataset: Dataset,
     options: SetOptions,
     *,
+    target: Target = "task",
     embeddings_root: str,
     ledger_url: str,
     with_clips: bool = False,
@@ -55,6 +58,7 @@ def sources_of(
         plan: What is compared.
         dataset: Its videos, with labels and splits.
         options: The set that the study looks at where conditions have none.
+        target: Whose classes.
         embeddings_root: Where the sets are.
         ledger_url: Which files are here.
         with_clips: Whether a head looks at a video's clips.
@@ -68,30 +72,35 @@ def sources_of(
     found = {}
     for name, spec, sha256s in _sets(plan, dataset.name, options, hashes):
         embedding_set = EmbeddingSet.open(embeddings_root, spec.dataset, spec)
+        extent: Any = spec.extent
+        clips = None
+        if with_clips:
+            wanted = examples(dataset.videos, target=target, extent=extent)
+            clips = clips_by_video(embedding_set.clips(), sha256s, wanted=wanted)
+        embedded = embedding_set.videos(sha256s)
         found[name] = Source(
-            table=build_table(dataset.videos, embedding_set.videos(sha256s)),
+            table=build_table(dataset.videos, embedded, target=target, extent=extent),
             fingerprint=spec.fingerprint,
-            clips=clips_by_video(embedding_set.clips(), sha256s) if with_clips else None,
+            clips=clips,
         )
     return found
 
 
-def files_here(dataset: Dataset, ledger_url: str, *, split: str | None = None) -> list[EmbedJob]:
+def files_here(
+    dataset: Dataset, ledger_url: str, options: SetOptions, *, split: str | None = None
+) -> list[EmbedJob]:
     """What of a dataset is here, as the engine takes it, in an order that chance decided.
 
     Args:
         dataset: Its videos.
         ledger_url: Which files are here.
+        options: Which part of each is embedded.
         split: Only this one's.
     """
-    wanted = {v.video_id for v in dataset.videos if split is None or v.split == split}
+    videos = [video for video in dataset.videos if split is None or video.split == split]
     with Ledger(ledger_url) as ledger:
         rows = ledger.rows(dataset.name, state=DOWNLOADED)
-    jobs = [
-        EmbedJob(video_id=row.video_id, path=row.path, file_sha256=row.sha256)
-        for row in rows
-        if row.video_id in wanted and row.path and row.sha256
-    ]
+    jobs = plan_jobs(videos, rows, options.extent or "video")
     return sorted(jobs, key=lambda job: unit_hash(job.video_id, seed=0))
 
 

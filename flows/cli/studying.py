@@ -51,6 +51,8 @@ def study(
     snap: options.Snap = "exact",
     keep_tokens: options.KeepTokens = 1.0,
     keep_seed: options.KeepSeed = 0,
+    extent: options.Extent = None,
+    target: options.Target = "task",
     decoder: options.Decoder = "auto",
     timed: Annotated[
         int,
@@ -63,16 +65,22 @@ def study(
     json: options.Json = False,
 ) -> None:
     """Test a claim on the videos that are here: a run in MLflow, a figure, and a sentence."""
+    from coinml.heads import check_heads
     from coinml.settings import Settings
-    from coinml.studies.plans import make_plan
+    from coinml.studies.plans import check_target, make_plan
     from flows.cli.console import print_json
     from flows.cli.session import flow_session, load_shown
 
     settings = Settings()
     chosen = options.selection(dataset, name, classes, limit, group)
-    made = options.set_options(encoder, revision, clips, stride, snap, keep_tokens, keep_seed)
+    sought = options.target(target)
+    made = options.set_options(
+        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
+    )
     # What is wrong is said before a server is started for it.
     make_plan(name_, made, options.listed(conditions))
+    check_target(sought)
+    check_heads(options.listed(heads))
     with flow_session(settings):
         load_shown(chosen, settings)
         from flows.study import study as flow
@@ -81,6 +89,7 @@ def study(
             name_,
             chosen,
             conditions=options.listed(conditions),
+            target=sought,
             heads=options.listed(heads),
             seeds=seeds,
             set_options=made,

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from coinml.dataset import split_samples
+from coinml.embedding import EmbedJob
 from coinml.errors import InvalidInputError
 from coinml.intervals import proportion
 from coinml.paired import mcnemar
@@ -26,6 +27,7 @@ from coinml.studies.sources import Source
 from coinml.studies.subsets import fit_subsets, nested_order, subset_size
 from coinml.tracking import Store
 from coinml.training import model_name
+from flows.cli import studying
 
 OPTIONS = SetOptions(encoder="tiny")
 
@@ -72,6 +74,19 @@ def test_conditions_with_sets_differ_in_the_set_and_in_nothing_else() -> None:
 def test_an_unknown_condition_says_what_is_allowed(study: str, condition: str, says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         make_plan(study, OPTIONS, (condition,))
+
+
+def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINML_HOME", str(tmp_path))
+    with pytest.raises(InvalidInputError, match="study 'colour'"):
+        studying.study("colour")
+    with pytest.raises(InvalidInputError, match="tasks or domains apart, not steps"):
+        studying.study("data", target="step")
+    with pytest.raises(InvalidInputError, match="forest"):
+        studying.study("data", heads="forest")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_small_parts_lie_within_large_ones_and_have_every_class() -> None:
@@ -392,8 +407,9 @@ def test_costs_are_measured_on_the_same_videos_without_the_broken(
     broken.write_bytes(Path(paths[0]).read_bytes()[:300])
     plan = make_plan("clips", SetOptions(encoder=str(tiny_encoder_dir), clips=2), ("1",))
     ticks: list[int] = []
+    jobs = [EmbedJob(video_id=path, path=path, file_sha256="") for path in [*paths, str(broken)]]
     found = measure_costs(
-        [*paths, str(broken)], plan.conditions, device="cpu", rounds=1,
+        jobs, plan.conditions, device="cpu", rounds=1,
         on_video=lambda: ticks.append(1),
     )  # fmt: skip
     assert [(cost.condition, cost.videos, cost.clips) for cost in found] == [
