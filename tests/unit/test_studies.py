@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coinml.comparing import compare_runs
 from coinml.dataset import split_samples
 from coinml.embedding import EmbedJob
 from coinml.errors import InvalidInputError
@@ -285,6 +286,7 @@ def test_a_data_study_has_a_rising_curve_a_law_and_nested_runs(
     child = store.read_run(nested[0])
     assert {"val_accuracy", "test_accuracy", "test_accuracy_low"} <= set(child.data.metrics)
     assert len(store.read_table(nested[0], "predictions")) == 100
+    assert compare_runs(store, nested[0], nested[-1]).result.n == 80
     parent = store.read_run(report.run_id)
     assert parent.data.tags["conclusion"] == said
     assert report.question in parent.data.tags["mlflow.note.content"]
