@@ -193,6 +193,7 @@ def split_samples(
     classes: Sequence[str] | None = None,
     *,
     clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
+    splits: Sequence[Split] = SPLITS,
 ) -> dict[Split, Samples]:
     """Cut a table into train, val and test.
 
@@ -203,6 +204,7 @@ def split_samples(
         table: As `build_table` makes it.
         classes: The classes to tell apart, in order; by default those in the table, sorted.
         clips: The clips of each video of the table, for heads that look at them.
+        splits: Only these; train is one of them.
 
     Raises:
         InvalidInputError: A split is empty, training has fewer than two classes, a label of
@@ -215,7 +217,7 @@ def split_samples(
         raise InvalidInputError(f"labels that are not among the {len(names)} classes: {unknown}")
     features = feature_columns(table)
     parts: dict[Split, Samples] = {}
-    for split in SPLITS:
+    for split in splits:
         rows = table[table["split"] == split]
         if rows.empty:
             counts = table["split"].value_counts().to_dict()

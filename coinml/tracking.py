@@ -114,6 +114,7 @@ class Store:
         *,
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
+        run_id: str | None = None,
     ) -> Iterator[RunLog]:
         """Record a run; it ends FINISHED, FAILED with an error, KILLED with an interrupt.
 
@@ -122,16 +123,21 @@ class Store:
             name: The run's name, for people.
             tags: What it can be found by.
             parent_run_id: The run of the same experiment that this one is nested in.
+            run_id: Go on with this run instead of beginning one.
         """
         client = self.client()
         self.end_abandoned(experiment)
         nested = {} if parent_run_id is None else {MLFLOW_PARENT_RUN_ID: parent_run_id}
-        run = client.create_run(
-            self.experiment(experiment),
-            run_name=name,
-            tags={**tags, **nested, OWNER: new_owner()},
-        )
-        run_id = str(run.info.run_id)
+        if run_id is None:
+            run = client.create_run(
+                self.experiment(experiment),
+                run_name=name,
+                tags={**tags, **nested, OWNER: new_owner()},
+            )
+            run_id = str(run.info.run_id)
+        else:
+            client.set_tag(run_id, OWNER, new_owner())
+            client.update_run(run_id, status="RUNNING")
         try:
             yield RunLog(client, run_id)
         except Exception:

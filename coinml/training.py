@@ -183,7 +183,7 @@ def train_head(
         "options": dict(options or {}),
         "clips": None if clips is None else _clips_digest(clips, table),
         "version": code_version(),
-        "code": _code_digest(),
+        "code": code_digest(),
         "videos": len(table),
         "table": table_digest(table),
         "set": spec.fingerprint,
@@ -191,11 +191,11 @@ def train_head(
         "classes": len(classes),
         "by_reference": by_reference,
         "drop_leaks": drop_leaks,
-        "files": _digest({i: sha256s[i] for i in table["video_id"] if i in sha256s})
+        "files": digest_of({i: sha256s[i] for i in table["video_id"] if i in sha256s})
         if sha256s
         else None,
     }
-    recipe = _digest(ingredients)
+    recipe = digest_of(ingredients)
     known = _known(store, name, head, recipe)
     if known is not None:
         return known
@@ -416,7 +416,7 @@ def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
 
 
 @cache
-def _code_digest() -> str:
+def code_digest() -> str:
     """Of the modules that decide what a head learns and how it is measured."""
     digest = hashlib.sha256()
     for module in _DECISIVE:
@@ -432,6 +432,7 @@ def _clips_digest(clips: Mapping[str, npt.NDArray[np.float16]], table: pd.DataFr
     return digest.hexdigest()[:12]
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest_of(content: Mapping[str, Any]) -> str:
+    """12 hex digits of plain values."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

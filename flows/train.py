@@ -17,9 +17,10 @@ from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
 from coinml.targets import examples
+from coinml.tuning import TuneReport
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
-from tasks.training import train_head
+from tasks.training import train_head, tune_head
 
 
 @flow(
@@ -35,6 +36,7 @@ def train(
     seed: int = 0,
     by_reference: bool = False,
     drop_leaks: bool = False,
+    sweep: int = 0,
 ) -> State[TrainSummary]:
     """Train heads on what is embedded, and compare the first two with a paired test.
 
@@ -46,6 +48,8 @@ def train(
         seed: Of everything random.
         by_reference: The registered model names its encoder on the hub instead of carrying it.
         drop_leaks: Train without the videos that are on a later side of the split as well.
+        sweep: First try so many options of each head, and train it with those that val likes
+            best; none by default.
 
     Raises:
         InvalidInputError: An unknown head, too little data, or a target that the annotations do
@@ -57,6 +61,12 @@ def train(
     options = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
     embedding_set = open_set(dataset.name, options)
+    tuned: dict[str, TuneReport] = {}
+    if sweep:
+        tuned = _tune(
+            heads, selection, embedding_set.spec.fingerprint,
+            target=target, trials=sweep, seed=seed, drop_leaks=drop_leaks,
+        )  # fmt: skip
     with ExitStack() as stages:
         for head in heads:
             stages.enter_context(progress.stage(f"train {head}"))
@@ -70,6 +80,7 @@ def train(
                 seed=seed,
                 by_reference=by_reference,
                 drop_leaks=drop_leaks,
+                tuned=tuned.get(head),
             )
             for head in heads
         ]
@@ -79,3 +90,32 @@ def train(
         dataset=dataset.name, heads=reports, comparison=comparison, target=target
     )
     return Completed(message=str(summary), data=summary)
+
+
+def _tune(
+    heads: tuple[str, ...],
+    selection: Selection,
+    fingerprint: str,
+    *,
+    target: Target,
+    trials: int,
+    seed: int,
+    drop_leaks: bool,
+) -> dict[str, TuneReport]:
+    """A sweep for each head; all of them end before any head sees the test videos."""
+    with ExitStack() as stages:
+        for head in heads:
+            stages.enter_context(progress.stage(f"sweep {head}", trials))
+        futures = {
+            head: tune_head.submit(
+                head,
+                selection,
+                fingerprint,
+                target=target,
+                trials=trials,
+                seed=seed,
+                drop_leaks=drop_leaks,
+            )
+            for head in heads
+        }
+        return {head: future.result() for head, future in futures.items()}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from coinml import growth, progress, training
+from coinml import growth, progress, training, tuning
 from coinml.dataset import build_table, clips_by_video
 from coinml.heads import LOOK_AT_CLIPS
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.records import Target
+from coinml.records import Dataset, Target
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
@@ -20,6 +24,7 @@ from coinml.store import EmbeddingSet
 from coinml.targets import examples
 from coinml.tracking import Store
 from coinml.training import TrainReport, model_name
+from coinml.tuning import TuneReport
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -41,9 +46,106 @@ def train_head(
     seed: int,
     by_reference: bool,
     drop_leaks: bool,
+    tuned: TuneReport | None = None,
 ) -> TrainReport:
     """Train, log and register a head on the selection's videos that are in the set."""
     settings = Settings()
+    found = _material(
+        settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
+    )
+    return training.train_head(
+        head,
+        found.dataset,
+        found.table,
+        store=_store(settings),
+        checkpoint=options.checkpoint(),
+        spec=found.embedding_set.spec,
+        ledger_digest=found.ledger_digest,
+        target=target,
+        seed=seed,
+        device=settings.device,
+        options=tuned.result.options if tuned else None,
+        clips=found.clips,
+        sha256s=found.sha256s,
+        drop_leaks=drop_leaks,
+        by_reference=by_reference,
+        tags={"prefect_flow_run_id": str(flow_run.id or "")}
+        | ({"tuned_by": tuned.run_id} if tuned else {}),
+        on_epoch=lambda: progress.advance(f"train {head}"),
+    )
+
+
+@task(
+    task_run_name="tune_head {head}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    # Trials that are done are on record, and are not done again.
+    cache_policy=NO_CACHE,
+)
+def tune_head(
+    head: str,
+    selection: Selection,
+    fingerprint: str,
+    *,
+    target: Target = "task",
+    trials: int,
+    seed: int,
+    drop_leaks: bool,
+) -> TuneReport:
+    """Sweep over a head's options on the training and validation videos alone."""
+    settings = Settings()
+    found = _material(
+        settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
+    )
+    return tuning.tune_head(
+        head,
+        found.dataset.name,
+        found.table,
+        target=target,
+        trials=trials,
+        store=_store(settings),
+        storage=settings.data_dir / "sweeps.db",
+        classes=found.classes,
+        seed=seed,
+        device=settings.device,
+        clips=found.clips,
+        sha256s=found.sha256s,
+        drop_leaks=drop_leaks,
+        tags={"prefect_flow_run_id": str(flow_run.id or "")},
+        on_trial=lambda done: progress.advance(f"sweep {head}", done),
+        on_step=lambda: progress.advance(f"sweep {head}", 0),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def count_trained(dataset: str, fingerprint: str, target: Target = "task") -> int:
+    """Number of videos that heads were last trained on with this set."""
+    settings = Settings()
+    return growth.trained_videos(_store(settings), model_name(dataset, target), fingerprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Material:
+    """What heads are trained on, and where it is from."""
+
+    dataset: Dataset
+    table: pd.DataFrame
+    classes: list[str]
+    embedding_set: EmbeddingSet
+    ledger_digest: str
+    sha256s: dict[str, str]
+    clips: dict[str, npt.NDArray[np.float16]] | None
+
+
+def _material(
+    settings: Settings,
+    selection: Selection,
+    fingerprint: str,
+    *,
+    target: Target,
+    with_clips: bool,
+) -> _Material:
     dataset = selection.load(settings.data_dir)
     with Ledger(settings.ledger_url) as ledger:
         rows = ledger.rows(dataset.name, state=DOWNLOADED)
@@ -52,35 +154,23 @@ def train_head(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
     sha256s = {row.video_id: row.sha256 for row in rows if row.sha256}
-    embedded = embedding_set.videos(sha256s)
     extent: Any = embedding_set.spec.extent
+    wanted = examples(dataset.videos, target=target, extent=extent)
     clips = None
-    if head in LOOK_AT_CLIPS:
-        wanted = examples(dataset.videos, target=target, extent=extent)
+    if with_clips:
         clips = clips_by_video(embedding_set.clips(), sha256s, wanted=wanted)
-    return training.train_head(
-        head,
-        dataset,
-        build_table(dataset.videos, embedded, target=target, extent=extent),
-        store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
-        checkpoint=options.checkpoint(),
-        spec=embedding_set.spec,
+    return _Material(
+        dataset=dataset,
+        table=build_table(
+            dataset.videos, embedding_set.videos(sha256s), target=target, extent=extent
+        ),
+        classes=sorted({one.label for one in wanted}),
+        embedding_set=embedding_set,
         ledger_digest=digest,
-        target=target,
-        seed=seed,
-        device=settings.device,
-        clips=clips,
         sha256s=sha256s,
-        drop_leaks=drop_leaks,
-        by_reference=by_reference,
-        tags={"prefect_flow_run_id": str(flow_run.id or "")},
-        on_epoch=lambda: progress.advance(f"train {head}"),
+        clips=clips,
     )
 
 
-@task(cache_policy=NO_CACHE)
-def count_trained(dataset: str, fingerprint: str, target: Target = "task") -> int:
-    """Number of videos that heads were last trained on with this set."""
-    settings = Settings()
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    return growth.trained_videos(store, model_name(dataset, target), fingerprint)
+def _store(settings: Settings) -> Store:
+    return Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)

@@ -107,6 +107,12 @@ Deadline = Annotated[
 Heads = Annotated[
     str, typer.Option(metavar="A,B", help="Of `mlp`, `svm`, `attentive`, `logreg` and `knn`.")
 ]
+Sweep = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, help="First try N options of each head, and train with the best."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random in training.")]
 ByReference = Annotated[
     bool,

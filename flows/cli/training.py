@@ -30,6 +30,7 @@ def train(
     limit: options.Limit = None,
     group: options.Group = None,
     heads: options.Heads = "mlp,svm",
+    sweep: options.Sweep = 0,
     encoder: options.Encoder = None,
     revision: options.Revision = None,
     clips: options.Clips = 8,
@@ -68,6 +69,7 @@ def train(
             seed=seed,
             by_reference=encoder_ref,
             drop_leaks=drop_leaks,
+            sweep=sweep,
         )
     if json:
         print_json(summary.as_dict())

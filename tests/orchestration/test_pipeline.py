@@ -90,6 +90,23 @@ def test_a_run_names_the_flow_run_that_it_came_from(
     assert len(run.data.tags["prefect_flow_run_id"]) == 36
 
 
+def test_a_sweep_comes_before_the_training_and_is_named_by_it(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
+    embed(collected, **options)
+    reports = train(collected, heads=("knn", "attentive"), sweep=2, **options).heads
+    client = mlflow.MlflowClient(Settings().tracking_uri)
+    assert [report.head for report in reports] == ["knn", "attentive"]
+    for report in reports:
+        parent = client.get_run(client.get_run(report.run_id).data.tags["tuned_by"])
+        assert parent.data.tags["sweep_head"] == report.head
+        assert parent.data.metrics["val_accuracy"] == report.metrics["val_accuracy"]
+    # The trials have not looked at the test videos: only the two heads have.
+    assert sorted(report.metrics["test_looks"] for report in reports) in ([1, 2], [2, 2])
+    assert (Settings().data_dir / "sweeps.db").is_file()
+
+
 def test_a_set_without_videos_is_no_table(
     home: Path, selection: Selection, tiny_encoder_dir: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
     reports = [train("svm", store, material), train("svm", store, material, seed=1)]
     shuffled = permute_labels(material.table, seed=1)
     reports.append(train("svm", store, material, table=shuffled))
-    monkeypatch.setattr(training, "_code_digest", lambda: "of other code")
+    monkeypatch.setattr(training, "code_digest", lambda: "of other code")
     reports.append(train("svm", store, material))
     assert [report.reused for report in reports] == [False] * 4
     assert [report.version for report in reports] == [1, 2, 3, 4]
