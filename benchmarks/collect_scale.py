@@ -163,8 +163,8 @@ def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) ->
 
 def collect_here(options: argparse.Namespace) -> int:
     """One run of the library's collector, as the flow runs it, and what it cost."""
-    from coinml import batch, collector
-    from coinml.collector import SourcePausedError
+    from coinml.collection import batch, collector
+    from coinml.collection.collector import SourcePausedError
     from coinml.ledger import Ledger
 
     url, source, folder, run_id = options.side
@@ -200,7 +200,7 @@ def collect_here(options: argparse.Namespace) -> int:
         list(pool.map(one_batch, [due[at : at + BATCH] for at in range(0, len(due), BATCH)]))
     own = time.process_time() - begun
     # The decoders are other processes: they are counted once they have ended.
-    from coinml import files
+    from coinml.collection import files
 
     for decoders in files._pools.values():
         decoders.close()

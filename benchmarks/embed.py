@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from coinml.embedding import EmbedJob, embed
+from coinml.embedding.lanes import processors
 from coinml.encoder import ClipEncoder, load_encoder
-from coinml.lanes import processors
 from coinml.media import DecodePool, sample, write_video
 from coinml.miniature import ENCODER
 from coinml.specs import SetSpec

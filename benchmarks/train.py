@@ -133,7 +133,7 @@ def same_epochs(data: Data, result: Result) -> None:
 
 def plain_mlp(data: Data, seed: int) -> None:
     """Ours without what scikit-learn's has not; with its metrics of every epoch."""
-    from coinml.mlp import train_mlp
+    from coinml.heads.mlp import train_mlp
 
     train_mlp(
         data.train, data.val, hidden=HIDDEN, shortcut=False, dropout=0.0, epochs=EPOCHS,
@@ -172,8 +172,8 @@ def dataloader_mlp(data: Data, seed: int) -> None:
 
 def time_to_target(data: Data, result: Result) -> None:
     """Seconds until the accuracy that scikit-learn's network ends with."""
-    from coinml.fitting import EpochMetrics
-    from coinml.mlp import train_mlp
+    from coinml.heads.fitting import EpochMetrics
+    from coinml.heads.mlp import train_mlp
 
     class ReachedError(Exception):
         pass
@@ -210,7 +210,7 @@ def svm_grid(data: Data, result: Result) -> None:
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.svm import SVC
 
-    from coinml.svm import train_svm
+    from coinml.heads.svm import train_svm
 
     start = time.perf_counter()
     head = train_svm(
@@ -246,7 +246,7 @@ def svm_grid(data: Data, result: Result) -> None:
 
 def log_share(data: Data, result: Result) -> None:
     """The time that logging takes inside the loop, in a real MLflow database."""
-    from coinml.learning import fit_head
+    from coinml.heads.learning import fit_head
     from coinml.tracking import Store
 
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from coinml.checkpoint import Checkpoint
+from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError, RegistryError, TransientError
 from coinml.evaluation import compare
 from coinml.specs import SetSpec

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coinml.comparing import RunComparison
-    from coinml.embed_report import EmbedReport
+    from coinml.embedding.report import EmbedReport
+    from coinml.evaluation.comparing import RunComparison
     from coinml.records import Target
     from coinml.registry import Verdict
     from coinml.training import TrainReport

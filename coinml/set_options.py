@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from coinml.records import Extent, Target
 
 if TYPE_CHECKING:
-    from coinml.checkpoint import Checkpoint
+    from coinml.encoder.checkpoint import Checkpoint
     from coinml.specs import SetSpec
 
 VIDEOMAE = "MCG-NJU/videomae-base"
@@ -75,7 +75,7 @@ class SetOptions(BaseModel):
             InvalidInputError: No such checkpoint, or the encoder was not `resolved`.
             TransientError: The hub does not answer.
         """
-        from coinml.checkpoint import find_checkpoint
+        from coinml.encoder.checkpoint import find_checkpoint
         from coinml.errors import InvalidInputError
 
         if self.encoder is None:

@@ -118,7 +118,7 @@ def _embedded(
 
 def _place_of(spec: EncoderSpec) -> str:
     """Where a set's encoder is found: on the hub, or in this package."""
-    from coinml.checkpoint import find_checkpoint
+    from coinml.encoder.checkpoint import find_checkpoint
     from coinml.miniature import ENCODER
 
     if spec.revision is not None:

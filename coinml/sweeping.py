@@ -23,7 +23,7 @@ from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation import macro_f1
 from coinml.heads import Head, check_heads, seen_by
-from coinml.learning import Numbers, fit_head
+from coinml.heads.learning import Numbers, fit_head
 
 logger = logging.getLogger(__name__)
 

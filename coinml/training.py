@@ -16,16 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml import figures
-from coinml.checkpoint import Checkpoint
-from coinml.class_counts import class_counts, classes_without, scarce_classes
 from coinml.dataset import Samples, ids_digest, sample_ids, split_samples, table_digest
-from coinml.evaluation import Evaluation, confused_pairs, evaluate
-from coinml.evaluation_figures import figures_of
+from coinml.encoder.checkpoint import Checkpoint
+from coinml.evaluation import Evaluation, confused_pairs, evaluate, figures
+from coinml.evaluation.class_counts import class_counts, classes_without, scarce_classes
+from coinml.evaluation.leaks import drop_leaks as without_leaks
+from coinml.evaluation.leaks import find_leaks
+from coinml.evaluation.run_figures import figures_of
 from coinml.heads import head_file, seen_by
-from coinml.leaks import drop_leaks as without_leaks
-from coinml.leaks import find_leaks
-from coinml.learning import fit_head, settings_of
+from coinml.heads.learning import fit_head, settings_of
 from coinml.records import SPLITS, Dataset, Extent, Split, Target
 from coinml.registry import has_version, register
 from coinml.specs import SetSpec
@@ -52,19 +51,19 @@ _HEADLINE = (
 """What the gate reads off a version, and what a person wants to see there."""
 
 _DECISIVE = (
-    "attentive",
-    "baselines",
-    "calibration",
-    "class_counts",
     "dataset",
-    "evaluation",
-    "fitting",
-    "intervals",
-    "leaks",
-    "learning",
-    "mlp",
-    "pairwise",
-    "svm",
+    "evaluation/__init__",
+    "evaluation/calibration",
+    "evaluation/class_counts",
+    "evaluation/intervals",
+    "evaluation/leaks",
+    "heads/attentive",
+    "heads/baselines",
+    "heads/fitting",
+    "heads/learning",
+    "heads/mlp",
+    "heads/pairwise",
+    "heads/svm",
     "targets",
     "training",
 )

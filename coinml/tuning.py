@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.dataset import Samples, split_samples, table_digest
-from coinml.leaks import drop_leaks as without_leaks
-from coinml.leaks import find_leaks
-from coinml.learning import Numbers
+from coinml.evaluation.leaks import drop_leaks as without_leaks
+from coinml.evaluation.leaks import find_leaks
+from coinml.heads.learning import Numbers
 from coinml.records import Split, Target
 from coinml.sweeping import SweepResult, TrialLog, sweep
 from coinml.tracking import RunLog, Store

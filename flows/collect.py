@@ -16,8 +16,8 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
-from coinml.collector import BatchReport, SourcePausedError
-from coinml.download import MAX_HEIGHT
+from coinml.collection.collector import BatchReport, SourcePausedError
+from coinml.collection.download import MAX_HEIGHT
 from coinml.errors import InvalidInputError, LocalError, SourceBlockedError, TransientError
 from coinml.faults import Fault
 from coinml.ledger import DOWNLOADED, PENDING, Ledger, LedgerRow

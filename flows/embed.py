@@ -13,15 +13,15 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
-from coinml.embed_jobs import count_done, key_of, plan_jobs
-from coinml.embed_report import EmbedReport
+from coinml.embedding.jobs import count_done, key_of, plan_jobs
+from coinml.embedding.report import EmbedReport
+from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal, find_devices
 from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.reports import EmbedSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
-from coinml.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal, find_devices
 from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
 from tasks.limits import devices_for_us
@@ -138,7 +138,7 @@ def _embedder(
 ) -> Iterator[Embedder]:
     """Who embeds: this process, one a device of this machine, or a cluster's workers."""
     if runner == "dask" and address:
-        from coinml.cluster import connect
+        from coinml.embedding.cluster import connect
 
         with connect(address) as cluster:
             yield cluster
@@ -148,7 +148,7 @@ def _embedder(
         if len(places) == 1:
             yield ThisProcess(places[0])
             return
-        from coinml.cluster import local_cluster
+        from coinml.embedding.cluster import local_cluster
 
         with local_cluster(places) as cluster:
             yield cluster

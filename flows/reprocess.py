@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, State
 
-from coinml.download import MAX_HEIGHT
+from coinml.collection.download import MAX_HEIGHT
 from coinml.heads import USUAL as USUAL_HEADS
 from coinml.records import Target
 from coinml.reports import ReprocessSummary

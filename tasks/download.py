@@ -5,13 +5,14 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import adopt, collector, progress, recheck
-from coinml.adopt import AdoptReport
-from coinml.download import MAX_HEIGHT, FetchOptions
-from coinml.files import DURATION_TOLERANCE
+from coinml import progress
+from coinml.collection import adopt, collector, recheck
+from coinml.collection.adopt import AdoptReport
+from coinml.collection.download import MAX_HEIGHT, FetchOptions
+from coinml.collection.files import DURATION_TOLERANCE
+from coinml.collection.pacing import is_loopback
+from coinml.collection.recheck import RecheckReport
 from coinml.ledger import Ledger
-from coinml.pacing import is_loopback
-from coinml.recheck import RecheckReport
 from coinml.selection import Selection
 from coinml.settings import Settings
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient

@@ -6,9 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml.embedding import EmbedReport, Progress
+from coinml.embedding.shards import Embedder, Shard
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
-from coinml.shards import Embedder, Shard
 from coinml.store import EmbeddingSet
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 

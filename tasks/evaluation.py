@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import comparing
-from coinml.comparing import RunComparison
+from coinml.evaluation import comparing
+from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import Ledger
 from coinml.settings import Settings
 from coinml.tracking import Store

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from coinml.attrition import attrition_key, attrition_markdown
+from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
 from coinml.settings import Settings
 

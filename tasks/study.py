@@ -9,12 +9,12 @@ from prefect.runtime import flow_run
 
 from coinml import progress
 from coinml.embedding import EmbedJob
+from coinml.embedding.shards import load_encoder_once
 from coinml.heads import LOOK_AT_CLIPS
 from coinml.records import Target
 from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
-from coinml.shards import load_encoder_once
 from coinml.store import EmbeddingSet
 from coinml.studies import conducting, costs, resolutions, sources
 from coinml.studies.costs import Cost

@@ -13,8 +13,8 @@ from plotly.colors import qualitative
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from coinml.attrition import MEANING
-from coinml.comparing import RunComparison
+from coinml.collection.attrition import MEANING
+from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
 from coinml.report.mapping import NAMES, EmbeddingMap

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from coinml.comparing import RunComparison, compare_runs
 from coinml.dataset import build_table
 from coinml.errors import CoinmlError, InvalidInputError
+from coinml.evaluation.comparing import RunComparison, compare_runs
 from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
 from coinml.records import Dataset, Target
 from coinml.registry import CHALLENGER, CHAMPION, list_versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from coinml.intervals import Estimate
+from coinml.evaluation.intervals import Estimate
 from coinml.studies.costs import Cost
 from coinml.studies.estimates import Difference
 from coinml.studies.report import Prediction, Row, speed_up

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.intervals import Estimate, proportion
-from coinml.paired import mcnemar, paired_difference
+from coinml.evaluation.intervals import Estimate, proportion
+from coinml.evaluation.paired import mcnemar, paired_difference
 
 Right = npt.NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coinml.intervals import Estimate
+from coinml.evaluation.intervals import Estimate
 from coinml.studies.report import Row, StudyReport, speed_up
 
 _COLOURS = ("#2a6f97", "#d1495b", "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")

@@ -13,7 +13,7 @@ import pandas as pd
 from coinml.dataset import Samples
 from coinml.evaluation import Evaluation, evaluate
 from coinml.heads import Head, seen_by
-from coinml.learning import NETWORKS, fit_head
+from coinml.heads.learning import NETWORKS, fit_head
 from coinml.records import Split
 from coinml.studies.plans import Condition
 

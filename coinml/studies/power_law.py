@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.intervals import Estimate
+from coinml.evaluation.intervals import Estimate
 
 Array = npt.NDArray[np.float64]
 

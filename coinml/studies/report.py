@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from coinml.intervals import Estimate
+from coinml.evaluation.intervals import Estimate
 from coinml.studies.costs import Cost
 from coinml.studies.estimates import Difference
 from coinml.studies.plans import Condition

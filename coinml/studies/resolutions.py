@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coinml.embedding import EmbedJob, embed
+from coinml.embedding.lanes import processors
 from coinml.encoder import ClipEncoder
 from coinml.errors import CorruptVideoError, LocalError
-from coinml.lanes import processors
 from coinml.media import probe
 from coinml.media.reencoding import RECIPE, reencode
 from coinml.specs import SetSpec

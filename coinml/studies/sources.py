@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coinml.dataset import build_table, clips_by_video
-from coinml.embed_jobs import plan_jobs
 from coinml.embedding import EmbedJob
+from coinml.embedding.jobs import plan_jobs
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.records import Dataset, Target
 from coinml.set_options import SetOptions

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.dataset import Samples
-from coinml.learning import NETWORKS
+from coinml.heads.learning import NETWORKS
 from coinml.records import Split
 from coinml.studies.fitting import Fit, fit_and_answer
 from coinml.studies.plans import Condition

@@ -79,7 +79,7 @@ def import_files(
     from dataclasses import asdict
 
     from coinml import progress
-    from coinml.adopt import adopt_folder
+    from coinml.collection.adopt import adopt_folder
     from coinml.ledger import Ledger
     from coinml.settings import Settings
     from flows.cli.console import line, print_json, table

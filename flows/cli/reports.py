@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coinml.attrition import MEANING
+from coinml.collection.attrition import MEANING
 from coinml.errors import InvalidInputError
 from coinml.targets import FEW_VIDEOS
 from flows.cli.console import line, print_json, table
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from coinml.comparing import RunComparison
+    from coinml.evaluation.comparing import RunComparison
     from coinml.ledger import Status
     from coinml.registry import Verdict
     from coinml.reports import EmbedSummary, TrainSummary
@@ -47,7 +47,7 @@ def known_dataset(settings: Settings, name: str | None) -> str:
 
 def status_of(settings: Settings, dataset: str) -> Status:
     """Where a dataset stands, at the rate that the settings allow."""
-    from coinml.download import FetchOptions
+    from coinml.collection.download import FetchOptions
     from coinml.ledger import Ledger
 
     credentials = FetchOptions(cookies=settings.cookies, proxy=settings.proxy).credentials()
@@ -139,7 +139,7 @@ def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None
 
 def draw_status(settings: Settings, dataset: str, path: Path) -> None:
     """Draw what became of the videos into a file."""
-    from coinml import figures
+    from coinml.evaluation import figures
 
     status = status_of(settings, dataset)
     figures.save(figures.attrition(status, title=f"What became of {dataset}"), path)

@@ -87,7 +87,7 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Compare two runs on the videos that both were measured on, with a paired test."""
-    from coinml.comparing import compare_runs
+    from coinml.evaluation.comparing import compare_runs
     from coinml.ledger import Ledger
     from coinml.settings import Settings
     from flows.cli.console import print_json

@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from coinml import cluster
+from coinml.embedding import cluster
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
 from coinml.selection import Selection

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coinml.comparing import compare_runs
 from coinml.errors import InvalidInputError
+from coinml.evaluation.comparing import compare_runs
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.predicting import predict_files

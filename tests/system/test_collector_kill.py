@@ -19,8 +19,8 @@ from coinml.records import Dataset, Video
 
 COLLECTOR = textwrap.dedent("""
     import sys
-    from coinml.collector import collect
-    from coinml.download import FetchOptions
+    from coinml.collection.collector import collect
+    from coinml.collection.download import FetchOptions
     from coinml.ledger import Ledger
     url, source, folder, run_id = sys.argv[1:]
     ids = Ledger.shared(url).due("mini")

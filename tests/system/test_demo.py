@@ -17,13 +17,13 @@ import pytest
 from coinml import miniature
 from coinml.dataset import Samples, build_table, permute_labels, split_samples
 from coinml.evaluation import evaluate
+from coinml.heads.mlp import train_mlp
+from coinml.heads.svm import train_svm
 from coinml.ledger import Ledger, LedgerRow
 from coinml.media import ClipSpec, sample
-from coinml.mlp import train_mlp
 from coinml.records import Dataset
 from coinml.selection import Selection, miniature_dir
 from coinml.store import list_sets
-from coinml.svm import train_svm
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from coinml.adopt import adopt_folder
+from coinml.collection.adopt import adopt_folder
 from coinml.embedding import EmbedJob, embed
 from coinml.encoder import load_encoder
 from coinml.ledger import Ledger
@@ -37,7 +37,7 @@ import os, sys
 from pathlib import Path
 from coinml.embedding import EmbedJob, embed
 from coinml.encoder import load_encoder
-from coinml.part_writer import PartWriter
+from coinml.embedding.part_writer import PartWriter
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet
 encoder_dir, videos, sets, told = sys.argv[1:]

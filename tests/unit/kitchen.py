@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from coinml.checkpoint import Checkpoint, find_checkpoint
 from coinml.dataset import build_table, clips_by_video
 from coinml.embedding import EmbedJob, embed
 from coinml.encoder import load_encoder
+from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.media import write_video
 from coinml.records import Dataset, Video
 from coinml.registry import promote

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coinml.adopt import adopt_folder, adopt_in_place
+from coinml.collection.adopt import adopt_folder, adopt_in_place
 from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.records import Dataset, Video

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coinml.attentive import AttentiveHead, train_attentive
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.fitting import EpochMetrics
-from coinml.mlp import train_mlp
+from coinml.heads.attentive import AttentiveHead, train_attentive
+from coinml.heads.fitting import EpochMetrics
+from coinml.heads.mlp import train_mlp
 
 DIM, CLIPS, CLASSES = 16, 6, 4
 SMALL = {"width": 32, "attention_heads": 2, "epochs": 60, "batch_size": 32, "lr": 3e-3}

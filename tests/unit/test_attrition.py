@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coinml import figures
-from coinml.attrition import attrition_key, attrition_markdown
+from coinml.collection.attrition import attrition_key, attrition_markdown
+from coinml.evaluation import figures
 from coinml.faults import Fault
 from coinml.ledger import FileFacts, Ledger, Status
 from coinml.records import Dataset, Video

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_svm import TEST, TRAIN, VAL, blobs, rings
 
-from coinml.baselines import BaselineHead, train_knn, train_logreg
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
+from coinml.heads.baselines import BaselineHead, train_knn, train_logreg
 
 TRAINERS = {"logreg": train_logreg, "knn": train_knn}
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from coinml import cluster
-from coinml.cluster import connect
-from coinml.embedding import EmbedJob
+from coinml.embedding import EmbedJob, cluster
+from coinml.embedding.cluster import connect
+from coinml.embedding.shards import Shard
 from coinml.errors import InvalidInputError, LocalError
 from coinml.progress import StoppedError
 from coinml.set_options import SetOptions
-from coinml.shards import Shard
 from coinml.store import EmbeddingSet
 
 

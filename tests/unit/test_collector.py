@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from coinml.collector import (
+from coinml.collection.collector import (
     BatchUnfinishedError,
     SourcePausedError,
     VideoOutcome,
     collect,
     collect_batch,
 )
-from coinml.download import FetchOptions
+from coinml.collection.download import FetchOptions
+from coinml.collection.pacing import Pauses
 from coinml.errors import InvalidInputError, LocalError
 from coinml.faults import POLICY, Fault
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.media import Verdict
 from coinml.miniature.host import FlakyHost
-from coinml.pacing import Pauses
 from coinml.records import Dataset, Video
 
 
@@ -284,7 +284,7 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
         (place.served / f"{video_id}.mp4").write_bytes(video + padding)
     script = textwrap.dedent("""
         import resource, sys
-        from coinml.collector import collect_batch
+        from coinml.collection.collector import collect_batch
         from coinml.errors import LocalError
         url, source, folder, *ids = sys.argv[1:]
         from coinml.ledger import Ledger
@@ -373,7 +373,7 @@ def test_two_processes_at_once_fetch_no_video_twice(
     place.ledger.close()
     script = textwrap.dedent("""
         import sys
-        from coinml.collector import collect
+        from coinml.collection.collector import collect
         url, source, folder, run_id, *ids = sys.argv[1:]
         for start in range(0, len(ids), 5):
             collect(url, "mini", ids[start:start + 5], source=source, folder=folder, run_id=run_id)
@@ -416,7 +416,7 @@ def test_ids_are_checked_before_anything_happens(place: Place) -> None:
 
 def test_importing_the_collector_loads_no_downloader() -> None:
     script = (
-        "import sys, coinml.collector, coinml.adopt\n"
+        "import sys, coinml.collection.collector, coinml.collection.adopt\n"
         "print(sorted({'yt_dlp', 'av', 'torch', 'numpy', 'alembic'} & set(sys.modules)))"
     )
     done = subprocess.run(

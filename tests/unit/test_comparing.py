@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from kitchen import Trained
 
-from coinml.comparing import compare_runs
 from coinml.errors import InvalidInputError
+from coinml.evaluation.comparing import compare_runs
 from coinml.ledger import Attempt, FileFacts, Ledger
 from coinml.records import Dataset, Video
 from coinml.tracking import RunLog, Store

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from coinml.download import FetchOptions, fetch, is_unreachable, source_url
+from coinml.collection.download import FetchOptions, fetch, is_unreachable, source_url
+from coinml.collection.masking import Mask
 from coinml.errors import (
     CoinmlError,
     CorruptVideoError,
@@ -23,7 +24,6 @@ from coinml.errors import (
     UnavailableError,
 )
 from coinml.faults import Fault, explain
-from coinml.masking import Mask
 from coinml.miniature.host import FlakyHost
 
 ID = "-_aB3xyz012"
@@ -303,7 +303,7 @@ def test_what_youtube_says_is_understood(tmp_path: Path) -> None:
     )
     script = textwrap.dedent("""
         import json, os, pathlib, sys
-        from coinml.download import fetch, source_url
+        from coinml.collection.download import fetch, source_url
         from coinml.errors import CoinmlError
         from coinml.faults import explain
         found = {}

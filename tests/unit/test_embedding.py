@@ -15,9 +15,9 @@ import pytest
 
 from coinml import media
 from coinml.embedding import EmbedJob, embed
+from coinml.embedding.lanes import Lanes
 from coinml.encoder import ClipEncoder, load_encoder
 from coinml.errors import InvalidInputError, LocalError
-from coinml.lanes import Lanes
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from coinml import devices, media
-from coinml.backbone import Backbone
-from coinml.encoder import load_encoder, read_spec
+from coinml import media
+from coinml.encoder import devices, load_encoder, read_spec
+from coinml.encoder.backbone import Backbone
+from coinml.encoder.preprocessing import Preprocessor
+from coinml.encoder.tubes import kept_places
 from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.miniature import ENCODER
-from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
-from coinml.tubes import kept_places
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from coinml.backbone import replace_patch_convolutions
 from coinml.encoder import load_encoder, read_spec
+from coinml.encoder.backbone import replace_patch_convolutions
 from coinml.errors import InvalidInputError
 
 SMALL = {

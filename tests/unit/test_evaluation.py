@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coinml.calibration import calibration_error, reliability
 from coinml.errors import InvalidInputError
 from coinml.evaluation import (
     by_domain,
@@ -15,6 +14,7 @@ from coinml.evaluation import (
     mcnemar,
     proportion,
 )
+from coinml.evaluation.calibration import calibration_error, reliability
 
 
 def scores(predicted: list[int], n_classes: int) -> np.ndarray:

@@ -72,7 +72,7 @@ def at_youtube(tmp_path: Path, script: str, *arguments: str, **tube: Any) -> str
 COLLECT = """
     import sys
     from dataclasses import replace
-    from coinml.collector import SourcePausedError, collect
+    from coinml.collection.collector import SourcePausedError, collect
     from coinml.faults import POLICY, Fault
     from coinml.ledger import Ledger
     POLICY[Fault.TRANSIENT] = replace(POLICY[Fault.TRANSIENT], delays_in_run_s=(0.01,))
@@ -125,7 +125,7 @@ def test_what_is_taken_is_low_h264_without_sound_where_that_is_to_be_had(
 ) -> None:
     script = """
         import pathlib, sys
-        from coinml.download import FetchOptions, fetch, source_url
+        from coinml.collection.download import FetchOptions, fetch, source_url
         url = source_url("https://www.youtube.com/watch?v={id}", "-_dangerous")
         options = FetchOptions(max_height=int(sys.argv[2]))
         fetched = fetch("-_dangerous", url, pathlib.Path(sys.argv[1]), options=options)

@@ -10,8 +10,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from coinml import evaluation_figures, figures
-from coinml.evaluation import Estimate, Evaluation, compare, confused_pairs, evaluate
+from coinml.evaluation import (
+    Estimate,
+    Evaluation,
+    compare,
+    confused_pairs,
+    evaluate,
+    figures,
+    run_figures,
+)
 
 SIX = tuple(f"Class{letter}" for letter in "ABCDEF")
 
@@ -80,7 +87,7 @@ def test_one_epoch_draws_as_well(tmp_path: Path) -> None:
 
 def test_a_confusion_matrix_names_and_counts_its_classes(tmp_path: Path) -> None:
     measured = evaluation()
-    figure = evaluation_figures.confusion(measured.confusion, SIX, title="Test")
+    figure = run_figures.confusion(measured.confusion, SIX, title="Test")
     panel, bar = figure.axes
     shown = panel.get_images()[0].get_array()
     np.testing.assert_allclose(shown.sum(axis=1), 1)
@@ -99,9 +106,7 @@ def test_nothing_of_a_confusion_matrix_is_cut_off(tmp_path: Path, classes: int, 
 
     names = [f"{name}{i}" for i in range(classes)]
     path = tmp_path / "figure.png"
-    figures.save(
-        evaluation_figures.confusion(np.eye(classes, dtype=np.int64), names, title="Test"), path
-    )
+    figures.save(run_figures.confusion(np.eye(classes, dtype=np.int64), names, title="Test"), path)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L"))
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
@@ -110,19 +115,19 @@ def test_nothing_of_a_confusion_matrix_is_cut_off(tmp_path: Path, classes: int, 
 
 def test_a_class_without_videos_is_an_empty_row() -> None:
     matrix = np.array([[3, 1], [0, 0]])
-    shown = evaluation_figures.confusion(matrix, ("a", "b")).axes[0].get_images()[0].get_array()
+    shown = run_figures.confusion(matrix, ("a", "b")).axes[0].get_images()[0].get_array()
     assert shown.tolist() == [[0.75, 0.25], [0.0, 0.0]]
 
 
 def test_180_classes_fit_on_a_sheet(tmp_path: Path) -> None:
     names = tuple(f"Class{i:03}" for i in range(180))
     measured = evaluation(names=names, n=400)
-    matrix = evaluation_figures.confusion(measured.confusion, names)
+    matrix = run_figures.confusion(measured.confusion, names)
     assert not matrix.axes[0].texts
     assert "predicted (place of the class in the alphabet, from 0)" in texts(matrix)
     width, height = drawn(matrix, tmp_path)
     assert max(width, height) <= 1800
-    bars = evaluation_figures.per_class(measured.per_class)
+    bars = run_figures.per_class(measured.per_class)
     assert len(bars.axes[0].patches) == 60
     assert "best above, worst below" in texts(bars)
     assert drawn(bars, tmp_path)[1] <= 1800
@@ -135,7 +140,7 @@ DOMAINS = {f"ATaskWithARatherLongName{i:03}": f"Domain {i * 7 % 12:02}" for i in
 def test_many_classes_stand_in_blocks_of_their_domains(tmp_path: Path) -> None:
     names = tuple(DOMAINS)
     matrix = np.diag(np.arange(1, COIN + 1))
-    figure = evaluation_figures.confusion(matrix, names, title="Test", domains=DOMAINS)
+    figure = run_figures.confusion(matrix, names, title="Test", domains=DOMAINS)
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [
         f"Domain {i:02} (15)" for i in range(12)
@@ -149,14 +154,14 @@ def test_many_classes_stand_in_blocks_of_their_domains(tmp_path: Path) -> None:
 
 
 def test_one_evaluation_is_drawn_from_all_sides(tmp_path: Path) -> None:
-    few = evaluation_figures.figures_of(evaluation(), SIX)
+    few = run_figures.figures_of(evaluation(), SIX)
     assert set(few) == {"per_class", "confusion", "calibration"}
     domains = {name: "Car" if name < "ClassC" else "Drink" for name in SIX}
-    assert set(evaluation_figures.figures_of(evaluation(), SIX, domains=domains)) == {
+    assert set(run_figures.figures_of(evaluation(), SIX, domains=domains)) == {
         *few, "confusion_domains",
     }  # fmt: skip
     names = tuple(DOMAINS)
-    many = evaluation_figures.figures_of(evaluation(names=names, n=400), names, domains=DOMAINS)
+    many = run_figures.figures_of(evaluation(names=names, n=400), names, domains=DOMAINS)
     assert set(many) == {*few, "confusion_domains", "confused_pairs"}
     assert {f"Domain {i:02}" for i in range(12)} <= texts(many["confusion_domains"])
     for figure in many.values():
@@ -166,7 +171,7 @@ def test_one_evaluation_is_drawn_from_all_sides(tmp_path: Path) -> None:
 
 def test_calibration_shows_each_bin_and_how_full_it_is(tmp_path: Path) -> None:
     measured = evaluation(n=300)
-    figure = evaluation_figures.calibration(measured, title="Test")
+    figure = run_figures.calibration(measured, title="Test")
     above, below = figure.axes
     rows = measured.reliability
     curve = above.containers[0].lines[0]
@@ -180,7 +185,7 @@ def test_calibration_shows_each_bin_and_how_full_it_is(tmp_path: Path) -> None:
 def test_the_most_confused_pairs_are_named(tmp_path: Path) -> None:
     matrix = np.array([[9, 3, 0], [1, 9, 0], [0, 0, 9]])
     pairs = confused_pairs(matrix, ("tea", "coffee", "x" * 90))
-    figure = evaluation_figures.most_confused(pairs)
+    figure = run_figures.most_confused(pairs)
     assert {"tea → coffee", "coffee → tea", "25%", "10%"} <= texts(figure)
     assert len(figure.axes[0].patches) == 2
     drawn(figure, tmp_path)
@@ -188,7 +193,7 @@ def test_the_most_confused_pairs_are_named(tmp_path: Path) -> None:
 
 def test_classes_stand_by_f1_with_their_support(tmp_path: Path) -> None:
     measured = evaluation()
-    figure = evaluation_figures.per_class(measured.per_class, title="Test, by class")
+    figure = run_figures.per_class(measured.per_class, title="Test, by class")
     (axis,) = figure.axes
     lengths = [bar.get_width() for bar in axis.patches]
     assert lengths == sorted(measured.per_class["f1"], reverse=True)
@@ -201,7 +206,7 @@ def test_a_class_without_test_videos_is_not_drawn() -> None:
     truth, proba = answers(6, 50, seed=3)
     keep = truth != 2
     table = evaluate(truth[keep], proba[keep], SIX).per_class
-    assert len(evaluation_figures.per_class(table).axes[0].patches) == 5
+    assert len(run_figures.per_class(table).axes[0].patches) == 5
 
 
 def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> None:
@@ -287,7 +292,7 @@ def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
     def draw(number: int) -> None:
         try:
             figures.save(
-                evaluation_figures.confusion(measured.confusion, SIX),
+                run_figures.confusion(measured.confusion, SIX),
                 tmp_path / f"{number}.png",
                 dpi=60,
             )
@@ -305,5 +310,5 @@ def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_the_ending_chooses_the_format_and_svg_keeps_its_text(tmp_path: Path) -> None:
-    figures.save(evaluation_figures.per_class(evaluation().per_class), tmp_path / "figure.svg")
+    figures.save(run_figures.per_class(evaluation().per_class), tmp_path / "figure.svg")
     assert "ClassA (20)" in (tmp_path / "figure.svg").read_text()

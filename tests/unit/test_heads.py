@@ -10,7 +10,7 @@ from test_attentive import TEST, TRAIN, VAL
 
 from coinml.errors import InvalidInputError
 from coinml.heads import HEADS, USUAL, check_heads, head_file, load_head, seen_by
-from coinml.learning import fit_head, settings_of
+from coinml.heads.learning import fit_head, settings_of
 
 QUICK = {"mlp": {"epochs": 3}, "attentive": {"epochs": 3, "width": 16}}
 

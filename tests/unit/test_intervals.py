@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coinml.intervals import clustered_proportion, macro_f1, macro_f1_estimate, proportion
-from coinml.paired import compare, mcnemar, paired_difference
+from coinml.evaluation.intervals import (
+    clustered_proportion,
+    macro_f1,
+    macro_f1_estimate,
+    proportion,
+)
+from coinml.evaluation.paired import compare, mcnemar, paired_difference
 
 
 def answers(both: int, b: int, c: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +259,7 @@ def test_segments_of_one_video_do_not_make_a_difference_certain() -> None:
 
 def test_leaving_one_out_is_done_as_the_book_does_it() -> None:
     # Efron & Tibshirani (1993), eq. 11.3 and 11.5, video by video instead of cell by cell.
-    from coinml.intervals import _effective_size, _score_interval
+    from coinml.evaluation.intervals import _effective_size, _score_interval
 
     generator = np.random.default_rng(5)
     y = generator.integers(0, 4, 40)

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from kitchen import Material, train
 
-from coinml.class_counts import class_counts, classes_without
 from coinml.dataset import build_table
-from coinml.leaks import drop_leaks, find_leaks
+from coinml.evaluation.class_counts import class_counts, classes_without
+from coinml.evaluation.leaks import drop_leaks, find_leaks
 from coinml.records import Video
 from coinml.tracking import Store
 

@@ -10,7 +10,7 @@ import torch
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.mlp import EpochMetrics, MLPHead, train_mlp
+from coinml.heads.mlp import EpochMetrics, MLPHead, train_mlp
 
 
 def blobs(n: int, *, seed: int, classes: int = 4, dim: int = 16, shift: float = 3.0) -> Samples:

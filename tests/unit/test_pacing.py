@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from coinml.collection.pacing import Pacer, Pauses, is_loopback, source_name
 from coinml.ledger import Ledger, new_owner
-from coinml.pacing import Pacer, Pauses, is_loopback, source_name
 
 
 @pytest.fixture

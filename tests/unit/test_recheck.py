@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coinml.collection.recheck import recheck
 from coinml.ledger import DOWNLOADED, PENDING, FileFacts, Ledger
-from coinml.recheck import recheck
 from coinml.records import Dataset, Video
 
 IDS = ["aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc", "ddddddddddd"]

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coinml.comparing import RunComparison
 from coinml.evaluation import compare
+from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger
 from coinml.records import Dataset, Split, Video
 from coinml.report.charts import confusion

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coinml.embedding import EmbedJob
+from coinml.embedding.shards import Shard, ThisProcess, deal, device_environment, find_devices
 from coinml.errors import InvalidInputError, LocalError
 from coinml.set_options import SetOptions
-from coinml.shards import Shard, ThisProcess, deal, device_environment, find_devices
 
 
 def jobs(count: int) -> list[EmbedJob]:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coinml.comparing import compare_runs
 from coinml.dataset import split_samples
 from coinml.embedding import EmbedJob
 from coinml.errors import InvalidInputError
-from coinml.intervals import proportion
-from coinml.paired import mcnemar
+from coinml.evaluation.comparing import compare_runs
+from coinml.evaluation.intervals import proportion
+from coinml.evaluation.paired import mcnemar
 from coinml.records import Dataset, Video
 from coinml.set_options import SetOptions
 from coinml.studies import figures

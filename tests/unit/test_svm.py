@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coinml import svm
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.pairwise import kernel_values, solve
-from coinml.svm import FitMetrics, SVMHead, train_svm
+from coinml.heads import svm
+from coinml.heads.pairwise import kernel_values, solve
+from coinml.heads.svm import FitMetrics, SVMHead, train_svm
 
 
 def blobs(n: int, *, seed: int, classes: int = 4, dim: int = 16) -> Samples:

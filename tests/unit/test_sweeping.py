@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from kitchen import MODEL, Material, train
 from test_attentive import TRAIN, VAL
 
-from coinml import learning, sweeping, training
+from coinml import sweeping, training
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads import HEADS
-from coinml.learning import fit_head
+from coinml.heads import HEADS, learning
+from coinml.heads.learning import fit_head
 from coinml.sweeping import sweep
 from coinml.tracking import Store
 from coinml.tuning import tune_head, tuning_samples
@@ -61,8 +61,8 @@ def test_the_defaults_of_the_sweep_are_those_of_the_trainers() -> None:
 
     from optuna.trial import FixedTrial
 
-    from coinml.attentive import train_attentive
-    from coinml.mlp import train_mlp
+    from coinml.heads.attentive import train_attentive
+    from coinml.heads.mlp import train_mlp
 
     for head, trainer in (("mlp", train_mlp), ("attentive", train_attentive)):
         space = sweeping._SPACES[head]

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinml.annotations import load_dataset, read_coin
-from coinml.class_counts import class_counts, scarce_classes
 from coinml.dataset import (
     build_table,
     clips_by_video,
     sample_ids,
     split_samples,
 )
-from coinml.embed_jobs import count_done, key_of, plan_jobs
+from coinml.embedding.jobs import count_done, key_of, plan_jobs
 from coinml.errors import InvalidInputError
+from coinml.evaluation.class_counts import class_counts, scarce_classes
 from coinml.ledger import LedgerRow
 from coinml.records import Step, Video
 from coinml.set_options import SetOptions

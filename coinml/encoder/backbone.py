@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from coinml.checkpoint import Checkpoint, first_line
+from coinml.encoder.checkpoint import Checkpoint, first_line
+from coinml.encoder.tubes import kept_places
 from coinml.errors import InvalidInputError
 from coinml.specs import EncoderSpec
-from coinml.tubes import kept_places
 
 if TYPE_CHECKING:
     import torch

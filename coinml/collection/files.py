@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from coinml.download import MEDIA_SUFFIXES
+from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinml.checkpoint import Checkpoint, find_checkpoint
-from coinml.device_queue import DeviceQueue
-from coinml.devices import find_device, find_dtype, is_out_of_memory
+from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
+from coinml.encoder.device_queue import DeviceQueue
+from coinml.encoder.devices import find_device, find_dtype, is_out_of_memory
+from coinml.encoder.preprocessing import Preprocessor
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
-from coinml.preprocessing import Preprocessor
 from coinml.specs import EncoderSpec
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from coinml.backbone import Backbone
+    from coinml.encoder.backbone import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def load_encoder(
             none that is allowed.
         TransientError: The hub does not answer.
     """
-    from coinml.backbone import load_backbone
+    from coinml.encoder.backbone import load_backbone
 
     checkpoint = find_checkpoint(ref, revision=revision)
     spec = checkpoint.spec(

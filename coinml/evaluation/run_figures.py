@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from coinml.evaluation import Evaluation, by_domain, confused_pairs, domain_of
-from coinml.figures import A_COLOUR, B_COLOUR, GREY, new_figure
+from coinml.evaluation.figures import A_COLOUR, B_COLOUR, GREY, new_figure
 
 _NUMBERED_CLASSES = 30
 """Up to here a confusion matrix shows its counts."""

@@ -14,13 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coinml.batch import Batch
-from coinml.download import FetchOptions, source_url
+from coinml.collection.batch import Batch
+from coinml.collection.download import FetchOptions, source_url
+from coinml.collection.files import Shelf, Verify
+from coinml.collection.outcomes import (
+    BatchReport,
+    BatchUnfinishedError,
+    SourcePausedError,
+    VideoOutcome,
+)
+from coinml.collection.pacing import Pacer, Pauses, source_name
 from coinml.faults import Fault
-from coinml.files import Shelf, Verify
 from coinml.ledger import Ledger, new_owner
-from coinml.outcomes import BatchReport, BatchUnfinishedError, SourcePausedError, VideoOutcome
-from coinml.pacing import Pacer, Pauses, source_name
 
 __all__ = [
     "BatchReport",

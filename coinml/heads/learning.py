@@ -74,18 +74,18 @@ def settings_of(fitted: Head) -> dict[str, object]:
 
 def _trainer(head: str) -> Callable[..., Head]:
     if head == "mlp":
-        from coinml.mlp import train_mlp
+        from coinml.heads.mlp import train_mlp
 
         return train_mlp
     if head == "attentive":
-        from coinml.attentive import train_attentive
+        from coinml.heads.attentive import train_attentive
 
         return train_attentive
     if head == "svm":
-        from coinml.svm import train_svm
+        from coinml.heads.svm import train_svm
 
         return train_svm
-    from coinml.baselines import train_knn, train_logreg
+    from coinml.heads.baselines import train_knn, train_logreg
 
     return train_logreg if head == "logreg" else train_knn
 

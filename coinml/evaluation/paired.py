@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.intervals import Estimate, clustered_proportion, proportion, share_of
+from coinml.evaluation.intervals import Estimate, clustered_proportion, proportion, share_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

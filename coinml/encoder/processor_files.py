@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coinml.encoder.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 from coinml.errors import InvalidInputError
-from coinml.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
 
 PROCESSOR_FILES = (
     "processor_config.json",

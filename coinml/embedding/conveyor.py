@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from coinml.embed_report import Tally
+from coinml.embedding.lanes import Lanes
+from coinml.embedding.part_writer import PartWriter
+from coinml.embedding.report import Tally
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
-from coinml.lanes import Lanes
 from coinml.media import ClipSpec, DecodePool, SampledClips
-from coinml.part_writer import PartWriter
 from coinml.store import VideoRows
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coinml.architectures import Architecture, architecture_of
+from coinml.encoder.architectures import Architecture, architecture_of
+from coinml.encoder.preprocessing import Preprocessor
+from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
+from coinml.encoder.tubes import checked_share
 from coinml.errors import InvalidInputError, LocalError, TransientError
-from coinml.preprocessing import Preprocessor
-from coinml.processor_files import PROCESSOR_FILES, read_processor
 from coinml.specs import EncoderSpec
-from coinml.tubes import checked_share
 
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 

@@ -16,7 +16,7 @@ import pandas as pd
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation import macro_f1
-from coinml.head_files import HeadContent, read_head, write_head
+from coinml.heads.files import HeadContent, read_head, write_head
 
 _ITERATIONS = 200
 

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coinml.download import MEDIA_SUFFIXES
+from coinml.collection.download import MEDIA_SUFFIXES
+from coinml.collection.files import Shelf, Verify, verified_facts
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults import Fault
-from coinml.files import Shelf, Verify, verified_facts
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
 from coinml.records import Dataset
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from coinml.embedding.part_writer import PartWriter
 from coinml.errors import CoinmlError, CorruptVideoError
-from coinml.part_writer import PartWriter
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from coinml.collection.masking import Mask
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults import Fault, as_error, chain, explain
-from coinml.masking import Mask
 
 log = logging.getLogger(__name__)
 

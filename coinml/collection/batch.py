@@ -1,4 +1,4 @@
-"""The work on one batch: lease, pace, fetch, verify, rename, record; see `coinml.collector`."""
+"""The work on one batch: lease, pace, fetch, verify, rename, record; see `collector`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coinml.download import FetchOptions, fetch, http_status, is_unreachable, source_url
+from coinml.collection.download import FetchOptions, fetch, http_status, is_unreachable, source_url
+from coinml.collection.files import Shelf, Verify, verified_facts
+from coinml.collection.outcomes import (
+    BatchReport,
+    BatchUnfinishedError,
+    SourcePausedError,
+    VideoOutcome,
+)
+from coinml.collection.pacing import Admission, Pacer
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults import JITTER, POLICY, Fault, explain
-from coinml.files import Shelf, Verify, verified_facts
 from coinml.ledger import (
     DOWNLOADED,
     PENDING,
@@ -24,8 +31,6 @@ from coinml.ledger import (
     LedgerRow,
     downloader_version,
 )
-from coinml.outcomes import BatchReport, BatchUnfinishedError, SourcePausedError, VideoOutcome
-from coinml.pacing import Admission, Pacer
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +74,7 @@ class Batch:
     lease_renewed: float = field(default_factory=time.monotonic)
 
     def run(self, ids: Sequence[str]) -> BatchReport:
-        """Do what `coinml.collector.collect_batch` promises."""
+        """Do what `coinml.collection.collector.collect_batch` promises."""
         claimed = self.ledger.claim(self.dataset, ids, owner=self.owner, lease_s=LEASE_S)
         try:
             return self._run(ids, claimed)

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.fitting import (
+from coinml.heads.files import HeadContent, read_head, write_head
+from coinml.heads.fitting import (
     EpochMetrics,
     Schedule,
     check_dropout,
@@ -29,7 +30,6 @@ from coinml.fitting import (
     generators,
     standard,
 )
-from coinml.head_files import HeadContent, read_head, write_head
 
 __all__ = ["EpochMetrics", "MLPHead", "train_mlp"]
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from coinml.conveyor import Conveyor
-from coinml.embed_report import EmbedReport, Progress, Tally
+from coinml.embedding.conveyor import Conveyor
+from coinml.embedding.lanes import Lanes, processors
+from coinml.embedding.part_writer import PartWriter
+from coinml.embedding.report import EmbedReport, Progress, Tally
 from coinml.errors import InvalidInputError
-from coinml.lanes import Lanes, processors
 from coinml.media import DecodePool
-from coinml.part_writer import PartWriter
 from coinml.store import EmbeddingSet
 
 if TYPE_CHECKING:

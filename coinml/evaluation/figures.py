@@ -1,7 +1,7 @@
 """Plots, drawn without a display and without pyplot's global state.
 
 Functions return figures; `save` writes one. They are used from several threads at once,
-which pyplot does not allow. Those of one head's evaluation are in `evaluation_figures`.
+which pyplot does not allow. Those of one head's evaluation are in `run_figures`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
     """Loss, accuracy and macro-F1 by epoch, training and validation.
 
     Args:
-        history: One row an epoch, with the columns of `coinml.mlp.EpochMetrics`.
+        history: One row an epoch, with the columns of `coinml.heads.mlp.EpochMetrics`.
         title: Over the three panels.
         best_epoch: Marked, if given: the epoch whose weights were kept.
     """

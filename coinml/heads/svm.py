@@ -21,8 +21,8 @@ import pandas as pd
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation import macro_f1
-from coinml.head_files import HeadContent, read_head, write_head
-from coinml.pairwise import Array, PairwiseMachine, kernel_values, solve
+from coinml.heads.files import HeadContent, read_head, write_head
+from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values, solve
 
 logger = logging.getLogger(__name__)
 

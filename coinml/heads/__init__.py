@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.head_files import ARRAYS, OBJECTS, read_kind
+from coinml.heads.files import ARRAYS, OBJECTS, read_kind
 
 if TYPE_CHECKING:
     from coinml.dataset import Samples
@@ -28,11 +28,11 @@ LOOK_AT_CLIPS = ("attentive",)
 _SUFFIXES = {"mlp": ARRAYS, "svm": ARRAYS, "attentive": ARRAYS, "logreg": OBJECTS, "knn": OBJECTS}
 
 _CLASSES = {
-    "mlp": "coinml.mlp:MLPHead",
-    "svm": "coinml.svm:SVMHead",
-    "attentive": "coinml.attentive:AttentiveHead",
-    "logreg": "coinml.baselines:BaselineHead",
-    "knn": "coinml.baselines:BaselineHead",
+    "mlp": "coinml.heads.mlp:MLPHead",
+    "svm": "coinml.heads.svm:SVMHead",
+    "attentive": "coinml.heads.attentive:AttentiveHead",
+    "logreg": "coinml.heads.baselines:BaselineHead",
+    "knn": "coinml.heads.baselines:BaselineHead",
 }
 
 

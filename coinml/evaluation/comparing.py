@@ -132,7 +132,7 @@ def compare_runs(
 
 
 def _record(store: Store, found: RunComparison, metrics: Sequence[Mapping[str, float]]) -> None:
-    from coinml import figures
+    from coinml.evaluation import figures
 
     log = RunLog(store.client(), found.run_b)
     figure = figures.comparison(

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.calibration import calibration_error, reliability
 from coinml.errors import InvalidInputError
-from coinml.intervals import (
+from coinml.evaluation.calibration import calibration_error, reliability
+from coinml.evaluation.intervals import (
     Estimate,
     clustered_proportion,
     macro_f1,
     macro_f1_estimate,
     proportion,
 )
-from coinml.paired import Comparison, McNemar, compare, mcnemar
+from coinml.evaluation.paired import Comparison, McNemar, compare, mcnemar
 
 __all__ = [
     "Comparison",
@@ -57,7 +57,7 @@ class Evaluation:
         calibration_error: Expected calibration error of the answers' scores.
         confusion: Counts, int64 of shape (C, C): row true class, column predicted class.
         per_class: One row a class: `class, support, predicted, correct, precision, recall, f1`.
-        reliability: One row a range of scores, as `coinml.calibration.reliability` makes it.
+        reliability: One row a range of scores, as `calibration.reliability` makes it.
     """
 
     n: int

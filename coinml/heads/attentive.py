@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.fitting import (
+from coinml.heads.files import HeadContent, read_head, write_head
+from coinml.heads.fitting import (
     EpochMetrics,
     Schedule,
     check_dropout,
@@ -28,7 +29,6 @@ from coinml.fitting import (
     generators,
     standard,
 )
-from coinml.head_files import HeadContent, read_head, write_head
 
 
 def train_attentive(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.intervals import proportion
+from coinml.evaluation.intervals import proportion
 
 BINS = 15
 """As in Guo et al.; of equal width."""

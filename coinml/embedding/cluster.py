@@ -26,12 +26,11 @@ import distributed
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, get_worker
 from distributed.scheduler import KilledWorker
 
-from coinml import shards
-from coinml.embedding import EmbedReport, Progress
+from coinml.embedding import EmbedReport, Progress, shards
+from coinml.embedding.shards import Shard
 from coinml.errors import InvalidInputError, LocalError
 from coinml.progress import StoppedError
 from coinml.settings import Settings
-from coinml.shards import Shard
 
 logger = logging.getLogger(__name__)
 
