@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 SPREAD = 1.4
 """Of a mode, beside the unit spread of the centres: the larger, the more classes overlap."""
 # What reaches a given accuracy soonest: larger steps and a schedule as short as that takes.
-OURS = {"batch_size": 256, "epochs": 25, "lr": 2e-3}
+OURS = {"batch_size": 256, "epochs": 8, "lr": 4e-3, "dropout": 0.0, "shortcut": False}
 GRID_C, GRID_GAMMA = (1.0, 10.0, 100.0), (0.3, 1.0)
 
 
