@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 _CACHE_MB = 500
 
-_ROWS = 256
-"""Videos at a time: their values for each pair of classes are held at once."""
+_ROWS = 64
+"""Videos at a time: their values for each pair of classes are held at once, near the processor."""
 
 Array = npt.NDArray[np.float64]
 
@@ -24,7 +24,8 @@ def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
     """Fit the machines of all pairs of the classes in `y`.
 
     Args:
-        gram: Kernel values among the training videos, float64 (N, N).
+        gram: Kernel values among the training videos, float64 (N, N); with the videos of a class
+            side by side it takes less than half the time.
         y: Their classes.
         c: Penalty of an error.
     """
@@ -43,16 +44,28 @@ def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
 
 def kernel_values(a: Array, b: Array, gamma: float | None) -> Array:
     """Kernel values of shape (len(a), len(b)): linear, or RBF with a gamma."""
-    product = a @ b.T
+    return kernel_of_products(a @ b.T, (a * a).sum(axis=1), (b * b).sum(axis=1), gamma)
+
+
+def kernel_of_products(
+    products: Array, squares_a: Array, squares_b: Array, gamma: float | None
+) -> Array:
+    """Kernel values from products that several gammas may share.
+
+    Args:
+        products: Scalar products, float64 (A, B); they are left as they are.
+        squares_a: Squared lengths, float64 (A,).
+        squares_b: Likewise (B,).
+        gamma: Of the RBF kernel; None for the linear one.
+    """
     if gamma is None:
-        return product
-    squares_a, squares_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
-    product *= -2.0
-    product += squares_a[:, None]
-    product += squares_b[None, :]
-    np.maximum(product, 0.0, out=product)
-    product *= -gamma
-    return np.asarray(np.exp(product, out=product))
+        return products
+    values = np.multiply(products, -2.0)
+    values += squares_a[:, None]
+    values += squares_b[None, :]
+    np.maximum(values, 0.0, out=values)
+    values *= -gamma
+    return np.asarray(np.exp(values, out=values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
