@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,12 +59,17 @@ def predict_files(
         RegistryError: There is no such model, or it does not load.
     """
     store.client()
+    path_before = list(sys.path)
     try:
         # The model's requirements are those of the coinml that runs here, or near enough; to look
         # through everything that is installed takes longer than the prediction.
         loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
         raise RegistryError(f"{uri} at {store.uri}: {err.message}") from err
+    finally:
+        # MLflow puts the code that the model carries before all other; what this process starts
+        # afterwards would run that instead of the coinml that is here.
+        sys.path[:] = path_before
     names = ("start_s", "end_s")
     limits = {name: at for name, at in zip(names, span, strict=True) if at is not None}
     answers = []

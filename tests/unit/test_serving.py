@@ -243,8 +243,14 @@ def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
     assert all("==" in line and "+" not in line for line in needs)
     assert {line.split("==")[0] for line in needs} >= {"torch", "transformers", "av", "skops"}
     code = {path.name for path in (model_folder / "code" / "coinml").iterdir()}
-    assert {"serving.py", "encoder.py", "media"} <= code
+    assert {"serving.py", "encoder", "media"} <= code
     assert code.isdisjoint({"miniature", "__pycache__"})
+
+
+def test_a_loaded_model_leaves_the_path_as_it_was(trained: Trained) -> None:
+    before = list(sys.path)
+    predict_files(trained.store, "models:/kitchen-task@champion", [])
+    assert sys.path == before
 
 
 def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Trained) -> None:
