@@ -88,7 +88,7 @@ def main() -> int:
                 Work("base", base, 2 if quick else 6, 1 if quick else 2, rounds, 1),
             ):
                 on_a_cpu(work, files, folder / f"sets-{work.name}", bars)
-        kept_tokens(base, rounds=1 if quick else 3, bars=bars)
+        kept_tokens(base, rounds=1 if quick else 9, bars=bars)
     return 1 if bars.missed else 0
 
 
