@@ -87,6 +87,10 @@ def _sample(request: dict[str, Any], memory: _SharedMemory) -> dict[str, Any]:
     }
 
 
+_POPULATED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""All pages at once: one by one, 90 MB of frames are 22,000 faults on either side."""
+
+
 class _SharedMemory:
     """An anonymous file that becomes the answer's pixels."""
 
@@ -104,7 +108,9 @@ class _SharedMemory:
             with tempfile.TemporaryFile() as file:
                 self.descriptor = os.dup(file.fileno())
         os.ftruncate(self.descriptor, size)
-        return np.frombuffer(mmap.mmap(self.descriptor, size), dtype=np.uint8).reshape(shape)
+        return np.frombuffer(
+            mmap.mmap(self.descriptor, size, flags=_POPULATED), dtype=np.uint8
+        ).reshape(shape)
 
     def close(self) -> None:
         if self.descriptor is not None:

@@ -49,6 +49,10 @@ _ERRORS: dict[str, type[CoinmlError]] = {
 }
 
 
+_POPULATED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""All pages at once: one by one, 90 MB of frames are 22,000 faults on either side."""
+
+
 class DecodePool:
     """A few decoding processes that outlive the files that break them.
 
@@ -229,7 +233,7 @@ class _Owner(threading.Thread):
         memory = None
         if descriptor is not None:
             try:
-                memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+                memory = mmap.mmap(descriptor, 0, flags=_POPULATED, prot=mmap.PROT_READ)
             finally:
                 os.close(descriptor)
         if "error" in fields:
