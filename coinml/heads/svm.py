@@ -1,17 +1,14 @@
 """The SVM head: scaled embeddings, linear or RBF kernel, C and gamma chosen on val.
 
-The search works on kernel matrices that are computed once (by BLAS) and shared by every C,
-where libsvm alone would compute each entry anew for each fit and each pair of classes. What
-val chose is not fitted again: the machines of the search are the head.
+What val chose is not fitted again: the machines of the search are the head.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,45 +19,20 @@ from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
-from coinml.heads.pairwise import (
-    Array,
-    PairwiseMachine,
-    kernel_of_products,
-    kernel_values,
-    solve,
+from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values
+from coinml.heads.svm_search import (
+    KERNELS,
+    SvmFit,
+    check_grid,
+    every_fit,
+    grid_of,
+    width_of,
 )
 
 logger = logging.getLogger(__name__)
 
-KERNELS = ("linear", "rbf")
-
 _MEASURED_TRAINING = 2048
 """About so many training videos say how much of them was learnt by heart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitMetrics:
-    """One setting of the search and how it did.
-
-    Attributes:
-        fit: From 1.
-        fits: How many there are in all.
-        kernel: `linear` or `rbf`.
-        c: Penalty of an error.
-        gamma: Width of the RBF kernel in units of 1 / D; None for the linear kernel.
-        train_accuracy: On what it was fitted on, or on an even part of it.
-        val_accuracy: What it is chosen by.
-        val_f1_macro: What breaks ties.
-    """
-
-    fit: int
-    fits: int
-    kernel: str
-    c: float
-    gamma: float | None
-    train_accuracy: float
-    val_accuracy: float
-    val_f1_macro: float
 
 
 def train_svm(
@@ -96,7 +68,7 @@ def train_svm(
         InvalidInputError: An unknown kernel, a C or gamma that is not positive, or data
             that is not finite.
     """
-    _check_options(kernels, linear_cs=linear_cs, cs=cs, gammas=gammas)
+    check_grid(kernels, linear_cs=linear_cs, cs=cs, gammas=gammas)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
         raise InvalidInputError("embeddings hold values that are not finite")
     scaler = _Scaler.of(train.x)
@@ -104,12 +76,12 @@ def train_svm(
     order = np.argsort(train.y, kind="stable")
     train = train.take(order)
     x_train = scaler(train.x)
-    settings = _settings(kernels, linear_cs, cs, gammas)
+    settings = grid_of(kernels, linear_cs, cs, gammas)
     fits = sum(len(penalties) for _, _, penalties in settings)
     search: list[FitMetrics] = []
-    best: tuple[FitMetrics, _Fit] | None = None
+    best: tuple[FitMetrics, SvmFit] | None = None
     shown = np.arange(0, len(train), -(-len(train) // _MEASURED_TRAINING))
-    for fit in _fits(x_train, scaler(val.x), train.y, shown, settings, jobs or _cores()):
+    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or _cores()):
         metrics = FitMetrics(
             fit=len(search) + 1,
             fits=fits,
@@ -125,7 +97,7 @@ def train_svm(
             best = metrics, fit
         if on_fit is not None:
             on_fit(metrics)
-    assert best is not None  # `_check_options` lets no empty search pass.
+    assert best is not None  # `check_grid` lets no empty search pass.
     logger.debug("SVM: %s", best[0])
     head = SVMHead(
         best[1].machine,
@@ -142,6 +114,31 @@ def train_svm(
         ),
     )
     return head.calibrated(val)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitMetrics:
+    """One setting of the search and how it did.
+
+    Attributes:
+        fit: From 1.
+        fits: How many there are in all.
+        kernel: `linear` or `rbf`.
+        c: Penalty of an error.
+        gamma: Width of the RBF kernel in units of 1 / D; None for the linear kernel.
+        train_accuracy: On what it was fitted on, or on an even part of it.
+        val_accuracy: What it is chosen by.
+        val_f1_macro: What breaks ties.
+    """
+
+    fit: int
+    fits: int
+    kernel: str
+    c: float
+    gamma: float | None
+    train_accuracy: float
+    val_accuracy: float
+    val_f1_macro: float
 
 
 class SVMHead:
@@ -190,7 +187,7 @@ class SVMHead:
     def decision(self, x: npt.NDArray[np.floating]) -> Array:
         """One value for each class that training had, shape (N, trained classes)."""
         return self._machine.decision(
-            kernel_values(self._scaler(x), self._vectors, _width(self.gamma, self.dim))
+            kernel_values(self._scaler(x), self._vectors, width_of(self.gamma, self.dim))
         )
 
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -300,86 +297,6 @@ class _Scaler:
         return np.asarray((np.asarray(x, dtype=np.float64) - self.mean) / self.scale)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """A setting's machine, what it is made of, and what it answers."""
-
-    kernel: str
-    gamma: float | None
-    c: float
-    machine: PairwiseMachine
-    train_answers: npt.NDArray[np.int64]
-    val_answers: npt.NDArray[np.int64]
-
-    @property
-    def is_free(self) -> bool:
-        """Whether no vector is held back by C, so that a larger C changes nothing."""
-        return bool(np.abs(self.machine.dual_coef).max() < self.c * (1 - 1e-9))
-
-
-def _fits(
-    x_train: Array,
-    x_val: Array,
-    y: npt.NDArray[np.int64],
-    shown: npt.NDArray[np.int64],
-    settings: Sequence[tuple[str, float | None, Sequence[float]]],
-    jobs: int,
-) -> Iterator[_Fit]:
-    """Every setting's fit, in order; as many Cs at once as there are jobs.
-
-    libsvm lets go of Python's lock, and the fits of one kernel share its matrix. Answers are read
-    off for the `shown` training rows.
-    """
-    squares = [(x * x).sum(axis=1) for x in (x_train, x_val)]
-    products = [x @ x_train.T for x in (x_train, x_val)]
-    with ThreadPoolExecutor(jobs, thread_name_prefix="svm") as pool:
-        for kernel, gamma, cs in settings:
-            width = _width(gamma, x_train.shape[1])
-            grams = [
-                kernel_of_products(product, own, squares[0], width)
-                for product, own in zip(products, squares, strict=True)
-            ]
-            free: _Fit | None = None
-            for start in range(0, len(cs), jobs):
-                together = cs[start : start + jobs]
-                if free is not None:
-                    yield from (replace(free, c=c) for c in together)
-                    continue
-                tasks = [pool.submit(_fit, grams, y, shown, kernel, gamma, c) for c in together]
-                for task in tasks:
-                    fit = task.result()
-                    free = fit if free is None and fit.is_free else free
-                    yield fit
-
-
-def _fit(
-    grams: Sequence[Array],
-    y: npt.NDArray[np.int64],
-    shown: npt.NDArray[np.int64],
-    kernel: str,
-    gamma: float | None,
-    c: float,
-) -> _Fit:
-    machine = solve(grams[0], y, c)
-    trained = np.unique(y)
-    answers = [
-        trained[machine.decision(gram, machine.support).argmax(axis=1)]
-        for gram in (grams[0][shown], grams[1])
-    ]
-    return _Fit(
-        kernel=kernel,
-        gamma=gamma,
-        c=c,
-        machine=machine,
-        train_answers=answers[0],
-        val_answers=answers[1],
-    )
-
-
-def _width(gamma: float | None, dim: int) -> float | None:
-    return None if gamma is None else gamma / dim
-
-
 def _softmax(scores: Array) -> Array:
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
@@ -391,27 +308,3 @@ def _rank(metrics: FitMetrics) -> tuple[float, float, int]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _settings(
-    kernels: Sequence[str],
-    linear_cs: Sequence[float],
-    cs: Sequence[float],
-    gammas: Sequence[float],
-) -> list[tuple[str, float | None, Sequence[float]]]:
-    """Kernel, gamma and the Cs that share its matrix, simplest first."""
-    settings: list[tuple[str, float | None, Sequence[float]]] = []
-    if "linear" in kernels:
-        settings.append(("linear", None, sorted(linear_cs)))
-    if "rbf" in kernels:
-        settings.extend(("rbf", gamma, sorted(cs)) for gamma in sorted(gammas))
-    return settings
-
-
-def _check_options(kernels: Sequence[str], **values: Sequence[float]) -> None:
-    unknown = sorted(set(kernels) - set(KERNELS))
-    if unknown or not kernels:
-        raise InvalidInputError(f"kernels {list(kernels)}: any of {list(KERNELS)} is allowed")
-    for name, given in values.items():
-        if not given or min(given) <= 0:
-            raise InvalidInputError(f"{name} {list(given)}: positive numbers are allowed")

@@ -7,7 +7,7 @@ import pytest
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads import svm
+from coinml.heads import svm_search
 from coinml.heads.pairwise import kernel_values, solve
 from coinml.heads.svm import FitMetrics, SVMHead, train_svm
 
@@ -179,7 +179,7 @@ def test_a_larger_c_that_changes_nothing_is_not_fitted_again(
         solved.append(c)
         return solve(gram, y, c)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(svm, "solve", counted)
+    monkeypatch.setattr(svm_search, "solve", counted)
     head = train_svm(TRAIN, VAL, kernels=("linear",), linear_cs=(1e-3, 1e3, 1e5, 1e6), jobs=2)
     assert sorted(solved) == [1e-3, 1e3]
     assert head.search["c"].tolist() == [1e-3, 1e3, 1e5, 1e6]
