@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,8 @@ import numpy as np
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.specs import SetSpec
-from coinml.store.current import KEYS, ORDER, latest_rows, runs_of_spans
+from coinml.store.current import KEYS, ORDER, latest_rows
+from coinml.store.matrix import VideoMatrix, read_matrix
 from coinml.store.parts import (
     BrokenPartError,
     PartGoneError,
@@ -41,7 +41,6 @@ from coinml.store.places import (
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -66,27 +65,6 @@ class PartProblem:
 
     part: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VideoMatrix:
-    """One vector a video (or extent of it), ordered by video and extent.
-
-    Attributes:
-        video_id: Ids (N,).
-        file_sha256: Hashes of the files (N,).
-        start_s: float64 (N,), NaN for a whole video.
-        end_s: The same.
-        clips: Numbers of clips (N,).
-        means: float32 (N, D).
-    """
-
-    video_id: NDArray[Any]
-    file_sha256: NDArray[Any]
-    start_s: NDArray[np.float64]
-    end_s: NDArray[np.float64]
-    clips: NDArray[np.int64]
-    means: NDArray[np.float32]
 
 
 class EmbeddingSet:
@@ -264,7 +242,7 @@ class EmbeddingSet:
         Raises:
             LocalError: A part cannot be read.
         """
-        return self.consistently(lambda parts: self._matrix(parts, sha256s))
+        return self.consistently(lambda parts: read_matrix(self, parts, sha256s))
 
     def set_aside(self, part: str) -> None:
         """Take a part out of the set without deleting it."""
@@ -291,7 +269,7 @@ class EmbeddingSet:
             return None
 
         dim = self.spec.encoder.dim
-        found = self.consistently(lambda parts: self._in_threads(check, parts))
+        found = self.consistently(lambda parts: self.in_threads(check, parts))
         return [problem for problem in found if problem is not None]
 
     def read_keys(
@@ -345,13 +323,18 @@ class EmbeddingSet:
 
         def read(part: str) -> tuple[str, pa.Table | BrokenPartError]:
             try:
-                return part, self._read(part, wanted)
+                return part, self.read(part, wanted)
             except BrokenPartError as err:
                 return part, err
 
-        return self._in_threads(read, parts)
+        return self.in_threads(read, parts)
 
-    def _read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One part, or some of its columns.
+
+        Raises:
+            LocalError: It is damaged, gone or cannot be reached.
+        """
         return read_part(self.filesystem, f"{self.path}/{part}", self.spec.encoder.dim, columns)
 
     def _all(self, parts: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
@@ -360,40 +343,10 @@ class EmbeddingSet:
 
         empty = part_schema(self.spec.encoder.dim).empty_table()
         tables = [empty if columns is None else empty.select(list(columns))]
-        tables += self._in_threads(lambda part: self._read(part, columns), parts)
+        tables += self.in_threads(lambda part: self.read(part, columns), parts)
         return pa.concat_tables(tables)
 
-    def _matrix(self, parts: Sequence[str], sha256s: Mapping[str, str] | None) -> VideoMatrix:
-        import pyarrow as pa
-
-        dim = self.spec.encoder.dim
-        empty = part_schema(dim).empty_table().select(ORDER)
-        tables = self._in_threads(lambda part: self._read(part, ORDER), parts)
-        keys = pa.concat_tables([empty, *tables])
-        rows = latest_rows(keys, sha256s)
-        starts, spans = runs_of_spans(keys.select(KEYS).take(rows))
-        counts = np.diff(np.append(starts, len(rows)))
-        place = np.full(keys.num_rows, -1)
-        place[rows] = np.repeat(np.arange(len(starts)), counts)
-        sums = np.zeros((len(starts), dim), dtype=np.float32)
-        lock = threading.Lock()
-        begins = np.cumsum([0, *(table.num_rows for table in tables)])
-
-        def add(number: int) -> None:
-            begin = begins[number]
-            path = f"{self.path}/{parts[number]}"
-            for table in iterate_part(self.filesystem, path, dim, ["embedding"]):
-                places = place[begin : begin + table.num_rows]
-                begin += table.num_rows
-                added, totals = _sums_by_place(places, vectors_of(table, dim))
-                with lock:
-                    sums[added] += totals
-
-        self._in_threads(add, range(len(parts)))
-        sums /= np.maximum(counts, 1)[:, None]
-        return VideoMatrix(**spans, clips=counts, means=sums)
-
-    def _in_threads(self, work: Callable[[Any], Read], items: Iterable[Any]) -> list[Read]:
+    def in_threads(self, work: Callable[[Any], Read], items: Iterable[Any]) -> list[Read]:
         """The work of each item, several at a time: decoding and waiting leave the lock alone."""
         readers = min(os.cpu_count() or 1, _LOCAL_READERS)
         if not is_local(self.filesystem):
@@ -424,20 +377,3 @@ def read_spec(filesystem: Any, path: str) -> SetSpec:
             f"{dataset!r}: it was altered or moved, or another version of coinml made it"
         )
     return spec
-
-
-def _sums_by_place(
-    places: NDArray[np.int64], vectors: NDArray[np.float16]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The sum of the vectors of each place; those of place -1 do not count."""
-    order = np.argsort(places, kind="stable")
-    order = order[np.searchsorted(places[order], 0) :]
-    ordered = places[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    counts = np.diff(np.append(starts, len(ordered)))
-    sums = np.zeros((len(starts), vectors.shape[1]), dtype=np.float32)
-    # Clip by clip: no copy of all vectors is made.
-    for clip in range(max(counts, default=0)):
-        has = counts > clip
-        sums[has] += vectors[order[starts[has] + clip]]
-    return ordered[starts], sums
