@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import Samples, ids_digest, sample_ids, split_samples, table_digest
+from coinml.dataset import Samples, ids_digest, split_samples, table_digest
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.evaluation import Evaluation, confused_pairs, evaluate, figures
 from coinml.evaluation.class_counts import class_counts, classes_without, scarce_classes
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
+from coinml.evaluation.predictions import predictions_table
 from coinml.evaluation.run_figures import figures_of
 from coinml.heads import head_file, seen_by
 from coinml.heads.learning import fit_head, settings_of
+from coinml.recipe import clips_digest, code_digest, digest_of
 from coinml.records import SPLITS, Dataset, Extent, Split, Target
 from coinml.registry import has_version, register
 from coinml.specs import SetSpec
@@ -49,25 +48,6 @@ _HEADLINE = (
     "test_coverage",
 )
 """What the gate reads off a version, and what a person wants to see there."""
-
-_DECISIVE = (
-    "dataset",
-    "evaluation/__init__",
-    "evaluation/calibration",
-    "evaluation/class_counts",
-    "evaluation/intervals",
-    "evaluation/leaks",
-    "heads/attentive",
-    "heads/baselines",
-    "heads/fitting",
-    "heads/learning",
-    "heads/mlp",
-    "heads/pairwise",
-    "heads/svm",
-    "targets",
-    "training",
-)
-"""The modules that decide what a head learns and how it is measured."""
 
 _EXTENTS: dict[Extent, tuple[str, str]] = {
     "video": ("video", ""),
@@ -180,7 +160,7 @@ def train_head(
         "target": target,
         "seed": seed,
         "options": dict(options or {}),
-        "clips": None if clips is None else _clips_digest(clips, table),
+        "clips": None if clips is None else clips_digest(clips, table),
         "version": code_version(),
         "code": code_digest(),
         "videos": len(table),
@@ -344,7 +324,17 @@ def _log_evidence(
     official: Mapping[Split, int],
     domains: Mapping[str, str],
 ) -> None:
-    predictions = pd.concat([_predictions(head, split, parts[split]) for split in SPLITS])
+    predictions = pd.concat(
+        [
+            predictions_table(
+                split,
+                parts[split],
+                head.predict_proba(seen_by(head, parts[split])),
+                head.classes,
+            )
+            for split in SPLITS
+        ]
+    )
     log.table("predictions", predictions)
     test = evaluations["test"]
     log.table("per_class", test.per_class)
@@ -364,23 +354,6 @@ def _log_evidence(
             }
             for split in SPLITS
         },
-    )
-
-
-def _predictions(head: Head, split: Split, samples: Samples) -> pd.DataFrame:
-    proba = head.predict_proba(seen_by(head, samples))
-    best = proba.argmax(axis=1)
-    # What two runs are compared by is the row's own id; a segment's video stands beside it.
-    of_video = {"of_video": samples.groups} if samples.groups else {}
-    return pd.DataFrame(
-        {
-            "video_id": samples.ids,
-            "split": split,
-            "label": [samples.classes[y] for y in samples.y],
-            "predicted": [head.classes[index] for index in best],
-            "score": proba.max(axis=1),
-            **of_video,
-        }
     )
 
 
@@ -412,26 +385,3 @@ def _warn_of(scarce: Sequence[str], total: int) -> None:
 
 def _headline(metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: f"{metrics[name]:.4f}" for name in _HEADLINE}
-
-
-@cache
-def code_digest() -> str:
-    """Of the modules that decide what a head learns and how it is measured."""
-    digest = hashlib.sha256()
-    for module in _DECISIVE:
-        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _clips_digest(clips: Mapping[str, npt.NDArray[np.float16]], table: pd.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for sample_id in sample_ids(table):
-        if sample_id in clips:
-            digest.update(repr(clips[sample_id].shape).encode() + clips[sample_id].tobytes())
-    return digest.hexdigest()[:12]
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """12 hex digits of plain values."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

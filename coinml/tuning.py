@@ -19,10 +19,11 @@ from coinml.dataset import Samples, split_samples, table_digest
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
 from coinml.heads.learning import Numbers
+from coinml.recipe import code_digest, digest_of
 from coinml.records import Split, Target
 from coinml.sweeping import SweepResult, TrialLog, sweep
 from coinml.tracking import RunLog, Store
-from coinml.training import code_digest, digest_of, model_name
+from coinml.training import model_name
 
 TUNED_ON: tuple[Split, ...] = ("train", "val")
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from coinml.dataset import Samples
 from coinml.evaluation import Evaluation, evaluate
+from coinml.evaluation.predictions import predictions_table
 from coinml.heads import Head, seen_by
 from coinml.heads.learning import NETWORKS, fit_head
 from coinml.records import Split
@@ -129,7 +130,7 @@ def answered(
         evaluations[split] = evaluate(
             samples.y, proba, samples.classes, official_size=max(official[split], len(samples))
         )
-        tables.append(_predictions(samples, split, proba, fitted.classes))
+        tables.append(predictions_table(split, samples, proba, fitted.classes))
     return Fit(
         condition=condition,
         head=head,
@@ -146,17 +147,3 @@ def answered(
 def seeds_of(head: str, seeds: int) -> range:
     """The seeds that are worth a training of their own."""
     return range(seeds if head in NETWORKS else 1)
-
-
-def _predictions(
-    samples: Samples, split: Split, proba: npt.NDArray[np.float32], classes: Sequence[str]
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "video_id": samples.ids,
-            "split": split,
-            "label": [samples.classes[y] for y in samples.y],
-            "predicted": [classes[index] for index in proba.argmax(axis=1)],
-            "score": proba.max(axis=1),
-        }
-    )

@@ -1,0 +1,43 @@
+"""What a head answered, row by row: the table that runs are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coinml.dataset import Samples
+from coinml.records import Split
+
+
+def predictions_table(
+    split: Split,
+    samples: Samples,
+    proba: npt.NDArray[np.floating],
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """The answers to some samples.
+
+    Args:
+        split: What they are used for.
+        samples: Whom was asked about.
+        proba: Scores of shape (N, C).
+        classes: The C class names.
+
+    Returns:
+        `video_id, split, label, predicted, score`. For segments `video_id` is the row's own id,
+        which two runs are compared by, and its video stands in `of_video`.
+    """
+    of_video = {"of_video": samples.groups} if samples.groups else {}
+    return pd.DataFrame(
+        {
+            "video_id": samples.ids,
+            "split": split,
+            "label": [samples.classes[y] for y in samples.y],
+            "predicted": [classes[index] for index in proba.argmax(axis=1)],
+            "score": proba.max(axis=1),
+            **of_video,
+        }
+    )
