@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow test-stack lint format bench clean
 
 help:
 	@echo "make demo       draw a small COIN, collect, embed, train, compare, register, predict"
 	@echo "make test       the test suite (make test-slow: the long ones)"
+	@echo "make test-stack servers, workers and a browser, as real processes"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      the benchmarks, each with both sides in one run"
 	@echo "make clean      remove .venv and caches; collected data stays"
@@ -29,6 +30,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+test-stack: $(STAMP)
+	$(BIN)/python -m pytest -m 'stack and not slow'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

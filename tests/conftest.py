@@ -2,15 +2,79 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from postgres import PostgresServer
 
 SHARED_DATA = Path(
     os.environ.get("COINML_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
 )
+FORBID_SKIPS = os.environ.get("COINML_FORBID_SKIPS") == "1"
+
+
+def absent(what: str) -> NoReturn:
+    """Skip for want of a program; fail instead where COINML_FORBID_SKIPS is 1."""
+    if FORBID_SKIPS:
+        pytest.fail(f"{what}, and COINML_FORBID_SKIPS is 1")
+    pytest.skip(f"{what}; COINML_FORBID_SKIPS=1 makes this a failure")
+
+
+@pytest.fixture(scope="session")
+def find_program() -> Callable[..., str]:
+    """A function that names the first of some programs that is here, or skips."""
+
+    def find(*names: str, package: str) -> str:
+        # Debian keeps PostgreSQL's server programs off the PATH.
+        folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
+        path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+        found = [program for name in names if (program := shutil.which(name, path=path))]
+        return found[0] if found else absent(f"no {' or '.join(names)} here (Debian: {package})")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def chromium(find_program: Callable[..., str]) -> str:
+    """The path of a Chromium that can look at pages."""
+    return find_program("chromium", "chromium-browser", "google-chrome", package="chromium")
+
+
+@pytest.fixture(scope="session")
+def new_postgres(find_program: Callable[..., str]) -> Iterator[Callable[..., PostgresServer]]:
+    """A function that starts a PostgreSQL server, with a password where one is given."""
+    programs = Path(find_program("initdb", package="postgresql")).parent
+    find_program("pg_ctl", package="postgresql")
+    if importlib.util.find_spec("psycopg") is None:
+        absent("no psycopg here (pip install 'coinml[postgres]')")
+    if os.geteuid() == 0:
+        # PostgreSQL does not run as root.
+        find_program("setpriv", package="util-linux")
+    servers = []
+
+    def start(password: str | None = None) -> PostgresServer:
+        # Not below pytest's own folder, which the user postgres may not enter.
+        folder = Path(tempfile.mkdtemp(prefix="coinml-pg-"))
+        servers.append(PostgresServer(folder, programs=programs, password=password))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(new_postgres: Callable[..., PostgresServer]) -> PostgresServer:
+    """A PostgreSQL server that trusts everyone."""
+    return new_postgres()
 
 
 @pytest.fixture

@@ -5,14 +5,8 @@ For the ledger it is SQLite always, and a PostgreSQL server of our own where the
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
-import socket
-import subprocess
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,66 +14,9 @@ import pytest
 
 if TYPE_CHECKING:
     from kitchen import Material, Trained
+    from postgres import PostgresServer
 
     from coinml.tracking import Store
-
-
-class PostgresServer:
-    """A PostgreSQL server in a temporary folder, on a free port of loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        # initdb refuses to run as root.
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:
-            user = pwd.getpwnam("postgres")
-            os.chown(folder, user.pw_uid, user.pw_gid)
-            self._as_user = [
-                "setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
-            ]  # fmt: skip
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._run("initdb", "-D", str(folder / "data"), "-U", "coinml", "-A", "trust", "-N")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -F"
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l",
-                  str(self.folder / "log"), "-o", options, "start")  # fmt: skip
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
-
-    def new_database(self) -> str:
-        import psycopg
-
-        name = f"test_{uuid.uuid4().hex[:8]}"
-        address = f"postgresql://coinml@127.0.0.1:{self.port}"
-        with psycopg.connect(f"{address}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return f"{address}/{name}".replace("postgresql:", "postgresql+psycopg:")
-
-    def _run(self, *command: str) -> None:
-        subprocess.run(
-            [*self._as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL,
-            timeout=120,
-        )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
-        pytest.skip("no PostgreSQL here: initdb and pg_ctl are not on the PATH")
-    pytest.importorskip("psycopg", reason="pip install 'coinml[postgres]'")
-    if os.geteuid() == 0 and not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL does not run as root, and there is no setpriv")
-    # Not below pytest's own folder, which the user postgres may not enter.
-    folder = Path(tempfile.mkdtemp(prefix="coinml-pg-"))
-    server = PostgresServer(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -38,6 +38,7 @@ COMMANDS = commands_of(typer.main.get_command(app))
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 OTHER_VARIABLES = {
     "COINML_FAIL_WITHOUT_CUDA",
+    "COINML_FORBID_SKIPS",
     "COINML_SERVE_MAX_MB",
     "COINML_SERVE_ROOT",
     "COINML_SHARED_DATA",
