@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-DOCUMENTS = {"README.md": README, "CHANGELOG.md": CHANGELOG, "CONTRIBUTING.md": CONTRIBUTING}
+GUIDES = {
+    f"docs/{path.name}": path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+}
+DOCUMENTS = {
+    "README.md": README,
+    "CHANGELOG.md": CHANGELOG,
+    "CONTRIBUTING.md": CONTRIBUTING,
+    **GUIDES,
+}
 
 
 def commands_of(group: Any, before: str = "") -> dict[str, Any]:
@@ -140,8 +149,8 @@ def test_every_variable_in_the_document_exists(document: str) -> None:
     )
 
 
-def test_the_readme_tells_what_follows_from_each_state() -> None:
-    states = section(README, "The states of a video")
+def test_the_states_of_a_video_are_told_with_what_follows() -> None:
+    states = section(GUIDES["docs/getting-coin.md"], "The states of a video")
     unsaid = [fault for fault in Fault if f"`{fault}`" not in states]
     assert unsaid == []
 
@@ -150,7 +159,7 @@ def test_the_readme_tells_what_follows_from_each_state() -> None:
 def test_every_call_in_the_document_is_one_that_coinml_takes(document: str) -> None:
     calls = [call for line in code_of(DOCUMENTS[document]) for call in calls_of(line)]
     calls = [call for call in calls if call[0] != "--help"]
-    assert calls or document == "CONTRIBUTING.md"
+    assert calls or document in ("CONTRIBUTING.md", "docs/reading-the-numbers.md")
     unknown = {command for command, _ in calls} - set(COMMANDS)
     assert not unknown
     for command, arguments in calls:
@@ -204,9 +213,30 @@ def test_the_help_of_a_command_has_an_example_that_it_takes(command: str) -> Non
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_to_a_file_leads_to_one(document: str) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", DOCUMENTS[document])
-    dead = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    links = re.findall(r"\]\(([^)\s]+)", DOCUMENTS[document])
+    here = ROOT / document
+    dead = []
+    for link in links:
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (here.parent / name).resolve() if name else here
+        known = anchors_of(target) if target.suffix == ".md" and target.exists() else set()
+        if not target.exists() or (anchor and anchor not in known):
+            dead.append(link)
     assert dead == []
+
+
+def anchors_of(document: Path) -> set[str]:
+    """What a link may name behind the `#`: the headings, as they are written there."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def test_the_readme_leads_to_every_guide() -> None:
+    assert [name for name in GUIDES if f"]({name})" not in README] == []
 
 
 def test_every_path_of_the_layout_exists() -> None:
