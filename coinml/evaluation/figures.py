@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -184,40 +184,64 @@ def class_differences(
 
 
 def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
-    """Validation accuracy over C, one line a kernel and gamma.
+    """Validation curves over C (a line each kernel and gamma) and over gamma (a line each C).
+
+    Dotted are the same settings on the training videos: far above val is learnt by heart.
 
     Args:
         search: `SVMHead.search`.
-        title: Over the panel.
+        title: Over the panels.
     """
-    figure, (axis,) = new_figure(7.5, 4.2, 1, 1, title)
-    lines = search.groupby(["kernel", search["gamma"].fillna(0.0)], sort=True)
-    for i, ((kernel, gamma), rows) in enumerate(lines):
-        label = "linear" if kernel == "linear" else f"RBF, gamma {gamma:g}/D"
-        axis.plot(
-            rows["c"], rows["val_accuracy"], marker="o", markersize=4, label=label, color=_colour(i)
-        )
+    rbf = search[search["kernel"] == "rbf"]
+    panels = 2 if rbf["gamma"].nunique() > 1 else 1
+    figure, axes = new_figure(6.5 * panels, 4.6, 1, panels, title)
     best = search.sort_values(["val_accuracy", "val_f1_macro", "fit"]).iloc[-1]
     chosen = search[
         (search["val_accuracy"] == best["val_accuracy"])
         & (search["val_f1_macro"] == best["val_f1_macro"])
     ].iloc[0]
-    axis.plot(
-        chosen["c"],
-        chosen["val_accuracy"],
-        marker="o",
-        markersize=12,
-        fillstyle="none",
-        color="black",
-        linestyle="none",
-        label="chosen",
-    )
+    by_c = search.groupby(["kernel", search["gamma"].fillna(0.0)], sort=True)
+    lines = [
+        ("linear" if kernel == "linear" else f"RBF, gamma {gamma:g}/D", rows)
+        for (kernel, gamma), rows in by_c
+    ]
+    _validation_curves(axes[0], lines, chosen, over="c", label="C")
+    if panels == 2:
+        lines = [(f"RBF, C {c:g}", rows) for c, rows in rbf.groupby("c", sort=True)]
+        of_it = chosen if chosen["kernel"] == "rbf" else None
+        _validation_curves(axes[1], lines, of_it, over="gamma", label="gamma (in units of 1/D)")
+    return figure
+
+
+def _validation_curves(
+    axis: Axes,
+    lines: Sequence[tuple[str, pd.DataFrame]],
+    chosen: pd.Series[Any] | None,
+    *,
+    over: str,
+    label: str,
+) -> None:
+    for i, (name, rows) in enumerate(lines):
+        rows, colour = rows.sort_values(over), _colour(i)
+        axis.plot(
+            rows[over], rows["val_accuracy"], color=colour, marker="o", markersize=4, label=name
+        )
+        axis.plot(
+            rows[over], rows["train_accuracy"], color=colour, marker="o", markersize=2,
+            linewidth=0.9, linestyle=":", alpha=0.7,
+        )  # fmt: skip
+    if chosen is not None:
+        axis.plot(
+            chosen[over], chosen["val_accuracy"], label="chosen", marker="o", markersize=12,
+            fillstyle="none", color="black", linestyle="none",
+        )  # fmt: skip
     axis.set_xscale("log")
     axis.set_ylim(0, 1.02)
-    axis.set_xlabel("C")
-    axis.set_ylabel("validation accuracy")
-    axis.legend(frameon=False, fontsize=8)
-    return figure
+    axis.set_xlabel(label)
+    axis.set_ylabel("accuracy on val (dotted: training)")
+    axis.legend(
+        frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
+    )  # fmt: skip
 
 
 def attrition(status: Status, *, title: str = "") -> Figure:

@@ -277,13 +277,22 @@ def test_the_search_marks_what_was_chosen(tmp_path: Path) -> None:
     search["fit"] = range(1, 10)
     search["val_accuracy"] = [0.2, 0.5, 0.4, 0.3, 0.9, 0.9, 0.1, 0.2, 0.3]
     search["val_f1_macro"] = search["val_accuracy"]
+    search["train_accuracy"] = 1.0
     figure = figures.svm_search(search)
-    *lines, chosen = figure.axes[0].get_lines()
-    assert len(lines) == 3
+    over_c, over_gamma = figure.axes
+    *lines, chosen = over_c.get_lines()
+    # Each on val and on training.
+    assert len(lines) == 2 * 3
     # Of the two equally good the simpler one, as the search itself chooses.
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([1.0], [0.9])
     assert {"linear", "RBF, gamma 0.1/D", "RBF, gamma 1/D", "chosen"} <= texts(figure)
+    *lines, chosen = over_gamma.get_lines()
+    assert [list(line.get_ydata()) for line in lines[::2]] == [[0.3, 0.1], [0.9, 0.2], [0.9, 0.3]]
+    assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.1], [0.9])
+    assert {"RBF, C 0.01", "RBF, C 1", "RBF, C 100"} <= texts(figure)
     drawn(figure, tmp_path)
+    linear = figures.svm_search(search[search["kernel"] == "linear"])
+    assert len(linear.axes) == 1
 
 
 def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
