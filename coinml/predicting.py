@@ -32,7 +32,9 @@ def answering_alias(store: Store, model: str) -> str:
     for alias in (CHAMPION, CHALLENGER):
         if version_at(store, model, alias) is not None:
             return alias
-    raise RegistryError(f"{model} at {store.uri} has no {CHAMPION}, nor a {CHALLENGER}: train one")
+    raise RegistryError(
+        f"{model} at {store.shown} has no {CHAMPION}, nor a {CHALLENGER}: train one"
+    )
 
 
 def predict_files(
@@ -65,7 +67,7 @@ def predict_files(
         # through everything that is installed takes longer than the prediction.
         loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
-        raise RegistryError(f"{uri} at {store.uri}: {err.message}") from err
+        raise RegistryError(f"{uri} at {store.shown}: {store.masked(err)}") from err
     finally:
         # MLflow puts the code that the model carries before all other; what this process starts
         # afterwards would run that instead of the coinml that is here.

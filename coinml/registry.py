@@ -69,10 +69,24 @@ def register(
     spec: SetSpec,
     by_reference: bool,
     tags: Mapping[str, str],
+    about: str = "",
+    description: str = "",
 ) -> int:
     """Log a run's model and make it a version, the challenger until the gate has spoken.
 
     The run's tag `version` is written last: a run that has it is whole.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model, which is made if it is not there.
+        run_id: The run that the head was trained in.
+        head_file: The head.
+        checkpoint: The encoder's files.
+        spec: The embedding set that it learnt from.
+        by_reference: Name the encoder on the hub instead of carrying it.
+        tags: The version's.
+        about: The registered model's description, if it is made here.
+        description: The version's.
 
     Returns:
         The version's number.
@@ -93,9 +107,14 @@ def register(
     ) as model:
         logged = _log_model(client, run_id, model)
     with contextlib.suppress(MlflowException):
-        client.create_registered_model(name, description=f"Video file in, class of {name} out.")
+        client.create_registered_model(name, description=about)
     version = client.create_model_version(
-        name, logged.model_uri, run_id=run_id, model_id=logged.model_id, tags=dict(tags)
+        name,
+        logged.model_uri,
+        run_id=run_id,
+        model_id=logged.model_id,
+        description=description,
+        tags=dict(tags),
     )
     _point(client, name, CHALLENGER, version.version)
     client.set_tag(run_id, "version", str(version.version))
@@ -235,7 +254,7 @@ def version_at(store: Store, name: str, alias: str) -> ModelVersion | None:
         return store.client().get_model_version_by_alias(name, alias)
     except MlflowException as err:
         if not is_missing(err):
-            raise TransientError(f"{store.uri}: {err.message}") from err
+            raise TransientError(f"{store.shown}: {store.masked(err)}") from err
         return None
 
 
@@ -342,8 +361,8 @@ def _version(store: Store, name: str, number: int) -> ModelVersion:
         return store.client().get_model_version(name, str(number))
     except MlflowException as err:
         if not is_missing(err):
-            raise TransientError(f"{store.uri}: {err.message}") from err
-        raise RegistryError(f"no version {number} of {name} at {store.uri}") from err
+            raise TransientError(f"{store.shown}: {store.masked(err)}") from err
+        raise RegistryError(f"no version {number} of {name} at {store.shown}") from err
 
 
 def _number(version: ModelVersion, tag: str) -> float:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import Samples, ids_digest, split_samples, table_digest
+from coinml import descriptions
+from coinml.dataset import Samples, feature_columns, ids_digest, split_samples, table_digest
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.evaluation import Evaluation, confused_pairs, evaluate, figures
 from coinml.evaluation.class_counts import class_counts, classes_without, scarce_classes
@@ -21,10 +22,11 @@ from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
 from coinml.evaluation.predictions import predictions_table
 from coinml.evaluation.run_figures import figures_of
+from coinml.fits import Fit, find_fit, forget_fit, keep_fit
 from coinml.heads import head_file, seen_by
-from coinml.heads.learning import fit_head, settings_of
+from coinml.heads.learning import fit_head, options_of, settings_of
 from coinml.recipe import clips_digest, code_digest, digest_of
-from coinml.records import SPLITS, Dataset, Extent, Split, Target
+from coinml.records import SPLITS, Dataset, Split, Target
 from coinml.registry import has_version, register
 from coinml.specs import SetSpec
 from coinml.targets import FEW_VIDEOS, domains_of_classes, examples, official_sizes
@@ -48,21 +50,6 @@ _HEADLINE = (
     "test_coverage",
 )
 """What the gate reads off a version, and what a person wants to see there."""
-
-_EXTENTS: dict[Extent, tuple[str, str]] = {
-    "video": ("video", ""),
-    "annotated": (
-        "video",
-        "It learnt from the annotated extent of each video; of a file it looks at the whole, or "
-        "from start_s to end_s where they are given.",
-    ),
-    "segments": (
-        "segment",
-        "It learnt from annotated segments; of a file it looks at the whole, or from start_s to "
-        "end_s where they are given.",
-    ),
-}
-"""What a row was, and how that differs from what is predicted on, for the model's description."""
 
 _TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
 
@@ -118,7 +105,9 @@ def train_head(
     sha256s: Mapping[str, str] | None = None,
     drop_leaks: bool = False,
     by_reference: bool = False,
+    keep_in: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
     on_epoch: Callable[[], None] | None = None,
 ) -> TrainReport:
     """Train, measure, log and register one head.
@@ -142,7 +131,10 @@ def train_head(
         sha256s: Hash of each video's file, by which a video under two ids is found.
         drop_leaks: Train without the videos that are on a later side of the split as well.
         by_reference: Let the model name its encoder on the hub instead of carrying it.
+        keep_in: Folder for the fitted head until it is registered, so that a call that follows a
+            failure goes on from there.
         tags: More tags for the run.
+        links: For the run's description: addresses by what they lead to.
         on_epoch: Called after each epoch or fit.
 
     Raises:
@@ -196,15 +188,46 @@ def train_head(
         "ledger_digest": ledger_digest,
         "ids_digest": ids_digest(table["video_id"]),
         "code_version": code_version(),
-        "mlflow.note.content": _description(head, dataset, parts, spec, target),
     }
-    run_name = f"{head} {spec.encoder.encoder} {parts['train'].videos} videos"
-    with store.run(name, run_name, tags={**(tags or {}), **identity}) as log:
+
+    def described(metrics: Mapping[str, float] | None = None, **more: str) -> str:
+        return descriptions.run_description(
+            head, dataset, target, spec,
+            sizes={split: len(parts[split]) for split in SPLITS},
+            classes=len(classes),
+            looks_at_clips=parts["train"].clips is not None,
+            metrics=metrics,
+            links={**(links or {}), **more},
+        )  # fmt: skip
+
+    run_name = descriptions.run_name(
+        head, spec,
+        train=len(parts["train"]), measured=len(parts["test"]), official=official["test"],
+        tuned=bool(options),
+    )  # fmt: skip
+    kept = find_fit(keep_in, recipe) if keep_in else None
+    with store.run(
+        name,
+        run_name,
+        tags={**(tags or {}), **identity, "kind": "head"},
+        about=descriptions.experiment_description(dataset.name, target, name),
+        run_id=kept.run_id if kept and store.has_run(kept.run_id) else None,
+    ) as log:
+        log.describe(described())
         # For whoever wonders why a head was trained anew.
         log.json("recipe", ingredients)
-        fitted = _fit(
-            head, parts, log, options=options or {}, seed=seed, device=device, on_epoch=on_epoch
-        )
+        log.params(_params(head, seed, options or {}, parts, spec))
+        if kept is None:
+            fit = _fit(
+                head, parts, log,
+                options=options or {}, seed=seed, device=device, on_epoch=on_epoch,
+                keep=lambda fit: keep_fit(keep_in, recipe, head, fit) if keep_in else None,
+            )  # fmt: skip
+        else:
+            fit = kept
+            log.complete_history(fit.history)
+        fitted = fit.head
+        _log_fit(head, fit, log)
         looked_at = {"test_ids_digest": ids_digest(parts["test"].ids)}
         log.tags(looked_at)
         evaluations = {
@@ -236,10 +259,17 @@ def train_head(
         domains = domains_of_classes(dataset.videos, target=target)
         _log_evidence(log, fitted, parts, evaluations, official, domains)
         digest = table_digest(table)
+        features = feature_columns(table)
         log.dataset(
-            table, name=dataset.name, digest=digest, context="training",
-            source={"set_fingerprint": spec.fingerprint, "ledger_digest": ledger_digest},
+            # Of a thousand equal columns nobody learns anything.
+            table.drop(columns=features), name=dataset.name, digest=digest, context="training",
+            source={
+                "set_fingerprint": spec.fingerprint,
+                "ledger_digest": ledger_digest,
+                "embedding_columns": str(len(features)),
+            },
         )  # fmt: skip
+        log.describe(described(metrics))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / head_file(head)
             fitted.save(file)
@@ -247,8 +277,12 @@ def train_head(
                 store, name, log.run_id,
                 head_file=file, checkpoint=checkpoint, spec=spec,
                 by_reference=by_reference,
+                about=descriptions.model_description(dataset.name, target, name),
+                description=described(metrics, **_page("its run", store.page_of(log.run_id))),
                 tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
             )  # fmt: skip
+    if keep_in:
+        forget_fit(keep_in, recipe)
     return TrainReport(
         head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False,
         classes_without=classes_without(counts), scarce_classes=scarce,
@@ -256,10 +290,12 @@ def train_head(
 
 
 def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | None:
-    for run_id in store.find_runs(name, {"recipe": recipe}):
+    # Also one that failed or was killed: the version is written last, and who has it is whole.
+    for run_id in store.find_runs(name, {"recipe": recipe}, finished=False):
         run = store.read_run(run_id)
         version = run.data.tags.get("version")
         if version is not None and has_version(store, name, int(version)):
+            store.finish(run_id)
             counts = store.read_table(run_id, "class_counts")
             return TrainReport(
                 head=head,
@@ -274,6 +310,27 @@ def _known(store: Store, name: str, head: str, recipe: str) -> TrainReport | Non
     return None
 
 
+def _params(
+    head: str,
+    seed: int,
+    options: Mapping[str, Any],
+    parts: Mapping[Split, Samples],
+    spec: SetSpec,
+) -> dict[str, object]:
+    """What a comparison of two runs is to show."""
+    return {
+        "head": head,
+        "seed": seed,
+        "encoder": spec.encoder.encoder,
+        "clips": spec.encoder.clips,
+        "extent": spec.extent,
+        "classes": len(parts["train"].classes),
+        **options_of(head, options),
+        **{f"{split}_videos": samples.videos for split, samples in parts.items()},
+        **{f"{split}_segments": len(samples) for split, samples in parts.items() if samples.groups},
+    }
+
+
 def _fit(
     head: str,
     parts: Mapping[Split, Samples],
@@ -283,12 +340,8 @@ def _fit(
     seed: int,
     device: str,
     on_epoch: Callable[[], None] | None,
-) -> Head:
-    log.params(
-        {"head": head, "seed": seed, "classes": len(parts["train"].classes), **options}
-        | {f"{split}_videos": samples.videos for split, samples in parts.items()}
-        | {f"{split}_segments": len(samples) for split, samples in parts.items() if samples.groups}
-    )
+    keep: Callable[[Fit], None],
+) -> Fit:
     history: list[Mapping[str, float]] = []
     with log.epochs() as add:
 
@@ -303,17 +356,29 @@ def _fit(
             head, parts["train"], parts["val"],
             options=options, seed=seed, device=device, on_step=on_step,
         )  # fmt: skip
-    settings = settings_of(fitted)
-    log.params(settings | ({"epochs_trained": len(history)} if history else {}))
-    if history:
-        epochs = pd.DataFrame(history).assign(epoch=range(1, len(history) + 1))
+        search: pd.DataFrame = getattr(fitted, "search", pd.DataFrame())
+        fit = Fit(head=fitted, history=tuple(history), search=search, run_id=log.run_id)
+        # Before anything of it is told to MLflow.
+        keep(fit)
+    return fit
+
+
+def _log_fit(head: str, fit: Fit, log: RunLog) -> None:
+    settings = settings_of(fit.head)
+    if fit.history:
+        settings |= {"epochs_trained": len(fit.history)}
+    log.params(settings)
+    if fit.history:
+        epochs = pd.DataFrame(fit.history).assign(epoch=range(1, len(fit.history) + 1))
         log.figure("curves", figures.curves(epochs, best_epoch=int(str(settings["best_epoch"]))))
-    search: pd.DataFrame = getattr(fitted, "search", pd.DataFrame())
-    if not search.empty:
-        log.table("search", search)
+    if not fit.search.empty:
+        log.table("search", fit.search)
     if head == "svm":
-        log.figure("search", figures.svm_search(search, title="Validation accuracy by C"))
-    return fitted
+        log.figure("search", figures.svm_search(fit.search, title="SVM, accuracy over C and gamma"))
+
+
+def _page(name: str, address: str | None) -> dict[str, str]:
+    return {name: address} if address else {}
 
 
 def _log_evidence(
@@ -354,20 +419,6 @@ def _log_evidence(
             }
             for split in SPLITS
         },
-    )
-
-
-def _description(
-    head: str, dataset: Dataset, parts: Mapping[Split, Samples], spec: SetSpec, target: Target
-) -> str:
-    looked_at = "the" if parts["train"].clips is not None else "the mean of"
-    sizes = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
-    extent: Any = spec.extent
-    what, how = _EXTENTS[extent]
-    return (
-        f"{head} on {looked_at} {spec.encoder.clips} clip embeddings a {what} "
-        f"({spec.encoder.encoder}, set {spec.fingerprint}) of {dataset.name}: {sizes} {what}s of "
-        f"{len(parts['train'].classes)} classes (target {target}). {how}".strip()
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coinml import descriptions
 from coinml.dataset import Samples, split_samples, table_digest
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
@@ -105,8 +106,9 @@ def tune_head(
     known = store.find_runs(experiment, identity, finished=False)
     with store.run(
         experiment,
-        f"sweep {head}",
-        tags={**(tags or {}), **identity},
+        f"sweep {head}, {len(train):,} training videos",
+        tags={**(tags or {}), **identity, "kind": "sweep", "head": head},
+        about=descriptions.experiment_description(dataset, target, experiment),
         run_id=known[0] if known else None,
     ) as log:
 
@@ -116,7 +118,12 @@ def tune_head(
                 store.run(
                     experiment,
                     f"sweep {head}, trial {number}",
-                    tags={"sweep_run_id": log.run_id, "trial": str(number)},
+                    tags={
+                        "kind": "trial",
+                        "head": head,
+                        "sweep_run_id": log.run_id,
+                        "trial": str(number),
+                    },
                     parent_run_id=log.run_id,
                 ) as child,
                 child.epochs() as add,
@@ -132,6 +139,7 @@ def tune_head(
             {"val_accuracy": result.val_accuracy, "val_loss": result.val_loss,
              "trials_completed": result.completed, "trials_pruned": result.pruned}
         )  # fmt: skip
+        log.describe(descriptions.sweep_description(head, dataset, target, result))
         # Tags, since a sweep that goes on may find another best, and parameters are for ever.
         log.tags({"best_trial": result.trial, "best_options": dict(result.options)})
     return TuneReport(head=head, run_id=log.run_id, result=result)

@@ -9,13 +9,19 @@ from coinml.evaluation import comparing
 from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import Ledger
 from coinml.settings import Settings
-from coinml.tracking import Store
+from coinml.tracking import Store, answering
+from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
-@task(cache_policy=NO_CACHE)
+@task(
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    cache_policy=NO_CACHE,
+)
 def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; table and figure go to the second."""
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    with Ledger(settings.ledger_url) as ledger:
+    with answering(store), Ledger(settings.ledger_url) as ledger:
         return comparing.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

@@ -8,14 +8,22 @@ from prefect.cache_policies import NO_CACHE
 from coinml import registry
 from coinml.registry import Verdict
 from coinml.settings import Settings
-from coinml.tracking import Store
+from coinml.tracking import Store, answering
+from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
-@task(cache_policy=NO_CACHE)
+@task(
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    # A verdict that was cut off is spoken again.
+    cache_policy=NO_CACHE,
+)
 def promote_versions(
     model: str, versions: list[int] | None, coverage_floor: float
 ) -> list[Verdict]:
     """Send versions through the gate, the best on val first."""
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    return registry.promote(store, model, versions, coverage_floor=coverage_floor)
+    with answering(store):
+        return registry.promote(store, model, versions, coverage_floor=coverage_floor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 
 from coinml import progress
 from coinml.embedding import EmbedJob
@@ -22,6 +21,7 @@ from coinml.studies.plans import Condition, Plan
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.resolutions import Reencoded
 from coinml.tracking import Store
+from tasks.links import flow_run_tags
 
 
 @task(cache_policy=NO_CACHE)
@@ -91,7 +91,7 @@ def conduct_study(
         costs=measured,
         wanted_sizes=wanted_sizes,
         notes=notes,
-        tags={"prefect_flow_run_id": str(flow_run.id or "")},
+        tags=flow_run_tags(),
         on_fit=lambda: progress.advance("fit"),
     )
 

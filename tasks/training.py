@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 
 from coinml import growth, progress, training, tuning
 from coinml.dataset import build_table, clips_by_video
@@ -22,9 +21,10 @@ from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import EmbeddingSet
 from coinml.targets import examples
-from coinml.tracking import Store
+from coinml.tracking import Store, answering
 from coinml.training import TrainReport, model_name
 from coinml.tuning import TuneReport
+from tasks.links import flow_run_links, flow_run_tags
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -53,26 +53,29 @@ def train_head(
     found = _material(
         settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
     )
-    return training.train_head(
-        head,
-        found.dataset,
-        found.table,
-        store=_store(settings),
-        checkpoint=options.checkpoint(),
-        spec=found.embedding_set.spec,
-        ledger_digest=found.ledger_digest,
-        target=target,
-        seed=seed,
-        device=settings.device,
-        options=tuned.result.options if tuned else None,
-        clips=found.clips,
-        sha256s=found.sha256s,
-        drop_leaks=drop_leaks,
-        by_reference=by_reference,
-        tags={"prefect_flow_run_id": str(flow_run.id or "")}
-        | ({"tuned_by": tuned.run_id} if tuned else {}),
-        on_epoch=lambda: progress.advance(f"train {head}"),
-    )
+    store = _store(settings)
+    with answering(store):
+        return training.train_head(
+            head,
+            found.dataset,
+            found.table,
+            store=store,
+            checkpoint=options.checkpoint(),
+            spec=found.embedding_set.spec,
+            ledger_digest=found.ledger_digest,
+            target=target,
+            seed=seed,
+            device=settings.device,
+            options=tuned.result.options if tuned else None,
+            clips=found.clips,
+            sha256s=found.sha256s,
+            drop_leaks=drop_leaks,
+            by_reference=by_reference,
+            keep_in=settings.data_dir / "fitted",
+            tags=flow_run_tags() | ({"tuned_by": tuned.run_id} if tuned else {}),
+            links=flow_run_links(),
+            on_epoch=lambda: progress.advance(f"train {head}"),
+        )
 
 
 @task(
@@ -98,24 +101,26 @@ def tune_head(
     found = _material(
         settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
     )
-    return tuning.tune_head(
-        head,
-        found.dataset.name,
-        found.table,
-        target=target,
-        trials=trials,
-        store=_store(settings),
-        storage=settings.data_dir / "sweeps.db",
-        classes=found.classes,
-        seed=seed,
-        device=settings.device,
-        clips=found.clips,
-        sha256s=found.sha256s,
-        drop_leaks=drop_leaks,
-        tags={"prefect_flow_run_id": str(flow_run.id or "")},
-        on_trial=lambda done: progress.advance(f"sweep {head}", done),
-        on_step=lambda: progress.advance(f"sweep {head}", 0),
-    )
+    store = _store(settings)
+    with answering(store):
+        return tuning.tune_head(
+            head,
+            found.dataset.name,
+            found.table,
+            target=target,
+            trials=trials,
+            store=store,
+            storage=settings.data_dir / "sweeps.db",
+            classes=found.classes,
+            seed=seed,
+            device=settings.device,
+            clips=found.clips,
+            sha256s=found.sha256s,
+            drop_leaks=drop_leaks,
+            tags=flow_run_tags() | {"encoder": found.embedding_set.spec.encoder.encoder},
+            on_trial=lambda done: progress.advance(f"sweep {head}", done),
+            on_step=lambda: progress.advance(f"sweep {head}", 0),
+        )
 
 
 @task(cache_policy=NO_CACHE)

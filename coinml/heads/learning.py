@@ -5,6 +5,7 @@ Nothing here is ever given a test video; training and tuning both come through h
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -65,11 +66,32 @@ def fit_head(
     return fitted
 
 
+def options_of(head: str, options: Mapping[str, Any]) -> dict[str, object]:
+    """What a head is trained with, for the run's parameters.
+
+    Of a network everything, defaults as well; of the heads that try settings one by one only what
+    was asked for, since `settings_of` says what they chose.
+    """
+    defaults: dict[str, Any] = {}
+    if head in NETWORKS:
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(_trainer(head)).parameters.items()
+            if name not in ("train", "val", "seed", "device", "on_epoch")
+        }
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in (defaults | dict(options)).items()
+    }
+
+
 def settings_of(fitted: Head) -> dict[str, object]:
     """What the fit settled on, for the run's parameters."""
     names = {"kernel": "kernel", "c": "C", "gamma": "gamma", "best_epoch": "best_epoch"}
-    found = {shown: getattr(fitted, name) for name, shown in names.items() if hasattr(fitted, name)}
-    return found | dict(getattr(fitted, "setting", {}))
+    found = {shown: getattr(fitted, name, None) for name, shown in names.items()}
+    found |= dict(getattr(fitted, "setting", {}))
+    # A linear kernel has no gamma.
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _trainer(head: str) -> Callable[..., Head]:

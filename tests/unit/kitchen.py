@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +114,8 @@ def train(
     drop_leaks: bool = False,
     seed: int = 0,
     options: dict[str, object] | None = None,
+    keep_in: Path | None = None,
+    on_epoch: Callable[[], None] | None = None,
 ) -> TrainReport:
     """Train one head on the material, or on another table of the same videos."""
     return train_head(
@@ -128,5 +130,7 @@ def train(
         drop_leaks=drop_leaks,
         seed=seed,
         options=options,
+        keep_in=keep_in,
+        on_epoch=on_epoch,
         clips=material.clips if head == "attentive" else None,
     )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from coinml.errors import InvalidInputError, TransientError
-from coinml.tracking import Store
+from coinml.tracking import Store, answering, without_password
+from coinml.tracking.epochs import EpochWriter
 
 
 def status(store: Store, run_id: str) -> str:
@@ -95,9 +98,97 @@ def test_a_store_that_does_not_answer_is_not_a_store_without_runs(
         Store(uri="http://127.0.0.1:9", artifact_root=tmp_path).read_run("0" * 32)
 
 
+def test_a_password_in_the_address_is_in_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    store = Store(uri="http://ann:hush-hush@127.0.0.1:9", artifact_root=tmp_path)
+    assert store.shown == "http://ann:***@127.0.0.1:9"
+    assert without_password("http://127.0.0.1:9/a@b") == "http://127.0.0.1:9/a@b"
+    with pytest.raises(TransientError, match="ann") as read:
+        store.read_run("0" * 32)
+    with pytest.raises(TransientError, match="ann") as found, answering(store):
+        store.find_runs("e", {})
+    for error in (read.value, found.value):
+        assert "hush" not in str(error)
+
+
+def test_what_mlflow_refuses_is_not_taken_for_a_server_that_is_away(store: Store) -> None:
+    with pytest.raises(MlflowException, match="Invalid model name"), answering(store):
+        store.client().create_registered_model("a/b")
+
+
+class Away:
+    """Takes epochs as MLflow does, or not while it is away."""
+
+    def __init__(self) -> None:
+        self.here = threading.Event()
+        self.asked = threading.Event()
+        self.written: dict[int, float] = {}
+
+    def __call__(self, steps: Sequence[Mapping[str, float]], first: int) -> None:
+        self.asked.set()
+        if not self.here.is_set():
+            raise MlflowException("API request to http://127.0.0.1:9 failed")
+        self.written |= {step: one["loss"] for step, one in enumerate(steps, start=first)}
+
+
+def test_epochs_that_come_while_mlflow_is_away_are_written_when_it_is_back() -> None:
+    mlflow = Away()
+    writer = EpochWriter(mlflow, every_s=0.01)
+    writer.add({"loss": 3.0})
+    assert mlflow.asked.wait(10)
+    # The one who trains noticed nothing.
+    writer.add({"loss": 2.0})
+    assert mlflow.written == {}
+    mlflow.here.set()
+    writer.add({"loss": 1.0})
+    writer.close()
+    assert mlflow.written == {1: 3.0, 2: 2.0, 3: 1.0}
+
+
+def test_epochs_that_could_not_be_written_are_not_passed_over_in_silence() -> None:
+    writer = EpochWriter(Away(), every_s=60)
+    writer.add({"loss": 3.0})
+    with pytest.raises(MlflowException, match="failed"):
+        writer.close()
+
+
+def test_a_run_that_is_taken_up_again_gets_the_steps_that_it_lacks(store: Store) -> None:
+    steps = [{"loss": 1 / step} for step in range(1, 6)]
+    with store.run("e", "r", tags={}) as log:
+        log.history(steps[:2])
+    store.client().set_terminated(log.run_id, "KILLED")
+    with store.run("e", "r", tags={}, run_id=log.run_id) as log:
+        log.complete_history(steps)
+        assert log.last_step == 5
+    history = store.client().get_metric_history(log.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, 6)]
+    assert status(store, log.run_id) == "FINISHED"
+
+
+def test_a_run_whose_end_nobody_heard_is_ended_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MlflowException), store.run("e", "cut off", tags={}) as log:
+        raise MlflowException("API request to http://127.0.0.1:9 failed with exception refused")
+    assert status(store, log.run_id) == "RUNNING"
+    with store.run("e", "next", tags={}):
+        assert status(store, log.run_id) == "FAILED"
+
+
+def test_a_run_has_a_page_where_the_store_is_a_server(store: Store) -> None:
+    with store.run("e", "r", tags={}) as log:
+        assert store.page_of(log.run_id) is None
+
+
 def test_an_experiment_is_made_once_and_says_what_it_is(store: Store) -> None:
     first = store.experiment("coin-task", description="Tasks of COIN")
     assert store.experiment("coin-task") == first
+    found = store.client().get_experiment(first)
+    assert found.tags["mlflow.note.content"] == "Tasks of COIN"
+    # What somebody wrote there is not written over.
+    store.experiment("coin-task", description="Something else")
     found = store.client().get_experiment(first)
     assert found.tags["mlflow.note.content"] == "Tasks of COIN"
 

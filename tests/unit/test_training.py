@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from pathlib import Path
 import mlflow
 import pytest
 from kitchen import MODEL, Material, Trained, train
+from mlflow.exceptions import MlflowException
 
 from coinml import training
 from coinml.dataset import ids_digest, permute_labels, table_digest
-from coinml.errors import InvalidInputError
-from coinml.tracking import Store, code_version
+from coinml.errors import InvalidInputError, TransientError
+from coinml.tracking import Store, answering, code_version
 
 INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
 
@@ -124,6 +126,66 @@ def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> No
         assert run.data.tags["version"] == str(report.version)
 
 
+def test_runs_explain_themselves_in_a_list(trained: Trained) -> None:
+    client = trained.store.client()
+    experiment = client.get_experiment_by_name(MODEL)
+    assert "kitchen" in experiment.tags["mlflow.note.content"]
+
+    def names(condition: str) -> list[str]:
+        runs = client.search_runs([experiment.experiment_id], condition)
+        return [run.info.run_name for run in runs]
+
+    encoder = trained.material.spec.encoder.encoder
+    told = f"mlp, {Path(encoder).name}, 15 training videos, 86% of test"
+    assert names("tags.head = 'mlp'") == [told]
+    assert names(f"tags.encoder = '{encoder}' and tags.head = 'mlp' and tags.kind = 'head'") == [
+        told
+    ]
+    assert len(names("tags.target = 'task' and metrics.test_coverage > 0.8")) == 2
+    assert names("tags.coverage = '0.857' and params.kernel = 'linear'") == [
+        told.replace("mlp", "svm")
+    ]
+
+
+def test_a_description_has_the_numbers_with_their_intervals(trained: Trained) -> None:
+    for head, report in trained.reports.items():
+        note = trained.store.read_run(report.run_id).data.tags["mlflow.note.content"]
+        version = trained.store.client().get_model_version(MODEL, str(report.version))
+        for text in (note, version.description):
+            assert f"**{head}**" in text
+            assert "15 train, 6 val, 6 test videos of 3 classes" in text
+            low, value, high = (
+                report.metrics[f"test_accuracy{end}"] for end in ("_low", "", "_high")
+            )
+            assert f"| accuracy on test | {value:.3f} | {low:.3f} to {high:.3f} |" in text
+        assert "mlflow.note.content" not in version.tags
+    model = trained.store.client().get_registered_model(MODEL)
+    assert f"models:/{MODEL}@champion" in model.description
+
+
+def test_a_comparison_of_two_heads_shows_what_differs_and_little_else(trained: Trained) -> None:
+    params = {
+        head: trained.store.read_run(report.run_id).data.params
+        for head, report in trained.reports.items()
+    }
+    assert "None" not in {value for of in params.values() for value in of.values()}
+    same = {k for k in params["mlp"] if params["svm"].get(k) == params["mlp"][k]}
+    assert same == {
+        "seed", "encoder", "clips", "extent", "classes",
+        "train_videos", "val_videos", "test_videos",
+    }  # fmt: skip
+    assert set(params["svm"]) - same == {"head", "kernel", "C"}
+    assert {"hidden", "lr", "dropout", "best_epoch"} < set(params["mlp"]) - same
+    assert len(params["mlp"]) < 30
+
+
+def test_the_dataset_of_a_run_is_no_list_of_a_thousand_columns(trained: Trained) -> None:
+    run = trained.store.read_run(trained.reports["mlp"].run_id)
+    (entry,) = run.inputs.dataset_inputs
+    columns = [one["name"] for one in json.loads(entry.dataset.schema)["mlflow_colspec"]]
+    assert columns == ["video_id", "label", "split"]
+
+
 def test_the_same_recipe_is_not_trained_again(trained: Trained) -> None:
     before = trained.reports["mlp"]
     again = train("mlp", trained.store, trained.material)
@@ -197,6 +259,68 @@ def test_a_run_without_its_version_is_not_taken_for_whole(
     assert report.metrics["test_looks"] == 2
 
 
+def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
+    store: Store, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "fitted"
+    fits: list[int] = []
+    away = True
+
+    def refused(*args: object, **options: object) -> object:
+        if away:
+            raise MlflowException("API request to http://127.0.0.1:9 failed with exception")
+        return log_figure(*args, **options)
+
+    log_figure = mlflow.MlflowClient.log_figure
+    monkeypatch.setattr(mlflow.MlflowClient, "log_figure", refused)
+    for head in ("mlp", "svm", "knn"):
+        away = True
+        with pytest.raises(TransientError, match="does not answer"), answering(store):
+            train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+        fitted, away = len(fits), False
+        report = train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+        assert len(fits) == fitted > 0
+        assert list(kept.iterdir()) == []
+        runs = store.find_runs(MODEL, {"head": head}, finished=False)
+        # It is one run, with all that was known of it, and one look at the test videos.
+        assert runs == [report.run_id]
+        run = store.read_run(report.run_id)
+        assert run.info.status == "FINISHED"
+        assert report.metrics["test_looks"] == {"mlp": 1, "svm": 2, "knn": 3}[head]
+        if head == "mlp":
+            history = store.client().get_metric_history(report.run_id, "val_loss")
+            assert [m.step for m in history][:-1] == list(range(1, len(fits) + 1))
+        fits.clear()
+
+
+def test_a_kept_head_that_was_damaged_is_trained_again(
+    store: Store, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "register", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train("knn", store, material, keep_in=tmp_path / "kept")
+    monkeypatch.undo()
+    ((place,),) = [list((tmp_path / "kept").iterdir())]
+    # A pickle in its place is not read, and nothing else either.
+    (place / "head.skops").write_bytes(pickle.dumps({"format": "coinml-knn-1"}))
+    fits: list[int] = []
+    report = train(
+        "knn", store, material, keep_in=tmp_path / "kept", on_epoch=lambda: fits.append(1)
+    )
+    assert fits
+    assert not report.reused
+
+
+def test_a_run_that_was_cut_off_after_its_version_is_whole(
+    store: Store, material: Material
+) -> None:
+    report = train("knn", store, material)
+    store.client().set_terminated(report.run_id, "KILLED")
+    again = train("knn", store, material)
+    assert (again.reused, again.run_id) == (True, report.run_id)
+    assert store.read_run(report.run_id).info.status == "FINISHED"
+
+
 def test_too_little_data_is_said_before_a_run_is_made(store: Store, material: Material) -> None:
     table = material.table
     with pytest.raises(InvalidInputError, match="no embedded video in the val split"):
@@ -220,8 +344,6 @@ for head in ("mlp", "svm"):
 
 @pytest.mark.timeout(200)
 def test_training_says_nothing_on_its_own(store: Store, material: Material, tmp_path: Path) -> None:
-    import pickle
-
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(tmp_path), str(Path(__file__).parent)],

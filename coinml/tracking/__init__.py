@@ -1,8 +1,11 @@
 """MLflow: experiments, runs and what is logged to them.
 
-With `registry`, `serving` and `serving_model` the only importer of mlflow. The store and the
-place of the artifacts are always passed, since MLflow's own defaults depend on the working
+With `registry`, `serving`, `serving_model` and `predicting` the only importer of mlflow. The store
+and the place of the artifacts are always passed, since MLflow's own defaults depend on the working
 folder and are then stored as absolute paths.
+
+A server that is away for a while is waited for: MLflow's client tries a call for some four minutes
+(`MLFLOW_HTTP_REQUEST_MAX_RETRIES` and its kin) before it gives up.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Copying a figure into a folder is nothing to watch.
@@ -25,35 +29,46 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
+import requests
 from filelock import FileLock
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, TransientError
 from coinml.owner import is_dead, new_owner
+from coinml.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
+
+__all__ = ["RunLog", "Store", "answering", "code_version", "is_missing", "without_password"]
 
 OWNER = "coinml.process"
 """Tag of a run: the process that writes it."""
 
-_BATCH = 1000
-"""Metrics a call; a call costs ten times what a metric in it does."""
-
-_BETWEEN_BATCHES_S = 5.0
-"""Metrics of epochs are written so often, for whoever watches a long training."""
-
 _MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow calls an unknown alias and a malformed id an invalid parameter."""
+
+_LOCKED = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+_NO_ANSWER = re.compile("API request to (?!endpoint)")
+"""How MLflow's client begins when it has given up; the error's code is that of any other."""
+
+_NOTE = "mlflow.note.content"
 
 _MAKING = threading.Lock()
 _made: set[Path] = set()
 """Databases that this process has seen whole."""
+
+_untold: dict[str, str] = {}
+"""How runs of this process ended while nobody was there to be told."""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -74,6 +89,11 @@ class Store:
     uri: str
     artifact_root: Path
 
+    @property
+    def shown(self) -> str:
+        """The URI as it may be written down: without the password, if it has one."""
+        return without_password(self.uri)
+
     def client(self) -> MlflowClient:
         """A client of this store, which all of this process then uses."""
         if mlflow.get_tracking_uri() != self.uri:
@@ -84,27 +104,24 @@ class Store:
         return mlflow.MlflowClient(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
-        """The id of an experiment, which is made if it is not there."""
+        """The id of an experiment, which is made if it is not there; who described it, did."""
         client = self.client()
         found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite")
-        location = (self.artifact_root / name).resolve().as_uri() if local else None
-        try:
-            return str(
-                client.create_experiment(
-                    name,
-                    artifact_location=location,
-                    tags={"mlflow.note.content": description} if description else None,
-                )
-            )
-        except MlflowException:
-            # Another process made it at this moment.
+        if found is None:
+            local = self.uri.startswith("sqlite")
+            location = (self.artifact_root / name).resolve().as_uri() if local else None
+            try:
+                client.create_experiment(name, artifact_location=location)
+            except MlflowException:
+                # Another process made it at this moment.
+                if client.get_experiment_by_name(name) is None:
+                    raise
             found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)
+            assert found is not None  # It was made just now, by whom ever.
+        experiment_id = str(found.experiment_id)
+        if description and _NOTE not in found.tags:
+            client.set_experiment_tag(experiment_id, _NOTE, description)
+        return experiment_id
 
     @contextmanager
     def run(
@@ -113,6 +130,7 @@ class Store:
         name: str,
         *,
         tags: Mapping[str, str],
+        about: str = "",
         parent_run_id: str | None = None,
         run_id: str | None = None,
     ) -> Iterator[RunLog]:
@@ -122,6 +140,7 @@ class Store:
             experiment: Its name; it is made if it is not there.
             name: The run's name, for people.
             tags: What it can be found by.
+            about: The experiment's description (Markdown), where it has none.
             parent_run_id: The run of the same experiment that this one is nested in.
             run_id: Go on with this run instead of beginning one.
         """
@@ -130,7 +149,7 @@ class Store:
         nested = {} if parent_run_id is None else {MLFLOW_PARENT_RUN_ID: parent_run_id}
         if run_id is None:
             run = client.create_run(
-                self.experiment(experiment),
+                self.experiment(experiment, description=about),
                 run_name=name,
                 tags={**tags, **nested, OWNER: new_owner()},
             )
@@ -140,18 +159,38 @@ class Store:
             client.update_run(run_id, status="RUNNING")
         try:
             yield RunLog(client, run_id)
-        except Exception:
-            client.set_terminated(run_id, "FAILED")
+        # Whatever went wrong, the run must not stay RUNNING; it is raised again as it was.
+        except Exception as err:
+            self._end(run_id, "FAILED", away=_is_away(err))
             raise
         except BaseException:
-            client.set_terminated(run_id, "KILLED")
+            self._end(run_id, "KILLED")
             raise
         client.set_terminated(run_id, "FINISHED")
+
+    def _end(self, run_id: str, status: str, *, away: bool = False) -> None:
+        """Tell how a run ended; where MLflow is away, whoever begins the next run tells it."""
+        try:
+            if away:
+                # Minutes were spent in asking for it already.
+                _untold[run_id] = status
+            else:
+                self.client().set_terminated(run_id, status)
+        except MlflowException:
+            _untold[run_id] = status
+
+    def finish(self, run_id: str) -> None:
+        """Let a run end FINISHED, whose work is whole though its process could not say so."""
+        client = self.client()
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED")
+        _untold.pop(run_id, None)
 
     def end_abandoned(self, experiment: str) -> list[str]:
         """End, as KILLED, the runs of an experiment whose process died on this host.
 
-        A process that is killed cannot say so; without this its runs would go on for ever.
+        A process that is killed cannot say so; without this its runs would go on for ever. Those
+        of this process whose end could not be told are ended as they did.
 
         Returns:
             The ids of the runs that were ended.
@@ -165,6 +204,9 @@ class Store:
         for run_id in dead:
             logger.info("run %s was left by a process that is gone: it ends as KILLED", run_id)
             client.set_terminated(run_id, "KILLED")
+        for run in running:
+            if status := _untold.pop(str(run.info.run_id), None):
+                client.set_terminated(run.info.run_id, status)
         return dead
 
     def find_runs(
@@ -207,8 +249,25 @@ class Store:
             return self.client().get_run(run_id)
         except MlflowException as err:
             if not is_missing(err):
-                raise TransientError(f"{self.uri}: {err.message}") from err
-            raise InvalidInputError(f"no run {run_id!r} at {self.uri}") from err
+                raise TransientError(f"{self.shown}: {self.masked(err)}") from err
+            raise InvalidInputError(f"no run {run_id!r} at {self.shown}") from err
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is such a run, and nobody has deleted it."""
+        try:
+            run = self.client().get_run(run_id)
+        except MlflowException as err:
+            if not is_missing(err):
+                raise
+            return False
+        return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
+
+    def page_of(self, run_id: str) -> str | None:
+        """Where a browser shows a run; None where the store is no server."""
+        if not self.uri.startswith(("http://", "https://")):
+            return None
+        experiment = self.read_run(run_id).info.experiment_id
+        return f"{_without_user(self.uri)}/#/experiments/{experiment}/runs/{run_id}"
 
     def read_history(self, run_id: str) -> pd.DataFrame:
         """Metrics that a run logged at more than one step: `step` and a column for each.
@@ -238,118 +297,43 @@ class Store:
         import pandas as pd
 
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                path = self.client().download_artifacts(run_id, f"tables/{name}.parquet", folder)
-            except (MlflowException, OSError) as err:
-                raise InvalidInputError(f"run {run_id!r} has no table {name!r}") from err
+            path = self._download(run_id, f"tables/{name}.parquet", folder)
+            if path is None:
+                raise InvalidInputError(f"run {run_id!r} has no table {name!r}")
             return pd.read_parquet(path)
 
-
-class RunLog:
-    """What a run writes down."""
-
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client = client
-        self.run_id = run_id
-        self.last_step = 0
-
-    def params(self, values: Mapping[str, object]) -> None:
-        """Log parameters, as text."""
-        params = [Param(key, str(value)) for key, value in values.items()]
-        self._client.log_batch(self.run_id, params=params)
-
-    def tags(self, values: Mapping[str, object]) -> None:
-        """Set tags, as text."""
-        tags = [RunTag(key, str(value)) for key, value in values.items()]
-        self._client.log_batch(self.run_id, tags=tags)
-
-    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log one number each."""
-        self.history([values], first_step=step)
-
-    def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
-        """Log one mapping of metrics a step, in batches."""
-        now_ms = int(time.time() * 1000)
-        metrics = [
-            Metric(key, float(value), now_ms, step)
-            for step, values in enumerate(steps, start=first_step)
-            for key, value in values.items()
-        ]
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
-        self.last_step = max(self.last_step, first_step + len(steps) - 1)
-
-    @contextmanager
-    def epochs(self) -> Iterator[Callable[[Mapping[str, float]], None]]:
-        """Within it, the value logs one epoch's metrics each time it is called.
-
-        They are written some seconds apart, all that have come since then in one batch: a
-        call costs more than an epoch of a small network. What is left is written at the end,
-        also when the training failed.
-        """
-        waiting: list[Mapping[str, float]] = []
-        written = 0
-        last_s = time.monotonic()
-
-        def write() -> None:
-            nonlocal written, last_s
-            if waiting:
-                self.history(waiting, first_step=written + 1)
-            written += len(waiting)
-            waiting.clear()
-            last_s = time.monotonic()
-
-        def add(values: Mapping[str, float]) -> None:
-            waiting.append(values)
-            if time.monotonic() - last_s >= _BETWEEN_BATCHES_S:
-                write()
-
-        try:
-            yield add
-        finally:
-            write()
-
-    def figure(self, name: str, figure: Figure) -> None:
-        """Log a figure as `figures/<name>.png`."""
-        self._client.log_figure(self.run_id, figure, f"figures/{name}.png")
-
-    def table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table as `tables/<name>.parquet`, and as CSV for people."""
+    def read_figure(self, run_id: str, name: str) -> bytes | None:
+        """A figure that `RunLog.figure` logged, as PNG; None where the run has none such."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
-            table.to_parquet(Path(folder) / f"{name}.parquet", index=False)
-            table.to_csv(Path(folder) / f"{name}.csv", index=False)
-            self._client.log_artifacts(self.run_id, folder, "tables")
+            path = self._download(run_id, f"figures/{name}.png", folder)
+            return None if path is None else Path(path).read_bytes()
 
-    def json(self, name: str, content: Any) -> None:
-        """Log a document as `<name>.json`."""
-        self._client.log_dict(self.run_id, content, f"{name}.json")
+    def _download(self, run_id: str, path: str, folder: str) -> str | None:
+        """Fetch an artifact into a folder; None where the run has none such.
 
-    def dataset(
-        self,
-        table: pd.DataFrame,
-        *,
-        name: str,
-        source: Mapping[str, str],
-        digest: str,
-        context: str,
-    ) -> None:
-        """Log a table as the run's input, known by its digest."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.pandas_dataset import from_pandas
-        from mlflow.entities import DatasetInput, InputTag
+        Raises:
+            TransientError: It could not be looked for.
+        """
+        client = self.client()
+        try:
+            return str(client.download_artifacts(run_id, path, folder))
+        except (MlflowException, OSError) as err:
+            # What lacks, and a server that is away, both raise whatever the artifacts' place does.
+            try:
+                listed = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+            except (MlflowException, OSError) as again:
+                if isinstance(again, MlflowException) and is_missing(again):
+                    return None
+                raise TransientError(f"{self.shown}: {self.masked(again)}") from again
+            if any(one.path == path for one in listed):
+                raise TransientError(f"{self.shown}: {self.masked(err)}") from err
+            return None
 
-        # Not a URL: a set may lie in a folder of this machine, which MLflow only warns about.
-        data = from_pandas(
-            table,
-            source=CodeDatasetSource(tags=dict(source)),
-            name=name,
-            targets="label",
-            digest=digest,
-        )
-        entry = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self._client.log_inputs(self.run_id, [entry])
+    def masked(self, err: BaseException) -> str:
+        """What an error says, without the password that the URI may hold."""
+        return str(err).replace(self.uri, self.shown)
 
 
 def _make_database(path: Path) -> None:
@@ -361,6 +345,37 @@ def _make_database(path: Path) -> None:
         with FileLock(path.with_name(f"{path.name}.lock")):
             mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
         _made.add(path)
+
+
+@contextmanager
+def answering(store: Store) -> Iterator[None]:
+    """Within it, a store that does not answer is a `TransientError`, which a task tries again."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as err:
+        if not _is_away(err):
+            raise
+        raise TransientError(f"{store.shown} does not answer: {store.masked(err)}") from err
+
+
+def without_password(url: str) -> str:
+    """A URL with its password, if it has one, as three asterisks."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    if not at or ":" not in user:
+        return url
+    return url.replace(parts.netloc, f"{user.partition(':')[0]}:***@{place}", 1)
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _is_away(err: BaseException) -> bool:
+    if isinstance(err, MlflowException):
+        return err.error_code == _LOCKED or _NO_ANSWER.match(str(err)) is not None
+    return isinstance(err, requests.ConnectionError | requests.Timeout)
 
 
 def is_missing(err: MlflowException) -> bool:

@@ -1,0 +1,139 @@
+"""What one run writes down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from coinml.tracking.epochs import EpochWriter, Numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+_BATCH = 1000
+"""Metrics a call; a call costs ten times what a metric in it does."""
+
+_BETWEEN_BATCHES_S = 5.0
+"""Metrics of epochs are written so often, for whoever watches a long training."""
+
+_NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
+
+
+class RunLog:
+    """What a run writes down."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+        self.last_step = 0
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters, as text."""
+        params = [Param(key, str(value)) for key, value in values.items()]
+        self._client.log_batch(self.run_id, params=params)
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags, as text."""
+        tags = [RunTag(key, str(value)) for key, value in values.items()]
+        self._client.log_batch(self.run_id, tags=tags)
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log one number each."""
+        self.history([values], first_step=step)
+
+    def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
+        """Log one mapping of metrics a step, in batches."""
+        now_ms = int(time.time() * 1000)
+        metrics = [
+            Metric(key, float(value), now_ms, step)
+            for step, values in enumerate(steps, start=first_step)
+            for key, value in values.items()
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        self.last_step = max(self.last_step, first_step + len(steps) - 1)
+
+    @contextmanager
+    def epochs(self) -> Iterator[Callable[[Numbers], None]]:
+        """Within it, the value logs one epoch's metrics each time it is called.
+
+        They are written some seconds apart and from another thread, so that a training goes on
+        while MLflow is away. What is left is written at the end, also when the training failed.
+        """
+
+        def write(steps: Sequence[Numbers], first: int) -> None:
+            self.history(steps, first_step=first)
+
+        writer = EpochWriter(write, every_s=_BETWEEN_BATCHES_S)
+        try:
+            yield writer.add
+        except BaseException:
+            # Why the training ended says more than that MLflow is away as well.
+            with suppress(MlflowException):
+                writer.close()
+            raise
+        writer.close()
+
+    def complete_history(self, steps: Sequence[Numbers]) -> None:
+        """Log the steps from the first on of which the run, begun by another process, has none."""
+        if steps:
+            name = next(iter(steps[-1]))
+            logged = self._client.get_metric_history(self.run_id, name)
+            done = min(max((one.step for one in logged), default=0), len(steps))
+            self.history(steps[done:], first_step=done + 1)
+            self.last_step = max(self.last_step, len(steps))
+
+    def describe(self, text: str) -> None:
+        """Set the description (Markdown) that MLflow shows on the run's page."""
+        self.tags({_NOTE: text})
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Log a figure as `figures/<name>.png`."""
+        self._client.log_figure(self.run_id, figure, f"figures/{name}.png")
+
+    def table(self, name: str, table: pd.DataFrame) -> None:
+        """Log a table as `tables/<name>.parquet`, and as CSV for people."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            table.to_parquet(Path(folder) / f"{name}.parquet", index=False)
+            table.to_csv(Path(folder) / f"{name}.csv", index=False)
+            self._client.log_artifacts(self.run_id, folder, "tables")
+
+    def json(self, name: str, content: Any) -> None:
+        """Log a document as `<name>.json`."""
+        self._client.log_dict(self.run_id, content, f"{name}.json")
+
+    def dataset(
+        self,
+        table: pd.DataFrame,
+        *,
+        name: str,
+        source: Mapping[str, str],
+        digest: str,
+        context: str,
+    ) -> None:
+        """Log a table as the run's input, known by its digest."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.pandas_dataset import from_pandas
+        from mlflow.entities import DatasetInput, InputTag
+
+        # Not a URL: a set may lie in a folder of this machine, which MLflow only warns about.
+        data = from_pandas(
+            table,
+            source=CodeDatasetSource(tags=dict(source)),
+            name=name,
+            targets="label",
+            digest=digest,
+        )
+        entry = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+        self._client.log_inputs(self.run_id, [entry])
