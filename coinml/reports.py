@@ -170,21 +170,35 @@ class TrainSummary:
     Attributes:
         dataset: Its name.
         target: Whose classes.
-        heads: One report a head.
+        heads: One report a head; none where the set had not grown enough.
         comparison: Of the first two on test, None where there is one head.
+        grown: Videos in the set beyond those that the heads were last trained on, None where
+            nobody asked.
+        min_new: How many of them it takes.
+        verdicts: What the gate said of each, if it was asked.
     """
 
     dataset: str
-    heads: tuple[TrainReport, ...]
-    comparison: RunComparison | None
+    heads: tuple[TrainReport, ...] = ()
+    comparison: RunComparison | None = None
     target: Target = "task"
+    grown: int | None = None
+    min_new: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
     def __str__(self) -> str:
-        return ", ".join(
+        if not self.heads:
+            return f"grown by {self.grown} of {self.min_new}: nothing to train"
+        text = ", ".join(
             f"{report.head} {report.metrics['test_accuracy']:.3f} on test (version "
             f"{report.version}{', as before' if report.reused else ''})"
             for report in self.heads
         )
+        if not self.verdicts:
+            return text
+        promoted = [verdict.version for verdict in self.verdicts if verdict.promoted]
+        champion = f"champion: version {promoted[-1]}" if promoted else "nobody passed the gate"
+        return f"{text}; {champion}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

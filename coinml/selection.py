@@ -13,11 +13,9 @@ MINI = "mini"
 
 
 class Selection(BaseModel):
-    """A dataset, or a part of one.
+    """A dataset, or a part of one."""
 
-    A model and not plain parameters, since Prefect makes a form of it, with these texts.
-    """
-
+    # A model and not plain parameters, since Prefect makes a form of it, with these texts.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(

@@ -17,11 +17,10 @@ TINY = "tiny"
 
 
 class SetOptions(BaseModel):
-    """How videos become vectors, as a person says it; `spec` makes a set's spec of it.
+    """How videos become vectors: what names an embedding set."""
 
-    A model and not plain parameters, since Prefect makes a form of it, with these texts.
-    """
-
+    # A model and not plain parameters, since Prefect makes a form of it, with these texts. They
+    # are what a person says; `spec` makes a set's spec of it.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str | None = Field(

@@ -27,6 +27,7 @@ from coinml.selection import Selection, miniature_dir
 from coinml.settings import YOUTUBE, Settings
 from coinml.splits import unit_hash
 from tasks.download import adopt_in_place, download_batch, fetch_options
+from tasks.events import announce_collected
 from tasks.limits import batch_slots
 from tasks.reporting import report_attrition
 
@@ -49,7 +50,8 @@ def collect(
 ) -> State[CollectReport]:
     """Download what is due of a selection; folders are adopted where they lie.
 
-    What cannot be had now is no failure of the flow: the outcome says what is still due.
+    What cannot be had now is no failure of the flow: the outcome says what is still due. Who waits
+    for new videos is told by the event `coinml.collected`, if there are any.
 
     Args:
         selection: Which videos.
@@ -85,6 +87,7 @@ def collect(
                     )  # fmt: skip
         report_attrition(dataset.name)
         report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
+    announce_collected(selection, report, source)
     return Completed(message=str(report), data=report)
 
 

@@ -24,6 +24,7 @@ from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
 from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
+from tasks.events import announce_embedded
 from tasks.limits import devices_for_us
 
 
@@ -46,7 +47,8 @@ def embed(
     """Embed what of a selection is here and not yet in the set.
 
     A file that does not decode is quarantined in the ledger and does not stop the rest. A segment
-    that lies behind the end of its file is named in the summary, and the file is not blamed.
+    that lies behind the end of its file is named in the summary, and the file is not blamed. Who
+    waits for the set to grow is told by the event `coinml.embedded`, if it has.
 
     Args:
         selection: Which videos.
@@ -114,6 +116,7 @@ def embed(
         segments=sum(counts.values()) if extent == "segments" else None,
         without_extent=len(without_extent),
     )
+    announce_embedded(selection, summary, set_options)
     return Completed(message=str(summary), data=summary)
 
 

@@ -16,6 +16,7 @@ from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
+from tasks.events import ours
 
 
 @flow(name="pipeline", flow_run_name="pipeline {selection.dataset}")
@@ -58,20 +59,21 @@ def pipeline(
     set_options = set_options.for_target(target)
     # Said before hours of collection, not after them.
     examples(selection.load(Settings().data_dir).videos, target=target)
-    collected = collect(
-        selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
-    )
-    embedded = embed(selection, set_options, decoder=decoder)
-    trained = train(
-        selection,
-        heads=heads,
-        set_options=set_options,
-        target=target,
-        seed=seed,
-        by_reference=by_reference,
-        drop_leaks=drop_leaks,
-    )
-    verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+    with ours():
+        collected = collect(
+            selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
+        )
+        embedded = embed(selection, set_options, decoder=decoder)
+        trained = train(
+            selection,
+            heads=heads,
+            set_options=set_options,
+            target=target,
+            seed=seed,
+            by_reference=by_reference,
+            drop_leaks=drop_leaks,
+        )
+        verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = PipelineSummary(
         collected=collected, embedded=embedded, trained=trained, verdicts=tuple(verdicts)
     )

@@ -18,6 +18,7 @@ from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
 from tasks.download import recheck_files
+from tasks.events import ours
 from tasks.training import count_trained
 
 
@@ -66,29 +67,32 @@ def reprocess(
     """
     set_options = set_options.for_target(target)
     examples(selection.load(Settings().data_dir).videos, target=target)
-    rechecked = recheck_files(selection, deep)
-    collected = collect(
-        selection,
-        source=source,
-        budget=budget,
-        batch_size=batch_size,
-        max_wait_s=max_wait_s,
-        max_height=max_height,
-    )
-    embedded = embed(selection, set_options, decoder=decoder)
-    grown = embedded.videos - count_trained(embedded.dataset, embedded.fingerprint, target)
-    trained, verdicts = None, ()
-    if grown >= min_new:
-        trained = train(
+    with ours():
+        rechecked = recheck_files(selection, deep)
+        collected = collect(
             selection,
-            heads=heads,
-            set_options=set_options,
-            target=target,
-            seed=seed,
-            by_reference=by_reference,
-            drop_leaks=drop_leaks,
+            source=source,
+            budget=budget,
+            batch_size=batch_size,
+            max_wait_s=max_wait_s,
+            max_height=max_height,
         )
-        verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+        embedded = embed(selection, set_options, decoder=decoder)
+        grown = embedded.videos - count_trained(
+            embedded.dataset, embedded.fingerprint, heads, target
+        )
+        trained, verdicts = None, ()
+        if grown >= min_new:
+            trained = train(
+                selection,
+                heads=heads,
+                set_options=set_options,
+                target=target,
+                seed=seed,
+                by_reference=by_reference,
+                drop_leaks=drop_leaks,
+            )
+            verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = ReprocessSummary(
         missing=rechecked.missing,
         altered=rechecked.altered,

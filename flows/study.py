@@ -15,6 +15,7 @@ from coinml.studies.plans import Plan, check_target, make_plan
 from coinml.studies.report import StudyReport
 from coinml.studies.sources import files_here
 from flows.embed import embed
+from tasks.events import ours
 from tasks.study import conduct_study, embed_reencoded, measure_costs, publish_study
 
 SEEDS = {"data": 5}
@@ -61,8 +62,9 @@ def study(
     options = set_options.for_target(target).resolved(mini=selection.is_mini)
     plan = make_plan(study, options, conditions)
     sets = [c.set_options for c in plan.conditions if c.set_options is not None] or [options]
-    for one in sets:
-        embed(selection, one, decoder=decoder)
+    with ours():
+        for one in sets:
+            embed(selection, one, decoder=decoder)
     measured = []
     if plan.has_sets and timed:
         jobs = files_here(dataset, settings.ledger_url, options)[:timed]

@@ -12,15 +12,18 @@ from coinml import progress
 from coinml.heads import USUAL as USUAL_HEADS
 from coinml.heads import check_heads
 from coinml.records import Target
+from coinml.registry import Verdict
 from coinml.reports import TrainSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
 from coinml.targets import examples
 from coinml.tuning import TuneReport
+from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
-from tasks.training import train_head, tune_head
+from tasks.events import ours
+from tasks.training import count_embedded, count_trained, train_head, tune_head
 
 
 @flow(
@@ -37,8 +40,12 @@ def train(
     by_reference: bool = False,
     drop_leaks: bool = False,
     sweep: int = 0,
+    min_new: int = 0,
+    ask_gate: bool = False,
 ) -> State[TrainSummary]:
     """Train heads on what is embedded, and compare the first two with a paired test.
+
+    That too little is new is no failure: the outcome says so, and nothing is trained.
 
     Args:
         selection: Which videos.
@@ -50,6 +57,9 @@ def train(
         drop_leaks: Train without the videos that are on a later side of the split as well.
         sweep: First try so many options of each head, and train it with those that val likes
             best; none by default.
+        min_new: Only if the set has so many videos more than the heads were last trained on;
+            0 trains in any case.
+        ask_gate: Send the heads through the gate afterwards: who passes is the champion.
 
     Raises:
         InvalidInputError: An unknown head, too little data, or a target that the annotations do
@@ -61,6 +71,14 @@ def train(
     options = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
     embedding_set = open_set(dataset.name, options)
+    grown = None
+    if min_new:
+        fingerprint = embedding_set.spec.fingerprint
+        known = count_trained(dataset.name, fingerprint, heads, target)
+        grown = count_embedded(selection, fingerprint) - known
+        if grown < min_new:
+            idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
+            return Completed(message=str(idle), data=idle)
     tuned: dict[str, TuneReport] = {}
     if sweep:
         tuned = _tune(
@@ -86,8 +104,18 @@ def train(
         ]
         reports = tuple(future.result() for future in futures)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
+    verdicts: list[Verdict] = []
+    if ask_gate:
+        with ours():
+            verdicts = promote(reports[0].model, [report.version for report in reports])
     summary = TrainSummary(
-        dataset=dataset.name, heads=reports, comparison=comparison, target=target
+        dataset=dataset.name,
+        target=target,
+        heads=reports,
+        comparison=comparison,
+        grown=grown,
+        min_new=min_new,
+        verdicts=tuple(verdicts),
     )
     return Completed(message=str(summary), data=summary)
 

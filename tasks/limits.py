@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -31,7 +32,8 @@ def batch_slots(wanted: int) -> Iterator[int]:
     A run takes its slots once, and waits until they are free. To take one for each batch, by a
     tag limit, was measured at a third of a second a batch even where nobody had to wait.
     """
-    slots = max(1, min(wanted, _limit()))
+    with get_client(sync_client=True) as client:
+        slots = max(1, min(wanted, ceiling(client).at_once))
     with concurrency(BATCHES, occupy=slots, lease_duration=_LEASE_S):
         yield slots
 
@@ -62,13 +64,26 @@ def devices_for_us(folder: Path, devices: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _limit() -> int:
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_global_concurrency_limit_by_name(BATCHES).limit
-        except ObjectNotFound:
-            with contextlib.suppress(ObjectAlreadyExists):
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=BATCHES, limit=MOST_BATCHES)
-                )
-            return MOST_BATCHES
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """The limit on batches that a server has.
+
+    Attributes:
+        at_once: Batches of all machines that may run at once.
+        made: Whether the server had none until now.
+    """
+
+    at_once: int
+    made: bool
+
+
+def ceiling(client: SyncPrefectClient) -> Ceiling:
+    """The server's limit on batches; it is made where it is not there."""
+    with contextlib.suppress(ObjectNotFound):
+        found = client.read_global_concurrency_limit_by_name(BATCHES)
+        return Ceiling(at_once=found.limit, made=False)
+    with contextlib.suppress(ObjectAlreadyExists):
+        client.create_global_concurrency_limit(
+            GlobalConcurrencyLimitCreate(name=BATCHES, limit=MOST_BATCHES)
+        )
+    return Ceiling(at_once=MOST_BATCHES, made=True)

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml import growth, progress, training, tuning
 from coinml.dataset import build_table, clips_by_video
+from coinml.embedding.jobs import count_done, plan_jobs
 from coinml.heads import LOOK_AT_CLIPS
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.records import Dataset, Target
@@ -20,7 +21,7 @@ from coinml.selection import Selection
 from coinml.set_options import SetOptions
 from coinml.settings import Settings
 from coinml.store import EmbeddingSet
-from coinml.targets import examples
+from coinml.targets import examples, extent_of
 from coinml.tracking import Store, answering
 from coinml.training import TrainReport, model_name
 from coinml.tuning import TuneReport
@@ -124,10 +125,27 @@ def tune_head(
 
 
 @task(cache_policy=NO_CACHE)
-def count_trained(dataset: str, fingerprint: str, target: Target = "task") -> int:
+def count_trained(
+    dataset: str, fingerprint: str, heads: tuple[str, ...], target: Target = "task"
+) -> int:
     """Number of videos that heads were last trained on with this set."""
     settings = Settings()
-    return growth.trained_videos(_store(settings), model_name(dataset, target), fingerprint)
+    model = model_name(dataset, target)
+    return growth.trained_videos(_store(settings), model, fingerprint, heads)
+
+
+@task(cache_policy=NO_CACHE)
+def count_embedded(selection: Selection, fingerprint: str) -> int:
+    """Number of videos of a selection that are in a set."""
+    settings = Settings()
+    dataset = selection.load(settings.data_dir)
+    with Ledger(settings.ledger_url) as ledger:
+        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+    embedding_set = EmbeddingSet.open(
+        settings.embeddings_root, dataset.name, fingerprint=fingerprint
+    )
+    jobs = plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
+    return len(count_done(jobs, embedding_set.done()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

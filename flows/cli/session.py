@@ -33,7 +33,11 @@ def flow_session(settings: Settings) -> Iterator[None]:
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         with prefect_api(settings.data_dir / "prefect"), watched():
-            yield
+            # Prefect reads its environment when it is imported, so not before now.
+            from tasks.events import ours
+
+            with ours():
+                yield
     except (KeyboardInterrupt, progress.StoppedError):
         note("interrupted: what was done is kept, and the next call goes on from here")
         raise typer.Exit(INTERRUPTED) from None
