@@ -15,6 +15,7 @@ from coinml.errors import CoinmlError, InvalidInputError
 from flows.cli import (
     annotating,
     collecting,
+    deploying,
     diagnosing,
     embedding,
     embeddings,
@@ -48,6 +49,7 @@ for module in (
     moving,
     studying,
     reporting,
+    deploying,
     diagnosing,
 ):
     module.add_commands(app)
