@@ -3,10 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-slow test-stack lint format bench clean
+.PHONY: help demo up down test test-slow test-stack lint format bench clean
 
 help:
 	@echo "make demo       draw a small COIN, collect, embed, train, compare, register, predict"
+	@echo "make up         Prefect, MLflow and workers, left running (make down: stopped)"
 	@echo "make test       the test suite (make test-slow: the long ones)"
 	@echo "make test-stack servers, workers and a browser, as real processes"
 	@echo "make lint       ruff, mypy, import-linter"
@@ -24,6 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/coinml run --dataset mini
+
+up: $(STAMP)
+	@$(BIN)/coinml up
+
+down: $(STAMP)
+	@$(BIN)/coinml down
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

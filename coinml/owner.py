@@ -12,7 +12,7 @@ from pathlib import Path
 def new_owner() -> str:
     """A name for one worker of this process, unlike any other's."""
     pid = os.getpid()
-    return f"{_host()}|{pid}|{_started(pid)}|{uuid.uuid4().hex[:8]}"
+    return f"{_host()}|{pid}|{process_start(pid)}|{uuid.uuid4().hex[:8]}"
 
 
 def is_dead(owner: str) -> bool:
@@ -20,23 +20,14 @@ def is_dead(owner: str) -> bool:
     parts = owner.split("|")
     if len(parts) != 4 or parts[0] != _host():
         return False
-    # A process id is given out again: the start time tells its bearers apart.
-    return _started(int(parts[1])) != parts[2]
+    return process_start(int(parts[1])) != parts[2]
 
 
-@functools.cache
-def _host() -> str:
-    # Containers on one machine share its boot id, not its process ids: the namespace counts too.
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        boot, namespace = f"{uuid.getnode():x}", ""
-    return f"{platform.node()}/{boot}/{namespace}"
+def process_start(pid: int) -> str:
+    """When a process began, as an opaque word; "" when there is none.
 
-
-def _started(pid: int) -> str:
-    """When a process began, as an opaque word; "" when there is none."""
+    A process id is given out again sooner or later; the start tells its bearers apart.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -54,3 +45,14 @@ def _started(pid: int) -> str:
         return str(psutil.Process(pid).create_time())
     except psutil.Error:
         return ""
+
+
+@functools.cache
+def _host() -> str:
+    # Containers on one machine share its boot id, not its process ids: the namespace counts too.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        boot, namespace = f"{uuid.getnode():x}", ""
+    return f"{platform.node()}/{boot}/{namespace}"

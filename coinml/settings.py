@@ -8,13 +8,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coinml.home import default_home
+
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
-
-
-def default_home() -> Path:
-    """The checkout that this package runs from, else the working folder."""
-    repository = Path(__file__).resolve().parents[1]
-    return repository if (repository / "pyproject.toml").is_file() else Path.cwd()
 
 
 class Settings(BaseSettings):

@@ -20,13 +20,14 @@ from flows.cli import (
     embedding,
     embeddings,
     moving,
+    operating,
     reporting,
     running,
     studying,
     training,
 )
 from flows.cli.console import note
-from flows.cli.environment import prepare_environment
+from flows.cli.environment import prepare_environment, use_stack
 
 DONE, FAILED, WRONG_USAGE, IN_PART = 0, 1, 2, 3
 
@@ -50,6 +51,7 @@ for module in (
     studying,
     reporting,
     deploying,
+    operating,
     diagnosing,
 ):
     module.add_commands(app)
@@ -58,6 +60,7 @@ for module in (
 def main() -> None:
     """Run the command; a failure that coinml understands is one line, not a traceback."""
     prepare_environment()
+    use_stack()
     try:
         app()
     except InvalidInputError as err:

@@ -28,11 +28,38 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+FROM_STACK: set[str] = set()
+"""Variables that were not the user's but taken from the stack."""
+
 
 def prepare_environment() -> None:
     """Switch telemetry off and third parties quiet, unless the user has set otherwise."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def use_stack() -> None:
+    """Have this command use what `coinml up` runs here, unless the user names something else."""
+    from coinml.home import home
+    from coinml.stack import record
+
+    stack = record.read(home())
+    if stack is None:
+        return
+    found = {}
+    if stack.up():
+        found = {"PREFECT_API_URL": stack.prefect_api, "MLFLOW_TRACKING_URI": stack.mlflow_url}
+    if stack.postgres:
+        from coinml.stack.postgres import Databases
+
+        # Also while it is down: a second ledger, in a file, would know of nothing.
+        found["COINML_LEDGER_URL"] = Databases(stack.postgres).ledger
+    elif stack.up() and stack.ledger_url:
+        found["COINML_LEDGER_URL"] = stack.ledger_url
+    for name, value in found.items():
+        if not os.environ.get(name):
+            os.environ[name] = value
+            FROM_STACK.add(name)
 
 
 def log_to(folder: Path) -> Path:

@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from coinml.errors import LocalError
-from flows.cli.prefect_process import live_users, process_start
+from coinml.owner import process_start
+from coinml.stack.services import QUIET, RECORDER
+from flows.cli.prefect_process import live_users
 
 START_TIMEOUT_S = 180.0
 DRAIN_TIMEOUT_S = 30.0
 
 SERVER_ENVIRONMENT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **QUIET,
+    **RECORDER,
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    # With the defaults (1, 1, 5) the recorder falls half a minute behind 1,000 tasks.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     # There are no deployments on it, so nothing to schedule, trigger or find late.
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
@@ -101,6 +100,28 @@ class LocalPrefect:
                 return
             self.record.unlink(missing_ok=True)
             _terminate(int(running["pid"]))
+
+    def make_way(self) -> None:
+        """End the server if nobody uses it, for another one on the same database.
+
+        Raises:
+            LocalError: Commands use it.
+        """
+        from filelock import FileLock
+
+        if not self.record.is_file():
+            return
+        with FileLock(self.folder / "lock"):
+            users = live_users(self.users)
+            if users:
+                raise LocalError(
+                    "coinml is at work with a Prefect server of its own (process "
+                    f"{', '.join(map(str, users))}): wait until it is done"
+                )
+            running = self._running()
+            if running is not None:
+                _terminate(int(running["pid"]))
+            self.record.unlink(missing_ok=True)
 
     def _running(self) -> dict[str, Any] | None:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from flows.cli import options
+from flows.cli.environment import FROM_STACK
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -38,6 +40,9 @@ def move_runs(
     from coinml.tracking import Store
     from flows.cli.console import line, note, print_json
 
+    if "MLFLOW_TRACKING_URI" in FROM_STACK:
+        # What is to be copied is what the server of `coinml up` serves.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     settings = Settings()
     store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     moved = move_store(store, to, artifacts)

@@ -215,15 +215,15 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Setti
     else:
         line(f"the {prediction['alias']} says {prediction['label']} with {prediction['score']:.2f}")
     heading("Where to look next")
-    coinml, mlflow = command("coinml"), command("mlflow")
+    coinml = command("coinml")
     for call, what in (
         (f"{coinml} status --dataset {dataset}", "what became of each video"),
         (f"{coinml} registry", f"the versions of {model}, and why"),
         (f"{coinml} predict FILE --dataset {dataset}", "the champion on a file of yours"),
         (f"{coinml} similar FILE --dataset {dataset}", "what looks most like it"),
         (
-            f"{mlflow} server --workers 1 --backend-store-uri {settings.tracking_uri}",
-            "curves, confusion matrices and tables of each run, at http://127.0.0.1:5000",
+            f"{coinml} up",
+            "curves, confusion matrices and tables of each run in the browser",
         ),
     ):
         line(f"  {call}")

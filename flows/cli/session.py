@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
     record by then, so that the next call goes on from there.
     """
     log = log_to(settings.logs_dir)
+    _await_stack(settings)
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         with prefect_api(settings.data_dir / "prefect"), watched():
@@ -53,6 +55,24 @@ def watched() -> Iterator[None]:
     """Show progress bars within it."""
     with ProgressBars() as bars, progress.listening(bars):
         yield
+
+
+def _await_stack(settings: Settings) -> None:
+    """Give this home's stack time to answer, if it is what the command is going to use."""
+    from coinml.stack import record
+    from coinml.stack.services import MLFLOW, PREFECT
+    from coinml.stack.starting import wait_until_up
+
+    stack = record.read(settings.home)
+    if stack is None or not stack.up():
+        return
+    used = {
+        PREFECT: os.environ.get("PREFECT_API_URL") == stack.prefect_api,
+        MLFLOW: settings.tracking_uri == stack.mlflow_url,
+    }
+    names = tuple(name for name, uses in used.items() if uses)
+    if names:
+        wait_until_up(stack, names)
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

@@ -1,0 +1,110 @@
+"""One PostgreSQL server for Prefect, MLflow and the ledger: a database each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from coinml.errors import InvalidInputError, LocalError
+
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The URLs of the three databases on a server.
+
+    Attributes:
+        server: The server's URL. Its path, if it has one, is what the databases' names begin
+            with instead of `coinml`.
+    """
+
+    server: str = field(repr=False)
+
+    @property
+    def prefect(self) -> str:
+        """Prefect's, by asyncpg."""
+        return self._url("postgresql+asyncpg", "prefect")
+
+    @property
+    def mlflow(self) -> str:
+        """MLflow's, by psycopg."""
+        return self._url("postgresql+psycopg", "mlflow")
+
+    @property
+    def ledger(self) -> str:
+        """The ledger's, by psycopg."""
+        return self._url("postgresql+psycopg", "ledger")
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """What the databases are called."""
+        prefix = urlsplit(self.server).path.strip("/") or "coinml"
+        return (f"{prefix}_prefect", f"{prefix}_mlflow", f"{prefix}_ledger")
+
+    def shown(self) -> str:
+        """The server, without its password."""
+        parts = urlsplit(self.server)
+        return parts.hostname + (f":{parts.port}" if parts.port else "")  # type: ignore[operator]
+
+    def make(self) -> None:
+        """Make those that are not there.
+
+        Raises:
+            LocalError: The server refuses, or psycopg is not installed.
+        """
+        try:
+            import psycopg
+            from psycopg import errors, sql
+        except ImportError as err:
+            raise LocalError("PostgreSQL needs psycopg: pip install 'coinml[postgres]'") from err
+        try:
+            with psycopg.connect(self._plain("postgres"), autocommit=True) as connection:
+                rows = connection.execute("SELECT datname FROM pg_database").fetchall()
+                for name in sorted(set(self.names) - {row[0] for row in rows}):
+                    try:
+                        connection.execute(
+                            sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+                        )
+                    except (errors.UniqueViolation, errors.DuplicateDatabase):
+                        # Somebody else made it at this moment.
+                        continue
+        except psycopg.Error as err:
+            # Its text names host, port, user and database, and no password.
+            raise LocalError(f"PostgreSQL at {self.shown()}: {str(err).strip()}") from err
+
+    def _url(self, scheme: str, purpose: str) -> str:
+        parts = urlsplit(self._plain(next(n for n in self.names if n.endswith(purpose))))
+        query = dict(parse_qsl(parts.query))
+        if scheme.endswith("asyncpg") and "sslmode" in query:
+            # The same thing has another name there.
+            query["ssl"] = query.pop("sslmode")
+        return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
+
+    def _plain(self, database: str) -> str:
+        return urlsplit(self.server)._replace(scheme="postgresql", path=f"/{database}").geturl()
+
+
+def checked(url: str) -> str:
+    """A PostgreSQL server's URL, as it was given.
+
+    Raises:
+        InvalidInputError: It is none; the message has nothing of it but the scheme.
+    """
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        named = False
+    if not named or parts.scheme not in SCHEMES or "/" in parts.path.strip("/"):
+        raise InvalidInputError(
+            "--postgres: give a server as postgresql://USER:PASSWORD@HOST:PORT, with /PREFIX "
+            "after it if the databases' names are not to begin with `coinml`"
+        )
+    return url
+
+
+def password_of(url: str) -> str | None:
+    """The password in a URL, if there is one."""
+    found = urlsplit(url).password
+    return None if found is None else unquote(found)

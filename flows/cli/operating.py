@@ -1,0 +1,243 @@
+"""`coinml up`, `down`, `ui`: Prefect, MLflow and workers, left running on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coinml.errors import InvalidInputError, LocalError
+from flows.cli import options
+from flows.cli.environment import FROM_STACK
+
+if TYPE_CHECKING:
+    from coinml.stack.record import Stack
+
+POSTGRES = "COINML_POSTGRES"
+NO_POSTGRES = "none"
+
+Postgres = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar=POSTGRES,
+        show_envvar=True,
+        help="PostgreSQL server for Prefect, MLflow and the ledger, a database each, made if "
+        "absent; `none` for files again. By default what the last `up` used.",
+    ),
+]
+Host = Annotated[
+    str | None, typer.Option(help="Address to bind the servers to; by default 127.0.0.1.")
+]
+PrefectPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Prefect's; by default 4200, or any other if in use."),
+]
+MlflowPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="MLflow's; by default 5000, or any other if in use."),
+]
+Scheduled = Annotated[
+    str | None,
+    typer.Option(help="What the scheduled deployments work on, as `coinml deploy` takes it."),
+]
+Print = Annotated[
+    str | None,
+    typer.Option(
+        "--print", metavar="systemd|compose", help="Start nothing; write files that have it "
+        "started by systemd or by Docker Compose."
+    ),
+]  # fmt: skip
+Out = Annotated[
+    Path | None, typer.Option(help="With --print: write the files there, not to stdout.")
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command(epilog="Example: coinml up --dataset COIN.json")(up)
+    app.command(epilog="Example: coinml down")(down)
+    app.command(epilog="Example: coinml ui mlflow")(ui)
+
+
+def up(
+    dataset: Scheduled = None,
+    postgres: Postgres = None,
+    host: Host = None,
+    prefect_port: PrefectPort = None,
+    mlflow_port: MlflowPort = None,
+    print_: Print = None,
+    out: Out = None,
+    json: options.Json = False,
+) -> None:
+    """Leave Prefect, MLflow and two workers running here, with the deployments applied."""
+    from coinml.settings import Settings
+    from coinml.stack import starting
+    from coinml.stack.postgres import checked
+    from coinml.stack.services import PREFECT
+    from flows.cli.console import note
+    from flows.cli.local_prefect import LocalPrefect
+
+    _hide(postgres)
+    if postgres is not None:
+        postgres = "" if postgres in (NO_POSTGRES, "") else checked(postgres)
+    settings = Settings()
+    if print_ is not None:
+        raise InvalidInputError("not yet")
+    ledger_url = os.environ.get("COINML_LEDGER_URL", "")
+    for name in FROM_STACK:
+        # What the stack that runs told this command is nothing that the user has set.
+        os.environ.pop(name, None)
+        ledger_url = "" if name == "COINML_LEDGER_URL" else ledger_url
+    with starting.only_one(settings.home):
+        LocalPrefect(settings.data_dir / "prefect").make_way()
+        stack, running = starting.begin(
+            settings.home,
+            host=host,
+            prefect_port=prefect_port,
+            mlflow_port=mlflow_port,
+            postgres=postgres,
+            ledger_url=ledger_url,
+            dataset=dataset,
+        )
+        if running:
+            note("it is running; starting what has died, and applying the deployments anew")
+        else:
+            note("starting Prefect, MLflow and workers; this takes half a minute")
+        try:
+            starting.wait_until_up(stack, (PREFECT,))
+            _deploy(stack)
+            stack = starting.wait_until_up(stack, said=lambda name: note(f"{name} is up"))
+        except (KeyboardInterrupt, LocalError):
+            if not running:
+                starting.end(settings.home)
+            raise
+    _tell(stack, running=running, json=json)
+
+
+def down(json: options.Json = False) -> None:
+    """Stop what `up` has started, and nothing else; runs in progress get time to stop."""
+    from coinml.settings import Settings
+    from coinml.stack import starting
+    from flows.cli.console import line, print_json
+
+    home = Settings().home
+    with starting.only_one(home):
+        stopped = starting.end(home)
+    if json:
+        print_json({"stopped": stopped})
+    elif stopped:
+        line(f"stopped: {', '.join(stopped)}")
+    else:
+        line("nothing was running")
+
+
+def ui(
+    which: Annotated[
+        str | None, typer.Argument(metavar="[prefect|mlflow]", help="Which; by default both.")
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only say where they are.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Say where Prefect's and MLflow's pages are, and open them in the browser."""
+    import webbrowser
+
+    from coinml.settings import Settings
+    from coinml.stack import record
+    from flows.cli.console import line, print_json
+
+    stack = record.read(Settings().home)
+    if stack is None or not stack.up():
+        raise LocalError("nothing is running here: `coinml up` starts it")
+    addresses = _addresses(stack)
+    if which is not None and which not in addresses:
+        raise InvalidInputError(f"{which}: one of {', '.join(addresses)}")
+    shown = {name: url for name, url in addresses.items() if which in (None, name)}
+    if json:
+        print_json(shown)
+    else:
+        for name, url in shown.items():
+            line(f"{name:<8}{url}")
+    # Without a display, Python would take a browser that runs in this terminal.
+    display = sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if display and not no_open:
+        for url in shown.values():
+            webbrowser.open(url)
+
+
+def _hide(postgres: str | None) -> None:
+    """Have a password that was typed on the command line taken from it, for all to see there.
+
+    The process goes on as the same one with the URL in its environment.
+    """
+    from coinml.stack.postgres import password_of
+
+    if postgres is None or not password_of(postgres):
+        return
+    arguments = list(sys.orig_argv[1:])
+    kept = [
+        part
+        for before, part in zip(["", *arguments], arguments, strict=False)
+        if part != "--postgres" and not part.startswith("--postgres=")
+        and not (before == "--postgres" and part == postgres)
+    ]  # fmt: skip
+    if kept != arguments:
+        os.environ[POSTGRES] = postgres
+        os.execv(sys.executable, [sys.executable, *kept])
+
+
+def _deploy(stack: Stack) -> None:
+    """Apply the deployments to the stack's server.
+
+    Raises:
+        InvalidInputError: The dataset is none.
+        LocalError: They could not be applied.
+    """
+    from coinml.stack.services import services
+
+    worker = services(stack)[-1]
+    call = [sys.executable, "-m", "flows.cli", "deploy", "--json"]
+    if stack.dataset:
+        call += ["--dataset", stack.dataset]
+    done = subprocess.run(
+        call, env=worker.full_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return
+    said = done.stderr.strip().rpartition("error: ")[2] or f"exit code {done.returncode}"
+    error = InvalidInputError if done.returncode == 2 else LocalError
+    raise error(f"the deployments were not applied: {said}")
+
+
+def _addresses(stack: Stack) -> dict[str, str]:
+    return {"prefect": stack.prefect_url, "mlflow": stack.mlflow_url}
+
+
+def _tell(stack: Stack, *, running: bool, json: bool) -> None:
+    from coinml.stack.postgres import Databases
+    from flows.cli.console import line, print_json
+
+    database = f"PostgreSQL at {Databases(stack.postgres).shown()}" if stack.postgres else "files"
+    if json:
+        answer: dict[str, Any] = {
+            **_addresses(stack),
+            "prefect_api": stack.prefect_api,
+            "was_running": running,
+            "database": database,
+            "logs": str(stack.logs),
+            "services": {name: one.pid for name, one in stack.services.items()},
+        }
+        print_json(answer)
+        return
+    for name, url in _addresses(stack).items():
+        line(f"{name:<10}{url}")
+    line(f"{'workers':<10}of the queues network and gpu, as processes of this machine")
+    line(f"{'state':<10}{database} (below {stack.home})")
+    line(f"{'logs':<10}{stack.logs}")
+    line("`coinml down` stops all of it; other coinml commands of this home use it meanwhile")

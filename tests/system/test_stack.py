@@ -1,0 +1,258 @@
+"""`coinml up`, `ui` and `down` with real servers and workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from standing import COMMAND, PREFECT, SERVICES, Standing, fetch, free_port, status, wait_for
+
+from coinml.stack import record
+from coinml.stack.record import Process
+from coinml.tracking import Store
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+DEPLOYMENTS = {
+    "collect/hourly", "embed/on-new", "train/on-growth", "reprocess/nightly", "reprobe/monthly",
+    "pipeline/mini", "pipeline/coin",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    """Three classes of three short videos."""
+    videos = tmp_path_factory.mktemp("clips")
+    for number in range(9):
+        path = videos / "abc"[number % 3] / f"{number}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        make_video(path, seconds=0.5, seed=number)
+    return videos
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Standing]:
+    """A stack in a home that was used without servers before."""
+    here = Standing(tmp_path_factory.mktemp("stack") / "home")
+    here.home.mkdir()
+    collected = here.coinml("collect", "--dataset", f"folder:{folder}")
+    assert collected.returncode == 0, collected.stderr
+    store = Store(
+        uri=f"sqlite:///{here.home / 'mlflow.db'}", artifact_root=here.home / "mlartifacts"
+    )
+    client = store.client()
+    run = client.create_run(store.experiment("earlier"), run_name="before any server")
+    client.log_metric(run.info.run_id, "val_accuracy", 0.75)
+    client.log_text(run.info.run_id, "a,b\n1,2\n", "tables/earlier.csv")
+    began = time.monotonic()
+    answer = here.up()
+    print(f"\nup after {time.monotonic() - began:.1f} s")
+    assert answer["was_running"] is False
+    memory = sum(process.memory_info().rss for process in here.processes())
+    print(f"{memory / 1e6:.0f} MB in {len(here.processes())} processes")
+    yield here
+    here.coinml("down")
+    assert here.processes() == []
+
+
+def test_all_of_it_answers_and_the_deployments_are_there(standing: Standing) -> None:
+    assert standing.are_up() == SERVICES
+    flows = {flow["id"]: flow["name"] for flow in standing.api("/flows/filter", {})}
+    deployments = standing.api("/deployments/filter", {})
+    names = {f"{flows[one['flow_id']]}/{one['name']}": one for one in deployments}
+    assert set(names) == DEPLOYMENTS
+    scheduled = {name for name, one in names.items() if one["schedules"]}
+    assert {
+        "collect/hourly",
+        "reprocess/nightly",
+        "reprobe/monthly",
+        "train/on-growth",
+    } <= scheduled
+    # The servers keep to this machine.
+    for process in standing.processes():
+        for connection in process.net_connections("inet"):
+            if connection.status == "LISTEN":
+                assert connection.laddr.ip in ("127.0.0.1", "::1"), process.cmdline()
+
+
+def test_a_second_up_finds_it_running(standing: Standing) -> None:
+    before = standing.stack().services
+    again = standing.up()
+    assert again["was_running"] is True
+    assert again["services"] == {name: one.pid for name, one in before.items()}
+    assert standing.stack().services == before
+
+
+def test_it_cannot_be_had_otherwise_while_it_runs(standing: Standing) -> None:
+    other = standing.coinml("up", "--prefect-port", str(free_port()))
+    assert other.returncode == 2
+    assert "coinml down" in other.stderr
+    assert standing.are_up() == SERVICES
+
+
+def test_what_was_done_without_servers_shows_whole(standing: Standing, folder: Path) -> None:
+    (run,) = standing.flow_runs()
+    assert (run["name"], run["state_type"]) == (f"collect folder:{folder}", "COMPLETED")
+    url = standing.stack().mlflow_url
+    store = Store(uri=url, artifact_root=standing.home / "mlartifacts")
+    client = store.client()
+    experiment = client.get_experiment_by_name("earlier")
+    (earlier,) = client.search_runs([experiment.experiment_id])
+    assert earlier.info.run_name == "before any server"
+    assert earlier.data.metrics == {"val_accuracy": 0.75}
+    (stored,) = (standing.home / "mlartifacts").rglob("earlier.csv")
+    shown = fetch(f"{url}/get-artifact?run_id={earlier.info.run_id}&path=tables/earlier.csv")
+    assert shown == stored.read_bytes() == b"a,b\n1,2\n"
+    # What is logged from now on goes through the server, and can be had by other machines.
+    run = client.create_run(store.experiment("later"))
+    client.log_text(run.info.run_id, "new", "note.txt")
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+    assert fetch(f"{url}/get-artifact?run_id={run.info.run_id}&path=note.txt") == b"new"
+    (kept,) = (standing.home / "mlartifacts").rglob("note.txt")
+    assert kept.read_text() == "new"
+
+
+def test_other_commands_use_it(standing: Standing, folder: Path) -> None:
+    before = len(standing.flow_runs())
+    done = standing.coinml("collect", "--dataset", f"folder:{folder}")
+    assert done.returncode == 0, done.stderr
+    assert len(standing.flow_runs()) == before + 1
+    assert not (standing.home / "data" / "prefect" / "server.json").exists()
+
+
+def test_foreign_names_and_foreign_pages_are_refused(standing: Standing) -> None:
+    stack = standing.stack()
+    health = f"{stack.prefect_api}/health"
+    assert status(health)[0] == 200
+    assert status(health.replace("127.0.0.1", "localhost"))[0] == 200
+    for host in ("evil.example", f"evil.example:{stack.prefect_port}", "127.0.0.1.evil.example"):
+        assert status(health, Host=host)[0] == 400
+    code, headers = status(health, Origin="http://evil.example")
+    assert (code, "access-control-allow-origin" in headers) == (403, False)
+    own = f"http://localhost:{stack.prefect_port}"
+    code, headers = status(health, Origin=own)
+    assert (code, headers["access-control-allow-origin"]) == (200, own)
+    search = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert status(search)[0] == 200
+    for host in ("evil.example", "10.evil.example"):
+        assert status(search, Host=host)[0] == 403
+    code, headers = status(search, Origin="http://evil.example")
+    assert "access-control-allow-origin" not in headers
+
+
+def test_a_page_of_another_site_gets_no_web_socket(standing: Standing) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    socket = f"ws://127.0.0.1:{standing.stack().prefect_port}/api/events/out"
+    with connect(socket, subprotocols=["prefect"]):
+        pass
+    with pytest.raises(InvalidStatus) as refused:
+        connect(socket, subprotocols=["prefect"], origin="http://evil.example")
+    assert refused.value.response.status_code == 403
+
+
+def test_ui_says_where_it_is(standing: Standing) -> None:
+    stack = standing.stack()
+    both = {"prefect": stack.prefect_url, "mlflow": stack.mlflow_url}
+    assert standing.answer("ui", "--no-open") == both
+    assert standing.coinml("ui", "mlflow").stdout.split() == ["mlflow", stack.mlflow_url]
+    assert standing.coinml("ui", "grafana").returncode == 2
+    assert b"<html" in fetch(stack.prefect_url + "/").lower()
+    assert b"<html" in fetch(stack.mlflow_url + "/").lower()
+
+
+def test_what_is_killed_comes_back(standing: Standing) -> None:
+    before = standing.stack().services
+    for process in before.values():
+        os.kill(process.pid, signal.SIGKILL)
+    wait_for(
+        lambda: standing.are_up() == SERVICES and not _same(before, standing.stack().services),
+        seconds=180, said=standing.logs,
+    )  # fmt: skip
+    assert {one.restarts for one in standing.stack().services.values()} == {1}
+
+
+def test_what_a_killed_supervisor_leaves_is_taken_over(standing: Standing) -> None:
+    before = standing.stack()
+    assert before.supervisor is not None
+    os.kill(before.supervisor.pid, signal.SIGKILL)
+    wait_for(lambda: not standing.stack().up(), seconds=10)
+    os.kill(before.services["worker-gpu"].pid, signal.SIGKILL)
+    answer = standing.up()
+    assert answer["was_running"] is True
+    after = standing.stack()
+    assert after.up()
+    assert _same(before.services, after.services) == SERVICES - {"worker-gpu"}
+    assert standing.are_up() == SERVICES
+
+
+def test_two_at_once_start_one(standing: Standing) -> None:
+    standing.coinml("down")
+    assert standing.processes() == []
+    prefect, mlflow = map(str, standing.ports)
+    call = [COMMAND, "up", "--prefect-port", prefect, "--mlflow-port", mlflow]
+    both = [
+        subprocess.Popen(call, env=standing.environment, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    errors = [one.communicate(timeout=400)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], errors
+    assert sum("it is running" in text for text in errors) == 1
+    names = [process.cmdline() for process in standing.processes()]
+    assert sum("coinml.stack.supervisor" in line for line in names) == 1
+    assert sum("flows.cli.prefect_process" in line for line in names) == 1
+
+
+def test_a_deployment_is_carried_out_by_a_worker(standing: Standing) -> None:
+    run = subprocess.run(
+        [PREFECT, "deployment", "run", "pipeline/mini", "--watch"],
+        capture_output=True, text=True, check=False, timeout=600, cwd=standing.home,
+        env=standing.environment | {"PREFECT_API_URL": standing.stack().prefect_api},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr + standing.logs()
+    (done,) = [one for one in standing.flow_runs() if one["name"].startswith("pipeline")]
+    assert done["state_type"] == "COMPLETED"
+    registry = standing.answer("registry", "--dataset", "mini")
+    assert registry
+
+
+def test_down_ends_a_run_and_leaves_no_process(standing: Standing) -> None:
+    run_id = standing.start_run("pipeline/mini")
+    wait_for(lambda: standing.run_state(run_id) == "RUNNING", seconds=120, said=standing.logs)
+    bystander = subprocess.Popen(["sleep", "600"])
+    others = {process.pid for process in standing.processes()}
+    assert len(others) > len(SERVICES) + 1
+    stopped = standing.answer("down")
+    assert set(stopped["stopped"]) == SERVICES
+    assert standing.processes() == []
+    assert bystander.poll() is None
+    bystander.kill()
+    assert bystander.wait() != 0
+    with sqlite3.connect(standing.home / "data" / "prefect" / "prefect.db") as connection:
+        ((state,),) = connection.execute(
+            "SELECT state_type FROM flow_run WHERE replace(id, '-', '') = ?",
+            (run_id.replace("-", ""),),
+        ).fetchall()
+    # It is not left as running for ever: the server was there until the run had said its last.
+    assert state == "CRASHED"
+    assert standing.coinml("ui").returncode == 1
+    again = standing.coinml("down")
+    assert (again.returncode, again.stdout) == (0, "nothing was running\n")
+
+
+def _same(before: dict[str, Process], after: dict[str, Process]) -> set[str]:
+    """The services whose process is the one it was."""
+    return {name for name, one in before.items() if name in after and after[name].pid == one.pid}
+
+
+def test_the_record_is_for_its_owner_alone(standing: Standing) -> None:
+    path = record.stack_dir(standing.home) / "stack.json"
+    assert path.stat().st_mode & 0o777 == 0o600
