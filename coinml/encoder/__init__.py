@@ -209,7 +209,7 @@ class ClipEncoder:
                 f"a clip is ({self.spec.frames}, height, width, 3), not {clip.shape}"
             )
         with warnings.catch_warnings():
-            # Decoded clips lie in read-only shared memory, and nothing here writes to them.
+            # Clips may lie in read-only memory, and nothing here writes to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             frames = torch.from_numpy(np.ascontiguousarray(clip))
         return self._queue.bring(frames, self._preprocessor.resized)

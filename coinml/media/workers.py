@@ -7,14 +7,14 @@ the deadline, and replaces a worker that hangs, crashes or eats its memory; the 
 in hand fails and no other.
 
 Pixels come back through anonymous shared memory, whose descriptor travels over the socket:
-nothing is copied, and a small /dev/shm does not matter.
+nothing is copied, and a small /dev/shm does not matter. `frame_memory` has it used again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
+import math
 import os
 import queue
 import signal
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
 from coinml.media.checking import unusable
+from coinml.media.frame_memory import Borrower
 from coinml.media.records import ClipSpec, SampledClips, Verdict
 from coinml.media.wire import receive, send
 
@@ -47,10 +48,6 @@ Result = TypeVar("Result")
 _ERRORS: dict[str, type[CoinmlError]] = {
     kind.__name__: kind for kind in (CorruptVideoError, InvalidInputError, LocalError)
 }
-
-
-_POPULATED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-"""All pages at once: one by one, 90 MB of frames are 22,000 faults on either side."""
 
 
 class DecodePool:
@@ -160,11 +157,11 @@ class DecodePool:
 
 
 class _Answer:
-    """A worker's answer: plain fields, and pixels where there are any."""
+    """A worker's answer: plain fields, and what holds the pixels where there are any."""
 
-    def __init__(self, fields: dict[str, Any], memory: mmap.mmap | None) -> None:
+    def __init__(self, fields: dict[str, Any], pixels: Any) -> None:
         self.fields = fields
-        self.memory = memory
+        self.pixels = pixels
 
 
 class _Request:
@@ -185,6 +182,7 @@ class _Owner(threading.Thread):
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._memory = Borrower()
         self._closing = False
 
     @property
@@ -216,7 +214,8 @@ class _Owner(threading.Thread):
             connection = self._worker()
             try:
                 connection.settimeout(request.deadline_s)
-                send(connection, request.message)
+                given_back = self._memory.given_back()
+                send(connection, {**request.message, "given_back": given_back})
                 fields, descriptor = receive(connection)
                 break
             except TimeoutError as err:
@@ -230,15 +229,17 @@ class _Owner(threading.Thread):
                 # freely), so that once proves nothing against the file.
                 if how != signal.SIGKILL.name or last_try or self._closing:
                     raise CorruptVideoError(f"{name}: the decoder died of it ({how})") from err
-        memory = None
-        if descriptor is not None:
-            try:
-                memory = mmap.mmap(descriptor, 0, flags=_POPULATED, prot=mmap.PROT_READ)
-            finally:
+        pixels = None
+        try:
+            if "clips" in fields:
+                size = math.prod(fields["clips"]["shape"])
+                pixels = self._memory.borrow(fields["memory"], descriptor, size=size)
+        finally:
+            if descriptor is not None:
                 os.close(descriptor)
         if "error" in fields:
             raise _ERRORS.get(fields["error"], CorruptVideoError)(fields["message"])
-        return _Answer(fields, memory)
+        return _Answer(fields, pixels)
 
     def _worker(self) -> socket.socket:
         if self._socket is not None and self.pid is not None:
@@ -284,6 +285,7 @@ class _Owner(threading.Thread):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._memory = Borrower()
         process, self._process = self._process, None
         if process is None:
             return "not running"
@@ -358,7 +360,7 @@ def _as_clips(answer: _Answer) -> SampledClips:
     fields = answer.fields["clips"]
     shape = tuple(fields["shape"])
     return SampledClips(
-        frames=np.frombuffer(answer.memory or b"", dtype=np.uint8).reshape(shape),
+        frames=np.frombuffer(answer.pixels, dtype=np.uint8).reshape(shape),
         timestamps_s=np.asarray(fields["timestamps_s"], dtype=np.float64),
         decoder=fields["decoder"],
         frames_decoded=fields["frames_decoded"],

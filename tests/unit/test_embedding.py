@@ -281,7 +281,7 @@ def test_a_damaged_part_is_embedded_again(
     embeddings = new_set(tmp_path, encoder)
     embed(videos, encoder, embeddings, batch_clips=3, part_videos=1)
     part = embeddings.parts()[0]
-    lost = len(set(embeddings._read(part, ["video_id"]).column(0).to_pylist()))
+    lost = len(set(embeddings.read(part, ["video_id"]).column(0).to_pylist()))
     assert 0 < lost < 10
     Path(embeddings.path, part).write_bytes(b"")
     report = embed(videos, encoder, embeddings)

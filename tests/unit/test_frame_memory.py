@@ -1,0 +1,127 @@
+"""Memory that is lent with decoded frames, and never written to while somebody looks."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coinml import media
+from coinml.media.frame_memory import Borrower, Lender
+
+SPEC = media.ClipSpec(clips=2, frames=4, stride=2)
+
+
+class _Pair:
+    """Both ends in one process, as a worker and its pool use them."""
+
+    def __init__(self) -> None:
+        self.lender = Lender()
+        self.borrower = Borrower()
+
+    def frames(self, shape: tuple[int, ...], value: int) -> np.ndarray:
+        self.lender.take_back(self.borrower.given_back())
+        self.lender.allocate(shape)[:] = value
+        fields, descriptor = self.lender.lend()
+        loan = self.borrower.borrow(fields, descriptor, size=int(np.prod(shape)))
+        self.lender.sent()
+        return np.frombuffer(loan, dtype=np.uint8).reshape(shape)
+
+    def blocks(self) -> int:
+        return len(self.borrower._blocks)
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_block_is_written_again_only_when_nobody_looks_at_it() -> None:
+    pair = _Pair()
+    held = [pair.frames((2, 8), value) for value in range(2)]
+    views = [torch.from_numpy(held[0])[1], held[1][:, 3:5].T]
+    del held
+    gc.collect()
+    for value in range(10, 30):
+        assert (pair.frames((2, 8), value) == value).all()
+    assert [int(view.max()) for view in views] == [int(view.min()) for view in views] == [0, 1]
+    assert pair.blocks() == 3
+    views.clear()
+    gc.collect()
+    before = _descriptors()
+    for value in range(5):
+        assert (pair.frames((2, 8), value) == value).all()
+    assert (pair.blocks(), _descriptors()) == (3, before)
+
+
+def test_who_holds_many_has_them_all() -> None:
+    pair = _Pair()
+    held = [pair.frames((5, 7), value) for value in range(12)]
+    assert [int(frames.min()) for frames in held] == list(range(12))
+    assert [int(frames.max()) for frames in held] == list(range(12))
+    assert pair.blocks() == 3
+    del held
+    before = _descriptors()
+    assert (pair.frames((5, 7), 99) == 99).all()
+    assert _descriptors() == before
+
+
+@pytest.mark.parametrize("other", [(100, 100), (3, 1)])
+def test_a_block_that_does_not_fit_is_dropped_on_both_sides(other: tuple[int, ...]) -> None:
+    pair = _Pair()
+    pair.frames((10, 10), 1)
+    before = _descriptors()
+    assert (pair.frames(other, 2) == 2).all()
+    assert (pair.blocks(), _descriptors()) == (1, before)
+
+
+def test_a_block_serves_smaller_frames_too() -> None:
+    pair = _Pair()
+    pair.frames((10, 10), 1)
+    assert (pair.frames((5, 10), 2) == 2).all()
+    assert pair.lender._made == 1
+
+
+def test_a_large_block_is_given_away() -> None:
+    pair = _Pair()
+    before = _descriptors()
+    frames = pair.frames((300, 1 << 20), 1)
+    assert (pair.blocks(), _descriptors()) == (0, before + 1)
+    assert frames[-1, -1] == 1
+    del frames
+    gc.collect()
+    assert _descriptors() == before
+
+
+def test_what_was_allocated_for_a_failed_answer_is_no_loss() -> None:
+    pair = _Pair()
+    pair.frames((4, 4), 1)
+    before = _descriptors()
+    for _ in range(5):
+        pair.lender.take_back(pair.borrower.given_back())
+        pair.lender.allocate((4, 4))
+        pair.lender.allocate((9, 9))
+        pair.lender.keep_back()
+    assert (pair.frames((4, 4), 2) == 2).all()
+    assert (pair.blocks(), _descriptors()) == (1, before)
+
+
+def test_a_pool_maps_no_more_than_it_needs(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    path = make_video(tmp_path / "video.mp4")
+    expected = media.sample(path, SPEC).frames
+    with media.DecodePool(workers=1) as pool:
+        held = [pool.submit_sample(path, SPEC).result() for _ in range(6)]
+        for _ in range(12):
+            np.testing.assert_array_equal(pool.submit_sample(path, SPEC).result().frames, expected)
+        (pid,) = pool.pids
+        # Three, and perhaps the last one that was given away and is being let go.
+        assert Path(f"/proc/{pid}/maps").read_text().count("memfd:coinml-clips") <= 4
+    # The frames outlive the pool.
+    for clips in held:
+        np.testing.assert_array_equal(clips.frames, expected)
+    del held, clips
+    gc.collect()
+    assert "memfd:coinml-clips" not in Path("/proc/self/maps").read_text()
