@@ -253,8 +253,7 @@ def train_head(
         metrics["leaks_dropped"] = float(leaks["video_id"].nunique() if drop_leaks else 0)
         log.table("leaks", leaks)
         log.table("class_counts", counts)
-        # After the last epoch, so that the final numbers are those of the epoch that was kept.
-        log.metrics(metrics, step=log.last_step + 1)
+        log.metrics(metrics)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
         domains = domains_of_classes(dataset.videos, target=target)
         _log_evidence(log, fitted, parts, evaluations, official, domains)

@@ -35,6 +35,7 @@ class RunLog:
         self._client = client
         self.run_id = run_id
         self.last_step = 0
+        self._by_step: set[str] = set()
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, as text."""
@@ -46,12 +47,24 @@ class RunLog:
         tags = [RunTag(key, str(value)) for key, value in values.items()]
         self._client.log_batch(self.run_id, tags=tags)
 
-    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log one number each."""
-        self.history([values], first_step=step)
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Log the numbers of the run as a whole.
+
+        One that was logged by step gets a last step, so that MLflow takes this for its value. Any
+        other has no steps: MLflow then draws bars of it, and not curves of a single point.
+        """
+        curves = {key: value for key, value in values.items() if key in self._by_step}
+        self.history([curves], first_step=self.last_step + 1)
+        self._log([{key: value for key, value in values.items() if key not in curves}], 0)
 
     def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
         """Log one mapping of metrics a step, in batches."""
+        self._log(steps, first_step)
+        if any(steps):
+            self._by_step.update(*steps)
+            self.last_step = max(self.last_step, first_step + len(steps) - 1)
+
+    def _log(self, steps: Sequence[Mapping[str, float]], first_step: int) -> None:
         now_ms = int(time.time() * 1000)
         metrics = [
             Metric(key, float(value), now_ms, step)
@@ -60,7 +73,6 @@ class RunLog:
         ]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
-        self.last_step = max(self.last_step, first_step + len(steps) - 1)
 
     @contextmanager
     def epochs(self) -> Iterator[Callable[[Numbers], None]]:
@@ -91,6 +103,7 @@ class RunLog:
             done = min(max((one.step for one in logged), default=0), len(steps))
             self.history(steps[done:], first_step=done + 1)
             self.last_step = max(self.last_step, len(steps))
+            self._by_step.update(*steps)
 
     def describe(self, text: str) -> None:
         """Set the description (Markdown) that MLflow shows on the run's page."""

@@ -68,8 +68,11 @@ def test_metrics_keep_their_steps_and_the_last_one_counts(store: Store) -> None:
     with store.run("e", "long", tags={}) as log:
         log.history(steps)
         assert log.last_step == 1200
-        log.metrics({"val_loss": 0.25}, step=log.last_step + 1)
+        log.metrics({"val_loss": 0.25, "test_loss": 0.5})
     client = store.client()
+    assert [m.step for m in client.get_metric_history(log.run_id, "val_loss")][-1] == 1201
+    # MLflow draws bars of what has no steps.
+    assert [m.step for m in client.get_metric_history(log.run_id, "test_loss")] == [0]
     history = client.get_metric_history(log.run_id, "val_accuracy")
     assert [(m.step, m.value) for m in history] == [(s, s / 1500) for s in range(1, 1201)]
     assert store.read_run(log.run_id).data.metrics["val_loss"] == 0.25
