@@ -16,6 +16,9 @@ from coinml.records import Dataset, Step, Subset, Video
 from coinml.splits import limit_videos, official_split
 from coinml.taxonomy import find_taxonomy
 
+COIN = "coin"
+"""What a JSON file's dataset is called where nobody says otherwise."""
+
 FOLDER_PREFIX = "folder:"
 SUBSETS: tuple[Subset, ...] = ("training", "testing")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -56,7 +59,7 @@ def load_dataset(
             raise InvalidInputError(
                 f"group {group!r}: only for {FOLDER_PREFIX}DIR; {ref} publishes its own split"
             )
-        dataset = read_coin(Path(ref).expanduser(), name=name or "coin", seed=seed)
+        dataset = read_coin(Path(ref).expanduser(), name=name or COIN, seed=seed)
         dataset = _keep_classes(dataset, classes)
     if not _NAME.fullmatch(dataset.name):
         raise InvalidInputError(
@@ -68,7 +71,7 @@ def load_dataset(
     return dataset
 
 
-def read_coin(path: Path, *, name: str = "coin", seed: int = 0) -> Dataset:
+def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
     """Read a file in COIN's official layout; the taxonomy beside it gives the domains.
 
     Raises:

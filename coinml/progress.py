@@ -32,7 +32,7 @@ class StoppedError(CoinmlError):
     """The run was asked to stop; what is done is on record and the next run goes on."""
 
 
-_listener: Listener | None = None
+_listeners: tuple[Listener, ...] = ()
 _lock = threading.Lock()
 _stop = threading.Event()
 
@@ -44,25 +44,27 @@ def request_stop() -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it, stages of this process report to `listener`, from whichever thread."""
-    global _listener
-    previous, _listener = _listener, listener
+    """Within it, stages of this process report to `listener` too, from whichever thread."""
+    global _listeners
+    with _lock:
+        _listeners = (*_listeners, listener)
     try:
         yield
     finally:
-        _listener = previous
+        with _lock:
+            _listeners = tuple(one for one in _listeners if one is not listener)
 
 
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[None]:
     """Announce a stage of `total` items; within it, `advance` counts them."""
-    listener = _listener
-    if listener is not None:
+    told = _listeners
+    for listener in told:
         listener.begin(name, total)
     try:
         yield
     finally:
-        if listener is not None:
+        for listener in told:
             listener.end(name)
 
 
@@ -72,9 +74,10 @@ def advance(name: str, items: int = 1, *, total: int | None = None) -> None:
     Raises:
         StoppedError: A stop was requested.
     """
-    if _listener is not None:
+    if _listeners:
         with _lock:
-            _listener.advance(name, items, total)
+            for listener in _listeners:
+                listener.advance(name, items, total)
     if _stop.is_set():
         raise StoppedError("stopped; the next call goes on from here")
 

@@ -45,10 +45,33 @@ class CollectReport:
         """Whether nothing is left that time alone will bring."""
         return self.still_due == 0
 
-    def __str__(self) -> str:
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done, or blocked until when."""
+        if self.blocked_until is not None:
+            first = f"blocked until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+        elif self.still_due:
+            first = "completed in part"
+        else:
+            return self._counts
+        return f"{first}, {self.still_due} still due: {self._counts}"
+
+    @property
+    def yielded(self) -> str:
+        """What this run brought of what it asked for, in a word."""
+        if not self.asked:
+            return "(nothing due)"
+        return f"{self.fetched}/{self.asked}"
+
+    @property
+    def _counts(self) -> str:
         text = f"{self.downloaded} of {self.total} videos are here, {self.fetched} of them new"
         if self.faults:
             text += "; " + ", ".join(f"{count} {fault}" for fault, count in self.faults.items())
+        return text
+
+    def __str__(self) -> str:
+        text = self._counts
         if self.blocked_until is not None:
             text += f"; the source refuses until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
         elif self.still_due:
@@ -186,6 +209,11 @@ class TrainSummary:
     min_new: int = 0
     verdicts: tuple[Verdict, ...] = ()
 
+    @property
+    def scores(self) -> str:
+        """Test accuracy of each head, in a few words."""
+        return ", ".join(f"{one.head} {one.metrics['test_accuracy']:.3f}" for one in self.heads)
+
     def __str__(self) -> str:
         if not self.heads:
             return f"grown by {self.grown} of {self.min_new}: nothing to train"
@@ -231,6 +259,11 @@ class PipelineSummary:
         """Whether nothing is left that time alone will bring."""
         return self.collected.complete
 
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done."""
+        return str(self) if self.complete else f"completed in part: {self}"
+
     def __str__(self) -> str:
         return f"{self.collected}. {self.embedded}. {self.trained}."
 
@@ -270,6 +303,11 @@ class ReprocessSummary:
     def complete(self) -> bool:
         """Whether nothing is left that time alone will bring."""
         return self.collected.complete
+
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done."""
+        return str(self) if self.complete else f"completed in part: {self}"
 
     def __str__(self) -> str:
         text = f"{self.collected}. {self.embedded}."

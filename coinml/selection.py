@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coinml.annotations import FOLDER_PREFIX, load_dataset
+from coinml.annotations import COIN, FOLDER_PREFIX, load_dataset
 from coinml.records import Dataset
 
 MINI = "mini"
@@ -43,6 +43,17 @@ class Selection(BaseModel):
     def is_folder(self) -> bool:
         """Whether the videos are files here already."""
         return self.dataset.startswith(FOLDER_PREFIX)
+
+    @property
+    def title(self) -> str:
+        """What it is called in lists: a file's path says less than the dataset's name."""
+        if self.name:
+            return self.name
+        if self.is_mini:
+            return MINI
+        if self.is_folder:
+            return Path(self.dataset.removeprefix(FOLDER_PREFIX)).resolve().name
+        return COIN
 
     def load(self, data_dir: Path) -> Dataset:
         """Read its annotations; `mini` is drawn below `data_dir` if it is not there.

@@ -30,11 +30,12 @@ from tasks.download import adopt_in_place, download_batch, fetch_options
 from tasks.events import announce_collected
 from tasks.limits import batch_slots
 from tasks.reporting import report_attrition
+from tasks.watching import progress_shown, rename_run
 
 
 @flow(
     name="collect",
-    flow_run_name="collect {selection.dataset}",
+    flow_run_name="collect {selection.title}",
     task_runner=ThreadPoolTaskRunner(max_workers=Settings().parallel),
 )
 def collect(
@@ -76,7 +77,7 @@ def collect(
         ledger.register(dataset)
         ids = _due(ledger, dataset, settings, only=only, retry_now=anyway)[:budget]
         blocked_until = None
-        with progress.stage("collect", len(ids)):
+        with progress_shown(dataset.name), progress.stage("collect", len(ids)):
             if selection.is_folder:
                 adopt_in_place(selection)
             elif ids:
@@ -88,7 +89,9 @@ def collect(
         report_attrition(dataset.name)
         report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
     announce_collected(selection, report, source)
-    return Completed(message=str(report), data=report)
+    name = f"collect {selection.title}"
+    rename_run(name, f"{name} {report.yielded}")
+    return Completed(message=report.outcome, data=report)
 
 
 def _whatever_their_time(only: Sequence[str], *, retry_now: bool, reprobe: bool) -> tuple[str, ...]:

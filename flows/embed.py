@@ -26,11 +26,12 @@ from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
 from tasks.events import announce_embedded
 from tasks.limits import devices_for_us
+from tasks.watching import progress_shown, rename_run
 
 
 @flow(
     name="embed",
-    flow_run_name="embed {selection.dataset}",
+    flow_run_name="embed {selection.title}",
     # A thread does no more than wait for the process that embeds its shard.
     task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_IN_HAND),
 )
@@ -82,6 +83,7 @@ def embed(
         todo = [job for job in jobs if key_of(job) not in done]
         if todo:
             with (
+                progress_shown(dataset.name),
                 progress.stage("embed", len(todo)),
                 _embedder(settings, runner=runner, address=address, devices=devices) as embedder,
             ):
@@ -117,6 +119,8 @@ def embed(
         without_extent=len(without_extent),
     )
     announce_embedded(selection, summary, set_options)
+    name = f"embed {selection.title}"
+    rename_run(name, f"{name} +{summary.embedded}")
     return Completed(message=str(summary), data=summary)
 
 

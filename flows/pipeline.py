@@ -17,9 +17,10 @@ from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
 from tasks.events import ours
+from tasks.watching import rename_run
 
 
-@flow(name="pipeline", flow_run_name="pipeline {selection.dataset}")
+@flow(name="pipeline", flow_run_name="pipeline {selection.title}")
 def pipeline(
     selection: Selection,
     source: str | None = None,
@@ -77,4 +78,6 @@ def pipeline(
     summary = PipelineSummary(
         collected=collected, embedded=embedded, trained=trained, verdicts=tuple(verdicts)
     )
-    return Completed(message=str(summary), data=summary)
+    name = f"pipeline {selection.title}"
+    rename_run(name, f"{name} {collected.downloaded}/{collected.total}, {trained.scores}")
+    return Completed(message=summary.outcome, data=summary)

@@ -7,6 +7,8 @@ from prefect.states import Completed, State
 
 from coinml.registry import COVERAGE_FLOOR, Verdict
 from tasks.registry import promote_versions
+from tasks.reporting import report_verdicts
+from tasks.watching import rename_run
 
 
 @flow(name="promote", flow_run_name="promote {model}")
@@ -23,4 +25,6 @@ def promote(
     verdicts = promote_versions(model, versions, coverage_floor)
     promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
     message = f"champion: version {promoted[-1]}" if promoted else "nobody passed"
+    report_verdicts(model, verdicts)
+    rename_run(f"promote {model}", f"promote {model}: {message}")
     return Completed(message=message, data=verdicts)

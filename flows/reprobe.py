@@ -11,9 +11,10 @@ from coinml.reports import CollectReport
 from coinml.selection import Selection
 from flows.collect import collect
 from tasks.events import announce_collected, ours
+from tasks.watching import rename_run
 
 
-@flow(name="reprobe", flow_run_name="reprobe {selection.dataset}")
+@flow(name="reprobe", flow_run_name="reprobe {selection.title}")
 def reprobe(
     selection: Selection,
     source: str | None = None,
@@ -45,5 +46,7 @@ def reprobe(
             reprobe=True,
         )
     announce_collected(selection, report, source)
+    name = f"reprobe {selection.title}"
+    rename_run(name, f"{name} {report.yielded}")
     message = f"{report.asked} were asked for once more, {report.fetched} came back. {report}"
     return Completed(message=message, data=report)

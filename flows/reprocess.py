@@ -20,9 +20,10 @@ from flows.train import train
 from tasks.download import recheck_files
 from tasks.events import ours
 from tasks.training import count_trained
+from tasks.watching import rename_run
 
 
-@flow(name="reprocess", flow_run_name="reprocess {selection.dataset}")
+@flow(name="reprocess", flow_run_name="reprocess {selection.title}")
 def reprocess(
     selection: Selection,
     source: str | None = None,
@@ -102,4 +103,6 @@ def reprocess(
         trained=trained,
         verdicts=tuple(verdicts),
     )
-    return Completed(message=str(summary), data=summary)
+    name = f"reprocess {selection.title}"
+    rename_run(name, f"{name} {collected.yielded}, grown by {summary.grown}")
+    return Completed(message=summary.outcome, data=summary)

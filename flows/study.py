@@ -23,7 +23,7 @@ USUAL_SEEDS = 3
 _ROUNDS = 4
 
 
-@flow(name="study", flow_run_name="study {study} {selection.dataset}")
+@flow(name="study", flow_run_name="study {study} {selection.title}")
 def study(
     study: str,
     selection: Selection,

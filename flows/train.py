@@ -23,12 +23,14 @@ from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.events import ours
+from tasks.reporting import report_training
 from tasks.training import count_embedded, count_trained, train_head, tune_head
+from tasks.watching import progress_shown, rename_run
 
 
 @flow(
     name="train",
-    flow_run_name="train {selection.dataset}",
+    flow_run_name="train {selection.title}",
     task_runner=ThreadPoolTaskRunner(max_workers=2),
 )
 def train(
@@ -78,6 +80,7 @@ def train(
         grown = count_embedded(selection, fingerprint) - known
         if grown < min_new:
             idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
+            rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
             return Completed(message=str(idle), data=idle)
     tuned: dict[str, TuneReport] = {}
     if sweep:
@@ -86,6 +89,7 @@ def train(
             target=target, trials=sweep, seed=seed, drop_leaks=drop_leaks,
         )  # fmt: skip
     with ExitStack() as stages:
+        stages.enter_context(progress_shown(dataset.name))
         for head in heads:
             stages.enter_context(progress.stage(f"train {head}"))
         futures = [
@@ -117,6 +121,9 @@ def train(
         min_new=min_new,
         verdicts=tuple(verdicts),
     )
+    report_training(summary)
+    name = f"train {selection.title}"
+    rename_run(name, f"{name}: {summary.scores}")
     return Completed(message=str(summary), data=summary)
 
 
@@ -132,6 +139,7 @@ def _tune(
 ) -> dict[str, TuneReport]:
     """A sweep for each head; all of them end before any head sees the test videos."""
     with ExitStack() as stages:
+        stages.enter_context(progress_shown(selection.title))
         for head in heads:
             stages.enter_context(progress.stage(f"sweep {head}", trials))
         futures = {

@@ -1,14 +1,24 @@
-"""What a run leaves to be looked at in Prefect."""
+"""What a run leaves to be looked at in Prefect, under keys that stay the same."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
+
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
+from coinml.registry import Verdict
+from coinml.reports import TrainSummary
 from coinml.settings import Settings
+from coinml.tracking import Store
+from coinml.training import TrainReport
+from tasks.artifact_keys import key_of
+
+_HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
 
 
 @task(cache_policy=NO_CACHE)
@@ -23,3 +33,90 @@ def report_attrition(dataset: str) -> None:
         markdown=attrition_markdown(status, duplicates=duplicates),
         description=f"What became of the videos of {dataset}",
     )
+
+
+@task(cache_policy=NO_CACHE)
+def report_training(summary: TrainSummary) -> None:
+    """Publish heads, the paired comparison of the first two, and their figures.
+
+    The keys are `heads-<dataset>-<target>`, `comparison-<dataset>-<target>`, and for the figures
+    `figure-<what>-<dataset>-<target>`.
+    """
+    if not summary.heads:
+        return
+    settings = Settings()
+    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    whose = (summary.dataset, summary.target)
+    rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
+    create_markdown_artifact(
+        key=key_of("heads", *whose),
+        markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n{_table(_HEADS, rows)}\n\n"
+        "In brackets 95 % intervals.",
+        description=str(summary),
+    )
+    for report in summary.heads:
+        _publish_figure(store, report.run_id, "confusion", (report.head, *whose))
+    compared = summary.comparison
+    if compared is not None:
+        result = compared.result
+        table = _table(
+            ("videos", f"only {compared.head_a} right", f"only {compared.head_b} right",
+             "difference", "McNemar p"),
+            [(result.n, result.mcnemar.b, result.mcnemar.c, result.difference,
+              f"{result.mcnemar.p_value:.3g}")],
+        )  # fmt: skip
+        create_markdown_artifact(
+            key=key_of("comparison", *whose),
+            markdown=f"# {compared.head_b} against {compared.head_a}\n\n{compared}.\n\n{table}",
+            description=str(compared),
+        )
+        _publish_figure(store, compared.run_b, "comparison", whose)
+
+
+@task(cache_policy=NO_CACHE)
+def report_verdicts(model: str, verdicts: Sequence[Verdict]) -> None:
+    """Publish what the gate said, under `champion-<model>`."""
+    rows = [
+        (verdict.version, "champion" if verdict.promoted else "refused", verdict.reason)
+        for verdict in verdicts
+    ]
+    create_markdown_artifact(
+        key=key_of("champion", model),
+        markdown=f"# {model} before the gate\n\n{_table(('version', 'verdict', 'why'), rows)}",
+        description=f"What the gate said of {model}",
+    )
+
+
+def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
+    numbers = report.metrics
+
+    def shown(name: str) -> str:
+        return f"{numbers[name]:.3f} [{numbers[f'{name}_low']:.3f}, {numbers[f'{name}_high']:.3f}]"
+
+    return (
+        f"{report.head} (as before)" if report.reused else report.head,
+        shown("val_accuracy"),
+        shown("test_accuracy"),
+        shown("test_accuracy_missing_wrong"),
+        shown("test_f1_macro"),
+        f"{numbers['test_coverage']:.1%}",
+        report.version,
+        f"[MLflow]({page})" if page else f"`{report.run_id}`",
+    )
+
+
+def _publish_figure(store: Store, run_id: str, name: str, whose: Sequence[str]) -> None:
+    """A figure of a run, within the artifact: whoever sees Prefect need not reach MLflow."""
+    content = store.read_figure(run_id, name)
+    if content is not None:
+        create_image_artifact(
+            key=key_of("figure", name, *whose),
+            image_url=f"data:image/png;base64,{base64.b64encode(content).decode()}",
+            description=f"{name}: {' '.join(whose)}",
+        )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(line)} |" for line in (header, *cells)]
+    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])

@@ -21,6 +21,7 @@ from coinml.studies.plans import Condition, Plan
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.resolutions import Reencoded
 from coinml.tracking import Store
+from tasks.artifact_keys import key_of
 from tasks.links import flow_run_tags
 
 
@@ -108,5 +109,4 @@ def publish_study(report: StudyReport, target: Target) -> None:
 
 def artifact_key(study: str, dataset: str, target: Target = "task") -> str:
     """Key of the artifact that a study of a dataset leaves in Prefect."""
-    plain = "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in dataset.lower())
-    return f"study-{study}-{plain}{'' if target == 'task' else f'-{target}'}"
+    return key_of("study", study, dataset, *(() if target == "task" else (target,)))

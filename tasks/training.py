@@ -15,6 +15,7 @@ from coinml import growth, progress, training, tuning
 from coinml.dataset import build_table, clips_by_video
 from coinml.embedding.jobs import count_done, plan_jobs
 from coinml.heads import LOOK_AT_CLIPS
+from coinml.heads.learning import most_steps
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.records import Dataset, Target
 from coinml.selection import Selection
@@ -54,9 +55,16 @@ def train_head(
     found = _material(
         settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
     )
-    store = _store(settings)
+    store, chosen = _store(settings), tuned.result.options if tuned else {}
+    stage, most, done = f"train {head}", most_steps(head, chosen), 0
+
+    def on_epoch() -> None:
+        nonlocal done
+        done += 1
+        progress.advance(stage, total=most)
+
     with answering(store):
-        return training.train_head(
+        report = training.train_head(
             head,
             found.dataset,
             found.table,
@@ -67,7 +75,7 @@ def train_head(
             target=target,
             seed=seed,
             device=settings.device,
-            options=tuned.result.options if tuned else None,
+            options=chosen,
             clips=found.clips,
             sha256s=found.sha256s,
             drop_leaks=drop_leaks,
@@ -75,8 +83,11 @@ def train_head(
             keep_in=settings.data_dir / "fitted",
             tags=flow_run_tags() | ({"tuned_by": tuned.run_id} if tuned else {}),
             links=flow_run_links(),
-            on_epoch=lambda: progress.advance(f"train {head}"),
+            on_epoch=on_epoch,
         )
+    # A network that stopped early is done all the same.
+    progress.advance(stage, 0, total=done or None)
+    return report
 
 
 @task(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
 from coinml.heads import check_heads
+from coinml.heads.svm_search import grid_of
 
 if TYPE_CHECKING:
     from coinml.heads import Head
@@ -72,17 +73,30 @@ def options_of(head: str, options: Mapping[str, Any]) -> dict[str, object]:
     Of a network everything, defaults as well; of the heads that try settings one by one only what
     was asked for, since `settings_of` says what they chose.
     """
-    defaults: dict[str, Any] = {}
-    if head in NETWORKS:
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(_trainer(head)).parameters.items()
-            if name not in ("train", "val", "seed", "device", "on_epoch")
-        }
+    given = _given(head, options) if head in NETWORKS else options
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in (defaults | dict(options)).items()
+        for name, value in given.items()
     }
+
+
+def most_steps(head: str, options: Mapping[str, Any]) -> int:
+    """How often `on_step` is called at most: epochs that may end early, or settings to try."""
+    given = _given(head, options)
+    if head in NETWORKS:
+        return int(given["epochs"])
+    if head == "svm":
+        grid = grid_of(given["kernels"], given["linear_cs"], given["cs"], given["gammas"])
+        return sum(len(cs) for _, _, cs in grid)
+    return len(given["ks" if head == "knn" else "cs"])
+
+
+def _given(head: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer's options, its defaults among them."""
+    others = ("train", "val", "seed", "device", "jobs", "on_epoch", "on_fit")
+    parameters = inspect.signature(_trainer(head)).parameters
+    defaults = {name: one.default for name, one in parameters.items() if name not in others}
+    return defaults | dict(options)
 
 
 def settings_of(fitted: Head) -> dict[str, object]:
