@@ -42,6 +42,8 @@ MAX_MB = 100
 """Largest video that is taken as base64, unless `COINML_SERVE_MAX_MB` says otherwise."""
 TOP = 5
 _SPEC = "spec.json"
+_IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""MLflow's scoring server sets it; who loads the model himself may read what he may read."""
 _ANSWER = ["label", "score", "top5", "error"]
 
 SIGNATURE = ModelSignature(
@@ -282,6 +284,11 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
 def _allowed(path: Path) -> Path:
     """A path as it is, or refused: behind a server, clients must not read any file there is."""
     root = os.environ.get("COINML_SERVE_ROOT")
+    if root is None and os.environ.get(_IN_SERVER) == "true":
+        raise InvalidInputError(
+            f"{path}: this server reads no files, since COINML_SERVE_ROOT names no folder for it; "
+            "send the video as 'video_base64'"
+        )
     try:
         # Where it really lies: what is read later is what was looked at here.
         path, named = path.resolve(), path

@@ -18,7 +18,8 @@ class Settings(BaseSettings):
 
     Attributes:
         home: All state lies below this folder.
-        ledger_url: SQLAlchemy URL of the ledger; SQLite serves one host, PostgreSQL many.
+        ledger_url: SQLAlchemy URL of the ledger; SQLite serves one host, PostgreSQL many; never
+            shown, since it may hold a password.
         embeddings_root: Folder or fsspec URL of the embedding sets.
         rate_per_hour: Videos an hour asked of a source that is not on loopback.
         parallel: Videos in flight at once.
@@ -28,10 +29,12 @@ class Settings(BaseSettings):
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
-    model_config = SettingsConfigDict(env_prefix="COINML_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="COINML_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(default_factory=default_home)
-    ledger_url: str = ""
+    ledger_url: str = Field(default="", repr=False)
     embeddings_root: str = ""
     rate_per_hour: float = Field(default=300, gt=0)
     parallel: int = Field(default=8, ge=1)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -145,11 +145,33 @@ class Database:
         self._once(engine, upgrade, write=True)
 
 
+def schema_version(url: str) -> str | None:
+    """The migration that a ledger is at, which this leaves as it is; None for one without tables.
+
+    Raises:
+        LocalError: The database does not answer.
+    """
+    engine = _create_engine(url)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+    except DBAPIError as err:
+        raise _translated(err, url) from err
+    finally:
+        engine.dispose()
+
+
 def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-    except ArgumentError as err:
-        raise InvalidInputError(f"ledger URL {url!r}: not a database URL") from err
+    except (ArgumentError, ValueError):
+        # Not shown: somewhere in it may be a password. Nor is what SQLAlchemy says, for the same.
+        raise InvalidInputError(
+            "the ledger's URL (COINML_LEDGER_URL) is no database URL; one looks like "
+            "postgresql+psycopg://user:password@host/database"
+        ) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InvalidInputError(
             f"ledger URL {_shown(parsed)}: sqlite and postgresql+psycopg are supported"

@@ -16,11 +16,10 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Copying a figure into a folder is nothing to watch.
@@ -41,6 +40,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from coinml.addresses import without_password, without_user
 from coinml.errors import InvalidInputError, TransientError
 from coinml.owner import is_dead, new_owner
 from coinml.tracking.run_log import RunLog
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-__all__ = ["RunLog", "Store", "answering", "code_version", "is_missing", "without_password"]
+__all__ = ["RunLog", "Store", "answering", "code_version", "is_missing"]
 
 OWNER = "coinml.process"
 """Tag of a run: the process that writes it."""
@@ -111,7 +111,8 @@ class Store:
             local = self.uri.startswith("sqlite")
             location = (self.artifact_root / name).resolve().as_uri() if local else None
             try:
-                client.create_experiment(name, artifact_location=location)
+                note = {_NOTE: description} if description else None
+                client.create_experiment(name, artifact_location=location, tags=note)
             except MlflowException:
                 # Another process made it at this moment.
                 if client.get_experiment_by_name(name) is None:
@@ -120,7 +121,9 @@ class Store:
             assert found is not None  # It was made just now, by whom ever.
         experiment_id = str(found.experiment_id)
         if description and _NOTE not in found.tags:
-            client.set_experiment_tag(experiment_id, _NOTE, description)
+            # Two heads that are trained at once both look, and the second to write fails.
+            with suppress(MlflowException):
+                client.set_experiment_tag(experiment_id, _NOTE, description)
         return experiment_id
 
     @contextmanager
@@ -267,7 +270,7 @@ class Store:
         if not self.uri.startswith(("http://", "https://")):
             return None
         experiment = self.read_run(run_id).info.experiment_id
-        return f"{_without_user(self.uri)}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{without_user(self.uri)}/#/experiments/{experiment}/runs/{run_id}"
 
     def read_history(self, run_id: str) -> pd.DataFrame:
         """Metrics that a run logged at more than one step: `step` and a column for each.
@@ -356,20 +359,6 @@ def answering(store: Store) -> Iterator[None]:
         if not _is_away(err):
             raise
         raise TransientError(f"{store.shown} does not answer: {store.masked(err)}") from err
-
-
-def without_password(url: str) -> str:
-    """A URL with its password, if it has one, as three asterisks."""
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    if not at or ":" not in user:
-        return url
-    return url.replace(parts.netloc, f"{user.partition(':')[0]}:***@{place}", 1)
-
-
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
 def _is_away(err: BaseException) -> bool:

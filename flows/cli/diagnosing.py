@@ -15,12 +15,13 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check Python, torch, decoders, yt-dlp, disk, ledger and MLflow's store."""
+    """Check Python, torch, decoders, yt-dlp, cookies, disk, servers, workers and databases."""
     from coinml.doctor import examine
     from coinml.settings import Settings
     from flows.cli.console import line, print_json
+    from flows.cli.local_prefect import configured_api
 
-    findings = examine(Settings())
+    findings = examine(Settings(), prefect_api=configured_api())
     if json:
         print_json([finding.as_dict() for finding in findings])
     else:

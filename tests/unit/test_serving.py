@@ -399,12 +399,69 @@ def test_mlflow_serves_it_with_a_path_and_with_base64(
     assert row["label"] in {"Boil", "Cut", "Fry"}
 
 
-def test_behind_mlflows_own_server_the_answers_are_json(trained: Trained, champion: Any) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    ["{video}", "/etc/passwd", "http://127.0.0.1:9/a.mp4", "file://{video}", "s3://bucket/a.mp4"],
+)
+def test_a_server_that_nobody_gave_a_folder_reads_no_file(
+    trained: Trained, champion: Any, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc.scoring_server import init
+
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")
+    video = trained.material.videos["Cut0_______"]
+    answer = TestClient(init(champion)).post(
+        "/invocations", json={"inputs": {"video": [asked.format(video=video)]}}
+    )
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["predictions"]
+    assert row["label"] is None
+    assert "reads no files" in row["error"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/a.mp4", "file://{video}", "concat:{video}"]
+)
+def test_an_address_is_no_file(trained: Trained, champion: Any, address: str) -> None:
+    video = trained.material.videos["Cut0_______"]
+    row = champion.predict(pd.DataFrame({"video": [address.format(video=video)]})).iloc[0]
+    assert row["label"] is None
+    assert "no such file" in row["error"]
+
+
+def test_a_model_that_is_a_pickle_is_not_loaded(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    class Evil(mlflow.pyfunc.PythonModel):
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "run",))
+
+        def predict(self, context: Any, model_input: list[str]) -> list[str]:
+            return model_input
+
+    trained.store.client()
+    mlflow.pyfunc.save_model(tmp_path / "evil", python_model=Evil())
+    assert any(path.suffix == ".pkl" for path in (tmp_path / "evil").rglob("*"))
+    (tmp_path / "run").unlink(missing_ok=True)
+    with pytest.raises(RegistryError, match="pickle"):
+        predict_files(trained.store, str(tmp_path / "evil"), ["a.mp4"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_behind_mlflows_own_server_the_answers_are_json(
+    trained: Trained, champion: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fastapi.testclient import TestClient
     from mlflow.pyfunc.scoring_server import init
 
     video = trained.material.videos["Cut0_______"]
     rows = [[str(video)], ["/nowhere.mp4"]]
+    # Set first, so that it is put back: `init` leaves it behind.
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")
+    monkeypatch.setenv("COINML_SERVE_ROOT", "/")
     answer = TestClient(init(champion)).post(
         "/invocations", json={"dataframe_split": {"columns": ["video"], "data": rows}}
     )

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from coinml.addresses import without_password
 from coinml.errors import InvalidInputError, TransientError
-from coinml.tracking import Store, answering, without_password
+from coinml.tracking import Store, answering
 from coinml.tracking.epochs import EpochWriter
 
 
@@ -190,6 +192,12 @@ def test_an_experiment_is_made_once_and_says_what_it_is(store: Store) -> None:
     assert store.experiment("coin-task") == first
     found = store.client().get_experiment(first)
     assert found.tags["mlflow.note.content"] == "Tasks of COIN"
+    # One of before, and two that look at it at once.
+    bare = store.experiment("bare")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: store.experiment("bare", description="Bare"), range(8)))
+    assert set(made) == {bare}
+    assert store.client().get_experiment(bare).tags["mlflow.note.content"] == "Bare"
     # What somebody wrote there is not written over.
     store.experiment("coin-task", description="Something else")
     found = store.client().get_experiment(first)

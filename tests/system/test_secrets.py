@@ -1,0 +1,214 @@
+"""Cookies, the proxy's password and those of databases and servers are written down nowhere."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres import PostgresServer
+
+from coinml.miniature.host import FlakyHost
+
+COMMAND = str(Path(sys.executable).parent / "coinml")
+COOKIE, PROXY, DATABASE, TRACKING = (
+    "cookie-Zq7vK1xw", "proxy-Hn4tR8ye", "database-Lw2mC6uo", "tracking-Bd9sJ3pa",
+)  # fmt: skip
+
+
+class Proxy(ThreadingHTTPServer):
+    """An HTTP proxy that wants its password, and breaks off the answer for one video."""
+
+    def __init__(self, *, breaks: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.breaks = breaks
+        self.cookies: set[str] = set()
+        self.forwarded = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://agent:{PROXY}@127.0.0.1:{self.server_port}"
+
+
+class _Forward(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do_GET(self) -> None:
+        told = self.headers.get("Proxy-Authorization", "").removeprefix("Basic ")
+        if base64.b64decode(told).decode() != f"agent:{PROXY}":
+            self.send_error(407)
+            return
+        self.server.cookies.add(self.headers.get("Cookie", ""))
+        if self.server.breaks in self.path:
+            self.send_error(502, "no way there")
+            return
+        self.server.forwarded += 1
+        request = urllib.request.Request(self.path)
+        for name in ("Range", "User-Agent"):
+            if self.headers.get(name):
+                request.add_header(name, self.headers[name])
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                content = answer.read()
+                self.send_response(answer.status)
+                for name in ("Content-Type", "Content-Range"):
+                    if answer.headers.get(name):
+                        self.send_header(name, answer.headers[name])
+        except urllib.error.HTTPError as err:
+            self.send_error(err.code)
+            return
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def coin(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path / "coin"
+    (folder / "videos").mkdir(parents=True)
+    database = {}
+    for number in range(24):
+        video_id = f"video{number:06d}"
+        make_video(folder / "videos" / f"{video_id}.mp4", seconds=1.0, seed=number)
+        subset = "testing" if number % 3 == 0 else "training"
+        database[video_id] = {"class": "AB"[number % 2], "subset": subset, "duration": 1.0}
+    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    return folder
+
+
+@pytest.fixture
+def mlflow_url(tmp_path: Path) -> Iterator[str]:
+    """A real tracking server; it has no users, and leaves the name and password aside."""
+    folder = tmp_path / "tracking"
+    folder.mkdir()
+    with _free_port() as port:
+        pass
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+            "--artifacts-destination", str(folder / "artifacts"),
+        ],
+        cwd=folder,
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=(log := (folder / "log").open("w")), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        for _ in range(300):
+            assert server.poll() is None, (folder / "log").read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            time.sleep(0.3)
+        yield f"http://keeper:{TRACKING}@127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+@contextlib.contextmanager
+def _free_port() -> Iterator[int]:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield int(probe.getsockname()[1])
+
+
+def written(*folders: Path) -> Iterator[tuple[Path, bytes]]:
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                yield path, path.read_bytes()
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(600)
+def test_no_secret_is_written_down_by_a_whole_run(
+    tmp_path: Path,
+    coin: Path,
+    tiny_encoder_dir: Path,
+    mlflow_url: str,
+    new_postgres: Callable[..., PostgresServer],
+) -> None:
+    home = tmp_path / "home"
+    postgres = new_postgres(password=DATABASE)
+    ledger = postgres.new_database()
+    assert DATABASE in ledger
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(
+        f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tSID\t{COOKIE}\n"
+    )
+    cookies.chmod(0o600)
+    proxy = Proxy(breaks="video000004")
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+    }
+    environment = clean | {
+        "COINML_HOME": str(home),
+        "COINML_COOKIES": str(cookies),
+        "COINML_PROXY": proxy.url,
+        "COINML_LEDGER_URL": ledger,
+        "MLFLOW_TRACKING_URI": mlflow_url,
+        # As somebody would who looks for a fault.
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+    }
+    said: list[str] = []
+
+    def coinml(*arguments: str, **other: str) -> int:
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            capture_output=True, text=True, check=False, timeout=400, env=environment | other,
+        )  # fmt: skip
+        said.extend((done.stdout, done.stderr))
+        return done.returncode
+
+    dataset = ("--dataset", str(coin / "COIN.json"), "--name", "secret")
+    with FlakyHost(coin / "videos") as host:
+        source = ("--source", host.source)
+        code = coinml("run", *dataset, *source, "--encoder", str(tiny_encoder_dir), "--clips", "2")
+        # One video is still due, and everything was used on the way.
+        assert code == 3, said[-2:]
+        assert proxy.forwarded >= 23
+        assert any(COOKIE in sent for sent in proxy.cookies)
+        proxy.shutdown()
+        proxy.server_close()
+        # And where each of them fails; a proxy that is not there is this machine's fault.
+        assert coinml("collect", *dataset, *source, "--retry-now") == 1, said[-2:]
+    wrong = ledger.replace(DATABASE, f"{DATABASE}-wrong")
+    for url in (wrong, wrong.replace(f":{postgres.port}/", ":none/"), f"nonsense {DATABASE}"):
+        assert coinml("status", "--dataset", "secret", COINML_LEDGER_URL=url) in (1, 2), said[-2:]
+    away = {"MLFLOW_TRACKING_URI": f"http://keeper:{TRACKING}@127.0.0.1:9"}
+    assert coinml("registry", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", **away) == 1
+    assert coinml("doctor", "--json", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", **away) in (0, 1)
+
+    files = dict(written(home, tmp_path / "tracking", postgres.folder / "data"))
+    # What was to be looked through is there.
+    assert (home / "data" / "prefect" / "prefect.db") in files
+    assert (tmp_path / "tracking" / "mlflow.db") in files
+    assert len(files) > 100
+    assert any(path.name == "coinml.log" for path in files)
+    text = "\n".join(said)
+    for secret in (COOKIE, PROXY, DATABASE, TRACKING):
+        assert secret not in text
+        found = [str(path) for path, content in files.items() if secret.encode() in content]
+        assert found == []
