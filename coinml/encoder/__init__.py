@@ -82,29 +82,6 @@ def load_encoder(
     )
 
 
-def read_spec(
-    ref: str | Path,
-    *,
-    revision: str | None = None,
-    clips: int = 8,
-    frames: int | None = None,
-    stride: int = 4,
-    keep_tokens: float = 1.0,
-    keep_seed: int = 0,
-) -> EncoderSpec:
-    """The spec that `load_encoder` would give, in a moment: nothing is loaded.
-
-    Raises:
-        InvalidInputError: As from `load_encoder`.
-        TransientError: The hub does not answer.
-    """
-    spec = find_checkpoint(ref, revision=revision).spec(
-        clips=clips, frames=frames, stride=stride, keep_tokens=keep_tokens, keep_seed=keep_seed
-    )
-    _clip_spec(spec)
-    return spec
-
-
 class ClipEncoder:
     """A loaded encoder; see `load_encoder`. Several threads may use it at once.
 

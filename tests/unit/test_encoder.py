@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from coinml import media
-from coinml.encoder import devices, load_encoder, read_spec
+from coinml.encoder import devices, load_encoder
 from coinml.encoder.backbone import Backbone
+from coinml.encoder.checkpoint import find_checkpoint
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.tubes import kept_places
 from coinml.errors import InvalidInputError, LocalError, TransientError
@@ -142,14 +143,14 @@ def test_the_spec_survives_json(tiny_encoder_dir: Path) -> None:
 
 def test_the_spec_is_read_without_torch(tiny_encoder_dir: Path) -> None:
     code = (
-        "import sys; from coinml.encoder import read_spec; "
-        f"print(read_spec({str(tiny_encoder_dir)!r}, clips=3).fingerprint); "
+        "import sys; from coinml.encoder.checkpoint import find_checkpoint; "
+        f"print(find_checkpoint({str(tiny_encoder_dir)!r}).spec(clips=3).fingerprint); "
         "print([m for m in ('torch', 'transformers', 'av') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = load_encoder(tiny_encoder_dir, clips=3).spec
     assert run.stdout.split("\n")[:2] == [loaded.fingerprint, "[]"]
-    assert read_spec(tiny_encoder_dir, clips=3) == loaded
+    assert find_checkpoint(tiny_encoder_dir).spec(clips=3) == loaded
 
 
 def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> None:
@@ -209,24 +210,25 @@ def test_the_choice_of_places_is_the_same_everywhere_and_follows_the_seed() -> N
 
 def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None:
     full = load_encoder(tiny_encoder_dir).spec
-    assert read_spec(tiny_encoder_dir, keep_tokens=1, keep_seed=7) == full
-    assert read_spec(tiny_encoder_dir, keep_tokens=1, keep_seed=7).fingerprint == full.fingerprint
+    again = find_checkpoint(tiny_encoder_dir).spec(keep_tokens=1, keep_seed=7)
+    assert again == full
+    assert again.fingerprint == full.fingerprint
     half = load_encoder(tiny_encoder_dir, keep_tokens=0.5).spec
     assert (half.keep_tokens, half.keep_seed) == (0.5, 0)
-    assert half == read_spec(tiny_encoder_dir, keep_tokens=0.5)
-    other = read_spec(tiny_encoder_dir, keep_tokens=0.5, keep_seed=1)
+    assert half == find_checkpoint(tiny_encoder_dir).spec(keep_tokens=0.5)
+    other = find_checkpoint(tiny_encoder_dir).spec(keep_tokens=0.5, keep_seed=1)
     assert len({full.fingerprint, half.fingerprint, other.fingerprint}) == 3
 
 
 def test_the_packages_own_encoder_keeps_its_fingerprint() -> None:
     # Sets and registered models that exist bear it: what a vector means has not changed.
-    assert read_spec(ENCODER).fingerprint == "0805879d8d74"
+    assert find_checkpoint(ENCODER).spec().fingerprint == "0805879d8d74"
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), float("inf"), "half", True])
 def test_a_share_of_tokens_that_is_none_is_refused(tiny_encoder_dir: Path, share: float) -> None:
     with pytest.raises(InvalidInputError, match="keep_tokens"):
-        read_spec(tiny_encoder_dir, keep_tokens=share)
+        find_checkpoint(tiny_encoder_dir).spec(keep_tokens=share)
     with pytest.raises(InvalidInputError, match="keep_seed"):
         load_encoder(tiny_encoder_dir, keep_tokens=0.5, keep_seed=-1)
 

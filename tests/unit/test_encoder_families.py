@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from coinml.encoder import load_encoder, read_spec
+from coinml.encoder import load_encoder
 from coinml.encoder.backbone import replace_patch_convolutions
+from coinml.encoder.checkpoint import find_checkpoint
 from coinml.errors import InvalidInputError
 
 SMALL = {
@@ -179,7 +180,7 @@ def test_vectors_are_those_that_transformers_own_head_sees(family: str, tmp_path
     encoder = load_encoder(folder, device="cpu")
     assert (encoder.spec.architecture, encoder.spec.frames) == (family, frames)
     assert encoder.spec.pooling == pooling
-    assert read_spec(folder) == encoder.spec
+    assert find_checkpoint(folder).spec() == encoder.spec
     clips = clips_of(frames)
     ours, theirs = encoder.encode(clips), reference(folder, clips)
     assert ours.shape == theirs.shape == (3, encoder.dim)
@@ -220,28 +221,28 @@ def test_a_copy_of_each_family_is_the_same_encoder(family: str, tmp_path: Path) 
 def test_only_videomae_is_fed_a_part_of_its_tokens(family: str, tmp_path: Path) -> None:
     folder = FAMILIES[family][0](tmp_path)
     with pytest.raises(InvalidInputError, match=rf"keep_tokens is 0\.5, but a {family}"):
-        read_spec(folder, keep_tokens=0.5)
-    assert read_spec(folder, keep_tokens=1.0).keep_tokens == 1
+        find_checkpoint(folder).spec(keep_tokens=0.5)
+    assert find_checkpoint(folder).spec(keep_tokens=1.0).keep_tokens == 1
 
 
 def test_vjepa2_takes_clips_of_other_lengths_and_the_rest_do_not(tmp_path: Path) -> None:
     folder = vjepa2(tmp_path / "vjepa2")
     encoder = load_encoder(folder, device="cpu", frames=4)
     assert encoder.spec.frames == encoder.clip_spec.frames == 4
-    assert encoder.spec.fingerprint != read_spec(folder).fingerprint
+    assert encoder.spec.fingerprint != find_checkpoint(folder).spec().fingerprint
     clips = clips_of(4)
     assert cosine(encoder.encode(clips), vjepa2_reference(folder, clips)).min() > 0.9999
     with pytest.raises(InvalidInputError, match="multiple of 2 frames, not 5"):
-        read_spec(folder, frames=5)
+        find_checkpoint(folder).spec(frames=5)
     with pytest.raises(InvalidInputError, match="8 frames, not 16"):
-        read_spec(timesformer(tmp_path / "timesformer"), frames=16)
+        find_checkpoint(timesformer(tmp_path / "timesformer")).spec(frames=16)
 
 
 def test_a_family_whose_processor_is_not_known_is_not_guessed(tmp_path: Path) -> None:
     folder = timesformer(tmp_path)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(InvalidInputError, match=r"preprocessor_config\.json, which say how frames"):
-        read_spec(folder)
+        find_checkpoint(folder).spec()
 
 
 def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_a_processor_that_does_something_else_is_refused_by_field(
     folder = videomae(tmp_path)
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changed}))
     with pytest.raises(InvalidInputError, match=message):
-        read_spec(folder)
+        find_checkpoint(folder).spec()
 
 
 @pytest.mark.parametrize(
@@ -299,32 +300,32 @@ def test_what_a_processor_does_to_values_becomes_a_mean_and_a_deviation(
 ) -> None:
     folder = videomae(tmp_path)
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changed}))
-    spec = read_spec(folder)
+    spec = find_checkpoint(folder).spec()
     assert spec.mean == pytest.approx((mean,) * 3, abs=1e-10)
     assert spec.std == pytest.approx((std,) * 3, abs=1e-10)
 
 
 def test_vivits_values_lie_around_zero(tmp_path: Path) -> None:
     folder = vivit(tmp_path)
-    spec = read_spec(folder)
+    spec = find_checkpoint(folder).spec()
     assert (spec.mean, spec.std) == ((0.75,) * 3, (0.25,) * 3)
     plain = {**VIVIT_PROCESSOR, "do_normalize": False}
     (folder / "preprocessor_config.json").write_text(json.dumps(plain))
-    spec = read_spec(folder)
+    spec = find_checkpoint(folder).spec()
     assert (spec.mean, spec.std) == ((0.5,) * 3, (0.5,) * 3)
     (folder / "preprocessor_config.json").write_text(json.dumps({**plain, "do_rescale": False}))
     with pytest.raises(InvalidInputError, match="offset is True"):
-        read_spec(folder)
+        find_checkpoint(folder).spec()
 
 
 def test_a_videos_processor_goes_before_an_images_one(tmp_path: Path) -> None:
     folder = videomae(tmp_path)
     first = {**PROCESSOR, "image_mean": [0.1] * 3}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(first))
-    assert read_spec(folder).mean == (0.1,) * 3
+    assert find_checkpoint(folder).spec().mean == (0.1,) * 3
     # One that holds a tokenizer's settings alone says nothing of frames.
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Some"}))
-    assert read_spec(folder).mean == (0.1,) * 3
+    assert find_checkpoint(folder).spec().mean == (0.1,) * 3
     nested = {"video_processor": {**PROCESSOR, "image_mean": [0.2] * 3}}
     (folder / "processor_config.json").write_text(json.dumps(nested))
-    assert read_spec(folder).mean == (0.2,) * 3
+    assert find_checkpoint(folder).spec().mean == (0.2,) * 3
