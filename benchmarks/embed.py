@@ -138,7 +138,7 @@ def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bar
     clips = videos * COIN_CLIPS
     print(f"\nbase: {videos} videos of {COIN_CLIPS} clips, {encoder.dtype_name}")
     print(f"batches of {encoder.batch_clips} clips")
-    sampled = sample(files[0], encoder.clip_spec).frames
+    sampled = sample(files[0], encoder.clip_spec()).frames
     pictures = [encoder.prepare(clip) for clip in sampled] * (1024 // COIN_CLIPS)
     encoder.encode_prepared(pictures)
     rates: dict[str, list[float]] = {}
@@ -222,7 +222,7 @@ def documented_loop(
 def clips_of(job: EmbedJob, encoder: ClipEncoder, decoder: str) -> Sequence[np.ndarray]:
     """A video's clips, the same for both decoders."""
     if decoder == "pyav":
-        return list(sample(job.path, encoder.clip_spec, decoder="pyav").frames)
+        return list(sample(job.path, encoder.clip_spec(), decoder="pyav").frames)
     import decord
 
     reader = decord.VideoReader(job.path, num_threads=1)
@@ -240,7 +240,7 @@ def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[tor
     pictures, seconds = [], 0.0
     for job in jobs:
         begun = time.process_time()
-        clips = sample(job.path, encoder.clip_spec).frames
+        clips = sample(job.path, encoder.clip_spec()).frames
         seconds += time.process_time() - begun
         pictures += [encoder.prepare(clip) for clip in clips]
     return pictures, seconds
@@ -248,11 +248,10 @@ def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[tor
 
 def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
     """Decode everything with all cores and nothing else."""
+    spec = encoder.clip_spec()
     with DecodePool(workers=processors()) as pool:
         for start in range(0, len(jobs), 64):
-            futures = [
-                pool.submit_sample(job.path, encoder.clip_spec) for job in jobs[start : start + 64]
-            ]
+            futures = [pool.submit_sample(job.path, spec) for job in jobs[start : start + 64]]
             wait(futures)
             for future in futures:
                 future.result()
@@ -260,7 +259,7 @@ def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
 
 def cpu_of_forward(encoder: ClipEncoder, jobs: Sequence[EmbedJob]) -> tuple[float, float]:
     """CPU seconds of resizing and of the model, one thread."""
-    sampled = [clip for job in jobs for clip in sample(job.path, encoder.clip_spec).frames]
+    sampled = [clip for job in jobs for clip in sample(job.path, encoder.clip_spec()).frames]
     begun = time.process_time()
     pictures = [encoder.prepare(clip) for clip in sampled]
     resized = time.process_time()

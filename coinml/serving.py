@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +116,7 @@ class VideoClassifier(PythonModel):
                 f"this model was trained with encoder {spec.fingerprint} and finds "
                 f"{self._encoder.spec.fingerprint} ({carried or described['encoder_ref']})"
             )
-        self._clip_spec = replace(self._encoder.clip_spec, snap=described["snap"])
+        self._clip_spec = self._encoder.clip_spec(described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
 
     def predict(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -109,8 +109,7 @@ def _embedded(
             f"{spec.fingerprint} was made with {wanted.fingerprint}; name that one"
         )
     with DecodePool(workers=1) as pool:
-        snap: Any = spec.snap
-        clip_spec = replace(loaded.clip_spec, snap=snap)
+        clip_spec = loaded.clip_spec(spec.snap)
         clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()
     vector: NDArray[np.float32] = loaded.encode(list(clips.frames)).mean(axis=0)
     return vector

@@ -8,8 +8,8 @@ does not decode is an entry in the report, never the end of the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coinml.embedding.conveyor import Conveyor
 from coinml.embedding.lanes import Lanes, processors
@@ -96,8 +96,7 @@ def embed(
             Lanes(encoder, batch_clips=batch, clips=len(todo) * encoder.spec.clips) as lanes,
             writer,
         ):
-            snap: Any = embedding_set.spec.snap
-            clip_spec = replace(encoder.clip_spec, snap=snap)
+            clip_spec = encoder.clip_spec(embedding_set.spec.snap)
             Conveyor(
                 todo, pool, lanes, writer, tally, clip_spec, decoder=decoder, deadline_s=deadline_s
             ).run()

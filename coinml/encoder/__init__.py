@@ -133,10 +133,16 @@ class ClipEncoder:
         """What it computes in: "float32", "bfloat16" or "float16"."""
         return str(self._dtype).removeprefix("torch.")
 
-    @property
-    def clip_spec(self) -> ClipSpec:
-        """How clips are to be sampled for it."""
-        return _clip_spec(self.spec)
+    def clip_spec(self, snap: str = "exact") -> ClipSpec:
+        """How clips are to be sampled for it.
+
+        Args:
+            snap: Where a clip may begin, as `ClipSpec` has it.
+
+        Raises:
+            InvalidInputError: Such a rule is not known.
+        """
+        return _clip_spec(self.spec, snap)
 
     @property
     def batch_clips(self) -> int:
@@ -269,10 +275,11 @@ class ClipEncoder:
         return max(1, min(fitting, _MOST_TOKENS_CUDA // tokens, _MOST_CLIPS_CUDA))
 
 
-def _clip_spec(spec: EncoderSpec) -> ClipSpec:
+def _clip_spec(spec: EncoderSpec, snap: str = "exact") -> ClipSpec:
     return ClipSpec(
         clips=spec.clips,
         frames=spec.frames,
         stride=spec.stride,
+        snap=snap,  # type: ignore[arg-type]
         short=spec.short,  # type: ignore[arg-type]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -133,8 +133,7 @@ class _Run:
     def __init__(self, pool: DecodePool, encoder: ClipEncoder, *, snap: str, decoder: str) -> None:
         self._pool = pool
         self._encoder = encoder
-        rule: Any = snap
-        self._clip_spec = replace(encoder.clip_spec, snap=rule)
+        self._clip_spec = encoder.clip_spec(snap)
         self._decoder = decoder
         self._waiting: list[Any] = []
         self.decode_s = self.encode_s = 0.0

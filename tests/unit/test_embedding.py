@@ -65,7 +65,7 @@ def test_vectors_are_those_of_the_encoder_on_the_sampled_clips(
     assert len(table) == 30
     for job in videos:
         rows = table[table["video_id"] == job.video_id]
-        clips = media.sample(job.path, encoder.clip_spec)
+        clips = media.sample(job.path, encoder.clip_spec())
         assert rows["clip"].tolist() == [0, 1, 2]
         np.testing.assert_array_equal(np.stack(rows["timestamps_s"]), clips.timestamps_s)
         expected = encoder.encode(clips.frames)

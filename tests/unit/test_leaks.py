@@ -105,7 +105,7 @@ def test_a_copy_encoded_anew_is_found_among_real_videos(
     assert copy.read_bytes() != files["drawn0"].read_bytes()
     encoder = load_encoder(tiny_encoder_dir, clips=2, stride=1, device="cpu")
     vectors = [
-        encoder.encode(list(sample(path, encoder.clip_spec).frames)).mean(axis=0)
+        encoder.encode(list(sample(path, encoder.clip_spec()).frames)).mean(axis=0)
         for path in files.values()
     ]
     splits = ["train"] * 12 + ["val"] * 5 + ["test"] * 8
