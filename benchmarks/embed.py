@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from coinml.embedding import EmbedJob, embed
-from coinml.embedding.lanes import processors
 from coinml.encoder import ClipEncoder, load_encoder
 from coinml.media import DecodePool, sample, write_video
 from coinml.miniature import ENCODER
+from coinml.processors import processors
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet
 

@@ -30,6 +30,7 @@ from mlflow.types.schema import Array, Object, Property
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips, write_video
+from coinml.processors import processors
 from coinml.specs import EncoderSpec, SetSpec
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class VideoClassifier(PythonModel):
         """Classify each row's video; the answers stand in the order of the rows."""
         rows = list(_rows(model_input))
         answers: list[dict[str, Any]] = []
-        workers = max(1, min(os.cpu_count() or 1, len(rows)))
+        workers = max(1, min(processors(), len(rows)))
         with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
             # A few ahead of the encoder and no more: a decoded video takes some 100 MB.
             ahead: deque[Future[SampledClips]] = deque()

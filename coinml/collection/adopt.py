@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from coinml.collection.files import Shelf, Verify, verified_facts
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults import Fault
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
+from coinml.processors import processors
 from coinml.records import Dataset
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _each(
         except CorruptVideoError as err:
             return err
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or processors()) as pool:
         try:
             for done, (video_id, facts) in enumerate(zip(ids, pool.map(attempt, ids), strict=True)):
                 if isinstance(facts, FileFacts):

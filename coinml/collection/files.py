@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
+from coinml.processors import processors
 
 if TYPE_CHECKING:
     from coinml.media import DecodePool
@@ -185,6 +186,6 @@ def _pool() -> DecodePool:
         if pool is None:
             from coinml.media import DecodePool
 
-            pool = _pools[os.getpid()] = DecodePool(workers=min(os.cpu_count() or 1, 8))
+            pool = _pools[os.getpid()] = DecodePool(workers=min(processors(), 8))
             atexit.register(pool.close)
         return pool

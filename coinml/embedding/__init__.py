@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coinml.embedding.conveyor import Conveyor
-from coinml.embedding.lanes import Lanes, processors
+from coinml.embedding.lanes import Lanes
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.report import EmbedReport, Progress, Tally
 from coinml.errors import InvalidInputError
 from coinml.media import DecodePool
+from coinml.processors import processors
 from coinml.store import EmbeddingSet
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from distributed.scheduler import KilledWorker
 from coinml.embedding import EmbedReport, Progress, shards
 from coinml.embedding.shards import Shard
 from coinml.errors import InvalidInputError, LocalError
+from coinml.processors import processor_numbers
 from coinml.progress import StoppedError
 from coinml.settings import Settings
 
@@ -215,7 +216,7 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
     Raises:
         LocalError: The processes do not start.
     """
-    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    numbers = processor_numbers()
     # A process prints its log from its start, which is for people who look after clusters.
     quiet = {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical"}}
     workers = {
@@ -227,7 +228,7 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
                 "memory_limit": 0,
                 "dashboard": False,
                 "env": shards.device_environment(device),
-                "plugins": [_Settle(_part(processors, number, len(devices)))],
+                "plugins": [_Settle(_part(numbers, number, len(devices)))],
             },
         }
         for number, device in enumerate(devices)

@@ -11,11 +11,12 @@ bring frames there and resize them beside it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
+
+from coinml.processors import processors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,10 +138,3 @@ class Lanes:
     def _count(self, change: int) -> None:
         with self._lock:
             self._running += change
-
-
-def processors() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,7 +6,6 @@ What val chose is not fitted again: the machines of the search are the head.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from coinml.heads.svm_search import (
     grid_of,
     width_of,
 )
+from coinml.processors import processors
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def train_svm(
     search: list[FitMetrics] = []
     best: tuple[FitMetrics, SvmFit] | None = None
     shown = np.arange(0, len(train), -(-len(train) // _MEASURED_TRAINING))
-    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or _cores()):
+    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or processors()):
         metrics = FitMetrics(
             fit=len(search) + 1,
             fits=fits,
@@ -304,7 +304,3 @@ def _softmax(scores: Array) -> Array:
 
 def _rank(metrics: FitMetrics) -> tuple[float, float, int]:
     return metrics.val_accuracy, metrics.val_f1_macro, -metrics.fit
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from coinml.media import write_video
 from coinml.miniature.compositions import FRAME_RATES, Scene, random_scene, random_stretch
 from coinml.miniature.drawing import draw
 from coinml.miniature.tasks import TASKS, Task, TaskStep
+from coinml.processors import processors
 from coinml.taxonomy import DOMAIN_COLUMNS, DOMAIN_CSV, STEP_COLUMNS, STEP_CSV
 
 WIDTH, HEIGHT = 128, 96
@@ -76,7 +77,7 @@ def draw_dataset(
             old.unlink()
     plans = plan_dataset(seed=seed, training=training, testing=testing)
     todo = [plan for plan in plans if not (videos / f"{plan.video_id}.mp4").is_file()]
-    _draw_all(todo, videos, jobs=jobs or os.cpu_count() or 1, total=len(plans), progress=progress)
+    _draw_all(todo, videos, jobs=jobs or processors(), total=len(plans), progress=progress)
     database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
     _write_whole(annotations, {"database": database})
     _write_whole(marker, wanted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.processors import processors
 from coinml.specs import SetSpec
 from coinml.store.current import KEYS, ORDER, latest_rows
 from coinml.store.matrix import VideoMatrix, read_matrix
@@ -348,7 +348,7 @@ class EmbeddingSet:
 
     def in_threads(self, work: Callable[[Any], Read], items: Iterable[Any]) -> list[Read]:
         """The work of each item, several at a time: decoding and waiting leave the lock alone."""
-        readers = min(os.cpu_count() or 1, _LOCAL_READERS)
+        readers = min(processors(), _LOCAL_READERS)
         if not is_local(self.filesystem):
             readers = _REMOTE_READERS
         with ThreadPoolExecutor(readers) as pool:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coinml.embedding import EmbedJob, embed
-from coinml.embedding.lanes import processors
 from coinml.encoder import ClipEncoder
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.media import probe
 from coinml.media.reencoding import RECIPE, reencode
+from coinml.processors import processors
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet
 from coinml.studies.plans import rows_name

@@ -152,15 +152,14 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Decode files from end to end and say which are sound."""
-    import os
-
     from coinml import media, progress
     from coinml.errors import InvalidInputError
+    from coinml.processors import processors
     from flows.cli.console import print_json, table
     from flows.cli.session import watched
 
     verdicts: list[dict[str, Any]] = []
-    workers = min(os.cpu_count() or 1, len(files))
+    workers = min(processors(), len(files))
     with (
         watched(),
         progress.stage("check", len(files)),
