@@ -9,7 +9,6 @@ nobody looks at it any more.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import mmap
 import os
@@ -141,6 +140,8 @@ class Borrower:
             Something with the buffer protocol. When it and all arrays upon it are gone, the
             block counts as given back.
         """
+        import ctypes
+
         for number in fields["dropped"]:
             self._blocks.pop(number, None)
         number = fields["block"]

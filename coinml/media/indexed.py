@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,9 @@ def decoders_here() -> dict[str, str]:
 
     Loads all of them, and torch with torchcodec.
     """
+    # Slow to load, and no decoding process needs it.
+    from importlib.metadata import version
+
     found = {}
     for name in _PACKAGES:
         try:
@@ -37,7 +39,7 @@ def decoders_here() -> dict[str, str]:
         except DecoderMissingError as err:
             found[name] = str(err)
         else:
-            found[name] = importlib.metadata.version(_PACKAGES[name])
+            found[name] = version(_PACKAGES[name])
     return found
 
 
