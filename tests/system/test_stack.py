@@ -98,7 +98,7 @@ def test_it_cannot_be_had_otherwise_while_it_runs(standing: Standing) -> None:
 
 def test_what_was_done_without_servers_shows_whole(standing: Standing, folder: Path) -> None:
     (run,) = standing.flow_runs()
-    assert (run["name"], run["state_type"]) == (f"collect folder:{folder}", "COMPLETED")
+    assert (run["name"], run["state_type"]) == (f"collect {folder.name} 9/9", "COMPLETED")
     url = standing.stack().mlflow_url
     store = Store(uri=url, artifact_root=standing.home / "mlartifacts")
     client = store.client()
