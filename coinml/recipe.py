@@ -27,6 +27,7 @@ _DECISIVE = (
     "heads/fitting",
     "heads/learning",
     "heads/mlp",
+    "heads/network",
     "heads/pairwise",
     "heads/svm",
     "heads/svm_search",

@@ -8,7 +8,7 @@ is classified together with the mean.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.fitting import (
     EpochMetrics,
     Schedule,
@@ -29,6 +28,7 @@ from coinml.heads.fitting import (
     generators,
     standard,
 )
+from coinml.heads.network import NetworkHead
 
 
 def train_attentive(
@@ -117,20 +117,11 @@ def train_attentive(
     return AttentiveHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
 
 
-class AttentiveHead:
-    """A trained attentive head: a video's clips in, class probabilities out.
+class AttentiveHead(NetworkHead["_Network"]):
+    """A trained attentive head: a video's clips in, class probabilities out."""
 
-    Attributes:
-        classes: Class names in the order of the probabilities.
-        best_epoch: The epoch whose weights these are.
-    """
-
+    kind = "attentive"
     takes_clips = True
-
-    def __init__(self, network: _Network, classes: tuple[str, ...], *, best_epoch: int) -> None:
-        self._network = network.eval()
-        self.classes = classes
-        self.best_epoch = best_epoch
 
     @property
     def dim(self) -> int:
@@ -157,37 +148,16 @@ class AttentiveHead:
             scores = self._network(torch.tensor(np.asarray(x, dtype=np.float16)))
             return np.asarray(functional.softmax(scores, dim=1).numpy())
 
-    def save(self, path: Path) -> None:
-        """Write weights and description into one safetensors file."""
-        described = {
-            "classes": list(self.classes),
-            "dim": self.dim,
-            "clips": self.clips,
-            "width": self._network.width,
-            "heads": self._network.heads,
-            "best_epoch": self.best_epoch,
-        }
-        arrays = {name: value.numpy() for name, value in self._network.state_dict().items()}
-        write_head(path, HeadContent(kind="attentive", description=described, arrays=arrays))
+    def _shape(self) -> dict[str, Any]:
+        network = self._network
+        return {
+            "dim": self.dim, "clips": self.clips, "width": network.width, "heads": network.heads,
+        }  # fmt: skip
 
     @classmethod
-    def load(cls, path: Path) -> AttentiveHead:
-        """Read what `save` wrote.
-
-        Raises:
-            InvalidInputError: The file is not such a head.
-        """
-        content = read_head(path, "attentive")
-        described = content.description
-        network = _Network(
-            dim=described["dim"],
-            clips=described["clips"],
-            width=described["width"],
-            heads=described["heads"],
-            classes=len(described["classes"]),
-        )
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in content.arrays.items()})
-        return cls(network, tuple(described["classes"]), best_epoch=described["best_epoch"])
+    def _built(cls, shape: dict[str, Any]) -> _Network:
+        sizes = {name: shape[name] for name in ("dim", "clips", "width", "heads")}
+        return _Network(**sizes, classes=len(shape["classes"]))
 
 
 class _Network(nn.Module):

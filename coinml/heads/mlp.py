@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from coinml.dataset import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.fitting import (
     EpochMetrics,
     Schedule,
@@ -30,6 +29,7 @@ from coinml.heads.fitting import (
     generators,
     standard,
 )
+from coinml.heads.network import NetworkHead
 
 __all__ = ["EpochMetrics", "MLPHead", "train_mlp"]
 
@@ -112,20 +112,11 @@ def train_mlp(
     return MLPHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
 
 
-class MLPHead:
-    """A trained MLP: embeddings in, class probabilities out.
+class MLPHead(NetworkHead["_Network"]):
+    """A trained MLP: embeddings in, class probabilities out."""
 
-    Attributes:
-        classes: Class names in the order of the probabilities.
-        best_epoch: The epoch whose weights these are.
-    """
-
+    kind = "mlp"
     takes_clips = False
-
-    def __init__(self, network: _Network, classes: tuple[str, ...], *, best_epoch: int) -> None:
-        self._network = network.eval()
-        self.classes = classes
-        self.best_epoch = best_epoch
 
     @property
     def dim(self) -> int:
@@ -139,29 +130,12 @@ class MLPHead:
             scores = self._network(self._network.standardised(given))
             return np.asarray(functional.softmax(scores, dim=1).numpy())
 
-    def save(self, path: Path) -> None:
-        """Write weights and description into one safetensors file."""
-        described = {
-            "classes": list(self.classes),
-            "widths": self._network.widths,
-            "shortcut": self._network.shortcut is not None,
-            "best_epoch": self.best_epoch,
-        }
-        arrays = {name: value.numpy() for name, value in self._network.state_dict().items()}
-        write_head(path, HeadContent(kind="mlp", description=described, arrays=arrays))
+    def _shape(self) -> dict[str, Any]:
+        return {"widths": self._network.widths, "shortcut": self._network.shortcut is not None}
 
     @classmethod
-    def load(cls, path: Path) -> MLPHead:
-        """Read what `save` wrote.
-
-        Raises:
-            InvalidInputError: The file is not such a head.
-        """
-        content = read_head(path, "mlp")
-        described = content.description
-        network = _Network(described["widths"], shortcut=described["shortcut"])
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in content.arrays.items()})
-        return cls(network, tuple(described["classes"]), best_epoch=described["best_epoch"])
+    def _built(cls, shape: dict[str, Any]) -> _Network:
+        return _Network(shape["widths"], shortcut=shape["shortcut"])
 
 
 class _Network(nn.Module):
