@@ -207,11 +207,16 @@ def _draw_all(
         return
     # Spawned, not forked: the caller may have threads, and forking those can hang.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(draw_video, plan, folder) for plan in plans]):
-            future.result()
-            done += 1
-            if progress is not None:
-                progress(done, total)
+        try:
+            for future in as_completed([pool.submit(draw_video, plan, folder) for plan in plans]):
+                future.result()
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            # Whoever is told to stop does not draw the rest first.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _write_whole(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from coinml.stack.record import POOL, Process, Stack
 from coinml.stack.services import Service, worker_name
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 5.0
 
 
 def answers(url: str) -> bool:
@@ -22,6 +22,19 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return False
+
+
+def post(url: str, body: dict[str, Any]) -> bytes:
+    """What a server answers to a JSON document.
+
+    Raises:
+        URLError: It refuses, or does not answer.
+    """
+    request = urllib.request.Request(
+        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+    )
+    with _open(request) as answer:
+        return bytes(answer.read())
 
 
 def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
@@ -37,14 +50,9 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
     """Whether the worker has been heard of since its process began."""
     import psutil
 
-    request = urllib.request.Request(
-        f"{stack.prefect_api}/work_pools/{POOL}/workers/filter",
-        data=b"{}",
-        headers={"Content-Type": "application/json"},
-    )
     try:
-        with _open(request) as answer:
-            workers: list[dict[str, Any]] = json.load(answer)
+        answer = post(f"{stack.prefect_api}/work_pools/{POOL}/workers/filter", {})
+        workers: list[dict[str, Any]] = json.loads(answer)
         began = datetime.fromtimestamp(psutil.Process(process.pid).create_time(), UTC)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, psutil.Error):
         return False

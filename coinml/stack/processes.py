@@ -26,20 +26,18 @@ def marked(stack_id: str, *, service: str | None = None) -> list[psutil.Process]
     return [
         process
         for process in _others(psutil.process_iter())
-        if (environment := _environment(process)).get(MARK) == stack_id
-        and (service is None or environment.get(SERVICE) == service)
+        if (variables := environment(process)).get(MARK) == stack_id
+        and (service is None or variables.get(SERVICE) == service)
     ]
 
 
-def end(
-    find: Callable[[], Sequence[psutil.Process]], *, grace_s: float, signal: bool = True
-) -> int:
+def end(find: Callable[[], Sequence[psutil.Process]], *, grace_s: float, tell: bool = True) -> int:
     """Have processes end: SIGTERM, time to finish, SIGKILL to whatever is left.
 
     Args:
         find: Answers which are left; what they start meanwhile is among them.
         grace_s: Seconds before SIGKILL.
-        signal: Send SIGTERM first; otherwise they know already.
+        tell: Send SIGTERM first; otherwise they know already.
 
     Returns:
         How many had to be killed.
@@ -47,7 +45,7 @@ def end(
     import psutil
 
     left = find()
-    if signal:
+    if tell:
         for process in left:
             _send(process.terminate)
     deadline = time.monotonic() + grace_s
@@ -64,11 +62,8 @@ def end(
     return killed
 
 
-def _others(processes: Iterator[psutil.Process]) -> Iterator[psutil.Process]:
-    return (process for process in processes if process.pid != os.getpid())
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
+def environment(process: psutil.Process) -> dict[str, str]:
+    """A living process's environment; empty if there is none to be had."""
     import psutil
 
     try:
@@ -78,6 +73,10 @@ def _environment(process: psutil.Process) -> dict[str, str]:
     except (psutil.Error, OSError):
         # Somebody else's, or gone by now.
         return {}
+
+
+def _others(processes: Iterator[psutil.Process]) -> Iterator[psutil.Process]:
+    return (process for process in processes if process.pid != os.getpid())
 
 
 def _send(signal: Callable[[], None]) -> None:

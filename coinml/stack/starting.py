@@ -12,13 +12,19 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.stack import health, ports, processes, record
+from coinml.stack.ending import end_worker
 from coinml.stack.postgres import Databases
 from coinml.stack.record import Process, Stack
-from coinml.stack.services import MARK, services
+from coinml.stack.services import MARK, Service, services
 
+if TYPE_CHECKING:
+    import psutil
+
+SERVER_GRACE_S = 15.0
 UP_TIMEOUT_S = 240.0
 DOWN_TIMEOUT_S = 120.0
 POLL_S = 0.3
@@ -150,17 +156,27 @@ def end(home: Path) -> tuple[str, ...]:
         deadline = time.monotonic() + DOWN_TIMEOUT_S
         while stack.up() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-    # What a supervisor that was killed left behind, and whoever does not heed SIGTERM.
-    for name in (*reversed([one.name for one in services(stack)]), None):
-        processes.end(
-            lambda name=name: processes.marked(stack.id, service=name),  # type: ignore[misc]
-            grace_s=45 if name else 5,
-        )
+    # What a supervisor that was killed left behind, workers first.
+    for one in reversed(services(stack)):
+        _end_service(stack, one)
+    processes.end(lambda: processes.marked(stack.id), grace_s=SERVER_GRACE_S)
     left = processes.marked(stack.id)
     if left:
         raise LocalError(f"still running: {', '.join(str(one.pid) for one in left)}")
     record.update(home, supervisor=None, services={})
     return ran
+
+
+def _end_service(stack: Stack, service: Service) -> None:
+    def find() -> list[psutil.Process]:
+        return processes.marked(stack.id, service=service.name)
+
+    process = stack.services.get(service.name)
+    if service.queue is None:
+        processes.end(find, grace_s=SERVER_GRACE_S)
+    else:
+        alive = process is not None and process.alive()
+        end_worker(process.pid if process and alive else None, find, api=stack.prefect_api)
 
 
 def _as_asked(

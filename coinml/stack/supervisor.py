@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.stack import health, processes, record
+from coinml.stack.ending import end_worker
 from coinml.stack.record import Process, Stack
 from coinml.stack.services import Service, services
 
@@ -30,8 +31,6 @@ LAST_BACKOFF_S = 60.0
 STABLE_S = 60.0
 """Who has lived so long has no history any more: its next death is answered at once."""
 
-RUN_GRACE_S = 45.0
-"""A worker sends its runs SIGTERM, waits 30 s for each to say what became of it, and kills it."""
 SERVER_GRACE_S = 15.0
 LOG_BYTES = 20_000_000
 """A larger log is put aside, over the one before it."""
@@ -143,33 +142,37 @@ class Supervisor:
         return True
 
     def _end(self) -> None:
-        """Workers first: a run that is ended has something to say to the servers."""
+        """Workers first: of a run that is ended, something is said to the servers."""
         logger.info("ending")
         workers = [one for one in self._watched if one.service.queue is not None]
-        for one in workers:
-            if one.process is not None and one.alive():
-                os.kill(one.process.pid, signal.SIGTERM)
-        names = [one.service.name for one in workers]
-        self._finish(names, grace_s=RUN_GRACE_S, tell=False)
-        servers = [one.service.name for one in self._watched if one not in workers]
-        self._finish(servers, grace_s=SERVER_GRACE_S, tell=True)
+        together = [
+            threading.Thread(target=self._end_worker, args=(one,), daemon=True) for one in workers
+        ]
+        for thread in together:
+            thread.start()
+        for thread in together:
+            thread.join()
         for one in self._watched:
-            one.alive()
+            self._finish(one.service.name)
         record.update(Path(self.stack.home), supervisor=None, services={})
 
-    def _finish(self, names: list[str], *, grace_s: float, tell: bool) -> None:
-        def left() -> list[psutil.Process]:
-            for one in self._watched:
-                one.alive()
-            return [
-                process
-                for name in names
-                for process in processes.marked(self.stack.id, service=name)
-            ]
+    def _end_worker(self, one: Watched) -> None:
+        alive = one.process is not None and one.alive()
+        pid = one.process.pid if one.process and alive else None
+        name = one.service.name
+        killed = end_worker(pid, lambda: self._left(name), api=self.stack.prefect_api)
+        logger.info("%s: ended, %d killed", name, killed)
 
-        killed = processes.end(left, grace_s=grace_s, signal=tell)
+    def _finish(self, name: str) -> None:
+        killed = processes.end(lambda: self._left(name), grace_s=SERVER_GRACE_S)
         if killed:
-            logger.warning("%s: %d had to be killed", ", ".join(names), killed)
+            logger.warning("%s: %d had to be killed", name, killed)
+
+    def _left(self, name: str) -> list[psutil.Process]:
+        for one in self._watched:
+            # A child that has ended is there until it is asked for.
+            one.alive()
+        return processes.marked(self.stack.id, service=name)
 
     def _write(self) -> None:
         record.update(
