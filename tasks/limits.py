@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -25,6 +27,9 @@ _LEASE_S = 60.0
 """The slots of a run that was killed are free again after this."""
 
 
+logger = logging.getLogger(__name__)
+
+
 @contextlib.contextmanager
 def batch_slots(wanted: int) -> Iterator[int]:
     """Within it, so many batches may run at once as are yielded: `wanted`, or the limit.
@@ -34,8 +39,14 @@ def batch_slots(wanted: int) -> Iterator[int]:
     """
     with get_client(sync_client=True) as client:
         slots = max(1, min(wanted, ceiling(client).at_once))
-    with concurrency(BATCHES, occupy=slots, lease_duration=_LEASE_S):
+    with contextlib.ExitStack() as taken:
+        taken.enter_context(concurrency(BATCHES, occupy=slots, lease_duration=_LEASE_S))
         yield slots
+        try:
+            taken.close()
+        except httpx.HTTPError as err:
+            # The batches are done. A server that is away for a moment frees the slots by itself.
+            logger.warning("the slots of %s could not be given back: %s", BATCHES, err)
 
 
 @contextlib.contextmanager

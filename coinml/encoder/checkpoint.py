@@ -120,9 +120,7 @@ class Checkpoint:
 
     def _tensor_names(self) -> set[str]:
         if self.weights.suffix != ".safetensors":
-            import torch
-
-            return set(torch.load(self.weights, map_location="cpu", weights_only=True, mmap=True))
+            return self._names_in_torch_file()
         try:
             with self.weights.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
@@ -130,6 +128,19 @@ class Checkpoint:
             return set(json.loads(header))
         except (OSError, ValueError, struct.error) as err:
             raise InvalidInputError(f"{self.weights}: not a safetensors file") from err
+
+    def _names_in_torch_file(self) -> set[str]:
+        from pickle import UnpicklingError
+
+        import torch
+
+        try:
+            # Of a pickle torch takes tensors then, and nothing that could run.
+            return set(torch.load(self.weights, map_location="cpu", weights_only=True, mmap=True))
+        except (UnpicklingError, RuntimeError, OSError) as err:
+            raise InvalidInputError(
+                f"{self.weights}: not a file of weights alone; save_pretrained writes safetensors"
+            ) from err
 
 
 def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Copying a figure into a folder is nothing to watch.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# It would stand on stdout, where nothing but results belongs, with the password of the address.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A model's requirements are ours, not those of a project in the folder we were started from.
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 

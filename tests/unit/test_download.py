@@ -8,7 +8,11 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -50,6 +54,51 @@ def test_a_video_arrives_whole_under_its_id(served: Path, tmp_path: Path) -> Non
         path = get(host, tmp_path)
     assert path == tmp_path / f"{ID}.mp4"
     assert path.read_bytes() == (served / path.name).read_bytes()
+
+
+class _NamesItsOwnPath(BaseHTTPRequestHandler):
+    """A host that tells by every means that there are how its file is to be called."""
+
+    content = b""
+    evil = "../../evil.mp4"
+
+    def do_GET(self) -> None:
+        if "evil" not in self.path:
+            self.send_response(302)
+            self.send_header("Location", f"/x/..%2F..%2F{quote(self.evil, safe='')}")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("Content-Disposition", f'attachment; filename="{self.evil}"')
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "evil", ["../../evil.mp4", "/tmp/evil.mp4", "..\\\\evil.mp4", "evil.mp4; a=%(id)s"]
+)
+def test_a_file_never_names_its_own_path(served: Path, tmp_path: Path, evil: str) -> None:
+    content = (served / f"{ID}.mp4").read_bytes()
+    handler = type("Handler", (_NamesItsOwnPath,), {"content": content, "evil": evil})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    folder = tmp_path / "a" / "b" / "c"
+    try:
+        url = source_url(f"http://127.0.0.1:{server.server_port}/{{id}}.mp4", ID)
+        path = fetch(ID, url, folder, options=QUICK).path
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert path == folder / f"{ID}.mp4"
+    assert path.read_bytes() == content
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
 def test_it_says_when_the_first_bytes_are_here(served: Path, tmp_path: Path) -> None:
