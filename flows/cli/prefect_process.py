@@ -38,6 +38,13 @@ def main() -> None:
     options = parser.parse_args()
 
     import uvicorn
+
+    # By default leases are in memory and die with the server: the slots of a run that was killed
+    # would stay taken for ever, and one that lives would be ended for having lost its own.
+    os.environ.setdefault(
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
+        "prefect.server.concurrency.lease_storage.filesystem",
+    )
     from prefect.server.api.server import create_app
 
     server = uvicorn.Server(
