@@ -1,0 +1,211 @@
+"""Runs, workers and the server killed with -9: nothing stays Running, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
+
+from coinml.ledger import DOWNLOADED, Ledger
+from coinml.miniature.host import FlakyHost
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+VIDEOS = 24
+SILENT_S, AT_MOST_S = 120, 240
+"""When the automation takes a run for dead, and when it has said so on a slow machine."""
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A dataset whose videos take a while to arrive, so that a run can be killed in its middle."""
+
+    name: str
+    annotations: Path
+    host: FlakyHost
+    ids: tuple[str, ...]
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        selection = {"dataset": str(self.annotations), "name": self.name}
+        return {"selection": selection, "source": self.host.source, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
+    with prefect_stack(tmp_path_factory.mktemp("crashes") / "home") as stack:
+        stack.more = {"COINML_PARALLEL": "2"}
+        stack.coinml("deploy", "--dataset", "mini")
+        yield stack
+
+
+@pytest.fixture
+def toys(tmp_path: Path, make_video: Callable[..., Path]) -> Iterator[Callable[[str], Toy]]:
+    hosts = []
+
+    def make(name: str) -> Toy:
+        folder = tmp_path / name
+        (folder / "videos").mkdir(parents=True)
+        ids = tuple(f"{name}{number:0{11 - len(name)}d}" for number in range(VIDEOS))
+        first = make_video(folder / "videos" / f"{ids[0]}.mp4", seconds=0.5)
+        for video_id in ids[1:]:
+            os.link(first, folder / "videos" / f"{video_id}.mp4")
+        database = {
+            video_id: {
+                "class": "BoilEgg" if number % 2 else "FrySteak",
+                "subset": "testing" if number % 3 == 0 else "training",
+                "duration": 0.5,
+                "annotation": [],
+            }
+            for number, video_id in enumerate(ids)
+        }
+        (folder / "COIN.json").write_text(json.dumps({"database": database}))
+        plan = {"videos": {video_id: ["slow"] for video_id in ids}, "slow_s": 2.0}
+        host = FlakyHost(folder / "videos", plan).__enter__()
+        hosts.append(host)
+        return Toy(name, folder / "COIN.json", host, ids)
+
+    yield make
+    for host in hosts:
+        host.__exit__(None, None, None)
+
+
+def here(stack: PrefectStack, toy: Toy) -> set[str]:
+    with Ledger(f"sqlite:///{stack.home / 'data' / 'ledger.db'}") as ledger:
+        return {row.video_id for row in ledger.rows(toy.name, state=DOWNLOADED)}
+
+
+def leases(stack: PrefectStack) -> int:
+    with sqlite3.connect(stack.home / "data" / "ledger.db") as connection:
+        held = "SELECT count(*) FROM videos WHERE lease_owner IS NOT NULL"
+        return int(connection.execute(held).fetchone()[0])
+
+
+def await_half(stack: PrefectStack, toy: Toy) -> set[str]:
+    wait_for(lambda: len(here(stack, toy)) >= 4, 120, f"the first videos of {toy.name}")
+    return here(stack, toy)
+
+
+def assert_next_run_ends_it(stack: PrefectStack, toy: Toy, deployment: str, done: set[str]) -> None:
+    """The next run takes up what is left, and asks for nothing that is here."""
+    asked = toy.host.log()
+    run = stack.await_state(
+        stack.run(deployment, **toy.parameters), "COMPLETED", "FAILED", "CRASHED", within_s=180
+    )
+    assert run["state"]["name"] == "Completed", run["state"]
+    assert here(stack, toy) == set(toy.ids)
+    assert not [one for one in done if toy.host.log()[one] != asked[one]]
+    # What was under way when it was killed, two at a time, is all that was asked for twice.
+    assert sum(toy.host.log().values()) <= VIDEOS + 2
+    assert leases(stack) == 0
+    assert stack.slots_taken(deployment) == 0
+
+
+def test_whoever_is_killed_is_marked_and_its_work_is_taken_up(
+    stack: PrefectStack, toys: Callable[[str], Toy]
+) -> None:
+    alone, both = toys("alone"), toys("both")
+    lasting = stack.start_worker("lasting", "gpu")
+    dying = stack.start_worker("dying", "network")
+    # A flow within a flow has nobody but the automation to say that it is dead.
+    nightly = stack.run("reprocess/nightly", **alone.parameters)
+    hourly = stack.run("collect/hourly", **both.parameters)
+    done = {toy.name: await_half(stack, toy) for toy in (alone, both)}
+
+    for process in processes_of(lasting):
+        kill(process)
+    flow_processes = processes_of(dying)
+    kill(dying)
+    for process in flow_processes:
+        kill(process)
+
+    said = stack.await_state(nightly, "CRASHED", within_s=60)
+    assert stack.slots_taken("reprocess/nightly") == 0
+    assert stack.flow_run(hourly)["state_type"] == "RUNNING"
+    assert stack.slots_taken("collect/hourly") == 1
+
+    silent = stack.await_state(hourly, "CRASHED", within_s=AT_MOST_S)
+    assert "Not heard of" in silent["state"]["message"]
+    assert "Not heard of" not in said["state"]["message"]
+    assert stack.slots_taken("collect/hourly") == 0
+    wait_for(
+        lambda: not [run for run in stack.flow_runs() if run["state_type"] == "RUNNING"],
+        AT_MOST_S, "the flow within the flow to be marked",
+    )  # fmt: skip
+    inner = [run for run in stack.flow_runs() if run["parent_task_run_id"]]
+    assert [run["state_type"] for run in inner] == ["CRASHED"]
+
+    stack.start_worker("heir", "network")
+    assert_next_run_ends_it(stack, both, "collect/hourly", done["both"])
+    assert_next_run_ends_it(stack, alone, "collect/hourly", done["alone"])
+
+
+def test_a_run_that_a_worker_took_and_never_began_is_marked(stack: PrefectStack) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.cli import applying
+
+    with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as client:
+        (automation,) = (one for one in applying.automations() if "never" in one.name)
+        assert automation.trigger.within == timedelta(seconds=applying.STARTING_S)
+        (there,) = client.read_automations_by_name(automation.name)
+        automation.trigger.within = timedelta(seconds=10)
+        client.update_automation(there.id, automation)
+        try:
+            deployment = stack.deployment("pipeline/coin")["id"]
+            later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2126-01-01T00:00Z"}}
+            run = stack.ask(f"deployments/{deployment}/create_flow_run", {"state": later})["id"]
+            # As a worker does it that takes the run and is gone.
+            stack.ask(f"flow_runs/{run}/set_state", {"state": {"type": "PENDING"}})
+            assert stack.slots_taken("pipeline/coin") == 1
+            crashed = stack.await_state(run, "CRASHED", within_s=90)
+        finally:
+            client.update_automation(there.id, there)
+    assert "not begun" in crashed["state"]["message"]
+    assert stack.slots_taken("pipeline/coin") == 0
+
+
+HOLDER = textwrap.dedent("""
+    import time
+    from tasks.limits import batch_slots
+    with batch_slots(8):
+        print("in", flush=True)
+        time.sleep(600)
+""")
+
+
+def test_the_server_may_be_killed(stack: PrefectStack, toys: Callable[[str], Toy]) -> None:
+    """A run goes on over it; the slots of one that was killed are free when it is back."""
+    toy = toys("away")
+    stack.start_worker("patient", "network")
+    run = stack.run("collect/hourly", **toy.parameters)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, env=stack.client_environment
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"in\n"
+    kill(holder)
+    await_half(stack, toy)
+    assert stack.ask("v2/concurrency_limits/coinml-batches")["active_slots"] == 10
+    stack.kill_server()
+    stack.start_server()
+    ended = stack.await_state(run, "COMPLETED", "FAILED", "CRASHED", within_s=180)
+    assert ended["state"]["name"] == "Completed", ended["state"]
+    assert here(stack, toy) == set(toy.ids)
+    assert set(toy.host.log().values()) == {1}
+    assert stack.slots_taken("collect/hourly") == 0
+    wait_for(
+        lambda: stack.ask("v2/concurrency_limits/coinml-batches")["active_slots"] == 0,
+        120, "the killed one's slots",
+    )  # fmt: skip
