@@ -49,11 +49,11 @@ def load_backbone(
         except Exception as err:
             # Whatever it meets in the files of a folder, the folder is what must change.
             raise InvalidInputError(f"{checkpoint.ref}: does not load: {first_line(err)}") from err
-    if found["missing_keys"]:
+    if missing := found["missing_keys"]:
         # transformers would go on with random ones.
         raise InvalidInputError(
-            f"{checkpoint.ref}: {checkpoint.weights.name} lacks {len(found['missing_keys'])} of "
-            f"the model's weights, {min(found['missing_keys'])} for one"
+            f"{checkpoint.ref}: {checkpoint.weights.main.name} lacks {len(missing)} of the model's "
+            f"weights, {min(missing)} for one"
         )
     return Backbone(checkpoint, spec, model=model, device=device, dtype=dtype)
 
@@ -188,15 +188,10 @@ def _fc_norm(checkpoint: Checkpoint) -> Any:
 
     # Of torch's own epsilon, whatever the configuration says: so the classifier has it.
     norm = torch.nn.LayerNorm(checkpoint.config["hidden_size"])
-    if checkpoint.weights.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(checkpoint.weights, framework="pt") as file:
-            found = {name: file.get_tensor(f"fc_norm.{name}") for name in ("weight", "bias")}
-    else:
-        loaded = torch.load(checkpoint.weights, map_location="cpu", weights_only=True, mmap=True)
-        found = {name: loaded[f"fc_norm.{name}"] for name in ("weight", "bias")}
-    norm.load_state_dict({name: value.float() for name, value in found.items()})
+    found = checkpoint.weights.tensors(["fc_norm.weight", "fc_norm.bias"])
+    norm.load_state_dict(
+        {name.removeprefix("fc_norm."): value.float() for name, value in found.items()}
+    )
     return norm
 
 

@@ -5,10 +5,8 @@ Neither torch nor transformers is needed to know whether a set was made with an 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,16 @@ from coinml.encoder.architectures import Architecture, architecture_of
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
 from coinml.encoder.tubes import checked_share
-from coinml.errors import InvalidInputError, LocalError, TransientError
+from coinml.encoder.weights import (
+    PICKLED,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
+    SHARDS,
+    Weights,
+    find_weights,
+)
+from coinml.errors import InvalidInputError, TransientError
 from coinml.specs import EncoderSpec
-
-_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class Checkpoint:
         commit: The hub's commit, None for a local folder.
         architecture: The family that it belongs to.
         config: Its `config.json`, with the family's defaults for what it leaves out.
-        weights: Its weights file.
+        weights: Its weights, one file or several.
     """
 
     ref: str
@@ -42,13 +46,16 @@ class Checkpoint:
     commit: str | None
     architecture: Architecture
     config: Mapping[str, Any]
-    weights: Path
+    weights: Weights
 
     @property
     def files(self) -> list[Path]:
         """All that is needed to load it elsewhere."""
         names = ("config.json", *PROCESSOR_FILES)
-        return [self.weights, *(self.folder / n for n in names if (self.folder / n).is_file())]
+        return [
+            *self.weights.files,
+            *(self.folder / n for n in names if (self.folder / n).is_file()),
+        ]
 
     def spec(
         self,
@@ -81,7 +88,7 @@ class Checkpoint:
             encoder=self.ref if self.commit else self.folder.resolve().name,
             revision=self.commit,
             architecture=self.model_type,
-            weights_sha256=_sha256(self.weights),
+            weights_sha256=self.weights.sha256(),
             resize=preprocessor.resize,
             crop=preprocessor.crop,
             interpolation=preprocessor.interpolation,
@@ -92,7 +99,7 @@ class Checkpoint:
             clips=clips,
             keep_tokens=keep_tokens,
             keep_seed=keep_seed,
-            pooling=self.architecture.pooling(self.config, self._tensor_names()),
+            pooling=self.architecture.pooling(self.config, self.weights.tensor_names()),
             dim=self.config["hidden_size"],
         )
 
@@ -118,30 +125,6 @@ class Checkpoint:
             )
         return found
 
-    def _tensor_names(self) -> set[str]:
-        if self.weights.suffix != ".safetensors":
-            return self._names_in_torch_file()
-        try:
-            with self.weights.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = file.read(min(length, 100_000_000))
-            return set(json.loads(header))
-        except (OSError, ValueError, struct.error) as err:
-            raise InvalidInputError(f"{self.weights}: not a safetensors file") from err
-
-    def _names_in_torch_file(self) -> set[str]:
-        from pickle import UnpicklingError
-
-        import torch
-
-        try:
-            # Of a pickle torch takes tensors then, and nothing that could run.
-            return set(torch.load(self.weights, map_location="cpu", weights_only=True, mmap=True))
-        except (UnpicklingError, RuntimeError, OSError) as err:
-            raise InvalidInputError(
-                f"{self.weights}: not a file of weights alone; save_pretrained writes safetensors"
-            ) from err
-
 
 def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
     """Find a video encoder's checkpoint in a folder, in the hub's local cache or on the hub.
@@ -157,17 +140,14 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     folder, commit = _resolve(str(ref), revision)
     config = _config(folder, str(ref))
     architecture = architecture_of(config, ref=str(ref))
-    for name in _WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return Checkpoint(
-                ref=str(ref),
-                folder=folder,
-                commit=commit,
-                architecture=architecture,
-                config={**architecture.defaults, **config},
-                weights=folder / name,
-            )
-    raise InvalidInputError(f"encoder {str(ref)!r}: holds neither of {', '.join(_WEIGHTS_FILES)}")
+    return Checkpoint(
+        ref=str(ref),
+        folder=folder,
+        commit=commit,
+        architecture=architecture,
+        config={**architecture.defaults, **config},
+        weights=find_weights(folder, ref=str(ref)),
+    )
 
 
 def first_line(err: BaseException) -> str:
@@ -199,12 +179,15 @@ def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
         RevisionNotFoundError,
     )
 
-    wanted = ["config.json", *PROCESSOR_FILES, _WEIGHTS_FILES[0]]
+    described = ["config.json", *PROCESSOR_FILES]
     try:
-        found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
-        if not (found / _WEIGHTS_FILES[0]).is_file():
-            wanted[-1] = _WEIGHTS_FILES[1]
-            found = Path(snapshot_download(ref, revision=revision, allow_patterns=wanted))
+        # Each kind of weights only where there is none of the one before: they are large.
+        for kind in ([SAFETENSORS], [SAFETENSORS_INDEX, SHARDS], [PICKLED]):
+            found = Path(
+                snapshot_download(ref, revision=revision, allow_patterns=[*described, *kind])
+            )
+            if (found / kind[0]).is_file():
+                break
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as err:
         at = f" at revision {revision!r}" if revision else ""
         raise InvalidInputError(f"encoder {ref!r}: neither a folder nor on the hub{at}") from err
@@ -227,11 +210,3 @@ def _config(folder: Path, ref: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InvalidInputError(f"{path}: not the configuration of a model")
     return config
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror}") from err

@@ -1,0 +1,143 @@
+"""A checkpoint's weights on disk: one file, or safetensors files with an index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinml.errors import InvalidInputError, LocalError
+
+if TYPE_CHECKING:
+    import torch
+
+SAFETENSORS, SAFETENSORS_INDEX, PICKLED = WEIGHTS_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
+"""In the order in which transformers looks for them."""
+
+SHARDS = "model-*.safetensors"
+"""What the files that an index names are called on the hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A checkpoint's weights; see `find_weights`.
+
+    Attributes:
+        main: The file that says what there is: the weights themselves, or their index.
+        shards: The files that hold tensors, by name.
+    """
+
+    main: Path
+    shards: tuple[Path, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files."""
+        return list(dict.fromkeys([self.main, *self.shards]))
+
+    def sha256(self) -> str:
+        """Hash of the file; of several, the hash of a list of their names and hashes."""
+        if self.shards == (self.main,):
+            return _sha256(self.main)
+        lines = "".join(f"{_sha256(shard)}  {shard.name}\n" for shard in self.shards)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def tensor_names(self) -> set[str]:
+        """Names of the tensors in the files.
+
+        Raises:
+            InvalidInputError: A file is not one of weights alone.
+        """
+        if self.main.name == PICKLED:
+            return set(self._unpickled())
+        return {name for shard in self.shards for name in _names_in(shard)}
+
+    def tensors(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Some of the tensors, on the CPU.
+
+        Raises:
+            InvalidInputError: A file is not one of weights alone.
+        """
+        if self.main.name == PICKLED:
+            loaded = self._unpickled()
+            return {name: loaded[name] for name in names}
+        from safetensors import safe_open
+
+        found: dict[str, torch.Tensor] = {}
+        for shard in self.shards:
+            if here := _names_in(shard).intersection(names):
+                with safe_open(shard, framework="pt") as file:
+                    found |= {name: file.get_tensor(name) for name in here}
+        return found
+
+    def _unpickled(self) -> dict[str, torch.Tensor]:
+        from pickle import UnpicklingError
+
+        import torch
+
+        try:
+            # Of a pickle torch takes tensors then, and nothing that could run.
+            loaded = torch.load(self.main, map_location="cpu", weights_only=True, mmap=True)
+        except (UnpicklingError, RuntimeError, OSError) as err:
+            raise InvalidInputError(
+                f"{self.main}: not a file of weights alone; save_pretrained writes safetensors"
+            ) from err
+        return dict(loaded)
+
+
+def find_weights(folder: Path, *, ref: str) -> Weights:
+    """Find the weights in a checkpoint's folder.
+
+    Raises:
+        InvalidInputError: There are none, or one of several files is missing.
+    """
+    for name in WEIGHTS_FILES:
+        main = folder / name
+        if not main.is_file():
+            continue
+        if name != SAFETENSORS_INDEX:
+            return Weights(main=main, shards=(main,))
+        shards = tuple(folder / shard for shard in _named_by(main))
+        for shard in shards:
+            if not shard.is_file():
+                raise InvalidInputError(f"encoder {ref!r}: lacks {shard.name}, which {name} names")
+        return Weights(main=main, shards=shards)
+    raise InvalidInputError(f"encoder {ref!r}: holds none of {', '.join(WEIGHTS_FILES)}")
+
+
+def _named_by(index: Path) -> list[str]:
+    """Names of the files that an index names."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        # Beside the index and nowhere else.
+        if names and all(Path(name).name == name for name in names):
+            return names
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise InvalidInputError(f"{index}: not an index of safetensors files") from err
+    raise InvalidInputError(f"{index}: names no files beside it")
+
+
+def _names_in(shard: Path) -> set[str]:
+    try:
+        with shard.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = file.read(min(length, 100_000_000))
+        return set(json.loads(header))
+    except (OSError, ValueError, struct.error) as err:
+        raise InvalidInputError(f"{shard}: not a safetensors file") from err
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror}") from err
