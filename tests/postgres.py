@@ -8,6 +8,7 @@ import socket
 import subprocess
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 
 class PostgresServer:
@@ -41,7 +42,7 @@ class PostgresServer:
     @property
     def address(self) -> str:
         """The server's URL without a database, as `coinml up --postgres` takes it."""
-        secret = "" if self.password is None else f":{self.password}"
+        secret = "" if self.password is None else f":{quote(self.password, safe='')}"
         return f"postgresql://coinml{secret}@127.0.0.1:{self.port}"
 
     def start(self) -> None:

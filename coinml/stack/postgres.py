@@ -45,7 +45,7 @@ class Databases:
     def shown(self) -> str:
         """The server, without its password."""
         parts = urlsplit(self.server)
-        return parts.hostname + (f":{parts.port}" if parts.port else "")  # type: ignore[operator]
+        return (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
 
     def make(self) -> None:
         """Make those that are not there.

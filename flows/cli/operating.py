@@ -78,21 +78,35 @@ def up(
     from coinml.settings import Settings
     from coinml.stack import starting
     from coinml.stack.postgres import checked
+    from coinml.stack.record import Stack
     from coinml.stack.services import PREFECT
     from flows.cli.console import note
     from flows.cli.local_prefect import LocalPrefect
+    from flows.cli.supervising import print_files
 
     _hide(postgres)
     if postgres is not None:
         postgres = "" if postgres in (NO_POSTGRES, "") else checked(postgres)
     settings = Settings()
-    if print_ is not None:
-        raise InvalidInputError("not yet")
+    if out is not None and print_ is None:
+        raise InvalidInputError("--out goes with --print")
     ledger_url = os.environ.get("COINML_LEDGER_URL", "")
     for name in FROM_STACK:
         # What the stack that runs told this command is nothing that the user has set.
         os.environ.pop(name, None)
         ledger_url = "" if name == "COINML_LEDGER_URL" else ledger_url
+    if print_ is not None:
+        stack = Stack(
+            id="printed",
+            home=str(settings.home),
+            host=host or starting.LOOPBACK,
+            prefect_port=prefect_port or 4200,
+            mlflow_port=mlflow_port or 5000,
+            postgres=postgres or "",
+            dataset=dataset or "",
+        )
+        print_files(print_, stack, out=out, json=json)
+        return
     with starting.only_one(settings.home):
         LocalPrefect(settings.data_dir / "prefect").make_way()
         stack, running = starting.begin(
