@@ -11,12 +11,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from coinml.owner import process_start
+from coinml.stack.services import QUIET, RECORDER
 
 BIN = Path(sys.executable).parent
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -36,7 +40,7 @@ class PrefectStack:
         for folder in (self.users, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         # The server ends when this process does, however it does.
-        (self.users / str(os.getpid())).write_text(repr(psutil.Process().create_time()))
+        (self.users / str(os.getpid())).write_text(process_start(os.getpid()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -51,10 +55,10 @@ class PrefectStack:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         return inherited | {
             "COINML_HOME": str(self.home),
-            "DO_NOT_TRACK": "true",
+            **QUIET,
+            **RECORDER,
             "OMP_NUM_THREADS": "1",
             "PREFECT_HOME": str(self.folder),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
@@ -146,6 +150,9 @@ class PrefectStack:
                 if err.code != 503 or not left:
                     raise
                 time.sleep(1)
+            except TimeoutError:
+                if not left:
+                    raise
         return json.loads(text) if text else None
 
     def deployment(self, name: str) -> dict[str, Any]:
@@ -154,10 +161,20 @@ class PrefectStack:
     def change(self, name: str, **fields: Any) -> None:
         self.ask(f"deployments/{self.deployment(name)['id']}", fields, method="PATCH")
 
+    def without_triggers(self) -> None:
+        """Have nothing run but what is asked for, or scheduled."""
+        for automation in self.ask("automations/filter", {}):
+            if any(action["type"] == "run-deployment" for action in automation["actions"]):
+                self.ask(f"automations/{automation['id']}", {"enabled": False}, method="PATCH")
+
     def run(self, name: str, **parameters: Any) -> str:
         """Have a deployment run with some parameters of its own; the id of the run."""
         found = self.deployment(name)
-        body = {"parameters": found["parameters"] | parameters}
+        body = {
+            "parameters": found["parameters"] | parameters,
+            # It may have been heard although the answer was not.
+            "idempotency_key": str(uuid.uuid4()),
+        }
         return str(self.ask(f"deployments/{found['id']}/create_flow_run", body)["id"])
 
     def flow_run(self, run_id: str) -> dict[str, Any]:
