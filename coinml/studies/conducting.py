@@ -85,7 +85,13 @@ def conduct(
         "code_version": code_version(),
         "test_ids_digest": ids_digest(parts[plan.reference]["test"].ids),
     }
-    with store.run(experiment, f"study {plan.study}", tags={**(tags or {}), **identity}) as log:
+    with store.run(
+        experiment,
+        f"study {plan.study}",
+        tags={**(tags or {}), **identity, "kind": "study"},
+        about=f"What more data, fewer clips and so on do to {target}s of **{dataset.name}**. "
+        "Each study is a run with its answer, figure and table, and holds its trainings.",
+    ) as log:
         log.params({"heads": ",".join(heads), "seeds": seeds})
         log.json("sets", {name: source.fingerprint for name, source in sources.items()})
         found: list[Fit] = []
@@ -93,7 +99,7 @@ def conduct(
             with store.run(
                 experiment,
                 f"{plan.study} {fit.condition} {fit.head} seed {fit.seed}",
-                tags={**identity, "condition": fit.condition, "head": fit.head},
+                tags={**identity, "kind": "fit", "condition": fit.condition, "head": fit.head},
                 parent_run_id=log.run_id,
             ) as nested:
                 _record_fit(nested, fit)

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Copying a figure into a folder is nothing to watch.
@@ -98,12 +99,22 @@ class Store:
 
     def client(self) -> MlflowClient:
         """A client of this store, which all of this process then uses."""
-        if mlflow.get_tracking_uri() != self.uri:
-            mlflow.set_tracking_uri(self.uri)
-            mlflow.set_registry_uri(self.uri)
+        address = self._address()
+        if mlflow.get_tracking_uri() != address:
+            mlflow.set_tracking_uri(address)
+            mlflow.set_registry_uri(address)
         if self.uri.startswith("sqlite:///"):
             _make_database(Path(self.uri.removeprefix("sqlite:///")))
-        return mlflow.MlflowClient(self.uri)
+        return mlflow.MlflowClient(address)
+
+    def _address(self) -> str:
+        """What MLflow is given: user and password apart, or they would be in all its messages."""
+        parts = urlsplit(self.uri)
+        if parts.scheme not in ("http", "https") or parts.username is None:
+            return self.uri
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        return without_user(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
         """The id of an experiment, which is made if it is not there; who described it, did."""

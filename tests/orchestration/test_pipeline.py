@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger
@@ -81,13 +82,19 @@ def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
 
 
 def test_a_run_names_the_flow_run_that_it_came_from(
-    collected: Selection, tiny_encoder_dir: Path
+    collected: Selection, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     embed(collected, **options)
-    (report,) = train(collected, heads=("svm",), **options).heads
+    monkeypatch.setenv("PREFECT_UI_URL", "http://prefect.example:4200")
+    with temporary_settings({PREFECT_UI_URL: "http://prefect.example:4200"}):
+        (report,) = train(collected, heads=("svm",), **options).heads
     run = mlflow.MlflowClient(Settings().tracking_uri).get_run(report.run_id)
-    assert len(run.data.tags["prefect_flow_run_id"]) == 36
+    flow_run = run.data.tags["prefect_flow_run_id"]
+    assert len(flow_run) == 36
+    page = f"http://prefect.example:4200/runs/flow-run/{flow_run}"
+    assert run.data.tags["prefect_flow_run_page"] == page
+    assert f"]({page})" in run.data.tags["mlflow.note.content"]
 
 
 def test_a_sweep_comes_before_the_training_and_is_named_by_it(

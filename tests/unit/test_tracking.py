@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -107,6 +110,8 @@ def test_a_password_in_the_address_is_in_no_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
     store = Store(uri="http://ann:hush-hush@127.0.0.1:9", artifact_root=tmp_path)
     assert store.shown == "http://ann:***@127.0.0.1:9"
     assert without_password("http://127.0.0.1:9/a@b") == "http://127.0.0.1:9/a@b"
@@ -114,8 +119,40 @@ def test_a_password_in_the_address_is_in_no_message(
         store.read_run("0" * 32)
     with pytest.raises(TransientError, match="ann") as found, answering(store):
         store.find_runs("e", {})
-    for error in (read.value, found.value):
-        assert "hush" not in str(error)
+    with pytest.raises(MlflowException) as raw:
+        store.find_runs("e", {})
+    for error in (read.value, found.value, raw.value):
+        # With all that it came from, as a log would have it.
+        assert "hush" not in "".join(traceback.format_exception(error))
+
+
+def test_a_server_is_told_user_and_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+    told: list[str] = []
+
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"run": {"info": {"run_id": "r", "experiment_id": "7"}}}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Guarded)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"127.0.0.1:{server.server_port}"
+        store = Store(uri=f"http://ann:hush%40hush@{url}", artifact_root=tmp_path)
+        assert store.page_of("r") == f"http://{url}/#/experiments/7/runs/r"
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told == ["Basic " + base64.b64encode(b"ann:hush@hush").decode()]
 
 
 def test_what_mlflow_refuses_is_not_taken_for_a_server_that_is_away(store: Store) -> None:
