@@ -19,7 +19,7 @@ from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError, RegistryError, TransientError
 from coinml.evaluation import compare
 from coinml.specs import SetSpec
-from coinml.tracking import Store, is_missing
+from coinml.tracking import Store, answering, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,24 +268,29 @@ def has_version(store: Store, name: str, number: int) -> bool:
 
 
 def list_versions(store: Store, name: str | None = None) -> list[dict[str, Any]]:
-    """Every version with its aliases, tags and verdict, the latest first."""
+    """Every version with its aliases, tags and verdict, the latest first.
+
+    Raises:
+        TransientError: The registry does not answer.
+    """
     client = store.client()
     wanted = None if name is None else f"name = '{name}'"
     found = []
-    for model in _all(client.search_registered_models, wanted):
-        aliases: dict[str, list[str]] = {}
-        for alias, version in model.aliases.items():
-            aliases.setdefault(str(version), []).append(alias)
-        found += [
-            {
-                "model": model.name,
-                "version": int(version.version),
-                "aliases": sorted(aliases.get(str(version.version), [])),
-                "run_id": version.run_id,
-                "tags": dict(version.tags),
-            }
-            for version in _all(client.search_model_versions, f"name = '{model.name}'")
-        ]
+    with answering(store):
+        for model in _all(client.search_registered_models, wanted):
+            aliases: dict[str, list[str]] = {}
+            for alias, version in model.aliases.items():
+                aliases.setdefault(str(version), []).append(alias)
+            found += [
+                {
+                    "model": model.name,
+                    "version": int(version.version),
+                    "aliases": sorted(aliases.get(str(version.version), [])),
+                    "run_id": version.run_id,
+                    "tags": dict(version.tags),
+                }
+                for version in _all(client.search_model_versions, f"name = '{model.name}'")
+            ]
     return sorted(found, key=lambda row: (row["model"], -row["version"]))
 
 

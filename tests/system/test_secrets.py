@@ -141,7 +141,7 @@ def written(*folders: Path) -> Iterator[tuple[Path, bytes]]:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_no_secret_is_written_down_by_a_whole_run(
     tmp_path: Path,
     coin: Path,
@@ -177,7 +177,7 @@ def test_no_secret_is_written_down_by_a_whole_run(
     def coinml(*arguments: str, **other: str) -> int:
         done = subprocess.run(
             [COMMAND, *arguments],
-            capture_output=True, text=True, check=False, timeout=400, env=environment | other,
+            capture_output=True, text=True, check=False, timeout=900, env=environment | other,
         )  # fmt: skip
         said.extend((done.stdout, done.stderr))
         return done.returncode
