@@ -87,6 +87,9 @@ def _prefect(stack: Stack) -> Service:
             **RECORDER,
             "PREFECT_HOME": str(folder),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            # A busy machine is no reason to answer that something is wrong (5 and 10 s).
+            "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             "PREFECT_SERVER_UI_ENABLED": "true",
             "PREFECT_SERVER_UI_API_URL": stack.prefect_api,
             # Prefect's default lets every web site read the API of this machine.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coinml.errors import InvalidInputError, LocalError
+from coinml.errors import CoinmlError, InvalidInputError, LocalError
 from flows.cli import options
 from flows.cli.environment import FROM_STACK
 
@@ -88,6 +88,7 @@ def up(
     if postgres is not None:
         postgres = "" if postgres in (NO_POSTGRES, "") else checked(postgres)
     settings = Settings()
+    dataset = None if dataset is None else _anywhere(dataset)
     if out is not None and print_ is None:
         raise InvalidInputError("--out goes with --print")
     ledger_url = os.environ.get("COINML_LEDGER_URL", "")
@@ -126,7 +127,7 @@ def up(
             starting.wait_until_up(stack, (PREFECT,))
             _deploy(stack)
             stack = starting.wait_until_up(stack, said=lambda name: note(f"{name} is up"))
-        except (KeyboardInterrupt, LocalError):
+        except (KeyboardInterrupt, CoinmlError):
             if not running:
                 starting.end(settings.home)
             raise
@@ -204,6 +205,17 @@ def _hide(postgres: str | None) -> None:
     if kept != arguments:
         os.environ[POSTGRES] = postgres
         os.execv(sys.executable, [sys.executable, *kept])
+
+
+def _anywhere(dataset: str) -> str:
+    """A dataset as it can be named from any folder."""
+    from coinml.annotations import FOLDER_PREFIX
+    from coinml.selection import MINI
+
+    if dataset == MINI:
+        return dataset
+    prefix = FOLDER_PREFIX if dataset.startswith(FOLDER_PREFIX) else ""
+    return prefix + str(Path(dataset.removeprefix(prefix)).expanduser().resolve())
 
 
 def _deploy(stack: Stack) -> None:

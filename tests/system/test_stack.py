@@ -6,14 +6,17 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from standing import COMMAND, PREFECT, SERVICES, Standing, fetch, free_port, status, wait_for
 
-from coinml.stack import record
+from coinml.owner import process_start
+from coinml.stack import health, record
 from coinml.stack.record import Process
 from coinml.tracking import Store
 
@@ -128,15 +131,15 @@ def test_other_commands_use_it(standing: Standing, folder: Path) -> None:
 
 def test_foreign_names_and_foreign_pages_are_refused(standing: Standing) -> None:
     stack = standing.stack()
-    health = f"{stack.prefect_api}/health"
-    assert status(health)[0] == 200
-    assert status(health.replace("127.0.0.1", "localhost"))[0] == 200
+    page = f"{stack.prefect_api}/health"
+    assert status(page)[0] == 200
+    assert status(page.replace("127.0.0.1", "localhost"))[0] == 200
     for host in ("evil.example", f"evil.example:{stack.prefect_port}", "127.0.0.1.evil.example"):
-        assert status(health, Host=host)[0] == 400
-    code, headers = status(health, Origin="http://evil.example")
+        assert status(page, Host=host)[0] == 400
+    code, headers = status(page, Origin="http://evil.example")
     assert (code, "access-control-allow-origin" in headers) == (403, False)
     own = f"http://localhost:{stack.prefect_port}"
-    code, headers = status(health, Origin=own)
+    code, headers = status(page, Origin=own)
     assert (code, headers["access-control-allow-origin"]) == (200, own)
     search = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
     assert status(search)[0] == 200
@@ -166,6 +169,11 @@ def test_ui_says_where_it_is(standing: Standing) -> None:
     assert standing.coinml("ui", "grafana").returncode == 2
     assert b"<html" in fetch(stack.prefect_url + "/").lower()
     assert b"<html" in fetch(stack.mlflow_url + "/").lower()
+
+
+def test_the_record_is_for_its_owner_alone(standing: Standing) -> None:
+    path = record.stack_dir(standing.home) / "stack.json"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_killed_comes_back(standing: Standing) -> None:
@@ -248,11 +256,47 @@ def test_down_ends_a_run_and_leaves_no_process(standing: Standing) -> None:
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
 
+def test_a_dataset_that_is_none_starts_nothing(standing: Standing) -> None:
+    refused = standing.coinml("up", "--dataset", "no-such.json")
+    assert refused.returncode == 2
+    assert "no-such.json" in refused.stderr
+    assert standing.processes() == []
+
+
+def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
+    """As systemd and Compose run them."""
+    prefect, mlflow = map(str, standing.ports)
+    environment = standing.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
+    running = {}
+    try:
+        for name in ("prefect", "mlflow", "worker-gpu"):
+            running[name] = subprocess.Popen(
+                [sys.executable, "-m", "coinml.stack", name, "--prefect-port", prefect,
+                 "--mlflow-port", mlflow],
+                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        for url in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
+            wait_for(lambda url=url: health.answers(url), seconds=180)  # type: ignore[misc]
+        deployed = subprocess.run([COMMAND, "deploy"], env=environment, check=False)
+        assert deployed.returncode == 0
+        run_id = standing.start_run("pipeline/mini")
+        wait_for(lambda: standing.run_state(run_id) == "RUNNING", seconds=180)
+        worker = running["worker-gpu"]
+        known = [
+            worker.pid,
+            *(one.pid for one in psutil.Process(worker.pid).children(recursive=True)),
+        ]
+        assert len(known) > 2
+        worker.terminate()
+        assert worker.wait(90) == 0
+        assert standing.run_state(run_id) == "CRASHED"
+        assert [pid for pid in known if process_start(pid)] == []
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait(60)
+
+
 def _same(before: dict[str, Process], after: dict[str, Process]) -> set[str]:
     """The services whose process is the one it was."""
     return {name for name, one in before.items() if name in after and after[name].pid == one.pid}
-
-
-def test_the_record_is_for_its_owner_alone(standing: Standing) -> None:
-    path = record.stack_dir(standing.home) / "stack.json"
-    assert path.stat().st_mode & 0o777 == 0o600

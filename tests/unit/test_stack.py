@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.owner import process_start
 from coinml.stack import ports, processes, record
 from coinml.stack.postgres import Databases, checked
 from coinml.stack.record import Process, Stack
 from coinml.stack.services import MARK, SERVICE, allowed_hosts, services
+from flows.cli.local_prefect import LocalPrefect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +159,19 @@ def test_a_server_is_called_by_its_own_names() -> None:
     open_to_all = allowed_hosts(Stack(id="a", home="/", host="0.0.0.0", names=("coin.lan",)))
     assert {"coin.lan", socket.gethostname(), "127.0.0.1"} <= set(open_to_all)
     assert "0.0.0.0" not in open_to_all
+
+
+def test_a_server_that_commands_use_is_not_taken_from_them(tmp_path: Path) -> None:
+    server = LocalPrefect(tmp_path)
+    server.make_way()
+    server.users.mkdir()
+    server.record.write_text(json.dumps({"pid": os.getpid(), "started": "0", "port": 1}))
+    (server.users / str(os.getpid())).write_text(process_start(os.getpid()))
+    with pytest.raises(LocalError, match=f"process {os.getpid()}"):
+        server.make_way()
+    (server.users / str(os.getpid())).write_text("another of the same id")
+    server.make_way()
+    assert not server.record.exists()
 
 
 def test_down_and_ui_where_nothing_ran(tmp_path: Path) -> None:
