@@ -48,6 +48,7 @@ TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MU
 OTHER_VARIABLES = {
     "COINML_FAIL_WITHOUT_CUDA",
     "COINML_FORBID_SKIPS",
+    "COINML_SCREENSHOTS",
     "COINML_POSTGRES",
     "COINML_SERVE_MAX_MB",
     "COINML_SERVE_ROOT",

@@ -1,0 +1,226 @@
+"""What a person sees in MLflow's and Prefect's pages, looked at with a real browser.
+
+With COINML_SCREENSHOTS=FOLDER the pictures of the documents are taken on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from standing import Standing, wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
+
+SLOW_MS = 60_000
+"""Pages load and draw beside whatever else runs on two cores."""
+
+SCREENSHOTS = os.environ.get("COINML_SCREENSHOTS")
+DEPLOYMENTS = {
+    "collect": "hourly",
+    "embed": "on-new",
+    "train": "on-growth",
+    "reprocess": "nightly",
+    "reprobe": "monthly",
+}
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """A stack whose worker has run the whole way on the drawn COIN."""
+    here = Standing(tmp_path_factory.mktemp("pages") / "home")
+    here.home.mkdir()
+    here.up()
+    run = here.start_run("pipeline/mini")
+    try:
+        wait_for(
+            lambda: here.run_state(run) in ("COMPLETED", "FAILED", "CRASHED"),
+            seconds=900,
+            said=here.logs,
+        )
+        assert here.run_state(run) == "COMPLETED", here.logs()
+        yield here
+    finally:
+        here.coinml("down")
+
+
+@pytest.fixture(scope="module")
+def browser_page(chromium: str) -> Iterator[Page]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(SLOW_MS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_assistant(browser_page: Page, standing: Standing) -> None:
+    """Have MLflow's assistant, which takes a quarter of the page, step aside for good."""
+    browser_page.goto(f"{standing.stack().mlflow_url}/#/experiments")
+    browser_page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').click()
+
+
+@pytest.fixture
+def take(browser_page: Page) -> Callable[[str], None]:
+    """A function that takes a picture for the documents, if one is wanted."""
+
+    def picture(name: str) -> None:
+        if SCREENSHOTS:
+            # Charts are drawn in steps.
+            browser_page.wait_for_timeout(1500)
+            browser_page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+    return picture
+
+
+@pytest.fixture(scope="module")
+def runs(standing: Standing) -> dict[str, dict[str, Any]]:
+    """The run of each head, as MLflow's own API has it."""
+    api = f"{standing.stack().mlflow_url}/api/2.0/mlflow"
+    experiment = httpx.get(
+        f"{api}/experiments/get-by-name", params={"experiment_name": "mini-task"}
+    ).json()["experiment"]
+    found = httpx.post(
+        f"{api}/runs/search",
+        json={"experiment_ids": [experiment["experiment_id"]], "filter": "status = 'FINISHED'"},
+    ).json()["runs"]
+    return {head_of(run): run["info"] for run in found}
+
+
+def head_of(run: dict[str, Any]) -> str:
+    (head,) = [tag["value"] for tag in run["data"]["tags"] if tag["key"] == "head"]
+    return str(head)
+
+
+def see(page: Page, address: str) -> None:
+    """Go to a page of a single-page application."""
+    # An address that differs behind the `#` alone would not be loaded.
+    page.goto("about:blank")
+    page.goto(address)
+
+
+def test_the_runs_of_both_heads_are_listed_and_compared(
+    standing: Standing,
+    runs: dict[str, dict[str, Any]],
+    browser_page: Page,
+    take: Callable[[str], None],
+) -> None:
+    page = browser_page
+    experiment = runs["mlp"]["experiment_id"]
+    see(page, f"{standing.stack().mlflow_url}/#/experiments/{experiment}/runs")
+    for head in ("mlp", "svm"):
+        page.get_by_role("link", name=runs[head]["run_name"]).wait_for()
+
+    # As a person does it: tick both, press Compare, ask for the differences alone.
+    page.get_by_role("checkbox", name="Select all runs").check(force=True)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Comparing 2 Runs").wait_for()
+    for part in ("Parameters", "Metrics"):
+        page.get_by_role("switch", name=f"{part} - Show diff only").click()
+    shown = page.locator("body").inner_text()
+    parameters = shown[shown.index("Parameters", shown.index("Run details")) :]
+    parameters = parameters[: parameters.index("Metrics")]
+    assert re.search(r"head\s+(svm\s+mlp|mlp\s+svm)", parameters)
+    assert {"C", "kernel", "epochs"} <= {line.split("\t")[0] for line in parameters.splitlines()}
+    metrics = shown[shown.index("\nMetrics\n") : shown.index("\nArtifacts\n")]
+    assert {"val_loss", "train_loss", "train_accuracy"} <= set(metrics.splitlines())
+    page.get_by_text("Show diff only").nth(1).scroll_into_view_if_needed()
+    take("mlflow-compare")
+
+
+def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
+    standing: Standing,
+    runs: dict[str, dict[str, Any]],
+    browser_page: Page,
+    take: Callable[[str], None],
+) -> None:
+    page = browser_page
+    experiment = runs["mlp"]["experiment_id"]
+    see(
+        page,
+        f"{standing.stack().mlflow_url}/#/experiments/{experiment}/runs?compareRunsMode=CHART",
+    )
+    page.get_by_placeholder("Search metric charts").fill("^(val|train)_(loss|accuracy)$")
+    charts = page.locator(".js-plotly-plot")
+    charts.first.wait_for()
+    page.wait_for_timeout(2000)
+    titles = page.locator("body").inner_text()
+    for name in ("train_loss", "val_loss", "train_accuracy"):
+        assert name in titles
+    points = page.evaluate(
+        "Array.from(document.querySelectorAll('.js-plotly-plot'))"
+        ".map(plot => Math.max(...plot.data.map(trace => (trace.x || []).length)))"
+    )
+    assert max(points) > 5
+    take("mlflow-curves")
+
+
+def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
+    standing: Standing,
+    runs: dict[str, dict[str, Any]],
+    browser_page: Page,
+    take: Callable[[str], None],
+) -> None:
+    page = browser_page
+    run = runs["svm"]
+    see(
+        page,
+        f"{standing.stack().mlflow_url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+        "/artifacts",
+    )
+    page.get_by_text("figures", exact=True).click()
+    page.get_by_text("search.png", exact=True).click()
+    page.wait_for_function(
+        "Array.from(document.images).some(i => i.naturalWidth > 500 && i.naturalHeight > 300)",
+        timeout=SLOW_MS,
+    )
+    take("mlflow-svm")
+
+
+def test_the_registry_shows_who_is_champion(
+    standing: Standing, browser_page: Page, take: Callable[[str], None]
+) -> None:
+    page = browser_page
+    see(page, f"{standing.stack().mlflow_url}/#/models/mini-task")
+    page.get_by_text("champion").first.wait_for()
+    assert "challenger" in page.locator("body").inner_text()
+    take("mlflow-registry")
+
+
+def test_prefect_shows_the_deployments_with_their_schedules(
+    standing: Standing, browser_page: Page, take: Callable[[str], None]
+) -> None:
+    page = browser_page
+    see(page, f"{standing.stack().prefect_url}/deployments")
+    page.get_by_text("nightly").first.wait_for()
+    shown = page.locator("body").inner_text()
+    for flow, name in DEPLOYMENTS.items():
+        assert name in shown, f"{flow}/{name}"
+    # Longer ones are folded into a number.
+    assert {"At 02:30 AM every day", "At 05:30 AM, only on Sunday"} <= set(shown.splitlines())
+    take("prefect-deployments")
+
+
+def test_prefect_shows_what_runs_left_behind(
+    standing: Standing, browser_page: Page, take: Callable[[str], None]
+) -> None:
+    page = browser_page
+    see(page, f"{standing.stack().prefect_url}/artifacts")
+    page.get_by_text("attrition-mini").first.wait_for()
+    take("prefect-artifacts")
+    page.get_by_text("attrition-mini").first.click()
+    page.locator("a[href*='/artifacts/artifact/']").first.click()
+    page.get_by_text("downloaded").first.wait_for()
+    see(page, f"{standing.stack().prefect_url}/runs")
+    page.get_by_text("pipeline mini").first.wait_for()
+    take("prefect-runs")
