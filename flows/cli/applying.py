@@ -26,11 +26,12 @@ QUEUES: dict[str, int | None] = {"network": None, "gpu": 1}
 """Queues of the pool, and how many runs of each may be under way at once."""
 TAG = "coinml"
 """Every run of ours bears it; other people's runs on the same server are none of our business."""
-SILENT_S = 120.0
+SILENT_S = 240.0
 """A run that has not been heard of for so long is dead; it is to be heard of every 30 s.
 
-Shorter than the 300 s for which Prefect lends a deployment's slot: a slot that is returned twice
-would let two runs in.
+A machine that is busy loses some of these: on one whose two cores twelve processes wanted, a run
+that went on was not heard of for two minutes. Yet shorter than the 300 s for which Prefect lends
+a deployment's slot: a slot that is returned twice would let two runs in.
 """
 STARTING_S = 600.0
 """A run that a worker took and that has not begun after so long never will."""
