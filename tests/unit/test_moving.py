@@ -105,6 +105,16 @@ def test_a_place_that_is_taken_is_left_alone(
         move_store(trained.store, database, str(tmp_path / "served"))
 
 
+def test_artifacts_may_stay_where_they_are(trained: Trained, tmp_path: Path) -> None:
+    root = trained.store.artifact_root
+    before = {one: one.stat().st_mtime_ns for one in root.rglob("*")}
+    moved = move_store(trained.store, f"sqlite:///{tmp_path / 'new.db'}", str(root))
+    assert moved.files == sum(one.is_file() for one in before)
+    assert {one: one.stat().st_mtime_ns for one in root.rglob("*")} == before
+    there = Store(uri=f"sqlite:///{tmp_path / 'new.db'}", artifact_root=Path())
+    assert all(data["place"].startswith("mlflow-artifacts:/") for data in runs_of(there).values())
+
+
 def test_a_folder_that_was_moved_since_is_moved_on(store: Store, tmp_path: Path) -> None:
     with store.run("kitchen-task", "early", tags={}) as run:
         run.json("note", {"text": "kept"})
