@@ -122,7 +122,7 @@ def up(
         if running:
             note("it is running; starting what has died, and applying the deployments anew")
         else:
-            note("starting Prefect, MLflow and workers; this takes half a minute")
+            note("starting Prefect, MLflow and workers; this takes most of a minute")
         try:
             starting.wait_until_up(stack, (PREFECT,))
             _deploy(stack)
