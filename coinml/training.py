@@ -16,15 +16,14 @@ import pandas as pd
 from coinml import descriptions
 from coinml.dataset import Samples, feature_columns, ids_digest, split_samples, table_digest
 from coinml.encoder.checkpoint import Checkpoint
-from coinml.evaluation import Evaluation, confused_pairs, evaluate, figures
+from coinml.evaluation import evaluate
 from coinml.evaluation.class_counts import class_counts, classes_without, scarce_classes
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
-from coinml.evaluation.predictions import predictions_table
-from coinml.evaluation.run_figures import figures_of
+from coinml.evidence import log_evaluation, log_fit
 from coinml.fits import Fit, find_fit, forget_fit, keep_fit
 from coinml.heads import head_file, seen_by
-from coinml.heads.learning import fit_head, options_of, settings_of
+from coinml.heads.learning import fit_head, options_of
 from coinml.recipe import clips_digest, code_digest, digest_of
 from coinml.records import SPLITS, Dataset, Split, Target
 from coinml.registry import has_version, register
@@ -33,7 +32,7 @@ from coinml.targets import FEW_VIDEOS, domains_of_classes, examples, official_si
 from coinml.tracking import RunLog, Store, code_version
 
 if TYPE_CHECKING:
-    from coinml.heads import Head
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +226,7 @@ def train_head(
             fit = kept
             log.complete_history(fit.history)
         fitted = fit.head
-        _log_fit(head, fit, log)
+        log_fit(head, fit, log)
         looked_at = {"test_ids_digest": ids_digest(parts["test"].ids)}
         log.tags(looked_at)
         evaluations = {
@@ -256,7 +255,7 @@ def train_head(
         log.metrics(metrics)
         log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
         domains = domains_of_classes(dataset.videos, target=target)
-        _log_evidence(log, fitted, parts, evaluations, official, domains)
+        log_evaluation(log, fitted, parts, evaluations, official, domains)
         digest = table_digest(table)
         features = feature_columns(table)
         log.dataset(
@@ -362,63 +361,8 @@ def _fit(
     return fit
 
 
-def _log_fit(head: str, fit: Fit, log: RunLog) -> None:
-    settings = settings_of(fit.head)
-    if fit.history:
-        settings |= {"epochs_trained": len(fit.history)}
-    log.params(settings)
-    if fit.history:
-        epochs = pd.DataFrame(fit.history).assign(epoch=range(1, len(fit.history) + 1))
-        log.figure("curves", figures.curves(epochs, best_epoch=int(str(settings["best_epoch"]))))
-    if not fit.search.empty:
-        log.table("search", fit.search)
-    if head == "svm":
-        log.figure("search", figures.svm_search(fit.search, title="SVM, accuracy over C and gamma"))
-
-
 def _page(name: str, address: str | None) -> dict[str, str]:
     return {name: address} if address else {}
-
-
-def _log_evidence(
-    log: RunLog,
-    head: Head,
-    parts: Mapping[Split, Samples],
-    evaluations: Mapping[Split, Evaluation],
-    official: Mapping[Split, int],
-    domains: Mapping[str, str],
-) -> None:
-    predictions = pd.concat(
-        [
-            predictions_table(
-                split,
-                parts[split],
-                head.predict_proba(seen_by(head, parts[split])),
-                head.classes,
-            )
-            for split in SPLITS
-        ]
-    )
-    log.table("predictions", predictions)
-    test = evaluations["test"]
-    log.table("per_class", test.per_class)
-    log.table("calibration", test.reliability)
-    log.table("confused_pairs", confused_pairs(test.confusion, head.classes))
-    for name, figure in figures_of(test, head.classes, domains=domains).items():
-        log.figure(name, figure)
-    log.json(
-        "coverage",
-        {
-            split: {
-                "official": official[split],
-                "measured": len(parts[split]),
-                "videos": parts[split].videos,
-                "ids_digest": ids_digest(parts[split].ids),
-                "ids": list(parts[split].ids),
-            }
-            for split in SPLITS
-        },
-    )
 
 
 def _warn_of(scarce: Sequence[str], total: int) -> None:
