@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,16 @@ def schedules(client: SyncPrefectClient, name: str) -> dict[str | None, bool]:
     return {one.slug: one.active for one in client.read_deployment_by_name(name).schedules}
 
 
+@pytest.fixture
+def _a_server_for_others() -> Iterator[None]:
+    """Take the automations off the server that all tests share: each run would feed them."""
+    yield
+    with get_client(sync_client=True) as client:
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
+
+
+@pytest.mark.usefixtures("_a_server_for_others")
 def test_deploying_again_keeps_what_somebody_paused(
     tmp_path: Path, coin: tuple[Path, list[str]]
 ) -> None:

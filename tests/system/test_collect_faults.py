@@ -17,6 +17,8 @@ import pytest
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.miniature.host import FlakyHost
 
+pytestmark = pytest.mark.stack
+
 COMMAND = str(Path(sys.executable).parent / "coinml")
 FAULTS = (["404"], ["410"], ["503", "ok"], ["ok", "reset", "ok"], ["ok", "short", "ok"])
 

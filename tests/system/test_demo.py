@@ -25,6 +25,8 @@ from coinml.records import Dataset
 from coinml.selection import Selection, miniature_dir
 from coinml.store import list_sets
 
+pytestmark = pytest.mark.stack
+
 COMMAND = str(Path(sys.executable).parent / "coinml")
 
 
