@@ -20,7 +20,7 @@ from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
 from flows.cli.applying import SILENT_S
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 
 VIDEOS = 24
 REQUESTS = 2

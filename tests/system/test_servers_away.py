@@ -20,7 +20,7 @@ from standing import fetch, free_port, wait_for
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 
 AWAY_S = 8.0
 LONG_S = 400.0
