@@ -9,7 +9,7 @@ help:
 	@echo "make demo       draw a small COIN, collect, embed, train, compare, register, predict"
 	@echo "make up         Prefect, MLflow and workers, left running (make down: stopped)"
 	@echo "make test       the test suite (make test-slow: the long ones)"
-	@echo "make test-stack servers, workers and a browser, as real processes"
+	@echo "make test-stack commands, servers, workers and a browser, as real processes"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      the benchmarks, each with both sides in one run"
 	@echo "make clean      remove .venv and caches; collected data stays"

@@ -17,6 +17,8 @@ from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.records import Dataset, Video
 
+pytestmark = pytest.mark.stack
+
 COLLECTOR = textwrap.dedent("""
     import sys
     from coinml.collection.collector import collect

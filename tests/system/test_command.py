@@ -20,6 +20,8 @@ from coinml.ledger import Attempt, Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
 
+pytestmark = pytest.mark.stack
+
 COMMAND = str(Path(sys.executable).parent / "coinml")
 
 

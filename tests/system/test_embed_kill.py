@@ -28,6 +28,8 @@ from coinml.selection import Selection
 from coinml.specs import SetSpec
 from coinml.store import EmbeddingSet, find_set
 
+pytestmark = pytest.mark.stack
+
 COMMAND = str(Path(sys.executable).parent / "coinml")
 KEYS = ["video_id", "file_sha256", "start_s", "end_s", "clip", "timestamps_s"]
 
