@@ -43,8 +43,8 @@ def flow_session(settings: Settings) -> Iterator[None]:
     except (KeyboardInterrupt, progress.StoppedError):
         note("interrupted: what was done is kept, and the next call goes on from here")
         raise typer.Exit(INTERRUPTED) from None
-    # Whatever it was: the person is told where the whole story is, and `main` says what happened.
     except Exception:
+        # Whatever it was: the person is told where the whole story is, and `main` says what happened.
         note(f"the log is {log}")
         raise
     finally:
