@@ -44,7 +44,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
         note("interrupted: what was done is kept, and the next call goes on from here")
         raise typer.Exit(INTERRUPTED) from None
     except Exception:
-        # Whatever it was: the person is told where the whole story is, and `main` says what happened.
+        # Whatever it was: a person is told where the whole story is; `main` says what happened.
         note(f"the log is {log}")
         raise
     finally:
