@@ -17,19 +17,16 @@ from mlflow.models import Model
 
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError, RegistryError, TransientError
-from coinml.evaluation import compare
+from coinml.gate import COVERAGE_FLOOR, judge, number_of
 from coinml.specs import SetSpec
 from coinml.tracking import Store, answering, is_missing
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PASSED, PROMOTED, REFUSED, ROLLED_BACK = "passed", "promoted", "refused", "rolled back"
 """What stands in a version's tag `gate`; who has passed is promoted with the alias."""
-ALPHA = 0.05
-COVERAGE_FLOOR = 0.5
 _ALIAS_TRIES = 5
 
 
@@ -145,7 +142,7 @@ def promote(
     if versions is None:
         versions = _unseen(store, name)
     candidates = [_version(store, name, number) for number in versions]
-    candidates.sort(key=lambda candidate: -_number(candidate, "val_accuracy"))
+    candidates.sort(key=lambda candidate: -number_of(candidate, "val_accuracy"))
     verdicts = []
     for candidate in candidates:
         champion = version_at(store, name, CHAMPION)
@@ -168,7 +165,7 @@ def promote(
                 )
             )
             continue
-        passed, reason = _gate(store, candidate, champion, coverage_floor=coverage_floor)
+        passed, reason = judge(store, candidate, champion, coverage_floor=coverage_floor)
         # The verdict before the alias: a crash in between leaves the old champion, and the
         # next call takes up who has passed and is not promoted.
         client.set_model_version_tag(name, candidate.version, "gate_reason", reason)
@@ -294,64 +291,6 @@ def list_versions(store: Store, name: str | None = None) -> list[dict[str, Any]]
     return sorted(found, key=lambda row: (row["model"], -row["version"]))
 
 
-def _gate(
-    store: Store,
-    candidate: ModelVersion,
-    champion: ModelVersion | None,
-    *,
-    coverage_floor: float,
-) -> tuple[bool, str]:
-    """Whether a candidate passes, and why; val decides, test may only object."""
-    if champion is None:
-        low, majority = (
-            _number(candidate, "val_accuracy_low"),
-            _number(candidate, "val_majority_rate"),
-        )
-        if low > majority:
-            return True, (
-                f"the first whose val interval, from {low:.3f}, lies above the majority class "
-                f"({majority:.3f})"
-            )
-        return False, (
-            f"its val interval, from {low:.3f}, does not lie above the majority class "
-            f"({majority:.3f})"
-        )
-    ours, theirs = _predictions(store, candidate), _predictions(store, champion)
-    # More classes are welcome: a collection grows, and they make it no easier.
-    lost = sorted(set(theirs["label"]) - set(ours["label"]))
-    if lost:
-        return False, (
-            f"it tells other classes apart than champion {champion.version}, without "
-            f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}; train it under another --name"
-        )
-    try:
-        paired = compare(theirs[theirs["split"] == "val"], ours[ours["split"] == "val"])
-    except InvalidInputError as err:
-        return False, f"cannot be compared with champion {champion.version}: {err}"
-    p, gain = paired.mcnemar.p_value, paired.difference.value
-    against = f"champion {champion.version} on {paired.n} common val videos"
-    numbers = f"{gain:+.3f}, McNemar p = {p:.3g}"
-    if gain <= 0 or p >= ALPHA:
-        return False, f"not better than {against} ({numbers})"
-    test, floor = _number(candidate, "test_accuracy"), _number(champion, "test_accuracy_low")
-    if test < floor:
-        return False, (
-            f"better than {against} ({numbers}), but its test accuracy {test:.3f} lies below the "
-            f"champion's interval (from {floor:.3f})"
-        )
-    coverage = _number(candidate, "test_coverage")
-    if coverage < coverage_floor:
-        return False, (
-            f"better than {against} ({numbers}), but measured on {coverage:.0%} of the official "
-            f"test videos; {coverage_floor:.0%} are needed"
-        )
-    return True, f"better than {against} ({numbers}) and not worse on test"
-
-
-def _predictions(store: Store, version: ModelVersion) -> pd.DataFrame:
-    return store.read_table(str(version.run_id), "predictions")
-
-
 def _all(search: Callable[..., Any], condition: str | None) -> Iterator[Any]:
     """What a search finds, page after page."""
     page = search(condition)
@@ -368,16 +307,6 @@ def _version(store: Store, name: str, number: int) -> ModelVersion:
         if not is_missing(err):
             raise TransientError(f"{store.shown}: {store.masked(err)}") from err
         raise RegistryError(f"no version {number} of {name} at {store.shown}") from err
-
-
-def _number(version: ModelVersion, tag: str) -> float:
-    try:
-        return float(version.tags[tag])
-    except (KeyError, ValueError) as err:
-        raise RegistryError(
-            f"version {version.version} of {version.name} has no number in its tag {tag!r}; "
-            "it was not registered by coinml"
-        ) from err
 
 
 def _log_model(client: MlflowClient, run_id: str, model: Mapping[str, Any]) -> LoggedModel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, State
 
-from coinml.registry import COVERAGE_FLOOR, Verdict
+from coinml.gate import COVERAGE_FLOOR
+from coinml.registry import Verdict
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts
 from tasks.watching import rename_run
