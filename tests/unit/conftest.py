@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -76,3 +76,25 @@ def trained(
 
     home = tmp_path_factory.mktemp("home")
     return train_both(home, new_store(home), material)
+
+
+@pytest.fixture(scope="module")
+def champion(trained: Trained) -> Any:
+    """The champion of the trained heads, loaded as users do."""
+    import mlflow
+
+    trained.store.client()
+    return mlflow.pyfunc.load_model("models:/kitchen-task@champion", suppress_warnings=True)
+
+
+@pytest.fixture
+def model_folder(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the champion's files, to be tampered with."""
+    import mlflow
+
+    from coinml.registry import version_at
+
+    trained.store.client()
+    version = version_at(trained.store, "kitchen-task", "champion")
+    assert version is not None
+    return Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path)))
