@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from linked_coin import write_linked_coin
 from prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
 
 from coinml.ledger import DOWNLOADED, Ledger
@@ -59,25 +58,12 @@ def toys(tmp_path: Path, make_video: Callable[..., Path]) -> Iterator[Callable[[
 
     def make(name: str) -> Toy:
         folder = tmp_path / name
-        (folder / "videos").mkdir(parents=True)
         ids = tuple(f"{name}{number:0{11 - len(name)}d}" for number in range(VIDEOS))
-        first = make_video(folder / "videos" / f"{ids[0]}.mp4", seconds=0.5)
-        for video_id in ids[1:]:
-            os.link(first, folder / "videos" / f"{video_id}.mp4")
-        database = {
-            video_id: {
-                "class": "BoilEgg" if number % 2 else "FrySteak",
-                "subset": "testing" if number % 3 == 0 else "training",
-                "duration": 0.5,
-                "annotation": [],
-            }
-            for number, video_id in enumerate(ids)
-        }
-        (folder / "COIN.json").write_text(json.dumps({"database": database}))
+        annotations = write_linked_coin(folder, ids, make_video)
         plan = {"videos": {video_id: ["slow"] for video_id in ids}, "slow_s": 2.0}
         host = FlakyHost(folder / "videos", plan).__enter__()
         hosts.append(host)
-        return Toy(name, folder / "COIN.json", host, ids)
+        return Toy(name, annotations, host, ids)
 
     yield make
     for host in hosts:

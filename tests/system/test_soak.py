@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 import statistics
 import subprocess
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from linked_coin import write_linked_coin
 from prefect_stack import prefect_stack, processes_of, wait_for
 
 from coinml.faults import Fault
@@ -34,21 +33,8 @@ FLAT = 1.10
 
 def serve(folder: Path, make_video: Callable[..., Path]) -> tuple[Path, FlakyHost]:
     """A COIN of hard links to one file, every third of which gives trouble."""
-    (folder / "videos").mkdir(parents=True)
     ids = [f"soak{number:07d}" for number in range(VIDEOS)]
-    first = make_video(folder / "videos" / f"{ids[0]}.mp4", seconds=0.5)
-    for video_id in ids[1:]:
-        os.link(first, folder / "videos" / f"{video_id}.mp4")
-    database = {
-        video_id: {
-            "class": "BoilEgg" if number % 2 else "FrySteak",
-            "subset": "testing" if number % 3 == 0 else "training",
-            "duration": 0.5,
-            "annotation": [],
-        }
-        for number, video_id in enumerate(ids)
-    }
-    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    annotations = write_linked_coin(folder, ids, make_video)
     plan = {
         "videos": {
             video_id: FAULTS[number % len(FAULTS)] for number, video_id in enumerate(ids[::3])
@@ -58,7 +44,7 @@ def serve(folder: Path, make_video: Callable[..., Path]) -> tuple[Path, FlakyHos
             {"after_requests": 300, "answer": "429", "retry_after_s": 45, "times": 2},
         ],
     }
-    return folder / "COIN.json", FlakyHost(folder / "videos", plan)
+    return annotations, FlakyHost(folder / "videos", plan)
 
 
 def memory_mb(process: subprocess.Popen[bytes]) -> float:
