@@ -6,8 +6,9 @@ and not before, so that importing it costs nothing.
 
 from typing import TYPE_CHECKING, Any
 
-from coinml.media.checking import check, unusable
+from coinml.media.checking import check
 from coinml.media.container import probe
+from coinml.media.full_decode import unusable
 from coinml.media.records import ClipSpec, MediaInfo, SampledClips, Verdict
 from coinml.media.workers import DecodePool
 from coinml.media.writing import write_video

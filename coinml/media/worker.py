@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from coinml.errors import CoinmlError
-from coinml.media.checking import decode_fully
 from coinml.media.frame_memory import Lender
+from coinml.media.full_decode import decode_fully
 from coinml.media.wire import receive, send
 
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
-from coinml.media.checking import unusable
 from coinml.media.frame_memory import Borrower
+from coinml.media.full_decode import unusable
 from coinml.media.records import ClipSpec, SampledClips, Verdict
 from coinml.media.wire import receive, send
 

@@ -1,0 +1,120 @@
+"""A full decode of a file in this process, and the verdict on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coinml.errors import CorruptVideoError
+from coinml.media.container import describe, duration_of, open_video
+from coinml.media.records import Verdict
+
+_SHORTFALL = 0.9
+_SHORTFALL_S = 1.0
+
+
+def decode_fully(path: str | Path) -> Verdict:
+    """Decode every frame in this process.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        LocalError: This machine does not let us read it.
+    """
+    try:
+        return _Tally(path).run()
+    except CorruptVideoError as err:
+        return unusable(path, str(err))
+
+
+def unusable(path: str | Path, reason: str, *, frames_claimed: int | None = None) -> Verdict:
+    """The verdict on a file of which nothing can be had."""
+    return Verdict(
+        file=str(path),
+        verdict="unusable",
+        frames_claimed=frames_claimed,
+        frames_decoded=0,
+        reason=reason,
+    )
+
+
+class _Tally:
+    """Counts what one file claims and what it holds."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._claimed: int | None = None
+        self._decoded = 0
+        self._first_error: str | None = None
+        self._first_s = float("inf")
+        self._last_s = float("-inf")
+        self._header_s: float | None = None
+        self._packets_end_s = float("-inf")
+        self._frame_s = 0.0
+
+    def run(self) -> Verdict:
+        import av
+
+        with open_video(self._path) as (container, stream):
+            self._claimed = stream.frames or None
+            self._frame_s = 1 / float(stream.average_rate) if stream.average_rate else 0.0
+            header_s = duration_of(container, stream)
+            try:
+                for packet in container.demux():
+                    if packet.pts is not None and packet.time_base:
+                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        self._packets_end_s = max(self._packets_end_s, end)
+                    # Not `packet.stream_index`, which is 0 for the last packet of any stream.
+                    if packet.stream.index != stream.index:
+                        continue
+                    try:
+                        for frame in stream.decode(packet):
+                            self._count(frame.time)
+                    except av.error.FFmpegError as err:
+                        # Go on: one bad packet says little about those behind it.
+                        self._note(f"{describe(err)} after frame {self._decoded}")
+            except av.error.FFmpegError as err:
+                self._note(f"reading ends after frame {self._decoded}: {describe(err)}")
+            self._header_s = header_s
+        return self._verdict()
+
+    def _count(self, time_s: float | None) -> None:
+        self._decoded += 1
+        if time_s is not None:
+            self._first_s = min(self._first_s, time_s)
+            self._last_s = max(self._last_s, time_s)
+
+    def _note(self, error: str) -> None:
+        self._first_error = self._first_error or error
+
+    def _verdict(self) -> Verdict:
+        if not self._decoded:
+            cause = self._first_error or "opens, but no frame decodes"
+            return unusable(
+                self._path, f"{Path(self._path).name}: {cause}", frames_claimed=self._claimed
+            )
+        reason = self._shortcoming()
+        seen_s = self._last_s - self._first_s if self._last_s >= self._first_s else 0.0
+        return Verdict(
+            file=str(self._path),
+            verdict="damaged" if reason else "ok",
+            frames_claimed=self._claimed,
+            frames_decoded=self._decoded,
+            reason=f"{Path(self._path).name}: {reason}" if reason else None,
+            duration_s=round(seen_s + self._frame_s, 3),
+        )
+
+    def _shortcoming(self) -> str | None:
+        if self._first_error:
+            return self._first_error
+        if self._claimed is not None:
+            if self._decoded < self._claimed:
+                return f"{self._decoded} of {self._claimed} claimed frames decode"
+            return None
+        # Matroska and WebM claim no number of frames, and a cut file ends without an error;
+        # what gives it away is that every one of its streams stops well before the stated end
+        # (which counts from zero there, also where the first frame comes later).
+        header_s, end_s = self._header_s, self._packets_end_s
+        if header_s is not None and 0 <= end_s < min(
+            _SHORTFALL * header_s, header_s - _SHORTFALL_S
+        ):
+            return f"claims {header_s:.1f} s and ends after {end_s:.1f} s"
+        return None
