@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from coinml.store.current import KEYS, ORDER, latest_rows, runs_of_spans
 from coinml.store.parts import iterate_part, part_schema, vectors_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-    from coinml.store.sets import EmbeddingSet
+    from coinml.specs import SetSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,8 +40,22 @@ class VideoMatrix:
     means: NDArray[np.float32]
 
 
+class Parts(Protocol):
+    """What is asked of an `EmbeddingSet` here."""
+
+    spec: SetSpec
+    path: str
+    filesystem: Any
+
+    def read(self, part: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One part, or some of its columns."""
+
+    def in_threads(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """The work of each item, several at a time."""
+
+
 def read_matrix(
-    embedding_set: EmbeddingSet, parts: Sequence[str], sha256s: Mapping[str, str] | None
+    embedding_set: Parts, parts: Sequence[str], sha256s: Mapping[str, str] | None
 ) -> VideoMatrix:
     """The mean over the clips of each video, see `EmbeddingSet.matrix`.
 

@@ -31,6 +31,7 @@ from coinml.store.parts import (
 from coinml.store.places import (
     as_local_error,
     filesystem_of,
+    folders_in,
     is_local,
     make_folder,
     masked,
@@ -122,9 +123,8 @@ class EmbeddingSet:
                 write_whole(filesystem, f"{path}/{SPEC_NAME}", text.encode())
                 there = True
         if not there:
-            from coinml.store.listing import list_sets
-
-            known = [found.spec.fingerprint for found in list_sets(root_url, dataset)]
+            folders = folders_in(filesystem, f"{root}/{dataset}")
+            known = sorted(folder.rpartition("/")[2] for folder in folders)
             raise InvalidInputError(
                 f"no embedding set {wanted} of {dataset!r} below {masked(root_url)}; "
                 f"there are: {', '.join(known) or 'none'}"
