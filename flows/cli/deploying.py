@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,10 @@ def deploy(
         ),
     ] = None,
     name: options.Name = None,
+    wait: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="How long to wait for the server to answer."),
+    ] = 0,
     json: options.Json = False,
 ) -> None:
     """Apply the deployments of prefect.yaml to the server that PREFECT_API_URL names."""
@@ -51,8 +56,7 @@ def deploy(
             "no Prefect server is named: start one with `coinml up`, or set PREFECT_API_URL "
             "(such as http://127.0.0.1:4200/api)"
         )
-    _check_answers(api)
-    applied = _apply(chosen, settings, api)
+    applied = _apply(chosen, settings, api, wait_s=wait)
     if json:
         print_json({"api": _shown(api), "selection": chosen, "applied": list(map(asdict, applied))})
         return
@@ -61,7 +65,7 @@ def deploy(
         [[one.kind, one.name, "made" if one.made else "kept", one.detail] for one in applied],
     )
     line(f"{chosen['dataset']} is what the scheduled deployments of {_shown(api)} work on")
-    line("a worker runs them: prefect worker start --pool coinml --type process")
+    line("workers run them: those of `coinml up`, or `prefect worker start --pool coinml`")
 
 
 def _selection(dataset: str | None, name: str | None, settings: Settings) -> dict[str, Any]:
@@ -88,20 +92,26 @@ def _selection(dataset: str | None, name: str | None, settings: Settings) -> dic
     return selection.model_dump(mode="json", exclude_defaults=True) | {"dataset": dataset}
 
 
-def _check_answers(api: str) -> None:
-    """Ask the server how it is.
+def _check_answers(api: str, *, within_s: float) -> None:
+    """Ask the server how it is, until it says so.
 
     Raises:
         LocalError: It does not answer.
     """
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=10):
-            pass
-    except (OSError, ValueError) as err:
-        raise LocalError(f"the Prefect server at {_shown(api)} does not answer: {err}") from err
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"{api}/health", timeout=10):
+                return
+        except (OSError, ValueError) as err:
+            if time.monotonic() >= deadline:
+                said = f"the Prefect server at {_shown(api)} does not answer"
+                raise LocalError(f"{said}: {err}") from err
+        time.sleep(0.3)
 
 
-def _apply(chosen: dict[str, Any], settings: Settings, api: str) -> list[Applied]:
+def _apply(chosen: dict[str, Any], settings: Settings, api: str, *, wait_s: float) -> list[Applied]:
+    # Half of this command's time, and better spent while a server is about to answer.
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -115,6 +125,7 @@ def _apply(chosen: dict[str, Any], settings: Settings, api: str) -> list[Applied
             config["parameters"]["selection"] = chosen
         elif config["name"] == "coin":
             config["parameters"]["selection"] = _coin(chosen, settings)
+    _check_answers(api, within_s=wait_s)
     try:
         with get_client(sync_client=True) as client:
             applied = applying.apply_pool(client)

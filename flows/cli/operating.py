@@ -123,11 +123,14 @@ def up(
             note("it is running; starting what has died, and applying the deployments anew")
         else:
             note("starting Prefect, MLflow and workers; this takes most of a minute")
+        deployed = _deploy(stack)
         try:
             starting.wait_until_up(stack, (PREFECT,))
-            _deploy(stack)
+            _check(deployed)
             stack = starting.wait_until_up(stack, said=lambda name: note(f"{name} is up"))
         except (KeyboardInterrupt, CoinmlError):
+            deployed.kill()
+            deployed.wait()
             if not running:
                 starting.end(settings.home)
             raise
@@ -218,26 +221,35 @@ def _anywhere(dataset: str) -> str:
     return prefix + str(Path(dataset.removeprefix(prefix)).expanduser().resolve())
 
 
-def _deploy(stack: Stack) -> None:
-    """Apply the deployments to the stack's server.
+def _deploy(stack: Stack) -> subprocess.Popen[str]:
+    """Have the deployments applied to the stack's server as soon as it answers."""
+    from coinml.stack import starting
+    from coinml.stack.services import services
+
+    worker = services(stack)[-1]
+    call = [sys.executable, "-m", "flows.cli", "deploy", "--json"]
+    call += ["--wait", str(starting.UP_TIMEOUT_S)]
+    if stack.dataset:
+        call += ["--dataset", stack.dataset]
+    # Only its answer goes to stdout, and only what is wrong to stderr: less than a pipe holds.
+    return subprocess.Popen(
+        call, env=worker.full_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def _check(deployed: subprocess.Popen[str]) -> None:
+    """Wait until the deployments are applied.
 
     Raises:
         InvalidInputError: The dataset is none.
         LocalError: They could not be applied.
     """
-    from coinml.stack.services import services
-
-    worker = services(stack)[-1]
-    call = [sys.executable, "-m", "flows.cli", "deploy", "--json"]
-    if stack.dataset:
-        call += ["--dataset", stack.dataset]
-    done = subprocess.run(
-        call, env=worker.full_environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0:
+    _, errors = deployed.communicate()
+    if deployed.returncode == 0:
         return
-    said = done.stderr.strip().rpartition("error: ")[2] or f"exit code {done.returncode}"
-    error = InvalidInputError if done.returncode == 2 else LocalError
+    said = errors.strip().rpartition("error: ")[2] or f"exit code {deployed.returncode}"
+    error = InvalidInputError if deployed.returncode == 2 else LocalError
     raise error(f"the deployments were not applied: {said}")
 
 
