@@ -1,9 +1,10 @@
-"""The stack on PostgreSQL: all three stores there, and its password nowhere to be seen."""
+"""The stack on PostgreSQL: two workers at one ledger, and the password nowhere to be seen."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -12,13 +13,15 @@ import pytest
 from standing import COMMAND, SERVICES, Standing, wait_for
 
 from coinml.stack.postgres import Databases
+from flows.cli.applying import SILENT_S
 
 if TYPE_CHECKING:
     from postgres import PostgresServer
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 PASSWORD = "hush-hush-7381"
+LONG_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +68,41 @@ def with_password() -> list[list[str]]:
     return lines
 
 
-def count(url: str, table: str) -> int:
+def query(url: str, statement: str) -> list[Any]:
+    """What one of the three databases answers; nothing while its tables are not there."""
     plain = url.replace("+asyncpg", "").replace("+psycopg", "")
     with psycopg.connect(plain) as connection:
-        row: Any = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
-    return int(row[0])
+        try:
+            return connection.execute(statement.encode()).fetchall()
+        except psycopg.errors.UndefinedTable:
+            return []
+
+
+def count(url: str, table: str) -> int:
+    ((rows,),) = query(url, f"SELECT count(*) FROM {table}")
+    return int(rows)
+
+
+def ended(standing: Standing, run_id: str, *, within_s: float = LONG_S) -> str:
+    """The state in which a run ends."""
+    over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    state: str = wait_for(
+        lambda: (state := standing.run_state(run_id)) in over and state,
+        seconds=within_s, said=standing.logs,
+    )  # fmt: skip
+    return state
+
+
+def flow_processes(worker: int) -> list[psutil.Process]:
+    """What a worker has started, and that has started others."""
+    return psutil.Process(worker).children(recursive=True)
+
+
+def kill(victims: list[psutil.Process]) -> None:
+    """End processes as `kill -9` does, whoever could tell of the others first."""
+    for process in victims:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_all_of_it_answers(standing: Standing) -> None:
@@ -81,14 +114,47 @@ def test_all_of_it_answers(standing: Standing) -> None:
     assert again["database"].startswith("PostgreSQL at 127.0.0.1")
 
 
-def test_a_run_through_a_worker_is_in_all_three(standing: Standing, server: PostgresServer) -> None:
-    run_id = standing.start_run("pipeline/mini")
-    state = wait_for(
-        lambda: (found := standing.run_state(run_id)) not in ("SCHEDULED", "PENDING", "RUNNING")
-        and found,
-        seconds=600, said=standing.logs,
+def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer) -> None:
+    """The other goes on, and what depends on it; the next run does what is left, once."""
+    databases = Databases(server.address)
+    pipeline, hourly = standing.start_run("pipeline/mini"), standing.start_run("collect/hourly")
+    downloads = "SELECT run_id, count(*) FROM attempts WHERE outcome = 'downloaded' GROUP BY run_id"
+    wait_for(
+        lambda: min(dict(found).values()) >= 4
+        if len(found := query(databases.ledger, downloads)) == 2 else False,
+        seconds=300, said=standing.logs,
     )  # fmt: skip
-    assert state == "COMPLETED", standing.logs()
+    before = standing.stack().services["worker-gpu"].pid
+    kill([psutil.Process(before), *flow_processes(before)])
+    assert standing.run_state(pipeline) == "RUNNING"
+    assert ended(standing, hourly) == "COMPLETED", standing.logs()
+
+    # What it brought goes its way, in the worker that came back; the training is killed as well.
+    training = "SELECT run_uuid FROM runs WHERE status = 'RUNNING'"
+    cut_off = wait_for(
+        lambda: query(databases.mlflow, training), seconds=LONG_S, said=standing.logs
+    )
+    running = {"state": {"type": {"any_": ["RUNNING"]}}}
+    (run,) = standing.flow_runs(flows={"name": {"any_": ["train"]}}, flow_runs=running)
+    after = standing.stack().services["worker-gpu"].pid
+    assert after != before
+    kill(flow_processes(after))
+    assert ended(standing, run["id"], within_s=60) == "CRASHED"
+    assert ended(standing, pipeline, within_s=SILENT_S + 120) == "CRASHED"
+
+    assert ended(standing, standing.start_run("pipeline/mini")) == "COMPLETED", standing.logs()
+    twice = (
+        "SELECT video_id FROM attempts WHERE outcome = 'downloaded' "
+        "GROUP BY video_id HAVING count(*) > 1"
+    )
+    assert query(databases.ledger, twice) == []
+    assert query(databases.ledger, "SELECT 1 FROM videos WHERE lease_owner IS NOT NULL") == []
+    states = dict(query(databases.mlflow, "SELECT run_uuid, status FROM runs"))
+    assert {states[run_id] for (run_id,) in cut_off} == {"KILLED"}
+    assert "RUNNING" not in states.values()
+
+
+def test_a_run_through_a_worker_is_in_all_three(standing: Standing, server: PostgresServer) -> None:
     databases = Databases(server.address)
     assert count(databases.prefect, "flow_run") > 3
     assert count(databases.mlflow, "model_versions") == 2
