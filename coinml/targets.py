@@ -119,7 +119,7 @@ def require_spans(videos: Sequence[Video], extent: Extent) -> list[Video]:
     return without
 
 
-def extent_of(target: Target | None, extent: Extent | None) -> Extent:
+def extent_of(target: str | None, extent: str | None) -> Extent:
     """The extent that is meant where a target or an extent is named, or both.
 
     Raises:

@@ -12,8 +12,6 @@ from typing import Any
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
 from coinml.collection.collector import BatchReport, SourcePausedError
@@ -29,14 +27,16 @@ from coinml.splits import unit_hash
 from tasks.download import adopt_in_place, download_batch, fetch_options
 from tasks.events import announce_collected
 from tasks.limits import batch_slots
+from tasks.outcomes import completed
 from tasks.reporting import report_attrition
+from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
 
 @flow(
     name="collect",
     flow_run_name="collect {selection.title}",
-    task_runner=ThreadPoolTaskRunner(max_workers=Settings().parallel),
+    task_runner=threads(Settings().parallel),
 )
 def collect(
     selection: Selection,
@@ -48,7 +48,7 @@ def collect(
     only: tuple[str, ...] = (),
     retry_now: bool = False,
     reprobe: bool = False,
-) -> State[CollectReport]:
+) -> CollectReport:
     """Download what is due of a selection; folders are adopted where they lie.
 
     What cannot be had now is no failure of the flow: the outcome says what is still due. Who waits
@@ -91,7 +91,7 @@ def collect(
     announce_collected(selection, report, source)
     name = f"collect {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
-    return Completed(message=report.outcome, data=report)
+    return completed(report, message=report.outcome)
 
 
 def _whatever_their_time(only: Sequence[str], *, retry_now: bool, reprobe: bool) -> tuple[str, ...]:
@@ -170,8 +170,10 @@ def _download(
             future.add_done_callback(lambda _: room.release())
             futures.append(future)
         wait(futures)
-    failures = [future.result(raise_on_failure=False) for future in futures]
-    errors = [error for error in failures if isinstance(error, BaseException)]
+    ends: list[BatchReport | BaseException] = [
+        future.result(raise_on_failure=False) for future in futures
+    ]
+    errors = [end for end in ends if isinstance(end, BaseException)]
     # A machine that is at fault would fail everything; a video or a source that is, has
     # been recorded as such and is no failure of the run.
     for error in sorted(errors, key=lambda error: not isinstance(error, LocalError)):

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
 from coinml.embedding.jobs import count_done, key_of, plan_jobs
@@ -26,6 +24,8 @@ from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
 from tasks.events import announce_embedded
 from tasks.limits import devices_for_us
+from tasks.outcomes import completed
+from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
 
@@ -33,7 +33,7 @@ from tasks.watching import progress_shown, rename_run
     name="embed",
     flow_run_name="embed {selection.title}",
     # A thread does no more than wait for the process that embeds its shard.
-    task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_IN_HAND),
+    task_runner=threads(SHARDS_IN_HAND),
 )
 def embed(
     selection: Selection,
@@ -44,7 +44,7 @@ def embed(
     address: str | None = None,
     devices: str | None = None,
     deadline_s: float = 60.0,
-) -> State[EmbedSummary]:
+) -> EmbedSummary:
     """Embed what of a selection is here and not yet in the set.
 
     A file that does not decode is quarantined in the ledger and does not stop the rest. A segment
@@ -121,7 +121,7 @@ def embed(
     announce_embedded(selection, summary, set_options)
     name = f"embed {selection.title}"
     rename_run(name, f"{name} +{summary.embedded}")
-    return Completed(message=str(summary), data=summary)
+    return completed(summary, message=str(summary))
 
 
 def _check(runner: str, address: str | None, devices: str | None) -> None:
@@ -185,6 +185,8 @@ def _embed(
     finally:
         # Ctrl-C too ends only when every process has written what it had.
         wait(futures)
-    ends = [future.result(raise_on_failure=False) for future in futures]
+    ends: list[EmbedReport | BaseException] = [
+        future.result(raise_on_failure=False) for future in futures
+    ]
     errors = [end for end in ends if isinstance(end, BaseException)]
     return [end for end in ends if not isinstance(end, BaseException)], errors

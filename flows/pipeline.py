@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.states import Completed, State
 
 from coinml.heads import USUAL as USUAL_HEADS
 from coinml.records import Target
@@ -17,6 +16,7 @@ from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
 from tasks.events import ours
+from tasks.outcomes import completed
 from tasks.watching import rename_run
 
 
@@ -34,7 +34,7 @@ def pipeline(
     seed: int = 0,
     by_reference: bool = False,
     drop_leaks: bool = False,
-) -> State[PipelineSummary]:
+) -> PipelineSummary:
     """The whole way from a list of videos to a champion; done before is not done again.
 
     A collection that is done in part is no reason to wait: what is here is used, and the
@@ -80,4 +80,4 @@ def pipeline(
     )
     name = f"pipeline {selection.title}"
     rename_run(name, f"{name} {collected.downloaded}/{collected.total}, {trained.scores}")
-    return Completed(message=summary.outcome, data=summary)
+    return completed(summary, message=summary.outcome)

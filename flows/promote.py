@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.states import Completed, State
 
 from coinml.gate import COVERAGE_FLOOR
 from coinml.registry import Verdict
+from tasks.outcomes import completed
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts
 from tasks.watching import rename_run
@@ -15,7 +15,7 @@ from tasks.watching import rename_run
 @flow(name="promote", flow_run_name="promote {model}")
 def promote(
     model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
-) -> State[list[Verdict]]:
+) -> list[Verdict]:
     """Send versions through the gate, the best on val first.
 
     Args:
@@ -28,4 +28,4 @@ def promote(
     message = f"champion: version {promoted[-1]}" if promoted else "nobody passed"
     report_verdicts(model, verdicts)
     rename_run(f"promote {model}", f"promote {model}: {message}")
-    return Completed(message=message, data=verdicts)
+    return completed(verdicts, message=message)

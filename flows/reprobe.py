@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.states import Completed, State
 
 from coinml.collection.download import MAX_HEIGHT
 from coinml.faults import Fault
@@ -11,6 +10,7 @@ from coinml.reports import CollectReport
 from coinml.selection import Selection
 from flows.collect import collect
 from tasks.events import announce_collected, ours
+from tasks.outcomes import completed
 from tasks.watching import rename_run
 
 
@@ -21,7 +21,7 @@ def reprobe(
     batch_size: int = 20,
     max_wait_s: float = 60.0,
     max_height: int = MAX_HEIGHT,
-) -> State[CollectReport]:
+) -> CollectReport:
     """Ask for every video that is gone, whether its time has come or not; some come back.
 
     Args:
@@ -49,4 +49,4 @@ def reprobe(
     name = f"reprobe {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
     message = f"{report.asked} were asked for once more, {report.fetched} came back. {report}"
-    return Completed(message=message, data=report)
+    return completed(report, message=message)

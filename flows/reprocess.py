@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import flow
-from prefect.states import Completed, State
 
 from coinml.collection.download import MAX_HEIGHT
 from coinml.heads import USUAL as USUAL_HEADS
 from coinml.records import Target
-from coinml.reports import ReprocessSummary
+from coinml.registry import Verdict
+from coinml.reports import ReprocessSummary, TrainSummary
 from coinml.selection import Selection
 from coinml.set_options import USUAL, SetOptions
 from coinml.settings import Settings
@@ -19,6 +21,7 @@ from flows.promote import promote
 from flows.train import train
 from tasks.download import recheck_files
 from tasks.events import ours
+from tasks.outcomes import completed
 from tasks.training import count_trained
 from tasks.watching import rename_run
 
@@ -40,7 +43,7 @@ def reprocess(
     seed: int = 0,
     by_reference: bool = False,
     drop_leaks: bool = False,
-) -> State[ReprocessSummary]:
+) -> ReprocessSummary:
     """Bring a dataset up to date, and do nothing where nothing changed.
 
     Files that are gone or altered are noticed first, so that the same run fetches them again.
@@ -82,7 +85,8 @@ def reprocess(
         grown = embedded.videos - count_trained(
             embedded.dataset, embedded.fingerprint, heads, target
         )
-        trained, verdicts = None, ()
+        trained: TrainSummary | None = None
+        verdicts: Sequence[Verdict] = ()
         if grown >= min_new:
             trained = train(
                 selection,
@@ -105,4 +109,4 @@ def reprocess(
     )
     name = f"reprocess {selection.title}"
     rename_run(name, f"{name} {collected.yielded}, grown by {summary.grown}")
-    return Completed(message=summary.outcome, data=summary)
+    return completed(summary, message=summary.outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.states import Completed, State
 
 from coinml import progress
 from coinml.heads import check_heads
@@ -16,6 +15,7 @@ from coinml.studies.report import StudyReport
 from coinml.studies.sources import files_here
 from flows.embed import embed
 from tasks.events import ours
+from tasks.outcomes import completed
 from tasks.study import conduct_study, embed_reencoded, measure_costs, publish_study
 
 SEEDS = {"data": 5}
@@ -35,7 +35,7 @@ def study(
     decoder: str = "auto",
     timed: int = 16,
     at: int | None = None,
-) -> State[StudyReport]:
+) -> StudyReport:
     """Embed what the conditions lack, train heads under each, and say what comes of it.
 
     Nothing is registered: a study's heads are runs of their own experiment and no candidates.
@@ -84,7 +84,7 @@ def study(
             notes=notes,
         )
     publish_study(report, target)
-    return Completed(message=str(report), data=report)
+    return completed(report, message=str(report))
 
 
 def _reencode(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from prefect import flow
-from prefect.states import Completed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from coinml import progress
 from coinml.heads import USUAL as USUAL_HEADS
@@ -23,7 +21,9 @@ from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.events import ours
+from tasks.outcomes import completed
 from tasks.reporting import report_training
+from tasks.threads import threads
 from tasks.training import count_embedded, count_trained, train_head, tune_head
 from tasks.watching import progress_shown, rename_run
 
@@ -31,7 +31,7 @@ from tasks.watching import progress_shown, rename_run
 @flow(
     name="train",
     flow_run_name="train {selection.title}",
-    task_runner=ThreadPoolTaskRunner(max_workers=2),
+    task_runner=threads(2),
 )
 def train(
     selection: Selection,
@@ -44,7 +44,7 @@ def train(
     sweep: int = 0,
     min_new: int = 0,
     ask_gate: bool = False,
-) -> State[TrainSummary]:
+) -> TrainSummary:
     """Train heads on what is embedded, and compare the first two with a paired test.
 
     That too little is new is no failure: the outcome says so, and nothing is trained.
@@ -81,7 +81,7 @@ def train(
         if grown < min_new:
             idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
             rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
-            return Completed(message=str(idle), data=idle)
+            return completed(idle, message=str(idle))
     tuned: dict[str, TuneReport] = {}
     if sweep:
         tuned = _tune(
@@ -124,7 +124,7 @@ def train(
     report_training(summary)
     name = f"train {selection.title}"
     rename_run(name, f"{name}: {summary.scores}")
-    return Completed(message=str(summary), data=summary)
+    return completed(summary, message=str(summary))
 
 
 def _tune(

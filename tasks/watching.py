@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -126,8 +127,10 @@ class ProgressArtifacts:
         of = "" if stage.total is None else f" of {stage.total:,}"
         told = f"{name} {self._dataset}: {stage.done:,}{of}"
         if stage.artifact is None:
-            stage.artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 stage.percent, key=key_of("progress", name, self._dataset), description=told
             )
+            # A coroutine where there is an event loop; in this thread there is none.
+            stage.artifact = cast("UUID", made)
         else:
             update_progress_artifact(stage.artifact, progress=stage.percent, description=told)

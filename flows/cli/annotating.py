@@ -12,12 +12,12 @@ from flows.cli import options
 
 def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command(epilog="Example: coinml annotations COIN.json --classes BoilNoodles,MakeTea")(
-        annotations
-    )
+    app.command(
+        "annotations", epilog="Example: coinml annotations COIN.json --classes BoilNoodles,MakeTea"
+    )(count)
 
 
-def annotations(
+def count(
     dataset: Annotated[
         str, typer.Argument(help="`mini`, a COIN-layout JSON file, or `folder:DIR`.")
     ] = "mini",
@@ -37,6 +37,8 @@ def annotations(
     loaded = chosen.load(Settings().data_dir)
     videos = loaded.videos
     steps = [step for video in videos for step in video.steps]
+    subsets = {subset: sum(v.subset == subset for v in videos) for subset in SUBSETS}
+    splits = {split: sum(v.split == split for v in videos) for split in SPLITS}
     summary = {
         "dataset": loaded.name,
         "videos": len(videos),
@@ -44,8 +46,8 @@ def annotations(
         "domains": len({video.domain for video in videos if video.domain}),
         "steps": len({step.step_id for step in steps}),
         "segments": len(steps),
-        "by_subset": {subset: sum(v.subset == subset for v in videos) for subset in SUBSETS},
-        "by_split": {split: sum(v.split == split for v in videos) for split in SPLITS},
+        "by_subset": subsets,
+        "by_split": splits,
     }
     cells = Counter((video.label, video.split) for video in videos)
     domains = {video.label: video.domain for video in videos}
@@ -68,7 +70,6 @@ def annotations(
             for label, row in by_class.items()
         ],
     )
-    subsets, splits = summary["by_subset"], summary["by_split"]
     line(
         f"{loaded.name}: {len(videos):,} videos, {summary['tasks']} tasks, "
         f"{summary['domains']} domains, {summary['steps']} steps in "

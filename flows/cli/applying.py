@@ -153,7 +153,11 @@ def automations() -> list[AutomationCore]:
                 threshold=1,
                 within=timedelta(seconds=s),
             ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=description)],
+            actions=[
+                ChangeFlowRunState(
+                    name=None, state=StateType.CRASHED, message=description, force=False
+                )
+            ],
         )
 
     heartbeat = "prefect.flow-run.heartbeat"

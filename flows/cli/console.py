@@ -104,8 +104,8 @@ class ProgressBars:
     def advance(self, stage: str, items: int, total: int | None) -> None:
         """Move its bar on."""
         if self._progress is not None and stage in self._bars:
-            changed = {} if total is None else {"total": total}
-            self._progress.update(self._bars[stage], advance=items, **changed)
+            # None leaves it as it is.
+            self._progress.update(self._bars[stage], advance=items, total=total)
 
     def end(self, stage: str) -> None:
         """Leave the bar as it is; its clock stops. One that never moved goes."""

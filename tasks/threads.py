@@ -1,0 +1,14 @@
+"""The threads in which a flow's tasks run."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+
+def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:
+    """A flow's task runner with so many threads."""
+    # By its types, a flow could have none of Prefect's own runners.
+    return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers))
