@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 from postgres import PostgresServer
+from small_models import PROCESSOR, VIDEOMAE
 
 SHARED_DATA = Path(
     os.environ.get("COINML_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -147,29 +148,7 @@ def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny-videomae")
     torch.manual_seed(0)
-    config = VideoMAEConfig(
-        image_size=32,
-        patch_size=16,
-        num_frames=16,
-        tubelet_size=2,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
+    config = VideoMAEConfig(patch_size=16, tubelet_size=2, **VIDEOMAE)
     VideoMAEModel(config).save_pretrained(folder)
-    processor = {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": 32},
-        "do_center_crop": True,
-        "crop_size": {"height": 32, "width": 32},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
-        "resample": 2,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     return folder

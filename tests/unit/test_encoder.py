@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import VIDEOMAE
 
 from coinml import media
 from coinml.encoder import devices, load_encoder
@@ -238,14 +239,7 @@ def test_a_classification_checkpoint_pools_through_its_own_norm(
 ) -> None:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-    config = VideoMAEConfig(
-        image_size=32,
-        num_frames=16,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
+    config = VideoMAEConfig(**VIDEOMAE)
     torch.manual_seed(0)
     model = VideoMAEForVideoClassification(config).eval()
     torch.nn.init.normal_(model.fc_norm.weight)
@@ -272,12 +266,7 @@ def test_a_checkpoint_that_ends_in_a_layernorm(tmp_path: Path, clips: np.ndarray
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     config = VideoMAEConfig(
-        image_size=32,
-        num_frames=16,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **VIDEOMAE,
         use_mean_pooling=False,
         decoder_num_hidden_layers=1,
         decoder_hidden_size=32,

@@ -10,18 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_models import PROCESSOR as VIDEOMAE_PROCESSOR
+from small_models import SMALL, VIDEOMAE
 
 from coinml.encoder import load_encoder
 from coinml.encoder.backbone import replace_patch_convolutions
 from coinml.encoder.checkpoint import find_checkpoint
 from coinml.errors import InvalidInputError
 
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
 VJEPA2_SMALL = {
     "crop_size": 32,
     "frames_per_clip": 8,
@@ -35,17 +31,10 @@ VJEPA2_SMALL = {
     "num_pooler_layers": 1,
 }
 PROCESSOR = {
-    "image_processor_type": "VideoMAEImageProcessor",
-    "do_resize": True,
+    **VIDEOMAE_PROCESSOR,
     "size": {"shortest_edge": 34},
-    "do_center_crop": True,
-    "crop_size": {"height": 32, "width": 32},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
     "image_mean": [0.45, 0.45, 0.45],
     "image_std": [0.225, 0.225, 0.225],
-    "resample": 2,
 }
 VIVIT_PROCESSOR = {
     **PROCESSOR,
@@ -88,7 +77,7 @@ def save(model: Any, folder: Path, processor: dict[str, Any], name: str) -> Path
 def videomae(folder: Path) -> Path:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-    config = VideoMAEConfig(image_size=32, num_frames=16, **SMALL)
+    config = VideoMAEConfig(**VIDEOMAE)
     return save(
         VideoMAEForVideoClassification(config), folder, PROCESSOR, "preprocessor_config.json"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import VIDEOMAE
 
 from coinml.encoder import load_encoder
 from coinml.encoder.checkpoint import find_checkpoint
@@ -24,14 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
-    config = VideoMAEConfig(
-        image_size=32,
-        num_frames=16,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
+    config = VideoMAEConfig(**VIDEOMAE)
     model = VideoMAEForVideoClassification(config)
     torch.nn.init.normal_(model.fc_norm.weight)
     model.save_pretrained(folder)
