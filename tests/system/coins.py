@@ -1,4 +1,4 @@
-"""A COIN of many ids and one short video: what collecting costs, without the drawing."""
+"""Small COINs: a file of annotations, and the videos that a host has of it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,38 @@ from pathlib import Path
 
 
 def write_linked_coin(folder: Path, ids: Sequence[str], make_video: Callable[..., Path]) -> Path:
-    """Write `COIN.json` and `videos/<id>.mp4`, all of them hard links to one file.
+    """Write `COIN.json` and `videos/<id>.mp4`, all of them hard links to one file of half a second.
 
     Returns:
-        The annotations: two classes in turn, every third video on the test side.
+        The annotations.
     """
     (folder / "videos").mkdir(parents=True)
     first = make_video(folder / "videos" / f"{ids[0]}.mp4", seconds=0.5)
     for video_id in ids[1:]:
         os.link(first, folder / "videos" / f"{video_id}.mp4")
+    return _annotate(folder, ids, duration_s=0.5)
+
+
+def write_drawn_coin(folder: Path, videos: int, make_video: Callable[..., Path]) -> Path:
+    """Write `COIN.json` and `videos/<id>.mp4`, each of them a second of its own.
+
+    Returns:
+        The annotations.
+    """
+    (folder / "videos").mkdir(parents=True)
+    ids = [f"video{number:06d}" for number in range(videos)]
+    for number, video_id in enumerate(ids):
+        make_video(folder / "videos" / f"{video_id}.mp4", seconds=1.0, seed=number)
+    return _annotate(folder, ids, duration_s=1.0)
+
+
+def _annotate(folder: Path, ids: Sequence[str], *, duration_s: float) -> Path:
+    """Two classes in turn, every third video on the test side."""
     database = {
         video_id: {
             "class": "BoilEgg" if number % 2 else "FrySteak",
             "subset": "testing" if number % 3 == 0 else "training",
-            "duration": 0.5,
+            "duration": duration_s,
             "annotation": [],
         }
         for number, video_id in enumerate(ids)

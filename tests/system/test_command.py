@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from coins import write_drawn_coin
 
 from coinml.faults import Fault
 from coinml.ledger import Attempt, Ledger
@@ -46,14 +47,7 @@ def coinml(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def coin(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("coin")
-    (folder / "videos").mkdir()
-    database = {}
-    for number in range(30):
-        video_id = f"video{number:06d}"
-        make_video(folder / "videos" / f"{video_id}.mp4", seconds=1.0, seed=number)
-        subset = "testing" if number % 3 == 0 else "training"
-        database[video_id] = {"class": "AB"[number % 2], "subset": subset, "duration": 1.0}
-    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    write_drawn_coin(folder, 30, make_video)
     return folder
 
 

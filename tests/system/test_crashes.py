@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from linked_coin import write_linked_coin
+from coins import write_linked_coin
 from prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
 
 from coinml.ledger import DOWNLOADED, Ledger

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coins import write_drawn_coin
 from postgres import PostgresServer
 
 from coinml.miniature.host import FlakyHost
@@ -82,14 +82,7 @@ class _Forward(BaseHTTPRequestHandler):
 @pytest.fixture
 def coin(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
     folder = tmp_path / "coin"
-    (folder / "videos").mkdir(parents=True)
-    database = {}
-    for number in range(24):
-        video_id = f"video{number:06d}"
-        make_video(folder / "videos" / f"{video_id}.mp4", seconds=1.0, seed=number)
-        subset = "testing" if number % 3 == 0 else "training"
-        database[video_id] = {"class": "AB"[number % 2], "subset": subset, "duration": 1.0}
-    (folder / "COIN.json").write_text(json.dumps({"database": database}))
+    write_drawn_coin(folder, 24, make_video)
     return folder
 
 

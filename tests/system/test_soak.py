@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from linked_coin import write_linked_coin
+from coins import write_linked_coin
 from prefect_stack import prefect_stack, processes_of, wait_for
 
 from coinml.faults import Fault
