@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coinml.owner import process_start
+from flows.cli.garbage import collect_in_a_thread
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -47,6 +48,7 @@ def main() -> None:
     )
     from prefect.server.api.server import create_app
 
+    collect_in_a_thread()
     server = uvicorn.Server(
         uvicorn.Config(
             guarded(create_app(), options.allow_host, port=options.port),

@@ -113,8 +113,16 @@ def fetch(url: str, *, body: Any = None, headers: dict[str, str] | None = None) 
     request = urllib.request.Request(
         url, data=data, headers={"Content-Type": "application/json", **(headers or {})}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return bytes(answer.read())
+    for left in reversed(range(10)):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as err:
+            # SQLite was busy and nothing was done; Prefect's own client tries again as well.
+            if err.code != 503 or not left:
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 def status(url: str, **headers: str) -> tuple[int, dict[str, str]]:
