@@ -134,7 +134,7 @@ class Ledger(LedgerReader):
             now: The time; default: the present.
 
         Returns:
-            Those of `ids` that are the owner's now, in their order.
+            Those of `ids` that are the owner's now, in their order; none that is here.
         """
         moment = seconds(now)
 
@@ -144,7 +144,12 @@ class Ledger(LedgerReader):
             for chunk in chunks(sorted(set(ids))):
                 rows = connection.execute(
                     select(videos.c.video_id, videos.c.lease_owner, videos.c.lease_until)
-                    .where(videos.c.dataset == dataset, videos.c.video_id.in_(chunk))
+                    .where(
+                        videos.c.dataset == dataset,
+                        videos.c.video_id.in_(chunk),
+                        # Another was faster; a lease would outlive whoever is killed with it.
+                        videos.c.state != DOWNLOADED,
+                    )
                     .order_by(videos.c.video_id)
                     .with_for_update()
                 )

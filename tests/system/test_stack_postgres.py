@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from standing import COMMAND, SERVICES, Standing, wait_for
 
+from coinml.owner import is_dead
 from coinml.stack.postgres import Databases
 from flows.cli.applying import SILENT_S
 
@@ -148,7 +149,10 @@ def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer
         "GROUP BY video_id HAVING count(*) > 1"
     )
     assert query(databases.ledger, twice) == []
-    assert query(databases.ledger, "SELECT 1 FROM videos WHERE lease_owner IS NOT NULL") == []
+    leases = "SELECT DISTINCT lease_owner FROM videos WHERE lease_owner IS NOT NULL"
+    assert all(is_dead(owner) for (owner,) in query(databases.ledger, leases))
+    waiting = "SELECT 1 FROM videos WHERE state = 'pending'"
+    assert query(databases.ledger, waiting) == []
     states = dict(query(databases.mlflow, "SELECT run_uuid, status FROM runs"))
     assert {states[run_id] for (run_id,) in cut_off} == {"KILLED"}
     assert "RUNNING" not in states.values()
