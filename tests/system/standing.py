@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,17 @@ class Standing:
             f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-15:])
             for path in sorted(folder.glob("*.log"))
         )
+
+
+@contextmanager
+def standing_in(folder: Path) -> Iterator[Standing]:
+    """A home in a folder; whatever was brought up there is brought down, however the test ends."""
+    here = Standing(folder / "home")
+    here.home.mkdir()
+    try:
+        yield here
+    finally:
+        here.coinml("down")
 
 
 def fetch(url: str, *, body: Any = None, headers: dict[str, str] | None = None) -> bytes:

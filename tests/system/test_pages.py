@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from standing import Standing, wait_for
+from standing import Standing, standing_in, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -36,11 +36,9 @@ DEPLOYMENTS = {
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
     """A stack whose worker has run the whole way on the drawn COIN."""
-    here = Standing(tmp_path_factory.mktemp("pages") / "home")
-    here.home.mkdir()
-    here.up()
-    run = here.start_run("pipeline/mini")
-    try:
+    with standing_in(tmp_path_factory.mktemp("pages")) as here:
+        here.up()
+        run = here.start_run("pipeline/mini")
         wait_for(
             lambda: here.run_state(run) in ("COMPLETED", "FAILED", "CRASHED"),
             seconds=900,
@@ -48,8 +46,6 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         )
         assert here.run_state(run) == "COMPLETED", here.logs()
         yield here
-    finally:
-        here.coinml("down")
 
 
 @pytest.fixture(scope="module")

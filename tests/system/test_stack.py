@@ -14,7 +14,17 @@ from typing import Any
 
 import psutil
 import pytest
-from standing import COMMAND, PREFECT, SERVICES, Standing, fetch, free_port, status, wait_for
+from standing import (
+    COMMAND,
+    PREFECT,
+    SERVICES,
+    Standing,
+    fetch,
+    free_port,
+    standing_in,
+    status,
+    wait_for,
+)
 
 from coinml.owner import process_start
 from coinml.stack import health, record
@@ -43,25 +53,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Standing]:
     """A stack in a home that was used without servers before."""
-    here = Standing(tmp_path_factory.mktemp("stack") / "home")
-    here.home.mkdir()
-    collected = here.coinml("collect", "--dataset", f"folder:{folder}")
-    assert collected.returncode == 0, collected.stderr
-    store = Store(
-        uri=f"sqlite:///{here.home / 'mlflow.db'}", artifact_root=here.home / "mlartifacts"
-    )
-    client = store.client()
-    run = client.create_run(store.experiment("earlier"), run_name="before any server")
-    client.log_metric(run.info.run_id, "val_accuracy", 0.75)
-    client.log_text(run.info.run_id, "a,b\n1,2\n", "tables/earlier.csv")
-    began = time.monotonic()
-    answer = here.up()
-    print(f"\nup after {time.monotonic() - began:.1f} s")
-    assert answer["was_running"] is False
-    memory = sum(process.memory_info().rss for process in here.processes())
-    print(f"{memory / 1e6:.0f} MB in {len(here.processes())} processes")
-    yield here
-    here.coinml("down")
+    with standing_in(tmp_path_factory.mktemp("stack")) as here:
+        collected = here.coinml("collect", "--dataset", f"folder:{folder}")
+        assert collected.returncode == 0, collected.stderr
+        store = Store(
+            uri=f"sqlite:///{here.home / 'mlflow.db'}", artifact_root=here.home / "mlartifacts"
+        )
+        client = store.client()
+        run = client.create_run(store.experiment("earlier"), run_name="before any server")
+        client.log_metric(run.info.run_id, "val_accuracy", 0.75)
+        client.log_text(run.info.run_id, "a,b\n1,2\n", "tables/earlier.csv")
+        began = time.monotonic()
+        answer = here.up()
+        print(f"\nup after {time.monotonic() - began:.1f} s")
+        assert answer["was_running"] is False
+        memory = sum(process.memory_info().rss for process in here.processes())
+        print(f"{memory / 1e6:.0f} MB in {len(here.processes())} processes")
+        yield here
     assert here.processes() == []
 
 

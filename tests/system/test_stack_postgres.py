@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg
 import pytest
-from standing import COMMAND, SERVICES, Standing, wait_for
+from standing import COMMAND, SERVICES, Standing, standing_in, wait_for
 
 from coinml.owner import is_dead
 from coinml.stack.postgres import Databases
@@ -35,24 +35,22 @@ def standing(
     tmp_path_factory: pytest.TempPathFactory, server: PostgresServer
 ) -> Iterator[Standing]:
     """A stack that was told of the server on its command line."""
-    here = Standing(tmp_path_factory.mktemp("postgres") / "home")
-    here.home.mkdir()
-    prefect, mlflow = map(str, here.ports)
-    call = [COMMAND, "up", "--postgres", server.address, "--prefect-port", prefect,
-            "--mlflow-port", mlflow]  # fmt: skip
-    with (here.home / "up.log").open("w") as log:
-        up = subprocess.Popen(call, env=here.environment, stdout=log, stderr=log, cwd=here.home)
-        # Once it has read it, not even its own command line has it.
-        wait_for(lambda: (here.home / "data").is_dir() or up.poll() is not None, seconds=60)
-        while up.poll() is None:
-            assert with_password() == []
-            try:
-                up.wait(1)
-            except subprocess.TimeoutExpired:
-                continue
-    assert up.returncode == 0, (here.home / "up.log").read_text() + here.logs()
-    yield here
-    here.coinml("down")
+    with standing_in(tmp_path_factory.mktemp("postgres")) as here:
+        prefect, mlflow = map(str, here.ports)
+        call = [COMMAND, "up", "--postgres", server.address, "--prefect-port", prefect,
+                "--mlflow-port", mlflow]  # fmt: skip
+        with (here.home / "up.log").open("w") as log:
+            up = subprocess.Popen(call, env=here.environment, stdout=log, stderr=log, cwd=here.home)
+            # Once it has read it, not even its own command line has it.
+            wait_for(lambda: (here.home / "data").is_dir() or up.poll() is not None, seconds=60)
+            while up.poll() is None:
+                assert with_password() == []
+                try:
+                    up.wait(1)
+                except subprocess.TimeoutExpired:
+                    continue
+        assert up.returncode == 0, (here.home / "up.log").read_text() + here.logs()
+        yield here
     assert here.processes() == []
 
 
