@@ -9,10 +9,12 @@ whoever does not, it is said here.
 from __future__ import annotations
 
 import contextlib
+import http
 import http.client
 import json
 import os
 import signal
+import time
 import urllib.error
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ RUN_GRACE_S = 30.0
 
 CHILD_GRACE_S = 5.0
 WORKER_GRACE_S = 10.0
+BUSY_TRIES, BUSY_PAUSE_S = 5, 0.5
 OPEN = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
 SAID = "ended with its worker; the next run goes on from here"
 
@@ -93,7 +96,14 @@ def _send(pid: int | None, number: signal.Signals) -> None:
 
 def _ask(url: str, body: dict[str, Any]) -> Any:
     """What the server answers; None if it does not."""
-    try:
-        return json.loads(post(url, body))
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
-        return None
+    for left in reversed(range(BUSY_TRIES)):
+        try:
+            return json.loads(post(url, body))
+        except urllib.error.HTTPError as err:
+            # On SQLite, it may be too busy for what it is asked at this moment.
+            if err.code != http.HTTPStatus.SERVICE_UNAVAILABLE or not left:
+                return None
+            time.sleep(BUSY_PAUSE_S)
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
+            return None
+    return None
