@@ -122,7 +122,7 @@ def up(
         if running:
             note("it is running; starting what has died, and applying the deployments anew")
         else:
-            note("starting Prefect, MLflow and workers; this takes most of a minute")
+            note("starting Prefect, MLflow and workers; this takes about half a minute")
         deployed = _deploy(stack)
         try:
             starting.wait_until_up(stack, (PREFECT,))
