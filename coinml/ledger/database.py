@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from coinml.errors import InvalidInputError, LocalError
@@ -210,6 +210,13 @@ def _create_sqlite(url: URL) -> Engine:
         # With WAL this survives the death of the process; only a power cut may lose the last
         # rows, and their files are recognised by the next run.
         connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "handle_error")
+    def _keep(context: ExceptionContext) -> None:
+        # A signal does the connection to a file no harm. SQLAlchemy would give it up, and then
+        # refuse to end a transaction whose lock lasts as long as anybody has the exception.
+        if not isinstance(context.original_exception, Exception):
+            context.is_disconnect = False
 
     return engine
 

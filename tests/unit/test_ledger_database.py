@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from ledger_rows import attempt, dataset, facts, ids
+from sqlalchemy import Connection, delete
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import FileFacts, Ledger
-from coinml.ledger.schema import HEAD, metadata
+from coinml.ledger.database import Database
+from coinml.ledger.schema import HEAD, metadata, videos
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:
@@ -154,3 +158,32 @@ def test_a_ledger_of_the_first_version_gains_titles_and_keeps_its_rows(ledger_ur
         # A copy that was found on disk says nothing of the title, and takes none away.
         opened.record_success("old", "video000000", file=replace(facts, title=None), attempt=None)
         assert opened.row("old", "video000000").title == "How to boil <eggs>"
+
+
+class Told(BaseException):
+    """What a signal raises, as those that end a flow run do."""
+
+
+def test_a_signal_within_a_statement_is_what_comes_out(ledger_url: str) -> None:
+    """Not what SQLAlchemy says of a connection that it has given up."""
+    database = Database(ledger_url)
+    count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000) "
+
+    def tell(*_: object) -> None:
+        raise Told
+
+    def work(connection: Connection) -> None:
+        connection.execute(delete(videos))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        connection.exec_driver_sql(f"{count} SELECT max(i) FROM n")
+
+    before = signal.signal(signal.SIGUSR1, tell)
+    try:
+        for run in (database.write, database.read):
+            with pytest.raises(Told):
+                run(work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    # Whoever comes next finds no lock.
+    assert database.write(lambda connection: connection.execute(delete(videos)).rowcount) == 0
+    database.close()
