@@ -91,7 +91,7 @@ def shared_data() -> Path:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of the shell it was started from."""
     for name in list(os.environ):
-        if name.startswith("COINML_") and name != "COINML_SHARED_DATA":
+        if name.startswith("COINML_"):
             monkeypatch.delenv(name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         # MLflow writes them when a test names its store: set first, so that they are put back.
