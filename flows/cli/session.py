@@ -43,8 +43,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
     except (KeyboardInterrupt, progress.StoppedError):
         note("interrupted: what was done is kept, and the next call goes on from here")
         raise typer.Exit(INTERRUPTED) from None
-    except Exception:
-        # Whatever it was: a person is told where the whole story is; `main` says what happened.
+    except Exception:  # Raised again: `main` says what happened, this where the whole story is.
         note(f"the log is {log}")
         raise
     finally:
