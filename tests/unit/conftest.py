@@ -5,14 +5,16 @@ For the ledger it is SQLite always, and a PostgreSQL server of our own where the
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collecting import Place
     from kitchen import Material, Trained
     from postgres import PostgresServer
 
@@ -98,3 +100,31 @@ def model_folder(trained: Trained, tmp_path: Path) -> Path:
     version = version_at(trained.store, "kitchen-task", "champion")
     assert version is not None
     return Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path)))
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    """What a host serves: sixty names of one short video."""
+    from collecting import ids
+
+    folder = tmp_path_factory.mktemp("served")
+    first = make_video(folder / f"{ids(1)[0]}.mp4", seconds=0.4)
+    for video_id in ids(60)[1:]:
+        os.link(first, folder / f"{video_id}.mp4")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A collector that tries again at once."""
+    from dataclasses import replace
+
+    from collecting import Place
+
+    from coinml.faults import POLICY, Fault
+
+    for fault in (Fault.TRANSIENT, Fault.CORRUPT):
+        monkeypatch.setitem(POLICY, fault, replace(POLICY[fault], delays_in_run_s=(0.05,)))
+    made = Place(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
+    yield made
+    made.ledger.close()

@@ -1,116 +1,25 @@
+"""A batch of videos: what lands in the folder and in the ledger, whatever happens on the way."""
+
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from collecting import Place, ids
 
 from coinml.collection.collector import (
     BatchUnfinishedError,
-    SourcePausedError,
-    VideoOutcome,
-    collect,
-    collect_batch,
 )
-from coinml.collection.download import FetchOptions
-from coinml.collection.pacing import Pauses
 from coinml.errors import InvalidInputError, LocalError
 from coinml.faults import POLICY, Fault
-from coinml.ledger import DOWNLOADED, PENDING, Ledger
-from coinml.media import Verdict
+from coinml.ledger import DOWNLOADED, PENDING
 from coinml.miniature.host import FlakyHost
 from coinml.records import Dataset, Video
-
-
-def ids(count: int) -> list[str]:
-    return [f"-video{i:05d}" for i in range(count)]
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    first = make_video(folder / f"{ids(1)[0]}.mp4", seconds=0.4)
-    for video_id in ids(60)[1:]:
-        os.link(first, folder / f"{video_id}.mp4")
-    return folder
-
-
-def checked(path: Path) -> Verdict:
-    """The real decode, in this process: what it costs to start another is not the matter here."""
-    from coinml.media import check
-
-    return check(path, deadline_s=None)
-
-
-class Place:
-    """A ledger, a folder and a host."""
-
-    def __init__(self, url: str, folder: Path, served: Path) -> None:
-        self.url, self.folder, self.served = url, folder, served
-        self.ledger = Ledger.shared(url)
-        self.told: list[VideoOutcome] = []
-
-    def register(self, count: int) -> list[str]:
-        videos = tuple(
-            Video(video_id=video_id, label="saw", subset="training", split="train")
-            for video_id in ids(count)
-        )
-        self.ledger.register(Dataset(name="mini", videos=videos))
-        return ids(count)
-
-    def settings(self, host: FlakyHost, run_id: str, **values: Any) -> dict[str, Any]:
-        quick = Pauses(by_strike_s=(0.2, 0.4, 300.0))
-        return {
-            "source": host.source, "folder": self.folder, "run_id": run_id, "verify": checked,
-            "options": FetchOptions(socket_timeout_s=0.5), "pauses": quick,
-            "on_video": self.told.append, **values,
-        }  # fmt: skip
-
-    def batch(self, host: FlakyHost, some: Sequence[str], run_id: str = "r1", **values: Any):
-        return collect_batch(self.url, "mini", some, **self.settings(host, run_id, **values))
-
-    def run(self, host: FlakyHost, some: Sequence[str], run_id: str = "r1", **values: Any):
-        return collect(self.url, "mini", some, **self.settings(host, run_id, **values))
-
-    def states(self) -> dict[str, str]:
-        return {row.video_id: row.state for row in self.ledger.rows("mini")}
-
-    def files(self) -> set[str]:
-        return {path.name for path in self.folder.iterdir() if path.is_file()}
-
-    def assert_consistent(self) -> None:
-        """What is marked present is there and whole, and nothing else is."""
-        whole = (self.served / f"{ids(1)[0]}.mp4").read_bytes()
-        present = {
-            Path(row.path).name: row for row in self.ledger.rows("mini", state=DOWNLOADED)
-            if row.path is not None
-        }  # fmt: skip
-        assert self.files() == set(present)
-        for name, row in present.items():
-            assert (self.folder / name).read_bytes() == whole
-            assert (row.size_bytes, len(row.sha256 or "")) == (len(whole), 64)
-
-
-@pytest.fixture
-def place(tmp_path: Path, served: Path) -> Iterator[Place]:
-    made = Place(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
-    yield made
-    made.ledger.close()
-
-
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    for fault in (Fault.TRANSIENT, Fault.CORRUPT):
-        monkeypatch.setitem(POLICY, fault, replace(POLICY[fault], delays_in_run_s=(0.05,)))
 
 
 def test_a_batch_lands_in_the_folder_and_in_the_ledger(place: Place) -> None:
@@ -166,97 +75,6 @@ def test_every_fault_ends_where_it_should(place: Place) -> None:
         assert quiet.log() == {}
         place.run(quiet, some, run_id="r3", retry_now=True)
         assert set(quiet.log()) == {some[0], some[1], some[6], some[7]}
-    place.assert_consistent()
-
-
-def test_a_short_refusal_is_waited_out_and_blames_nobody(place: Place) -> None:
-    some = place.register(8)
-    plan = {"source": [{"after_requests": 5, "answer": "429", "retry_after_s": 0.3, "times": 3}]}
-    with FlakyHost(place.served, plan) as host:
-        report = place.batch(host, some)
-    assert set(report.downloaded) == set(some)
-    assert report.waited_s > 0.5
-    assert all(len(place.ledger.attempts("mini", video_id)) == 1 for video_id in some)
-
-
-def test_a_long_refusal_ends_the_run_and_says_when_to_come_back(place: Place) -> None:
-    some = place.register(6)
-    plan = {"source": [{"after_requests": 4, "answer": "429", "retry_after_s": 500, "times": 1}]}
-    with FlakyHost(place.served, plan) as host:
-        start = time.monotonic()
-        with pytest.raises(SourcePausedError, match="paused until") as caught:
-            place.batch(host, some, max_wait_s=5)
-        assert time.monotonic() - start < 5
-        assert caught.value.retry_after_s == pytest.approx(500, abs=10)
-        assert caught.value.report.downloaded == tuple(some[:2])
-        assert set(caught.value.report.untried) == set(some[2:])
-        # Nobody else asks meanwhile either.
-        with pytest.raises(SourcePausedError):
-            place.batch(host, some, run_id="r2", max_wait_s=5)
-        assert len(host.requests()) == 5
-    assert [place.states()[video_id] for video_id in some[2:]] == [PENDING] * 4
-    assert not any(place.ledger.attempts("mini", video_id) for video_id in some[2:])
-    assert place.ledger.due("mini") == some[2:]
-
-
-def test_a_video_that_alone_is_forbidden_does_not_hold_up_the_rest(place: Place) -> None:
-    some = place.register(12)
-    with FlakyHost(place.served, {"videos": {some[0]: ["403"]}}) as host:
-        report = place.run(host, some, max_wait_s=1)
-    assert report.faults == {some[0]: Fault.BLOCKED}
-    assert set(report.downloaded) == set(some[1:])
-    assert some[0] not in place.ledger.due("mini")
-    place.assert_consistent()
-
-
-def test_a_batch_of_one_that_is_forbidden_ends(place: Place) -> None:
-    some = place.register(2)
-    with FlakyHost(place.served, {"videos": {some[0]: ["403"]}}) as host:
-        assert place.run(host, some[:1]).faults == {some[0]: Fault.BLOCKED}
-        assert place.run(host, some[1:]).downloaded == (some[1],)
-
-
-def test_a_source_that_forbids_everything_is_paused(place: Place) -> None:
-    some = place.register(6)
-    with FlakyHost(place.served, {"videos": {one: ["403"] for one in some}}) as host:
-        with pytest.raises(SourcePausedError):
-            place.run(host, some, max_wait_s=1)
-        assert len(host.requests()) < 2 * len(some)
-    assert set(place.states().values()) == {PENDING}
-
-
-def test_a_429_is_never_put_down_to_the_last_video_left(place: Place) -> None:
-    some = place.register(4)
-    with (
-        FlakyHost(place.served, {"videos": {some[0]: ["429"]}}) as host,
-        pytest.raises(SourcePausedError) as caught,
-    ):
-        place.run(host, some, max_wait_s=2)
-    assert caught.value.report.untried == (some[0],)
-    assert place.states() == {some[0]: PENDING, **dict.fromkeys(some[1:], DOWNLOADED)}
-
-
-def test_a_source_that_cannot_be_reached_is_waited_for(place: Place) -> None:
-    some = place.register(8)
-    with FlakyHost(place.served) as host:
-        port = host.port
-        place.batch(host, some[:2])
-    pauses = Pauses(unreachable_s=(0.2, 0.3))
-    # Nobody listens there now, and after a while somebody does again.
-    with pytest.raises(SourcePausedError):
-        place.run(host, some, run_id="r2", max_wait_s=1, pauses=pauses)
-    blamed = [one for one in some if place.states()[one] not in (PENDING, DOWNLOADED)]
-    # One met a line that was cut, one was the first to find nobody there.
-    assert len(blamed) <= 2
-    back = FlakyHost(place.served, port=port)
-    timer = threading.Timer(0.5, back.__enter__)
-    timer.start()
-    try:
-        place.run(host, some, run_id="r3", max_wait_s=20, pauses=pauses, retry_now=True)
-    finally:
-        timer.join()
-        back.stop()
-    assert set(place.states().values()) == {DOWNLOADED}
     place.assert_consistent()
 
 

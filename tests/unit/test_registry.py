@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from kitchen import MODEL, Trained
+from made_up_versions import NAME, candidate, holder, tags
 
 from coinml.errors import RegistryError, TransientError
-from coinml.evaluation import evaluate
 from coinml.registry import (
     CHALLENGER,
     CHAMPION,
@@ -29,68 +22,6 @@ from coinml.registry import (
     version_at,
 )
 from coinml.tracking import RunLog, Store
-
-NAME = "coin-task"
-CLASSES = ("Boil", "Cut", "Fry")
-
-
-def candidate(
-    store: Store,
-    *,
-    right: float,
-    test_right: float | None = None,
-    ids: range = range(60),
-    classes: Sequence[str] = CLASSES,
-    coverage: float = 1.0,
-) -> int:
-    """A version as training leaves it, with made-up answers in place of a model.
-
-    Args:
-        store: Where it is registered.
-        right: Share of the val videos that it gets right, the first ones.
-        test_right: The same of the test videos.
-        ids: Numbers of its videos; a video has its label from its number.
-        classes: Those that it tells apart.
-        coverage: Share of the official test videos that it was measured on.
-    """
-    tables, tags = [], {}
-    for split, share in (("val", right), ("test", right if test_right is None else test_right)):
-        n = len(ids)
-        truth = np.array([i % len(classes) for i in ids])
-        wrong = np.arange(n) >= round(share * n)
-        answers = np.where(wrong, (truth + 1) % len(classes), truth)
-        measured = evaluate(
-            truth, np.eye(len(classes))[answers], classes, official_size=round(n / coverage)
-        )
-        tags |= {key: f"{value:.4f}" for key, value in measured.metrics(split).items()}
-        tables.append(
-            pd.DataFrame(
-                {
-                    "video_id": [f"{split}{i}" for i in ids],
-                    "split": split,
-                    "label": [classes[y] for y in truth],
-                    "predicted": [classes[y] for y in answers],
-                }
-            )
-        )
-    with store.run(NAME, "made up", tags={}) as log:
-        log.table("predictions", pd.concat(tables))
-    client = store.client()
-    if not client.search_registered_models(f"name = '{NAME}'"):
-        client.create_registered_model(NAME)
-    uri = store.read_run(log.run_id).info.artifact_uri
-    version = client.create_model_version(NAME, uri, run_id=log.run_id, tags=tags)
-    client.set_registered_model_alias(NAME, CHALLENGER, version.version)
-    return int(version.version)
-
-
-def holder(store: Store, alias: str) -> int | None:
-    version = version_at(store, NAME, alias)
-    return None if version is None else int(version.version)
-
-
-def tags(store: Store, version: int) -> dict[str, str]:
-    return dict(store.client().get_model_version(NAME, str(version)).tags)
 
 
 def test_the_first_champion_must_lie_above_the_majority_class(store: Store) -> None:
@@ -231,85 +162,6 @@ def test_a_rollback_swaps_and_the_gate_does_not_undo_it(store: Store) -> None:
     rollback(store, NAME)
     assert (holder(store, CHAMPION), holder(store, PREVIOUS)) == (new, old)
     assert promote(store, NAME, [new])[0].promoted
-
-
-# Dies by SIGKILL in the very call that would move an alias, as a machine that goes down would.
-DIE = """
-import os, pickle, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from mlflow import MlflowClient
-from coinml.registry import promote
-from coinml.tracking import Store
-folder, alias = Path(sys.argv[1]), sys.argv[2]
-store = Store(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
-whole = MlflowClient.set_registered_model_alias
-
-def die(self, name, moved, version):
-    if moved == alias:
-        os.kill(os.getpid(), signal.SIGKILL)
-    whole(self, name, moved, version)
-
-MlflowClient.set_registered_model_alias = die
-if alias == "challenger":
-    from kitchen import train
-    train("svm", store, pickle.loads((folder / "material.pickle").read_bytes()))
-else:
-    promote(store, "coin-task")
-"""
-
-
-def die_at(alias: str, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DIE, str(folder), alias, str(Path(__file__).parent)],
-        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
-
-
-@pytest.mark.parametrize("alias", [PREVIOUS, CHAMPION])
-def test_a_crash_between_verdict_and_alias_leaves_the_old_champion(
-    store: Store, tmp_path: Path, alias: str
-) -> None:
-    old = candidate(store, right=0.6)
-    promote(store, NAME)
-    new = candidate(store, right=0.8)
-    die_at(alias, tmp_path)
-    assert holder(store, CHAMPION) == old
-    assert tags(store, new)["gate"] == "passed"
-    with pytest.raises(RegistryError, match="no previous champion"):
-        rollback(store, NAME)
-    # A later version does not make the gate forget who had passed.
-    worse = candidate(store, right=0.3)
-    verdicts = {verdict.version: verdict.promoted for verdict in promote(store, NAME)}
-    assert verdicts == {new: True, worse: False}
-    assert (holder(store, CHAMPION), holder(store, PREVIOUS)) == (new, old)
-    assert tags(store, new)["gate"] == "promoted"
-
-
-def test_a_crash_while_registering_leaves_the_old_champion_and_the_gate_goes_on(
-    trained: Trained, tmp_path: Path
-) -> None:
-    from coinml.tracking import Store
-
-    shutil.copytree(trained.home, tmp_path, dirs_exist_ok=True)
-    store = Store(uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_root=tmp_path / "mlartifacts")
-    (tmp_path / "material.pickle").write_bytes(pickle.dumps(trained.material))
-    before = version_at(store, MODEL, CHAMPION)
-    # As if nothing had been trained: the same recipe is not trained again.
-    for run_id in store.find_runs(MODEL, {"head": "svm"}):
-        store.client().delete_run(run_id)
-    die_at(CHALLENGER, tmp_path)
-    after = version_at(store, MODEL, CHAMPION)
-    assert before is not None
-    assert after is not None
-    assert after.version == before.version
-    (verdict,) = promote(store, MODEL)
-    assert verdict.version == 3
-    assert "gate_reason" in store.client().get_model_version(MODEL, "3").tags
-    # The run died with its process, so that its recipe is trained anew when asked for.
-    (run_id,) = store.find_runs(MODEL, {"head": "svm"}, finished=False)
-    assert "version" not in store.read_run(run_id).data.tags
 
 
 def test_what_passed_and_got_its_alias_is_promoted_whatever_its_tag_says(store: Store) -> None:
