@@ -111,7 +111,7 @@ def _check_answers(api: str, *, within_s: float) -> None:
 
 
 def _apply(chosen: dict[str, Any], settings: Settings, api: str, *, wait_s: float) -> list[Applied]:
-    # Half of this command's time, and better spent while a server is about to answer.
+    # Slow to import, and better done while a server is about to answer.
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
