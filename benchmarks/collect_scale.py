@@ -125,8 +125,8 @@ def requests_of(source: str) -> list[tuple[str, str]]:
 
 def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """Collect until nothing is due any more, each run a process of its own."""
+    from coinml.data.records import Dataset, Video
     from coinml.ledger import Ledger
-    from coinml.records import Dataset, Video
 
     url = f"sqlite:///{folder / 'ledger.db'}"
     videos = tuple(

@@ -31,13 +31,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coinml.embedding import EmbedJob, embed
-from coinml.encoder import ClipEncoder, load_encoder
+from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.media import DecodePool, sample, write_video
-from coinml.miniature import ENCODER
-from coinml.processors import processors
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet
+from coinml.miniature.tiny_encoder import ENCODER
+from coinml.runtime.cpus import processors
 
 COIN_VIDEOS, COIN_CLIPS = 11_827, 8
 SIZE = (640, 360)

@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from coinml.data.records import Dataset, Video
 from coinml.ledger import Ledger
-from coinml.records import Dataset, Video
 
 REPEATS = 7
 VIDEOS, CLASSES = 11_827, 180

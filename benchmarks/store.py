@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coinml.specs import EncoderSpec, SetSpec
-from coinml.store import EmbeddingSet, VideoRows
-from coinml.store.compaction import compact
+from coinml.embedding_sets import EmbeddingSet, VideoRows
+from coinml.embedding_sets.compaction import compact
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.spec import EncoderSpec
 
 CLIPS, DIM, FRAMES = 8, 768, 16
 PART_VIDEOS = 256
@@ -42,7 +43,7 @@ print(json.dumps({{"seconds": seconds, "cpu": cpu, "peak": peak, "digest": diges
 """
 
 COINML = _MEASURE.format(
-    imports="import pandas, pyarrow.parquet; from coinml.store import find_set",
+    imports="import pandas, pyarrow.parquet; from coinml.embedding_sets import find_set",
     load='matrix = find_set(path, "coin").videos().filter(regex="^e[0-9]").to_numpy()',
 )
 

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coinml.dataset import Samples
+from coinml.embedding_sets.table import Samples
 
 ROWS, VAL_ROWS, TEST_ROWS, DIM, CLASSES = 9030, 1500, 1500, 768, 180
 HIDDEN, BATCH, EPOCHS = (512, 256), 200, 10
@@ -172,8 +172,8 @@ def dataloader_mlp(data: Data, seed: int) -> None:
 
 def time_to_target(data: Data, result: Result) -> None:
     """Seconds until the accuracy that scikit-learn's network ends with."""
-    from coinml.heads.fitting import EpochMetrics
     from coinml.heads.mlp import train_mlp
+    from coinml.heads.training_loop import EpochMetrics
 
     class ReachedError(Exception):
         pass
@@ -247,10 +247,10 @@ def svm_grid(data: Data, result: Result) -> None:
 def log_share(data: Data, result: Result) -> None:
     """The time that logging takes inside the loop, in a real MLflow database."""
     from coinml.heads.learning import fit_head
-    from coinml.tracking import Store
+    from coinml.tracking.mlflow_store import MlflowStore
 
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=Path(folder))
+        store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=Path(folder))
         spent = 0.0
         with store.run("benchmark", "logging", tags={}) as log:
             start = time.perf_counter()

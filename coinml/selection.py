@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coinml.annotations import COIN, FOLDER_PREFIX, load_dataset
-from coinml.records import Dataset
+from coinml.data.annotations import COIN, FOLDER_PREFIX, load_dataset
+from coinml.data.records import Dataset
 
 MINI = "mini"
 
@@ -63,9 +63,9 @@ class Selection(BaseModel):
         """
         ref, name = self.dataset, self.name
         if self.is_mini:
-            from coinml import miniature
+            from coinml.miniature.dataset import draw_dataset
 
-            ref, name = str(miniature.make(miniature_dir(data_dir))), name or MINI
+            ref, name = str(draw_dataset(miniature_dir(data_dir))), name or MINI
         return load_dataset(
             ref, name=name, classes=self.classes, limit=self.limit, group=self.group
         )

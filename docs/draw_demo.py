@@ -18,10 +18,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from coinml.registry import CHAMPION, version_at
+from coinml.registry.versions import CHAMPION, version_at
+from coinml.runtime.settings import Settings
 from coinml.selection import miniature_dir
-from coinml.settings import Settings
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 
 PICTURE = Path(__file__).parent / "images" / "demo.png"
 
@@ -52,7 +52,7 @@ def _middle_frame(path: Path) -> np.ndarray:
 
 
 def _champions_answers(settings: Settings) -> pd.DataFrame:
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     champion = version_at(store, "mini-task", CHAMPION)
     if champion is None:
         raise SystemExit("mini-task has no champion: run `make demo` first")

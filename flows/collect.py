@@ -13,22 +13,22 @@ from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
-from coinml import progress
 from coinml.collection.collector import BatchReport, SourcePausedError
 from coinml.collection.download import MAX_HEIGHT
+from coinml.data.records import Dataset
+from coinml.data.splits import unit_hash
 from coinml.errors import InvalidInputError, LocalError, SourceBlockedError, TransientError
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, PENDING, Ledger, LedgerRow
-from coinml.records import Dataset
-from coinml.reports import CollectReport
+from coinml.runtime import progress
+from coinml.runtime.settings import YOUTUBE, Settings
 from coinml.selection import Selection, miniature_dir
-from coinml.settings import YOUTUBE, Settings
-from coinml.splits import unit_hash
 from tasks.download import adopt_in_place, download_batch, fetch_options
 from tasks.events import announce_collected
 from tasks.limits import batch_slots
 from tasks.outcomes import completed
 from tasks.reporting import report_attrition
+from tasks.summaries import CollectReport
 from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
@@ -134,11 +134,11 @@ def _source(selection: Selection, source: str | None, settings: Settings) -> Ite
     if source is not None or not selection.is_mini:
         yield source or YOUTUBE
         return
-    from coinml import miniature
+    from coinml.miniature.fault_plan import fault_plan
     from coinml.miniature.host import FlakyHost
 
     folder = miniature_dir(settings.data_dir)
-    with FlakyHost(folder / "videos", miniature.fault_plan(folder / "COIN.json")) as host:
+    with FlakyHost(folder / "videos", fault_plan(folder / "COIN.json")) as host:
         yield host.url + "/{id}.mp4"
 
 

@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
 
-from coinml import progress
+from coinml.data.targets import extent_of, require_spans
 from coinml.embedding.jobs import count_done, key_of, plan_jobs
 from coinml.embedding.report import EmbedReport
 from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal, find_devices
+from coinml.embedding_sets.options import USUAL, SetOptions
 from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.reports import EmbedSummary
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import USUAL, SetOptions
-from coinml.settings import Settings
-from coinml.targets import extent_of, require_spans
 from tasks.embedding import embed_shard, open_set
 from tasks.events import announce_embedded
 from tasks.limits import devices_for_us
 from tasks.outcomes import completed
+from tasks.summaries import EmbedSummary
 from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
@@ -145,7 +145,7 @@ def _embedder(
 ) -> Iterator[Embedder]:
     """Who embeds: this process, one a device of this machine, or a cluster's workers."""
     if runner == "dask" and address:
-        from coinml.embedding.cluster import connect
+        from coinml.embedding.dask_cluster import connect
 
         with connect(address) as cluster:
             yield cluster
@@ -155,7 +155,7 @@ def _embedder(
         if len(places) == 1:
             yield ThisProcess(places[0])
             return
-        from coinml.embedding.cluster import local_cluster
+        from coinml.embedding.dask_cluster import local_cluster
 
         with local_cluster(places) as cluster:
             yield cluster

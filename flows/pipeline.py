@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from coinml.heads import USUAL as USUAL_HEADS
-from coinml.records import Target
-from coinml.reports import PipelineSummary
+from coinml.data.records import Target
+from coinml.data.targets import examples
+from coinml.embedding_sets.options import USUAL, SetOptions
+from coinml.heads.kinds import USUAL as USUAL_HEADS
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import USUAL, SetOptions
-from coinml.settings import Settings
-from coinml.targets import examples
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
 from tasks.events import ours
 from tasks.outcomes import completed
+from tasks.summaries import PipelineSummary
 from tasks.watching import rename_run
 
 
@@ -48,7 +48,7 @@ def pipeline(
         max_wait_s: A longer pause of the source ends the collection.
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `pyav`, `decord` or `torchcodec`.
-        heads: Of `coinml.heads.HEADS`.
+        heads: Of `coinml.heads.kinds.HEADS`.
         target: "task", "domain" or "step".
         seed: Of everything random in training.
         by_reference: The registered model names its encoder on the hub instead of carrying it.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from coinml.gate import COVERAGE_FLOOR
-from coinml.registry import Verdict
+from coinml.registry.gate import COVERAGE_FLOOR
+from coinml.registry.versions import Verdict
 from tasks.outcomes import completed
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 from coinml.collection.download import MAX_HEIGHT
-from coinml.faults import Fault
-from coinml.reports import CollectReport
+from coinml.faults.classification import Fault
 from coinml.selection import Selection
 from flows.collect import collect
 from tasks.events import announce_collected, ours
 from tasks.outcomes import completed
+from tasks.summaries import CollectReport
 from tasks.watching import rename_run
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from prefect import flow
 
 from coinml.collection.download import MAX_HEIGHT
-from coinml.heads import USUAL as USUAL_HEADS
-from coinml.records import Target
-from coinml.registry import Verdict
-from coinml.reports import ReprocessSummary, TrainSummary
+from coinml.data.records import Target
+from coinml.data.targets import examples
+from coinml.embedding_sets.options import USUAL, SetOptions
+from coinml.heads.kinds import USUAL as USUAL_HEADS
+from coinml.registry.versions import Verdict
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import USUAL, SetOptions
-from coinml.settings import Settings
-from coinml.targets import examples
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -22,6 +21,7 @@ from flows.train import train
 from tasks.download import recheck_files
 from tasks.events import ours
 from tasks.outcomes import completed
+from tasks.summaries import ReprocessSummary, TrainSummary
 from tasks.training import count_trained
 from tasks.watching import rename_run
 
@@ -58,7 +58,7 @@ def reprocess(
         deep: Read every file, instead of those whose size or time of change is another.
         set_options: How videos become vectors, which names the set.
         decoder: `auto`, `pyav`, `decord` or `torchcodec`.
-        heads: Of `coinml.heads.HEADS`.
+        heads: Of `coinml.heads.kinds.HEADS`.
         target: "task", "domain" or "step".
         min_new: Train again, and ask the gate, when the set has so many videos more than the
             heads were last trained on.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from coinml import progress
-from coinml.heads import check_heads
-from coinml.records import Target
+from coinml.data.records import Target
+from coinml.embedding_sets.options import USUAL, SetOptions
+from coinml.heads.kinds import check_heads
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import USUAL, SetOptions
-from coinml.settings import Settings
 from coinml.studies.plans import Plan, check_target, make_plan
 from coinml.studies.report import StudyReport
 from coinml.studies.sources import files_here
@@ -45,7 +45,7 @@ def study(
         selection: Which videos.
         conditions: What to compare; by default what is usual for the study.
         target: "task" or "domain".
-        heads: Of `coinml.heads.HEADS`.
+        heads: Of `coinml.heads.kinds.HEADS`.
         seeds: Trainings of each head that draws random numbers; in `data`, of every head.
         set_options: The embedding set that is looked at or varied.
         decoder: `auto`, `decord` or `pyav`.

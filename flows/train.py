@@ -6,23 +6,23 @@ from contextlib import ExitStack
 
 from prefect import flow
 
-from coinml import progress
-from coinml.heads import USUAL as USUAL_HEADS
-from coinml.heads import check_heads
-from coinml.records import Target
-from coinml.registry import Verdict
-from coinml.reports import TrainSummary
+from coinml.data.records import Target
+from coinml.data.targets import examples
+from coinml.embedding_sets.options import USUAL, SetOptions
+from coinml.heads.kinds import USUAL as USUAL_HEADS
+from coinml.heads.kinds import check_heads
+from coinml.registry.versions import Verdict
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import USUAL, SetOptions
-from coinml.settings import Settings
-from coinml.targets import examples
-from coinml.tuning import TuneReport
+from coinml.training.sweep_runs import TuneReport
 from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.events import ours
 from tasks.outcomes import completed
 from tasks.reporting import report_training
+from tasks.summaries import TrainSummary
 from tasks.threads import threads
 from tasks.training import count_embedded, count_trained, train_head, tune_head
 from tasks.watching import progress_shown, rename_run
@@ -51,7 +51,7 @@ def train(
 
     Args:
         selection: Which videos.
-        heads: Of `coinml.heads.HEADS`.
+        heads: Of `coinml.heads.kinds.HEADS`.
         set_options: How videos became vectors, which names the set.
         target: "task", "domain" or "step" (learnt on the set of segments).
         seed: Of everything random.

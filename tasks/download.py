@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import progress
 from coinml.collection import adopt, collector, recheck
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
@@ -13,8 +12,9 @@ from coinml.collection.files import DURATION_TOLERANCE
 from coinml.collection.pacing import is_loopback
 from coinml.collection.recheck import RecheckReport
 from coinml.ledger import Ledger
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.settings import Settings
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml.embedding import EmbedReport, Progress
+from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding.shards import Embedder, Shard
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import EmbeddingSet
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
+from coinml.runtime.settings import Settings
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml.evaluation import comparing
-from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import Ledger
-from coinml.settings import Settings
-from coinml.tracking import Store, answering
+from coinml.runtime.settings import Settings
+from coinml.tracking import compare_runs as comparing
+from coinml.tracking.compare_runs import RunComparison
+from coinml.tracking.mlflow_store import MlflowStore, answering
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -22,6 +22,6 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; table and figure go to the second."""
     settings = Settings()
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with answering(store), Ledger(settings.ledger_url) as ledger:
         return comparing.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

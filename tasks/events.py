@@ -8,9 +8,9 @@ from prefect import tags
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from coinml.reports import CollectReport, EmbedSummary
+from coinml.embedding_sets.options import SetOptions
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
+from tasks.summaries import CollectReport, EmbedSummary
 
 TAG = "coinml"
 """On every run of ours, and what the automations of `coinml deploy` look for."""

@@ -15,7 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from coinml import progress
+from coinml.runtime import progress
 
 BATCHES = "coinml-batches"
 """Name of the global concurrency limit; `prefect gcl update coinml-batches --limit 8` sets it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from coinml.errors import TransientError
-from coinml.faults import JITTER, POLICY, Fault
+from coinml.faults.classification import JITTER, POLICY, Fault
 
 if TYPE_CHECKING:
     from prefect import Task

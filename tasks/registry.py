@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import registry
-from coinml.registry import Verdict
-from coinml.settings import Settings
-from coinml.tracking import Store, answering
+from coinml.registry import versions as registry
+from coinml.registry.versions import Verdict
+from coinml.runtime.settings import Settings
+from coinml.tracking.mlflow_store import MlflowStore, answering
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -24,6 +24,6 @@ def promote_versions(
 ) -> list[Verdict]:
     """Send versions through the gate, the best on val first."""
     settings = Settings()
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with answering(store):
         return registry.promote(store, model, versions, coverage_floor=coverage_floor)

@@ -11,12 +11,12 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
-from coinml.registry import Verdict
-from coinml.reports import TrainSummary
-from coinml.settings import Settings
-from coinml.tracking import Store
-from coinml.training import TrainReport
+from coinml.registry.versions import Verdict
+from coinml.runtime.settings import Settings
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.train_head import TrainReport
 from tasks.artifact_keys import key_of
+from tasks.summaries import TrainSummary
 
 _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
 
@@ -45,7 +45,7 @@ def report_training(summary: TrainSummary) -> None:
     if not summary.heads:
         return
     settings = Settings()
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     whose = (summary.dataset, summary.target)
     rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
     create_markdown_artifact(
@@ -105,7 +105,7 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
     )
 
 
-def _publish_figure(store: Store, run_id: str, name: str, whose: Sequence[str]) -> None:
+def _publish_figure(store: MlflowStore, run_id: str, name: str, whose: Sequence[str]) -> None:
     """A figure of a run, within the artifact: whoever sees Prefect need not reach MLflow."""
     content = store.read_figure(run_id, name)
     if content is not None:

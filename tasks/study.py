@@ -6,21 +6,21 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from coinml import progress
-from coinml.embedding import EmbedJob
+from coinml.data.records import Target
+from coinml.embedding.engine import EmbedJob
 from coinml.embedding.shards import load_encoder_once
-from coinml.heads import LOOK_AT_CLIPS
-from coinml.records import Target
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
+from coinml.heads.kinds import LOOK_AT_CLIPS
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import EmbeddingSet
 from coinml.studies import conducting, costs, resolutions, sources
 from coinml.studies.costs import Cost
 from coinml.studies.plans import Condition, Plan
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.resolutions import Reencoded
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 from tasks.artifact_keys import key_of
 from tasks.links import flow_run_tags
 
@@ -85,7 +85,7 @@ def conduct_study(
         found,
         dataset=dataset,
         target=target,
-        store=Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        store=MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
         heads=heads,
         seeds=seeds,
         device=settings.device,

@@ -11,21 +11,23 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml import growth, progress, training, tuning
-from coinml.dataset import build_table, clips_by_video
+from coinml.data.records import Dataset, Target
+from coinml.data.targets import examples, extent_of
 from coinml.embedding.jobs import count_done, plan_jobs
-from coinml.heads import LOOK_AT_CLIPS
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.table import build_table, clips_by_video
+from coinml.heads.kinds import LOOK_AT_CLIPS
 from coinml.heads.learning import most_steps
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.records import Dataset, Target
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import EmbeddingSet
-from coinml.targets import examples, extent_of
-from coinml.tracking import Store, answering
-from coinml.training import TrainReport, model_name
-from coinml.tuning import TuneReport
+from coinml.tracking.mlflow_store import MlflowStore, answering
+from coinml.training import growth, sweep_runs
+from coinml.training import train_head as training
+from coinml.training.sweep_runs import TuneReport
+from coinml.training.train_head import TrainReport, model_name
 from tasks.links import flow_run_links, flow_run_tags
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
@@ -115,7 +117,7 @@ def tune_head(
     )
     store = _store(settings)
     with answering(store):
-        return tuning.tune_head(
+        return sweep_runs.tune_head(
             head,
             found.dataset.name,
             found.table,
@@ -206,5 +208,5 @@ def _material(
     )
 
 
-def _store(settings: Settings) -> Store:
-    return Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+def _store(settings: Settings) -> MlflowStore:
+    return MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)

@@ -15,7 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from coinml import progress
+from coinml.runtime import progress
 from tasks.artifact_keys import key_of
 
 EVERY_S = 5.0

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from postgres import PostgresServer
-from small_models import PROCESSOR, VIDEOMAE
+
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.small_models import PROCESSOR, VIDEOMAE
 
 SHARED_DATA = Path(
     os.environ.get("COINML_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.collection.files import Shelf, Verify, verified_facts
+from coinml.data.records import Dataset
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
-from coinml.processors import processors
-from coinml.records import Dataset
+from coinml.runtime.cpus import processors
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from coinml.collection.outcomes import (
 )
 from coinml.collection.pacing import Admission, Pacer
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
-from coinml.faults import JITTER, POLICY, Fault, explain
+from coinml.faults.classification import JITTER, POLICY, Fault, explain
 from coinml.ledger import (
     DOWNLOADED,
     PENDING,

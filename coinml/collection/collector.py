@@ -24,7 +24,7 @@ from coinml.collection.outcomes import (
     VideoOutcome,
 )
 from coinml.collection.pacing import Pacer, Pauses, source_name
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
 
 __all__ = [

@@ -1,7 +1,7 @@
 """One video from the source to a file: the only importer of yt_dlp.
 
 What comes back is a temporary file that nobody has looked into yet, or one of coinml's errors,
-each of which carries its fault for `coinml.faults.explain`.
+each of which carries its fault for `coinml.faults.classification.explain`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from coinml.collection.masking import Mask
 from coinml.errors import CoinmlError, InvalidInputError
-from coinml.faults import Fault, as_error, chain, explain
+from coinml.faults.classification import Fault, as_error, chain, explain
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
-from coinml.processors import processors
+from coinml.runtime.cpus import processors
 
 if TYPE_CHECKING:
     from coinml.media import DecodePool

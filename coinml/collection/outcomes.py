@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from coinml.errors import SourceBlockedError, TransientError
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

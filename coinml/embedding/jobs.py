@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from coinml.embedding import EmbedJob
+from coinml.data.records import Extent, Video
+from coinml.data.targets import spans
+from coinml.embedding.engine import EmbedJob
+from coinml.embedding_sets import Done
 from coinml.ledger import LedgerRow
-from coinml.records import Extent, Video
-from coinml.store import Done
-from coinml.targets import spans
 
 
 def plan_jobs(videos: Sequence[Video], rows: Iterable[LedgerRow], extent: Extent) -> list[EmbedJob]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from coinml.embedding_sets import EmbeddingSet, VideoRows
 from coinml.errors import CoinmlError
-from coinml.store import EmbeddingSet, VideoRows
 
 logger = logging.getLogger(__name__)
 

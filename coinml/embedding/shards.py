@@ -10,12 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from coinml import embedding
-from coinml.embedding import EmbedJob, EmbedReport, Progress
-from coinml.encoder import ClipEncoder, load_encoder
+from coinml.embedding import engine
+from coinml.embedding.engine import EmbedJob
+from coinml.embedding.report import EmbedReport, Progress
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
+from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.errors import InvalidInputError, LocalError
-from coinml.set_options import SetOptions
-from coinml.store import EmbeddingSet
 
 SHARD_VIDEOS = 2048
 """Videos a shard where one process does them all: nothing is lost with a shard that is not
@@ -98,7 +99,7 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
     """
     if not any(Path(job.path).is_file() for job in shard.jobs):
         raise LocalError(f"{shard.jobs[0].path} is not here, nor any other video of its shard")
-    return embedding.embed(
+    return engine.embed(
         shard.jobs,
         load_encoder_once(shard.set_options, device),
         EmbeddingSet.open(shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint),

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coinml.encoder.checkpoint import Checkpoint, first_line
-from coinml.encoder.tubes import kept_places
+from coinml.encoder.spec import EncoderSpec
+from coinml.encoder.token_masking import kept_places
 from coinml.errors import InvalidInputError
-from coinml.specs import EncoderSpec
 
 if TYPE_CHECKING:
     import torch

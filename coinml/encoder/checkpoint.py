@@ -15,7 +15,8 @@ from typing import Any
 from coinml.encoder.architectures import Architecture, architecture_of
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
-from coinml.encoder.tubes import checked_share
+from coinml.encoder.spec import EncoderSpec
+from coinml.encoder.token_masking import checked_share
 from coinml.encoder.weights import (
     PICKLED,
     SAFETENSORS,
@@ -25,7 +26,6 @@ from coinml.encoder.weights import (
     find_weights,
 )
 from coinml.errors import InvalidInputError, TransientError
-from coinml.specs import EncoderSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from coinml.records import SPLITS
-from coinml.targets import FEW_VIDEOS
+from coinml.data.records import SPLITS
+from coinml.data.targets import FEW_VIDEOS
 
 
 def class_counts(table: pd.DataFrame, official: Iterable[tuple[str, str]]) -> pd.DataFrame:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import feature_columns
-from coinml.records import SPLITS, Split
+from coinml.data.records import SPLITS, Split
+from coinml.embedding_sets.table import feature_columns
 
 logger = logging.getLogger(__name__)
 

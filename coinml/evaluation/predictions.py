@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import Samples
-from coinml.records import Split
+from coinml.data.records import Split
+from coinml.embedding_sets.table import Samples
 
 
 def predictions_table(

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import Samples
+from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
-from coinml.evaluation import macro_f1
+from coinml.evaluation.intervals import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
 
 _ITERATIONS = 200

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from coinml.dataset import Samples
+from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads import check_heads
+from coinml.heads.kinds import check_heads
 from coinml.heads.svm_search import grid_of
 
 if TYPE_CHECKING:
-    from coinml.heads import Head
+    from coinml.heads.kinds import Head
 
 Numbers = Mapping[str, float]
 """Metrics by their MLflow names."""

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coinml.dataset import Samples
+from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads.fitting import (
+from coinml.heads.network import NetworkHead
+from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
     check_dropout,
@@ -29,7 +30,6 @@ from coinml.heads.fitting import (
     generators,
     standard,
 )
-from coinml.heads.network import NetworkHead
 
 __all__ = ["EpochMetrics", "MLPHead", "train_mlp"]
 

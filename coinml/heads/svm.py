@@ -14,20 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.dataset import Samples
+from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
-from coinml.evaluation import macro_f1
+from coinml.evaluation.intervals import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values
-from coinml.heads.svm_search import (
-    KERNELS,
-    SvmFit,
-    check_grid,
-    every_fit,
-    grid_of,
-    width_of,
-)
-from coinml.processors import processors
+from coinml.heads.svm_search import KERNELS, SvmFit, check_grid, every_fit, grid_of, width_of
+from coinml.runtime.cpus import processors
 
 logger = logging.getLogger(__name__)
 

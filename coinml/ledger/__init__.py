@@ -12,7 +12,7 @@ from coinml.ledger.records import (
     LedgerRow,
     Status,
 )
-from coinml.owner import new_owner
+from coinml.runtime.process_identity import new_owner
 
 __all__ = [
     "DOWNLOADED",

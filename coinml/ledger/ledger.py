@@ -13,14 +13,14 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, select, update
 
+from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
-from coinml.faults import POLICY, Fault
+from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
 from coinml.ledger.reading import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts
 from coinml.ledger.schema import attempts, chunks, seconds, videos
-from coinml.owner import is_dead
-from coinml.records import Dataset
+from coinml.runtime.process_identity import is_dead
 
 _FILE_COLUMNS = ("path", "size_bytes", "mtime_ns", "sha256", "media_duration_s", "origin")
 _NO_FILE: dict[str, Any] = dict.fromkeys(_FILE_COLUMNS)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.sql import Select
 
 from coinml.errors import InvalidInputError
-from coinml.faults import POLICY, Fault
+from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
 from coinml.ledger.records import DOWNLOADED, PENDING, AttemptRow, LedgerRow, Status
 from coinml.ledger.schema import CHUNK, attempts, chunks, seconds, videos

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from coinml.faults import POLICY, Fault
+from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.records import DOWNLOADED, PENDING, Counts, Status
 
 Group = tuple[str, str, str, bool, bool, int]

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from coinml.data.taxonomy import DOMAIN_COLUMNS, DOMAIN_CSV, STEP_COLUMNS, STEP_CSV
 from coinml.media import write_video
 from coinml.miniature.compositions import FRAME_RATES, Scene, random_scene, random_stretch
 from coinml.miniature.drawing import draw
 from coinml.miniature.tasks import TASKS, Task, TaskStep
-from coinml.processors import processors
-from coinml.taxonomy import DOMAIN_COLUMNS, DOMAIN_CSV, STEP_COLUMNS, STEP_CSV
+from coinml.runtime.cpus import processors
 
 WIDTH, HEIGHT = 128, 96
 _ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -55,13 +55,26 @@ class Plan:
 def draw_dataset(
     folder: Path,
     *,
-    seed: int,
-    training: int,
-    testing: int,
+    seed: int = 0,
+    training: int = 28,
+    testing: int = 22,
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw what is not drawn yet; see `coinml.miniature.make`."""
+    """Draw the miniature, as far as it is not drawn yet.
+
+    Args:
+        folder: Gets `COIN.json`, the taxonomy's two sheets and `videos/<id>.mp4`.
+        seed: Another seed gives other videos of the same six tasks.
+        training: Training videos a task.
+        testing: Testing videos a task.
+        jobs: Number of drawing processes; one a processor if None. The result does not depend
+            on it.
+        progress: Called with how many videos are drawn and how many there will be.
+
+    Returns:
+        The path of the annotations, in COIN's official layout.
+    """
     annotations, marker = folder / "COIN.json", folder / "drawn.json"
     wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
     folder.mkdir(parents=True, exist_ok=True)

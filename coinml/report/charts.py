@@ -14,10 +14,10 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from coinml.collection.attrition import MEANING
-from coinml.evaluation.comparing import RunComparison
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
 from coinml.report.mapping import NAMES, EmbeddingMap
+from coinml.tracking.compare_runs import RunComparison
 
 _GREY, _GOOD, _BAD = "#c9d3de", "#2a6f97", "#d1495b"
 _COLOURS = (*qualitative.Dark24, *qualitative.Light24)

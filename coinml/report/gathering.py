@@ -11,17 +11,17 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from coinml.dataset import build_table
+from coinml.data.records import Dataset, Target
+from coinml.data.targets import domains_of_classes
+from coinml.embedding_sets import EmbeddingSet, list_sets
+from coinml.embedding_sets.spec import SetSpec
+from coinml.embedding_sets.table import build_table
 from coinml.errors import CoinmlError, InvalidInputError
-from coinml.evaluation.comparing import RunComparison, compare_runs
 from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
-from coinml.records import Dataset, Target
-from coinml.registry import CHALLENGER, CHAMPION, list_versions
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet, list_sets
-from coinml.targets import domains_of_classes
-from coinml.tracking import Store
-from coinml.training import model_name
+from coinml.registry.versions import CHALLENGER, CHAMPION, list_versions
+from coinml.tracking.compare_runs import RunComparison, compare_runs
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.train_head import model_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -103,7 +103,7 @@ class Material:
 def gather(
     dataset: Dataset,
     *,
-    store: Store,
+    store: MlflowStore,
     ledger: Ledger,
     embeddings_root: str,
     target: Target = "task",
@@ -157,7 +157,7 @@ def gather(
     )
 
 
-def _heads(store: Store, model: str) -> list[HeadView]:
+def _heads(store: MlflowStore, model: str) -> list[HeadView]:
     """Champion and challenger, then the latest of every kind of head that neither is."""
     versions = list_versions(store, model)
     ranked = sorted(
@@ -176,7 +176,7 @@ def _heads(store: Store, model: str) -> list[HeadView]:
     return [_view(store, row) for row in shown[:_MOST_HEADS]]
 
 
-def _view(store: Store, row: Mapping[str, Any]) -> HeadView:
+def _view(store: MlflowStore, row: Mapping[str, Any]) -> HeadView:
     run: Run = store.read_run(row["run_id"])
     return HeadView(
         version=row["version"],

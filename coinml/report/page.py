@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from coinml.dataset import feature_columns, sample_ids
+from coinml.embedding_sets.table import feature_columns, sample_ids
 from coinml.errors import LocalError
 from coinml.report import charts
 from coinml.report.gathering import Material

@@ -7,21 +7,22 @@ from dataclasses import replace
 
 import pandas as pd
 
-from coinml.dataset import Samples, ids_digest, split_samples
+from coinml.data.records import SPLITS, Dataset, Split, Target
+from coinml.embedding_sets.table import Samples, ids_digest, split_samples
 from coinml.errors import InvalidInputError
-from coinml.heads import LOOK_AT_CLIPS
-from coinml.records import SPLITS, Dataset, Split, Target
+from coinml.heads.kinds import LOOK_AT_CLIPS
 from coinml.studies import figures
 from coinml.studies.costs import Cost
-from coinml.studies.fitting import Fit, fit_conditions, fit_once
 from coinml.studies.plans import Condition, Plan
 from coinml.studies.projections import projected_conditions
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.sources import Source
 from coinml.studies.subsets import fit_subsets
 from coinml.studies.summarising import summarise
-from coinml.tracking import RunLog, Store, code_version
-from coinml.training import model_name
+from coinml.studies.trials import Fit, fit_conditions, fit_once
+from coinml.tracking.mlflow_store import MlflowStore, code_version
+from coinml.tracking.run_log import RunLog
+from coinml.training.train_head import model_name
 
 Parts = Mapping[Split, Samples]
 
@@ -37,7 +38,7 @@ def conduct(
     *,
     dataset: Dataset,
     target: Target = "task",
-    store: Store,
+    store: MlflowStore,
     heads: Sequence[str],
     seeds: int,
     device: str = "cpu",

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from coinml.embedding import EmbedJob
-from coinml.encoder import ClipEncoder, load_encoder
+from coinml.embedding.engine import EmbedJob
+from coinml.embedding_sets.options import SetOptions
+from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.errors import CorruptVideoError
 from coinml.media import DecodePool, SampledClips
-from coinml.set_options import SetOptions
 from coinml.studies.plans import Condition
 
 _ROUNDS = 3

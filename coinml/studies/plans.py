@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coinml.data.records import Target
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
-from coinml.records import Target
-from coinml.set_options import SetOptions
 
 ORIGINAL = "original"
 """The condition of `resolution` whose files are as they came."""

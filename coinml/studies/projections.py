@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinml.dataset import Samples
-from coinml.records import Split
+from coinml.data.records import Split
+from coinml.embedding_sets.table import Samples
 from coinml.studies.plans import Condition
 
 Project = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]

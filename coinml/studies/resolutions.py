@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coinml.embedding import EmbedJob, embed
-from coinml.encoder import ClipEncoder
+from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.clip_encoder import ClipEncoder
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.media import probe
 from coinml.media.reencoding import RECIPE, reencode
-from coinml.processors import processors
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet
+from coinml.runtime.cpus import processors
 from coinml.studies.plans import rows_name
 
 _BATCH = 48

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coinml.dataset import build_table, clips_by_video
-from coinml.embedding import EmbedJob
+from coinml.data.records import Dataset, Target
+from coinml.data.splits import unit_hash
+from coinml.data.targets import examples
+from coinml.embedding.engine import EmbedJob
 from coinml.embedding.jobs import plan_jobs
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.spec import SetSpec
+from coinml.embedding_sets.table import build_table, clips_by_video
 from coinml.ledger import DOWNLOADED, Ledger
-from coinml.records import Dataset, Target
-from coinml.set_options import SetOptions
-from coinml.specs import SetSpec
-from coinml.splits import unit_hash
-from coinml.store import EmbeddingSet
 from coinml.studies.plans import ORIGINAL, Plan
 from coinml.studies.resolutions import reencoded_sha256, reencoded_spec
-from coinml.targets import examples
 
 if TYPE_CHECKING:
     import numpy as np

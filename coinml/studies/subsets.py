@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coinml.dataset import Samples
+from coinml.data.records import Split
+from coinml.embedding_sets.table import Samples
 from coinml.heads.learning import NETWORKS
-from coinml.records import Split
-from coinml.studies.fitting import Fit, fit_and_answer
 from coinml.studies.plans import Condition
+from coinml.studies.trials import Fit, fit_and_answer
 
 
 def fit_subsets(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from coinml.data.records import Split
 from coinml.errors import InvalidInputError
-from coinml.records import Split
 from coinml.studies.conclusions import (
     conclude_conditions,
     conclude_data,
@@ -16,10 +16,10 @@ from coinml.studies.conclusions import (
 )
 from coinml.studies.costs import Cost
 from coinml.studies.estimates import Right, accuracy, difference
-from coinml.studies.fitting import Fit
 from coinml.studies.plans import Condition, Plan
 from coinml.studies.power_law import PowerLaw, fit_power_law
 from coinml.studies.report import Prediction, Row, StudyReport
+from coinml.studies.trials import Fit
 
 
 def summarise(

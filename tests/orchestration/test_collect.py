@@ -20,8 +20,8 @@ from prefect.concurrency.sync import concurrency
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.settings import Settings
 from flows.collect import collect
 from tasks.limits import BATCHES, MOST_BATCHES
 

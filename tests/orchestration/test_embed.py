@@ -16,13 +16,13 @@ import pandas as pd
 import psutil
 import pytest
 
-from coinml.embedding import cluster
+from coinml.embedding import dask_cluster
+from coinml.embedding_sets import list_sets
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import list_sets
 from flows.embed import embed
 
 Coin = tuple[Path, list[str]]
@@ -173,7 +173,7 @@ def test_a_lost_worker_of_a_cluster_has_its_shard_done_by_another(
 def test_a_dead_address_is_an_error_that_names_it(
     collected: Selection, options: SetOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 1.0)
     with pytest.raises(LocalError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         embed(collected, options, runner="dask", address="tcp://127.0.0.1:1")
 

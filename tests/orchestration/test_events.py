@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from coinml.embedding_sets.options import SetOptions
 from coinml.miniature.host import FlakyHost
-from coinml.registry import list_versions
+from coinml.registry.versions import list_versions
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 from flows.collect import collect
 from flows.embed import embed
 from flows.reprobe import reprobe
@@ -97,5 +97,5 @@ def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
     # A head that is new to the set has seen nothing of it.
     other = train(collected, **{**how, "heads": ("svm", "logreg")})
     assert [head.reused for head in other.heads] == [True, False]
-    store = Store(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
+    store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
     assert len(list_versions(store, "toy-task")) == 2

@@ -9,15 +9,15 @@ import mlflow
 import pytest
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
+from coinml.embedding_sets import list_sets
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
-from coinml.registry import CHALLENGER, list_versions
+from coinml.registry.versions import CHALLENGER, list_versions
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import list_sets
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 from flows.embed import embed
 from flows.pipeline import pipeline
 from flows.train import train
@@ -66,7 +66,7 @@ def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
     assert len(summary.verdicts) == 2
     assert all(verdict.reason for verdict in summary.verdicts)
     settings = Settings()
-    store = Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     versions = list_versions(store, "toy-task")
     assert {row["version"] for row in versions} == {1, 2}
     assert any(CHALLENGER in row["aliases"] for row in versions)

@@ -20,11 +20,11 @@ from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
 from coinml.errors import LocalError
-from flows.cli import applying, workplace
+from coinml_ops.deployments import apply, pull_step
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-DEPLOYMENTS = {applying.full_name(config): config for config in CONTENT["deployments"]}
+DEPLOYMENTS = {apply.full_name(config): config for config in CONTENT["deployments"]}
 SCHEDULED = {
     "collect/hourly": {"hourly": "7 * * * *"},
     "train/on-growth": {"weekly": "30 5 * * 0"},
@@ -57,9 +57,9 @@ def test_there_are_exactly_these() -> None:
     } == SCHEDULED
     for name, config in DEPLOYMENTS.items():
         assert config["concurrency_limit"] == {"limit": 1, "collision_strategy": STRATEGIES[name]}
-        assert config["work_pool"]["name"] == applying.POOL
-        assert config["work_pool"]["work_queue_name"] in applying.QUEUES
-        assert applying.TAG in config["tags"]
+        assert config["work_pool"]["name"] == apply.POOL
+        assert config["work_pool"]["work_queue_name"] in apply.QUEUES
+        assert apply.TAG in config["tags"]
         assert len(config["description"]) > 20
 
 
@@ -117,19 +117,19 @@ def test_a_worker_runs_the_code_that_it_has_installed(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     (step,) = CONTENT["pull"]
-    assert step == {f"{workplace.__name__}.{workplace.find_code.__name__}": {}}
+    assert step == {f"{pull_step.__name__}.{pull_step.find_code.__name__}": {}}
     before = dict(os.environ)
     try:
-        assert workplace.find_code() == {"directory": str(ROOT)}
+        assert pull_step.find_code() == {"directory": str(ROOT)}
         assert os.environ["COINML_HOME"] == str(ROOT)
         os.environ["COINML_HOME"] = str(tmp_path)
-        assert workplace.find_code() == {"directory": str(ROOT)}
+        assert pull_step.find_code() == {"directory": str(ROOT)}
         assert os.environ["COINML_HOME"] == str(tmp_path)
         # Installed from a wheel, there is no checkout whose folder could be meant.
         del os.environ["COINML_HOME"]
-        monkeypatch.setattr(workplace, "CODE", tmp_path)
+        monkeypatch.setattr(pull_step, "CODE", tmp_path)
         with pytest.raises(LocalError, match="COINML_HOME"):
-            workplace.find_code()
+            pull_step.find_code()
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -191,14 +191,14 @@ def test_deploying_again_keeps_what_somebody_paused(
     assert all(one["made"] for one in applied if one["kind"] != "limit")
 
     trigger = DEPLOYMENTS["embed/on-new"]["triggers"][0]["name"]
-    silence = applying.automations()[0].name
+    silence = apply.automations()[0].name
     with get_client(sync_client=True) as client:
         nightly = client.read_deployment_by_name("reprocess/nightly")
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
         client.pause_deployment(client.read_deployment_by_name("reprobe/monthly").id)
         for name in (trigger, silence):
             client.pause_automation(client.read_automations_by_name(name)[0].id)
-        queue = client.read_work_queue_by_name("gpu", work_pool_name=applying.POOL)
+        queue = client.read_work_queue_by_name("gpu", work_pool_name=apply.POOL)
         assert queue.concurrency_limit == 1
         client.update_work_queue(queue.id, concurrency_limit=2)
 
@@ -215,8 +215,7 @@ def test_deploying_again_keeps_what_somebody_paused(
             (automation,) = client.read_automations_by_name(name)
             assert automation.enabled is enabled
         assert (
-            client.read_work_queue_by_name("gpu", work_pool_name=applying.POOL).concurrency_limit
-            == 2
+            client.read_work_queue_by_name("gpu", work_pool_name=apply.POOL).concurrency_limit == 2
         )
         for name, config in DEPLOYMENTS.items():
             deployed = client.read_deployment_by_name(name)

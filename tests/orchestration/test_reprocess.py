@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from coinml.embedding_sets.options import SetOptions
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
 from flows.reprocess import reprocess
 
 Coin = tuple[Path, list[str]]

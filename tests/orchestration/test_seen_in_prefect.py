@@ -17,12 +17,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from coinml import progress
+from coinml.embedding_sets.options import SetOptions
 from coinml.miniature.host import FlakyHost
+from coinml.runtime import progress
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -139,7 +139,7 @@ def test_heads_their_comparison_and_their_figures_stand_in_prefect(
     for report in summary.heads:
         assert any(f"`{report.run_id}`" in str(artifact.data) for artifact in heads)
     assert "McNemar p" in str(comparisons[0].data)
-    store = Store(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
+    store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
     for key, run_id, name in (
         ("figure-comparison-shown-task", summary.heads[1].run_id, "comparison"),
         ("figure-confusion-svm-shown-task", summary.heads[0].run_id, "confusion"),

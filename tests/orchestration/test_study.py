@@ -8,14 +8,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from coinml.embedding_sets import list_sets
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
 from coinml.miniature.host import FlakyHost
-from coinml.registry import list_versions
+from coinml.registry.versions import list_versions
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import list_sets
-from coinml.tracking import Store
+from coinml.tracking.mlflow_store import MlflowStore
 from flows.collect import collect
 from flows.study import study
 
@@ -29,9 +29,9 @@ def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
     return selection
 
 
-def store() -> Store:
+def store() -> MlflowStore:
     settings = Settings()
-    return Store(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    return MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
 
 
 def artifact(key: str) -> str:

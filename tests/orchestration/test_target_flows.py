@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
-from coinml.evaluation.comparing import compare_runs
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
-from coinml.predicting import predict_files
+from coinml.registry.predict import predict_files
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
-from coinml.settings import Settings
-from coinml.store import EmbeddingSet
-from coinml.tracking import Store
+from coinml.tracking.compare_runs import compare_runs
+from coinml.tracking.mlflow_store import MlflowStore
 from flows.collect import collect
 from flows.embed import embed
 from flows.pipeline import pipeline
@@ -43,7 +43,7 @@ def test_steps_and_domains_have_models_of_their_own(
     domains = pipeline(
         selection, source=host.source, budget=1, set_options=options, target="domain"
     )
-    store = Store(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
+    store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
 
     assert (steps.embedded.videos, steps.embedded.segments) == (23, 46)
     assert {report.model for report in steps.trained.heads} == {"toy-step"}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from coinml.data.records import Dataset, Video
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
-from coinml.records import Dataset, Video
 
 pytestmark = pytest.mark.stack
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from coins import write_drawn_coin
 
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 from coinml.ledger import Attempt, Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
+from tests.helpers.coins import write_drawn_coin
 
 pytestmark = pytest.mark.stack
 
@@ -129,7 +129,7 @@ def test_no_server_outlives_the_command(tmp_path: Path, coin: Path) -> None:
 def test_a_server_whose_command_was_killed_ends_by_itself(tmp_path: Path, coin: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; "
-        "from flows.cli.local_prefect import LocalPrefect; "
+        "from coinml_ops.prefect_server.local_server import LocalPrefect; "
         f"s = LocalPrefect(Path({str(tmp_path / 'prefect')!r})); api = s.start(); s.wait(api); "
         "print('up', flush=True); time.sleep(600)"
     )

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coinml import miniature
-from coinml.dataset import Samples, build_table, permute_labels, split_samples
-from coinml.evaluation import evaluate
+from coinml.data.records import Dataset
+from coinml.embedding_sets import list_sets
+from coinml.embedding_sets.table import Samples, build_table, permute_labels, split_samples
+from coinml.evaluation.evaluate import evaluate
 from coinml.heads.mlp import train_mlp
 from coinml.heads.svm import train_svm
 from coinml.ledger import Ledger, LedgerRow
 from coinml.media import ClipSpec, sample
-from coinml.records import Dataset
+from coinml.miniature.fault_plan import fault_plan
+from coinml.miniature.tiny_encoder import ENCODER
 from coinml.selection import Selection, miniature_dir
-from coinml.store import list_sets
 
 pytestmark = pytest.mark.stack
 
@@ -75,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 @pytest.mark.timeout(900)
 def test_the_gone_are_recorded_and_the_flaky_are_here(demo: Demo) -> None:
-    plan = miniature.fault_plan(miniature_dir(demo.home / "data") / "COIN.json")["videos"]
+    plan = fault_plan(miniature_dir(demo.home / "data") / "COIN.json")["videos"]
     states = {row.video_id: row.state for row in demo.rows}
     assert len(states) >= 240
     gone = {i for i, answers in plan.items() if answers in (["404"], ["410"])}
@@ -222,15 +223,15 @@ def test_the_same_encoder_with_random_weights_reads_little(demo: Demo) -> None:
     import torch
     from transformers import AutoConfig, VideoMAEModel
 
-    from coinml.embedding import EmbedJob, embed
-    from coinml.encoder import load_encoder
-    from coinml.store import EmbeddingSet, SetSpec
+    from coinml.embedding.engine import EmbedJob, embed
+    from coinml.embedding_sets import EmbeddingSet, SetSpec
+    from coinml.encoder.clip_encoder import load_encoder
 
     folder = demo.home / "random-encoder"
     torch.manual_seed(0)
-    VideoMAEModel(AutoConfig.from_pretrained(miniature.ENCODER)).float().save_pretrained(folder)
+    VideoMAEModel(AutoConfig.from_pretrained(ENCODER)).float().save_pretrained(folder)
     processor = "preprocessor_config.json"
-    (folder / processor).write_text((miniature.ENCODER / processor).read_text())
+    (folder / processor).write_text((ENCODER / processor).read_text())
     encoder = load_encoder(str(folder), clips=4)
     spec = SetSpec(encoder=encoder.spec, dataset="random")
     target = EmbeddingSet.open(str(demo.home / "random-sets"), "random", spec, create=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect_stack import PrefectStack, is_to_come, prefect_stack, wait_for
 
 from coinml.ledger import Ledger
-from coinml.registry import list_versions
-from coinml.tracking import Store
+from coinml.registry.versions import list_versions
+from coinml.tracking.mlflow_store import MlflowStore
+from tests.helpers.prefect_stack import PrefectStack, is_to_come, prefect_stack, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(2000)]
 
@@ -96,7 +96,7 @@ def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> N
     assert event["payload"]["new"] == here
     assert re.search("champion: version|nobody passed the gate", trained["state"]["message"])
     assert trained["parameters"]["ask_gate"] is True
-    store = Store(
+    store = MlflowStore(
         uri=f"sqlite:///{stack.home / 'mlflow.db'}", artifact_root=stack.home / "mlartifacts"
     )
     versions = list_versions(store, "mini-task")

@@ -21,12 +21,12 @@ import psutil
 import pytest
 
 from coinml.collection.adopt import adopt_folder
-from coinml.embedding import EmbedJob, embed
-from coinml.encoder import load_encoder
+from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding_sets import EmbeddingSet, find_set
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.clip_encoder import load_encoder
 from coinml.ledger import Ledger
 from coinml.selection import Selection
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet, find_set
 
 pytestmark = pytest.mark.stack
 
@@ -37,11 +37,11 @@ KEYS = ["video_id", "file_sha256", "start_s", "end_s", "clip", "timestamps_s"]
 ENCODE_AND_TELL = """
 import os, sys
 from pathlib import Path
-from coinml.embedding import EmbedJob, embed
-from coinml.encoder import load_encoder
+from coinml.embedding.engine import EmbedJob, embed
+from coinml.encoder.clip_encoder import load_encoder
 from coinml.embedding.part_writer import PartWriter
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet
+from coinml.embedding_sets.spec import SetSpec
+from coinml.embedding_sets import EmbeddingSet
 encoder_dir, videos, sets, told = sys.argv[1:]
 file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 add = PartWriter.add

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from standing import Standing, standing_in, wait_for
+
+from tests.helpers.standing import Standing, standing_in, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coins import write_drawn_coin
-from postgres import PostgresServer
 
 from coinml.miniature.host import FlakyHost
+from tests.helpers.coins import write_drawn_coin
+from tests.helpers.postgres import PostgresServer
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 COOKIE, PROXY, DATABASE, TRACKING = (

@@ -15,10 +15,10 @@ from typing import Any
 
 import mlflow
 import pytest
-from standing import fetch, free_port, wait_for
 
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
+from tests.helpers.standing import fetch, free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -28,11 +28,11 @@ LONG_S = 400.0
 
 FLOWS = """
 import json, sys, time
-from flows.cli.environment import prepare_environment
+from coinml_ops.environment import prepare_environment
 prepare_environment()
-from coinml import progress
+from coinml.runtime import progress
 from coinml.selection import Selection
-from coinml.set_options import SetOptions
+from coinml.embedding_sets.options import SetOptions
 
 class Slow:
     def begin(self, stage, total):

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from coins import write_linked_coin
-from prefect_stack import prefect_stack, processes_of, wait_for
 
-from coinml.faults import Fault
+from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
+from tests.helpers.coins import write_linked_coin
+from tests.helpers.prefect_stack import prefect_stack, processes_of, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(2400)]
 

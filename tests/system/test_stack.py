@@ -14,7 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from standing import (
+
+from coinml.runtime.process_identity import process_start
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml_ops.stack import health, record
+from coinml_ops.stack.record import Process
+from tests.helpers.standing import (
     COMMAND,
     PREFECT,
     SERVICES,
@@ -25,11 +30,6 @@ from standing import (
     status,
     wait_for,
 )
-
-from coinml.owner import process_start
-from coinml.stack import health, record
-from coinml.stack.record import Process
-from coinml.tracking import Store
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -56,7 +56,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator
     with standing_in(tmp_path_factory.mktemp("stack")) as here:
         collected = here.coinml("collect", "--dataset", f"folder:{folder}")
         assert collected.returncode == 0, collected.stderr
-        store = Store(
+        store = MlflowStore(
             uri=f"sqlite:///{here.home / 'mlflow.db'}", artifact_root=here.home / "mlartifacts"
         )
         client = store.client()
@@ -117,7 +117,7 @@ def test_what_was_done_without_servers_shows_whole(standing: Standing, folder: P
     (run,) = typed(standing)
     assert (run["name"], run["state_type"]) == (f"collect {folder.name} 9/9", "COMPLETED")
     url = standing.stack().mlflow_url
-    store = Store(uri=url, artifact_root=standing.home / "mlartifacts")
+    store = MlflowStore(uri=url, artifact_root=standing.home / "mlartifacts")
     client = store.client()
     experiment = client.get_experiment_by_name("earlier")
     (earlier,) = client.search_runs([experiment.experiment_id])
@@ -229,8 +229,8 @@ def test_two_at_once_start_one(standing: Standing) -> None:
     assert [one.returncode for one in both] == [0, 0], errors
     assert sum("it is running" in text for text in errors) == 1
     names = [process.cmdline() for process in standing.processes()]
-    assert sum("coinml.stack.supervisor" in line for line in names) == 1
-    assert sum("flows.cli.prefect_process" in line for line in names) == 1
+    assert sum("coinml_ops.stack.supervisor" in line for line in names) == 1
+    assert sum("coinml_ops.prefect_server.process" in line for line in names) == 1
 
 
 def test_a_deployment_is_carried_out_by_a_worker(standing: Standing) -> None:
@@ -285,7 +285,7 @@ def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
     try:
         for name in ("prefect", "mlflow", "worker-gpu"):
             running[name] = subprocess.Popen(
-                [sys.executable, "-m", "coinml.stack", name, "--prefect-port", prefect,
+                [sys.executable, "-m", "coinml_ops.stack", name, "--prefect-port", prefect,
                  "--mlflow-port", mlflow],
                 env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg
 import pytest
-from standing import COMMAND, SERVICES, Standing, standing_in, wait_for
 
-from coinml.owner import is_dead
-from coinml.stack.postgres import Databases
-from flows.cli.applying import SILENT_S
+from coinml.runtime.process_identity import is_dead
+from coinml_ops.deployments.apply import SILENT_S
+from coinml_ops.stack.postgres import Databases
+from tests.helpers.standing import COMMAND, SERVICES, Standing, standing_in, wait_for
 
 if TYPE_CHECKING:
-    from postgres import PostgresServer
+    from tests.helpers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collecting import Place
-    from kitchen import Material, Trained
-    from postgres import PostgresServer
-
-    from coinml.tracking import Store
+    from coinml.tracking.mlflow_store import MlflowStore
+    from tests.helpers.collecting import Place
+    from tests.helpers.kitchen import Material, Trained
+    from tests.helpers.postgres import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -33,28 +32,30 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without content; to copy it takes a hundredth of the making."""
-    from coinml.tracking import Store
+    from coinml.tracking.mlflow_store import MlflowStore
 
     folder = tmp_path_factory.mktemp("mlflow")
-    store = Store(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
+    store = MlflowStore(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
     store.client().search_experiments()
     return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
-def new_store(migrated_database: Path) -> Callable[[Path], Store]:
+def new_store(migrated_database: Path) -> Callable[[Path], MlflowStore]:
     """A function that makes an MLflow store in a folder."""
-    from coinml.tracking import Store
+    from coinml.tracking.mlflow_store import MlflowStore
 
-    def make(folder: Path) -> Store:
+    def make(folder: Path) -> MlflowStore:
         shutil.copyfile(migrated_database, folder / "mlflow.db")
-        return Store(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "mlartifacts")
+        return MlflowStore(
+            uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "mlartifacts"
+        )
 
     return make
 
 
 @pytest.fixture
-def store(new_store: Callable[[Path], Store], tmp_path: Path) -> Store:
+def store(new_store: Callable[[Path], MlflowStore], tmp_path: Path) -> MlflowStore:
     """An MLflow store without runs."""
     return new_store(tmp_path)
 
@@ -62,7 +63,7 @@ def store(new_store: Callable[[Path], Store], tmp_path: Path) -> Store:
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Material:
     """27 real videos of three classes with their embeddings."""
-    from kitchen import make_material
+    from tests.helpers.kitchen import make_material
 
     return make_material(tmp_path_factory.mktemp("material"), tiny_encoder_dir)
 
@@ -70,11 +71,11 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -
 @pytest.fixture(scope="session")
 def trained(
     tmp_path_factory: pytest.TempPathFactory,
-    new_store: Callable[[Path], Store],
+    new_store: Callable[[Path], MlflowStore],
     material: Material,
 ) -> Trained:
     """Both heads trained on the material and one of them the champion."""
-    from kitchen import train_both
+    from tests.helpers.kitchen import train_both
 
     home = tmp_path_factory.mktemp("home")
     return train_both(home, new_store(home), material)
@@ -94,7 +95,7 @@ def model_folder(trained: Trained, tmp_path: Path) -> Path:
     """A copy of the champion's files, to be tampered with."""
     import mlflow
 
-    from coinml.registry import version_at
+    from coinml.registry.versions import version_at
 
     trained.store.client()
     version = version_at(trained.store, "kitchen-task", "champion")
@@ -105,7 +106,7 @@ def model_folder(trained: Trained, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
     """What a host serves: sixty names of one short video."""
-    from collecting import ids
+    from tests.helpers.collecting import ids
 
     folder = tmp_path_factory.mktemp("served")
     first = make_video(folder / f"{ids(1)[0]}.mp4", seconds=0.4)
@@ -119,9 +120,8 @@ def place(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A collector that tries again at once."""
     from dataclasses import replace
 
-    from collecting import Place
-
-    from coinml.faults import POLICY, Fault
+    from coinml.faults.classification import POLICY, Fault
+    from tests.helpers.collecting import Place
 
     for fault in (Fault.TRANSIENT, Fault.CORRUPT):
         monkeypatch.setitem(POLICY, fault, replace(POLICY[fault], delays_in_run_s=(0.05,)))

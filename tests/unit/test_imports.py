@@ -35,17 +35,17 @@ def loaded_by(code: str) -> set[str]:
     "module",
     [
         "coinml",
-        "coinml.records",
+        "coinml.data.records",
         "coinml.errors",
-        "coinml.settings",
-        "coinml.annotations",
+        "coinml.runtime.settings",
+        "coinml.data.annotations",
         "coinml.selection",
         "coinml.ledger",
-        "coinml.faults",
+        "coinml.faults.classification",
         "coinml.media",
         "coinml.miniature",
-        "flows.cli",
-        "flows.cli.reports",
+        "coinml_cli.app",
+        "coinml_cli.printing",
     ],
 )
 def test_a_light_module_loads_nothing_heavy(module: str) -> None:
@@ -57,14 +57,24 @@ def test_a_light_module_loads_nothing_heavy(module: str) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "tool", "says"),
     [
-        ("coinml/splits.py", "import prefect\n", "lint-imports", "knows nothing of Prefect"),
-        ("coinml/splits.py", "import tasks.policies\n", "lint-imports", "Arrows point down"),
+        ("coinml/data/splits.py", "import prefect\n", "lint-imports", "knows nothing of Prefect"),
+        ("coinml/data/splits.py", "import tasks.policies\n", "lint-imports", "Arrows point down"),
         ("tasks/policies.py", "import flows.collect\n", "lint-imports", "Arrows point down"),
-        ("coinml/records.py", "import coinml.faults\n", "lint-imports", "ground floor"),
-        ("coinml/dataset.py", "import yt_dlp\n", "lint-imports", "yt-dlp has one owner"),
+        (
+            "coinml/data/records.py",
+            "import coinml.faults.classification\n",
+            "lint-imports",
+            "ground floor",
+        ),
+        (
+            "coinml/embedding_sets/table.py",
+            "import yt_dlp\n",
+            "lint-imports",
+            "yt-dlp has one owner",
+        ),
         ("flows/collect.py", "import av\n", "lint-imports", ""),
-        ("coinml/splits.py", "import os\n", "ruff", "F401"),
-        ("coinml/splits.py", "def f(x): return x\n", "mypy", "no-untyped-def"),
+        ("coinml/data/splits.py", "import os\n", "ruff", "F401"),
+        ("coinml/data/splits.py", "def f(x): return x\n", "mypy", "no-untyped-def"),
     ],
 )
 def test_a_planted_violation_is_caught(
@@ -80,7 +90,7 @@ def test_a_planted_violation_is_caught(
     arguments = {
         "lint-imports": [],
         "ruff": ["check", "coinml"],
-        "mypy": ["-p", "coinml.splits" if "splits" in file else "coinml"],
+        "mypy": ["-p", "coinml.data.splits" if "splits" in file else "coinml"],
     }[tool]
     run = subprocess.run(
         [str(Path(sys.executable).parent / tool), *arguments],

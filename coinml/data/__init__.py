@@ -1,0 +1,1 @@
+"""Which videos there are: annotations, class folders, taxonomy, splits and targets."""

@@ -1,0 +1,198 @@
+"""COIN's annotations and class folders, read into records."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coinml.data.folders import read_folder
+from coinml.data.records import Dataset, Step, Subset, Video
+from coinml.data.splits import limit_videos, official_split
+from coinml.data.taxonomy import find_taxonomy
+from coinml.errors import InvalidInputError
+
+COIN = "coin"
+"""What a JSON file's dataset is called where nobody says otherwise."""
+
+FOLDER_PREFIX = "folder:"
+SUBSETS: tuple[Subset, ...] = ("training", "testing")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def load_dataset(
+    ref: str,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] = (),
+    limit: int | None = None,
+    group: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Read what `--dataset` names.
+
+    Args:
+        ref: A COIN-layout JSON file, or `folder:DIR` with one folder a class.
+        name: The dataset's name; `coin` for a JSON, DIR's for a folder.
+        classes: Keep these classes only; empty keeps all.
+        limit: Keep so many videos, stratified by class and split.
+        group: Regular expression; files below one class folder whose names match it
+            with the same text stay on one side (the subject, the source video).
+        seed: Cuts `val` (and for folders the test side too).
+
+    Raises:
+        InvalidInputError: If the file, an entry, a class, the name or the limit is wrong;
+            the text names the file, the id and the field.
+    """
+    if ref.startswith(FOLDER_PREFIX):
+        folder = Path(ref.removeprefix(FOLDER_PREFIX)).expanduser()
+        dataset = read_folder(
+            folder, name=name or folder.resolve().name, classes=classes, group=group, seed=seed
+        )
+    else:
+        if group is not None:
+            raise InvalidInputError(
+                f"group {group!r}: only for {FOLDER_PREFIX}DIR; {ref} publishes its own split"
+            )
+        dataset = read_coin(Path(ref).expanduser(), name=name or COIN, seed=seed)
+        dataset = _keep_classes(dataset, classes)
+    if not _NAME.fullmatch(dataset.name):
+        raise InvalidInputError(
+            f"dataset name {dataset.name!r}: use 1 to 64 letters, digits, '_', '.' and '-' "
+            "(set it with --name)"
+        )
+    if limit is not None:
+        dataset = replace(dataset, videos=limit_videos(dataset.videos, limit, seed=seed))
+    return dataset
+
+
+def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
+    """Read a file in COIN's official layout; the taxonomy beside it gives the domains.
+
+    Raises:
+        InvalidInputError: If the file is not in the layout; names file, id and field.
+    """
+    database = _database(path)
+    taxonomy = find_taxonomy(path.parent)
+    domains = taxonomy.domains if taxonomy else {}
+    videos = tuple(
+        _video(path, video_id, entry, domains=domains, seed=seed)
+        for video_id, entry in database.items()
+    )
+    if not videos:
+        raise InvalidInputError(f"{path}: 'database' is empty")
+    return Dataset(name=name, videos=videos, origin=str(path))
+
+
+def _keep_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    if not classes:
+        return dataset
+    unknown = sorted(set(classes) - set(dataset.classes))
+    if unknown:
+        known = ", ".join(dataset.classes)
+        raise InvalidInputError(
+            f"{dataset.origin}: no class {', '.join(unknown)}; there are {known}"
+        )
+    wanted = set(classes)
+    return replace(dataset, videos=tuple(v for v in dataset.videos if v.label in wanted))
+
+
+def _database(path: Path) -> Mapping[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            raise InvalidInputError(f"{path}: {', '.join(twice)} stands there twice")
+        return record
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except OSError as err:
+        raise InvalidInputError(
+            f"{path}: cannot be read: {err.strerror or err}; expected COIN's JSON "
+            f"or {FOLDER_PREFIX}DIR"
+        ) from err
+    except ValueError as err:
+        if isinstance(err, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{path}: not JSON: {err}") from err
+    database = content.get("database") if isinstance(content, dict) else None
+    if not isinstance(database, dict):
+        raise InvalidInputError(f"{path}: expected an object with the key 'database'")
+    return database
+
+
+def _video(
+    path: Path, video_id: str, entry: Any, *, domains: Mapping[str, str], seed: int
+) -> Video:
+    where = f"{path}: video {video_id!r}"
+    if not _ID.fullmatch(video_id):
+        raise InvalidInputError(f"{where}: an id has 1 to 64 letters, digits, '_' and '-'")
+    if not isinstance(entry, dict):
+        raise InvalidInputError(f"{where}: expected an object, found {type(entry).__name__}")
+    label = entry.get("class")
+    if not isinstance(label, str) or not label.strip():
+        raise InvalidInputError(f"{where}, field 'class': {label!r} is not the name of a class")
+    subset = entry.get("subset")
+    if subset not in SUBSETS:
+        raise InvalidInputError(
+            f"{where}, field 'subset': {subset!r} is not one of {', '.join(SUBSETS)}"
+        )
+    start_s = _seconds(where, entry, "start")
+    end_s = _seconds(where, entry, "end")
+    if start_s is not None and end_s is not None and end_s <= start_s:
+        raise InvalidInputError(f"{where}, field 'end': {end_s} is not after 'start' {start_s}")
+    duration_s = _seconds(where, entry, "duration")
+    if duration_s == 0:
+        raise InvalidInputError(f"{where}, field 'duration': 0 is not a length")
+    return Video(
+        video_id=video_id,
+        label=label,
+        subset=subset,
+        split=official_split(video_id, subset, seed=seed),
+        duration_s=duration_s,
+        start_s=start_s,
+        end_s=end_s,
+        domain=domains.get(label),
+        steps=_steps(where, entry.get("annotation", [])),
+    )
+
+
+def _seconds(where: str, entry: Mapping[str, Any], field: str) -> float | None:
+    """A time that may be missing; COIN writes 0 as an integer and others as floats."""
+    value = entry.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidInputError(f"{where}, field '{field}': {value!r} is not a number of seconds")
+    if value < 0:
+        raise InvalidInputError(f"{where}, field '{field}': {value!r} is negative")
+    return float(value)
+
+
+def _steps(where: str, annotation: Any) -> tuple[Step, ...]:
+    if not isinstance(annotation, list):
+        raise InvalidInputError(f"{where}, field 'annotation': expected a list of segments")
+    steps = []
+    for number, item in enumerate(annotation):
+        at = f"{where}, field 'annotation'[{number}]"
+        if not isinstance(item, dict):
+            raise InvalidInputError(f"{at}: expected an object with id, segment and label")
+        segment, step_id, label = item.get("segment"), item.get("id"), item.get("label")
+        if not isinstance(segment, list) or len(segment) != 2:
+            raise InvalidInputError(f"{at}, 'segment': {segment!r} is not [start, end]")
+        start_s, end_s = (_seconds(at, {"segment": value}, "segment") for value in segment)
+        if start_s is None or end_s is None or end_s <= start_s:
+            raise InvalidInputError(f"{at}, 'segment': {segment!r} is not [start, end > start]")
+        if isinstance(step_id, bool) or not isinstance(step_id, int | str) or step_id == "":
+            raise InvalidInputError(f"{at}, 'id': {step_id!r} is not the id of a step")
+        if not isinstance(label, str):
+            raise InvalidInputError(f"{at}, 'label': {label!r} is not a text")
+        steps.append(Step(step_id=str(step_id), label=label, start_s=start_s, end_s=end_s))
+    return tuple(sorted(steps, key=lambda step: step.start_s))

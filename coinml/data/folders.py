@@ -1,0 +1,102 @@
+"""Datasets that are folders of video files, one folder a class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from coinml.data.records import Dataset, Video
+from coinml.data.splits import folder_splits
+from coinml.errors import InvalidInputError
+
+# fmt: off
+VIDEO_ENDINGS = frozenset({
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".webm", ".wmv",
+})
+# fmt: on
+
+
+def read_folder(
+    folder: Path,
+    *,
+    name: str,
+    classes: Sequence[str] = (),
+    group: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    r"""Read one class a folder; an id is the path below `folder` without its ending.
+
+    Folders that start with `_` or `.` are skipped, and so are files that do not end like
+    a video. The cut is seeded, stratified and 70/15/15 (`splits.folder_splits`).
+
+    Args:
+        folder: The folder of class folders.
+        name: The dataset's name.
+        classes: Keep these classes only; empty keeps all.
+        group: Regular expression searched in the path below the class folder; what it
+            matches (its first group, if it has one) keeps files on one side, such as
+            ``^subject\d+``.
+        seed: Another seed is another cut.
+
+    Raises:
+        InvalidInputError: If there is no such folder or class, too little in it, two files
+            with one id, or the expression does not compile.
+    """
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder}: no such folder; expected one folder a class in it")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "_.")
+    unknown = sorted(set(classes) - set(found))
+    if unknown or not found:
+        missing = f"no class {', '.join(unknown)}" if unknown else "no class folders"
+        raise InvalidInputError(f"{folder}: {missing}; there are {', '.join(found) or 'none'}")
+    pattern = _compile(group)
+
+    files: dict[str, Path] = {}
+    groups: dict[str, str] = {}
+    for label in classes or found:
+        for path in sorted((folder / label).rglob("*")):
+            if path.suffix.lower() not in VIDEO_ENDINGS or not path.is_file():
+                continue
+            video_id = path.relative_to(folder).with_suffix("").as_posix()
+            if video_id in files:
+                raise InvalidInputError(
+                    f"{folder}: {files[video_id].name} and {path.name} would both be {video_id!r}"
+                )
+            files[video_id] = path
+            match = pattern.search(path.relative_to(folder / label).as_posix()) if pattern else None
+            groups[video_id] = match.group(match.re.groups and 1) if match else video_id
+    labels = {video_id: video_id.split("/", 1)[0] for video_id in files}
+    empty = sorted(set(classes or found) - set(labels.values()))
+    if empty:
+        raise InvalidInputError(
+            f"{folder}: no videos in {', '.join(empty)} "
+            f"(endings {' '.join(sorted(VIDEO_ENDINGS))}); leave the class out "
+            "with --classes, or start its name with '_'"
+        )
+    try:
+        splits = folder_splits(labels, groups, seed=seed)
+    except InvalidInputError as err:
+        raise InvalidInputError(f"{folder}: {err}") from None
+    return Dataset(
+        name=name,
+        origin=str(folder),
+        videos=tuple(
+            Video(
+                video_id=video_id,
+                label=labels[video_id],
+                subset="testing" if splits[video_id] == "test" else "training",
+                split=splits[video_id],
+                path=str(path.resolve()),
+            )
+            for video_id, path in files.items()
+        ),
+    )
+
+
+def _compile(group: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(group) if group is not None else None
+    except re.error as err:
+        raise InvalidInputError(f"group {group!r}: not a regular expression: {err}") from err

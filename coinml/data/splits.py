@@ -1,0 +1,117 @@
+"""Which video is for training, choosing and testing: by hash, so that it stays so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from coinml.data.records import SPLITS, Split, Video
+from coinml.errors import InvalidInputError
+
+VAL_FRACTION = 0.15
+TEST_FRACTION = 0.15
+
+
+def unit_hash(key: str, *, seed: int = 0) -> float:
+    """A number in [0, 1) that depends on the key and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def official_split(video_id: str, subset: str, *, seed: int = 0) -> Split:
+    """The split of a video whose test side is published.
+
+    `val` is cut from `training` by the hash of the id alone, so that a video keeps its
+    side however many others have been collected.
+    """
+    if subset == "testing":
+        return "test"
+    return "val" if unit_hash(video_id, seed=seed) < VAL_FRACTION else "train"
+
+
+def folder_splits(
+    labels: Mapping[str, str], groups: Mapping[str, str], *, seed: int = 0
+) -> dict[str, Split]:
+    """Cut a dataset without published sides 70/15/15, never through a group.
+
+    Where no group holds two classes, each class is cut on its own (stratified);
+    otherwise the groups are cut together. Each split gets at least one group. Groups
+    stand in the order of their hashes, so a new file moves at most those at a border.
+
+    Args:
+        labels: Class by video id.
+        groups: Group by video id (the id itself where nothing binds it to others).
+        seed: Another seed is another cut.
+
+    Raises:
+        InvalidInputError: If fewer than three groups are to be cut.
+    """
+    classes_of_group: dict[str, set[str]] = defaultdict(set)
+    for video_id, label in labels.items():
+        classes_of_group[groups[video_id]].add(label)
+    pure = all(len(classes) == 1 for classes in classes_of_group.values())
+    strata: dict[str, list[str]] = defaultdict(list)
+    for video_id, label in labels.items():
+        strata[label if pure else "all classes"].append(video_id)
+
+    splits: dict[str, Split] = {}
+    for stratum, video_ids in strata.items():
+        members: dict[str, list[str]] = defaultdict(list)
+        for video_id in video_ids:
+            members[groups[video_id]].append(video_id)
+        if len(members) < len(SPLITS):
+            raise InvalidInputError(
+                f"{stratum}: {len(members)} independent videos or groups cannot be cut into "
+                f"{', '.join(SPLITS)}; at least {len(SPLITS)} are needed"
+            )
+        ordered = sorted(members, key=lambda group: unit_hash(group, seed=seed))
+        for group, split in _cut([(group, len(members[group])) for group in ordered]):
+            splits.update(dict.fromkeys(members[group], split))
+    return splits
+
+
+def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:
+    """Give the first groups to test, the next to val and the rest to train."""
+    total = sum(size for _, size in groups)
+    quotas: list[tuple[Split, float]] = [
+        ("test", TEST_FRACTION * total),
+        ("val", VAL_FRACTION * total),
+    ]
+    taken = 0.0
+    for position, (group, size) in enumerate(groups):
+        left = len(groups) - position
+        # A full split hands over to the next; so does one whose going on would leave
+        # the later splits without a group.
+        while quotas and taken > 0 and (taken + size / 2 > quotas[0][1] or left <= len(quotas)):
+            quotas.pop(0)
+            taken = 0.0
+        if not quotas:
+            yield group, "train"
+            continue
+        yield group, quotas[0][0]
+        taken += size
+
+
+def limit_videos(videos: Sequence[Video], limit: int, *, seed: int = 0) -> tuple[Video, ...]:
+    """The first `limit` videos in an order that is stratified by class and split.
+
+    One of every (class, split) comes first, train before test before val; the rest
+    follow in proportion. A larger limit keeps all that a smaller one had.
+
+    Raises:
+        InvalidInputError: If `limit` is not positive.
+    """
+    if limit < 1:
+        raise InvalidInputError(f"limit {limit}: must be at least 1")
+    cells: dict[tuple[str, Split], list[Video]] = defaultdict(list)
+    for video in sorted(videos, key=lambda video: unit_hash(video.video_id, seed=seed)):
+        cells[video.label, video.split].append(video)
+    first = {"train": 0, "test": 1, "val": 2}
+    ranked = [
+        ((rank > 0, first[split] if rank == 0 else 0, rank / len(cell), label, split), video)
+        for (label, split), cell in cells.items()
+        for rank, video in enumerate(cell)
+    ]
+    chosen = {video.video_id for _, video in sorted(ranked, key=lambda pair: pair[0])[:limit]}
+    return tuple(video for video in videos if video.video_id in chosen)

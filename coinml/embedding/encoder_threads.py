@@ -1,0 +1,140 @@
+"""The encoder at work in threads, so that the engine's loop never waits for it.
+
+On a CPU each processor is a lane with its own batch and single-threaded arithmetic. One batch
+spread over all processors would be as fast on an idle machine, but its threads wait for each
+other after every operation: with decoders at work beside it, it was measured three to eight
+times slower.
+
+On a GPU one lane computes while the next batch already stands in its queue, and other threads
+bring frames there and resize them beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from coinml.runtime.cpus import processors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from coinml.encoder.clip_encoder import ClipEncoder
+
+Result = TypeVar("Result")
+
+_COMPILE_FROM_BATCHES = 400
+"""Compiling takes about a minute, and saves perhaps a tenth: not for fewer batches on a GPU."""
+
+
+class Lanes:
+    """Threads that resize and encode; a context manager.
+
+    Args:
+        encoder: What they run.
+        batch_clips: Greatest number of clips a batch.
+        clips: Number of clips that will come, as far as is known.
+
+    Attributes:
+        encoder: The same.
+        batch_clips: The same.
+        count: Number of batches that are on their way at once.
+    """
+
+    def __init__(self, encoder: ClipEncoder, *, batch_clips: int, clips: int) -> None:
+        self.encoder = encoder
+        self.batch_clips = batch_clips
+        self._on_cpu = encoder.device.type == "cpu"
+        self._clips = clips
+        batches = -(-clips // batch_clips)
+        self.count = max(1, min(processors(), clips)) if self._on_cpu else 2
+        self._compile = not self._on_cpu and batches >= _COMPILE_FROM_BATCHES
+        self._threads_before: int | None = None
+        self._encoders = ThreadPoolExecutor(self.count, thread_name_prefix="encode")
+        # On a CPU more threads would only be in the way.
+        self._resizers = (
+            self._encoders
+            if self._on_cpu
+            else ThreadPoolExecutor(max(2, min(8, processors() // 4)), thread_name_prefix="resize")
+        )
+        self._lock = threading.Lock()
+        self._running = 0
+
+    @property
+    def busy(self) -> float:
+        """Part of what encodes that has something to do, 0 to 1."""
+        # Of a GPU's two batches one waits for the other: with one there it is at work.
+        return min(1.0, self._running / (self.count if self._on_cpu else 1))
+
+    def next_batch(self, left: int) -> int:
+        """Number of clips that the next batch shall have.
+
+        On a CPU batches become smaller towards the end, so that no lane stands still while
+        another has the last full one.
+
+        Args:
+            left: Number of clips that are not yet in a batch.
+        """
+        if not self._on_cpu:
+            return self.batch_clips
+        return max(1, min(self.batch_clips, -(-left // (2 * self.count))))
+
+    def prepare(self, clips: Sequence[NDArray[np.uint8]]) -> Future[list[torch.Tensor]]:
+        """Bring clips, uint8 (frames, height, width, 3) each, to the encoder's size."""
+
+        def work() -> list[torch.Tensor]:
+            return [self.encoder.prepare(clip) for clip in clips]
+
+        # On a CPU that keeps a lane busy; beside a GPU it says nothing of that.
+        return self._submit(self._resizers, work, counted=self._on_cpu)
+
+    def encode(self, clips: Sequence[torch.Tensor]) -> Future[NDArray[np.float32]]:
+        """Encode a batch of prepared clips: float32 (N, D)."""
+        size = self.batch_clips
+
+        def work() -> NDArray[np.float32]:
+            return self.encoder.encode_prepared(clips, batch_clips=size)
+
+        return self._submit(self._encoders, work, counted=True)
+
+    def __enter__(self) -> Lanes:
+        if self._on_cpu:
+            import torch
+
+            self._threads_before = torch.get_num_threads()
+        if self._compile:
+            self.encoder.compile(batch_clips=self.batch_clips)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._encoders.shutdown(wait=True, cancel_futures=True)
+        self._resizers.shutdown(wait=True, cancel_futures=True)
+        if self._threads_before is not None:
+            import torch
+
+            torch.set_num_threads(self._threads_before)
+
+    def _submit(
+        self, executor: ThreadPoolExecutor, work: Callable[[], Result], *, counted: bool
+    ) -> Future[Result]:
+        if not counted:
+            return executor.submit(work)
+        self._count(1)
+        future = executor.submit(self._alone, work) if self._on_cpu else executor.submit(work)
+        future.add_done_callback(lambda _: self._count(-1))
+        return future
+
+    def _alone(self, work: Callable[[], Result]) -> Result:
+        """Run work on this lane's share of the processors."""
+        import torch
+
+        torch.set_num_threads(max(1, processors() // self.count))
+        return work()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._running += change

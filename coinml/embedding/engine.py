@@ -1,0 +1,109 @@
+"""The embedding engine: decode ahead, batch across videos, encode, write.
+
+Decoding runs in killable processes while this one encodes; clips of several videos fill a batch;
+what is encoded is written in whole parts soon enough that little is lost to a kill. A file that
+does not decode is an entry in the report, never the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.part_writer import PartWriter
+from coinml.embedding.pipeline import Conveyor
+from coinml.embedding.report import EmbedReport, Progress, Tally
+from coinml.embedding_sets import EmbeddingSet
+from coinml.errors import InvalidInputError
+from coinml.media import DecodePool
+from coinml.runtime.cpus import processors
+
+if TYPE_CHECKING:
+    from coinml.encoder.clip_encoder import ClipEncoder
+
+__all__ = ["EmbedJob", "EmbedReport", "Progress", "embed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedJob:
+    """One video (or an extent of it) to embed.
+
+    Attributes:
+        video_id: Its id in the dataset.
+        path: The file.
+        file_sha256: Hash of the file; with another one the video is embedded again.
+        start_s: Start of the extent in seconds from the first frame, None for the whole video.
+        end_s: Its end.
+    """
+
+    video_id: str
+    path: str
+    file_sha256: str
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+def embed(
+    jobs: Sequence[EmbedJob],
+    encoder: ClipEncoder,
+    embedding_set: EmbeddingSet,
+    *,
+    decoder: str = "auto",
+    workers: int | None = None,
+    batch_clips: int | None = None,
+    part_videos: int = 256,
+    deadline_s: float = 60,
+    progress: Progress | None = None,
+) -> EmbedReport:
+    """Embed what is not yet in a set.
+
+    A kill at any moment loses what was not yet written, at most about a minute's work (a second's
+    at the beginning); the next call goes on from there.
+
+    Args:
+        jobs: What to embed; those in the set with the same extent and file are skipped.
+        encoder: Must be the one that the set was made for.
+        embedding_set: Where the vectors go.
+        decoder: `auto`, `decord` or `pyav`.
+        workers: Number of decoding processes; as many as there are processors if None.
+        batch_clips: Number of clips a batch; what fits the device if None.
+        part_videos: Greatest number of videos a part.
+        deadline_s: Seconds that decoding one video may take.
+        progress: Called as videos get through.
+
+    Raises:
+        InvalidInputError: The encoder is not the set's.
+        LocalError: This machine is at fault (disk full, no memory).
+    """
+    if encoder.spec.fingerprint != embedding_set.spec.encoder.fingerprint:
+        raise InvalidInputError(
+            f"encoder {encoder.spec.fingerprint} is not the one that set "
+            f"{embedding_set.spec.fingerprint} was made for "
+            f"({embedding_set.spec.encoder.fingerprint})"
+        )
+    done = embedding_set.done(set_aside=True)
+    distinct = {_key(job): job for job in jobs}
+    todo = [job for key, job in distinct.items() if key not in done]
+    writer = PartWriter(embedding_set, part_videos=part_videos)
+    tally = Tally(len(distinct) - len(todo), len(distinct), writer, progress)
+    tally.tell()
+    if todo:
+        batch = min(batch_clips or encoder.batch_clips, len(todo) * encoder.spec.clips)
+        workers = min(workers or processors(), len(todo))
+        with (
+            DecodePool(workers=workers) as pool,
+            Lanes(encoder, batch_clips=batch, clips=len(todo) * encoder.spec.clips) as lanes,
+            writer,
+        ):
+            clip_spec = encoder.clip_spec(embedding_set.spec.snap)
+            Conveyor(
+                todo, pool, lanes, writer, tally, clip_spec, decoder=decoder, deadline_s=deadline_s
+            ).run()
+    tally.tell()
+    return tally.report()
+
+
+def _key(job: EmbedJob) -> tuple[str, float | None, float | None, str]:
+    return (job.video_id, job.start_s, job.end_s, job.file_sha256)

@@ -1,0 +1,226 @@
+"""A set as one file that other programs read: npz, CSV, or a tar as webdataset has it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from urllib.parse import quote
+
+import numpy as np
+
+from coinml.embedding_sets.current import runs_of_spans
+from coinml.embedding_sets.parts import vectors_of
+from coinml.embedding_sets.places import as_local_error, partial_of
+from coinml.embedding_sets.sets import EmbeddingSet
+from coinml.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+Format = Literal["npz", "csv", "tar"]
+Level = Literal["clips", "videos"]
+
+_CSV_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        format: Its format.
+        level: `clips` or `videos`.
+        videos: Number of videos (or extents) in it.
+        rows: Number of vectors.
+        size_bytes: Its size.
+    """
+
+    path: str
+    format: str
+    level: str
+    videos: int
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """What is written, ordered by video, extent and clip.
+
+    Attributes:
+        columns: Arrays of one value a row; each row's clip is among them at clip level.
+        timestamps_s: float64 (rows, frames) at clip level.
+        vectors: (rows, D), float16 as stored at clip level, float32 means at video level.
+        starts: Row at which each video (or extent) begins.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    timestamps_s: list[NDArray[np.float64]] | None
+    vectors: NDArray[Any]
+    starts: NDArray[np.int64]
+
+
+def export_set(
+    embedding_set: EmbeddingSet,
+    path: Path,
+    *,
+    format: str = "npz",
+    level: str = "clips",
+    labels: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> ExportReport:
+    """Write a set into one file, which bears its name when it is whole.
+
+    Args:
+        embedding_set: Which set.
+        path: The file.
+        format: `npz` (arrays by name), `csv` (a line a row) or `tar` (a sample a video: `.npy`
+            and `.json`, as webdataset reads them).
+        level: `clips` as they are stored, or `videos`: the mean over each one's clips.
+        labels: The class of each video, where it is known.
+        replace: Whether a file that is there may be replaced.
+
+    Raises:
+        InvalidInputError: An unknown format or level, a file that is there, no such folder, or
+            nothing in the set.
+        LocalError: The set cannot be read, or the file not written.
+    """
+    if format not in get_args(Format):
+        raise InvalidInputError(f"format {format!r} is unknown; known: npz, csv, tar")
+    if level not in get_args(Level):
+        raise InvalidInputError(f"level {level!r} is unknown; known: clips, videos")
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir() or (path.exists() and not replace):
+        raise InvalidInputError(f"{path}: is there already; --force replaces a file")
+    rows = _rows(embedding_set, level=level, labels=labels or {})
+    if not len(rows.vectors):
+        raise InvalidInputError(f"set {embedding_set.spec.fingerprint} is empty")
+    write: dict[str, Callable[[BinaryIO, _Rows, dict[str, Any]], None]] = {
+        "npz": _write_npz,
+        "csv": _write_csv,
+        "tar": _write_tar,
+    }
+    partial = partial_of(path)
+    with as_local_error(str(path)):
+        try:
+            with partial.open("wb") as file:
+                write[format](file, rows, embedding_set.spec.as_dict())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        size_bytes = path.stat().st_size
+    return ExportReport(
+        path=str(path),
+        format=format,
+        level=level,
+        videos=len(rows.starts),
+        rows=len(rows.vectors),
+        size_bytes=size_bytes,
+    )
+
+
+def _rows(embedding_set: EmbeddingSet, *, level: str, labels: Mapping[str, str]) -> _Rows:
+    table = embedding_set.clips()
+    vectors = vectors_of(table, embedding_set.spec.encoder.dim)
+    ids = _texts(table, "video_id")
+    starts_s, ends_s = (table.column(name).to_numpy() for name in ("start_s", "end_s"))
+    starts, _ = runs_of_spans(table)
+    columns: dict[str, NDArray[Any]] = {"video_id": ids}
+    if labels:
+        columns["label"] = np.array([labels.get(video_id, "") for video_id in ids], dtype=np.str_)
+    columns |= {"file_sha256": _texts(table, "file_sha256"), "start_s": starts_s, "end_s": ends_s}
+    columns |= {name: _texts(table, name) for name in ("decoder", "dtype")}
+    for name in ("frames_decoded", "frames_substituted"):
+        columns[name] = table.column(name).to_numpy()
+    if level == "clips":
+        columns["clip"] = table.column("clip").to_numpy()
+        times = table.column("timestamps_s").combine_chunks()
+        timestamps_s = np.split(times.flatten().to_numpy(), times.offsets.to_numpy()[1:-1])
+        return _Rows(columns=columns, timestamps_s=timestamps_s, vectors=vectors, starts=starts)
+    counts = np.diff(np.append(starts, len(ids)))
+    means = [
+        vectors[start : start + count].mean(axis=0, dtype=np.float32)
+        for start, count in zip(starts, counts, strict=True)
+    ]
+    return _Rows(
+        columns={name: values[starts] for name, values in columns.items()} | {"clips": counts},
+        timestamps_s=None,
+        vectors=np.stack(means) if means else np.empty((0, 0), dtype=np.float32),
+        starts=np.arange(len(starts)),
+    )
+
+
+def _texts(table: pa.Table, name: str) -> NDArray[np.str_]:
+    return np.array(table.column(name).to_pylist(), dtype=np.str_)
+
+
+def _write_npz(file: BinaryIO, rows: _Rows, spec: dict[str, Any]) -> None:
+    times = {} if rows.timestamps_s is None else {"timestamps_s": np.stack(rows.timestamps_s)}
+    np.savez(
+        file,
+        allow_pickle=False,
+        **rows.columns,
+        **times,
+        embeddings=rows.vectors,
+        spec=np.array(json.dumps(spec, sort_keys=True)),
+    )
+
+
+def _write_csv(file: BinaryIO, rows: _Rows, _: dict[str, Any]) -> None:
+    import pandas as pd
+
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    names = [f"e{index:04d}" for index in range(rows.vectors.shape[1])]
+    for start in range(0, len(rows.vectors), _CSV_ROWS):
+        piece = slice(start, start + _CSV_ROWS)
+        front = pd.DataFrame({name: values[piece] for name, values in rows.columns.items()})
+        if rows.timestamps_s is not None:
+            front["first_frame_s"] = [times[0] for times in rows.timestamps_s[piece]]
+            front["last_frame_s"] = [times[-1] for times in rows.timestamps_s[piece]]
+        vectors = pd.DataFrame(rows.vectors[piece].astype(np.float32), columns=names)
+        pd.concat([front, vectors], axis=1).to_csv(text, index=False, header=start == 0)
+    text.detach()
+
+
+def _write_tar(file: BinaryIO, rows: _Rows, spec: dict[str, Any]) -> None:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for key, vectors, facts in _samples(rows):
+            array = io.BytesIO()
+            np.save(array, vectors, allow_pickle=False)
+            facts["set"] = spec["fingerprint"]
+            for suffix, content in (
+                ("json", json.dumps(facts, allow_nan=False).encode()),
+                ("npy", array.getvalue()),
+            ):
+                entry = tarfile.TarInfo(f"{key}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+
+
+def _samples(rows: _Rows) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
+    """Key, array and facts of each video (or extent)."""
+    ends = np.append(rows.starts[1:], len(rows.vectors))
+    for start, end in zip(rows.starts, ends, strict=True):
+        facts = {
+            name: values[start].item() for name, values in rows.columns.items() if name != "clip"
+        }
+        for name in ("start_s", "end_s"):
+            if np.isnan(facts[name]):
+                facts[name] = None
+        # Webdataset takes a name up to its first dot for the key.
+        key = quote(facts["video_id"], safe="/").replace(".", "%2E")
+        if facts["start_s"] is not None:
+            key += f"@{round(1000 * facts['start_s'])}-{round(1000 * (facts['end_s'] or 0))}ms"
+        if rows.timestamps_s is None:
+            yield key, rows.vectors[start], facts
+        else:
+            facts["timestamps_s"] = [times.tolist() for times in rows.timestamps_s[start:end]]
+            yield key, rows.vectors[start:end], facts

@@ -1,0 +1,183 @@
+"""Which videos are near a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from coinml.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coinml.embedding_sets.spec import SetSpec
+    from coinml.encoder.spec import EncoderSpec
+
+Metric = Literal["cosine", "l2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """One video near a query.
+
+    Attributes:
+        video_id: Its id.
+        score: Cosine similarity (1 is the same direction), or Euclidean distance (0 is the same
+            vector).
+    """
+
+    video_id: str
+    score: float
+
+
+def find_similar(
+    video: str,
+    root_url: str,
+    dataset: str,
+    *,
+    encoder: str | None = None,
+    k: int = 10,
+    metric: str = "cosine",
+    device: str = "auto",
+    deadline_s: float = 60,
+) -> list[Neighbour]:
+    """Find the videos of a dataset's newest embedding set that are nearest to another video.
+
+    Args:
+        video: A video file, or the id of a video in the set.
+        root_url: Folder or fsspec URL of the embedding sets.
+        dataset: Its name.
+        encoder: Hub id or folder of the set's encoder; by default what the set names.
+        k: Number of neighbours.
+        metric: `cosine` or `l2`.
+        device: Where the encoder runs.
+        deadline_s: Seconds that decoding may take.
+
+    Raises:
+        InvalidInputError: No set, neither such a file nor such an id, or an encoder that is not
+            the set's.
+        CorruptVideoError: The file does not decode.
+    """
+    from coinml.embedding_sets import list_sets
+
+    # A video stands once among its neighbours, and not with each of its segments.
+    sets = [one for one in list_sets(root_url, dataset) if one.spec.extent != "segments"]
+    if not sets:
+        raise InvalidInputError(
+            f"no embedding set of {dataset!r}'s videos below {root_url}; embed first"
+        )
+    table = sets[-1].videos()
+    ids = list(table["video_id"])
+    matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)
+    if Path(video).is_file():
+        query = _embedded(video, sets[-1].spec, encoder, device=device, deadline_s=deadline_s)
+    elif video in ids:
+        row = ids.index(video)
+        query, matrix = matrix[row], np.delete(matrix, row, axis=0)
+        del ids[row]
+    else:
+        raise InvalidInputError(
+            f"{video}: neither a file nor the id of a video in set {sets[-1].spec.fingerprint}"
+        )
+    return nearest(matrix, ids, query, k=k, metric=metric)
+
+
+def _embedded(
+    file: str, spec: SetSpec, encoder: str | None, *, device: str, deadline_s: float
+) -> NDArray[np.float32]:
+    """A file's vector as the set's are made, float32 (D,)."""
+    from coinml.encoder.clip_encoder import load_encoder
+    from coinml.media import DecodePool
+
+    wanted = spec.encoder
+    loaded = load_encoder(
+        encoder or _place_of(wanted),
+        revision=None if encoder else wanted.revision,
+        device=device,
+        clips=wanted.clips,
+        frames=wanted.frames,
+        stride=wanted.stride,
+        keep_tokens=wanted.keep_tokens,
+        keep_seed=wanted.keep_seed,
+    )
+    if loaded.spec.fingerprint != wanted.fingerprint:
+        raise InvalidInputError(
+            f"encoder {encoder or wanted.encoder}: is {loaded.spec.fingerprint}, and set "
+            f"{spec.fingerprint} was made with {wanted.fingerprint}; name that one"
+        )
+    with DecodePool(workers=1) as pool:
+        clip_spec = loaded.clip_spec(spec.snap)
+        clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()
+    vector: NDArray[np.float32] = loaded.encode(list(clips.frames)).mean(axis=0)
+    return vector
+
+
+def _place_of(spec: EncoderSpec) -> str:
+    """Where a set's encoder is found: on the hub, or in this package."""
+    from coinml.encoder.checkpoint import find_checkpoint
+    from coinml.miniature.tiny_encoder import ENCODER
+
+    if spec.revision is not None:
+        return spec.encoder
+    if find_checkpoint(ENCODER).spec().weights_sha256 == spec.weights_sha256:
+        return str(ENCODER)
+    raise InvalidInputError(
+        f"the set was made with the folder {spec.encoder!r}, whose place it does not know: "
+        "name it with --encoder"
+    )
+
+
+def nearest(
+    matrix: NDArray[np.float32],
+    ids: Sequence[str],
+    query: NDArray[np.float32],
+    *,
+    k: int = 10,
+    metric: str = "cosine",
+    centre: bool = True,
+) -> list[Neighbour]:
+    """Find the videos nearest to a query, by comparing it with all of them.
+
+    Args:
+        matrix: float32 (N, D), one row a video.
+        ids: Their ids.
+        query: float32 (D,).
+        k: Number of neighbours; fewer come where there are fewer videos.
+        metric: `cosine` or `l2`.
+        centre: Subtract the mean of all videos first, for `cosine`. What a network's vectors
+            have in common otherwise makes them all look alike.
+
+    Returns:
+        The nearest first; of equally near ones the smaller id.
+
+    Raises:
+        InvalidInputError: Shapes that do not fit, or an unknown metric.
+    """
+    if metric not in get_args(Metric):
+        raise InvalidInputError(f"metric {metric!r} is unknown; known: {get_args(Metric)}")
+    if matrix.ndim != 2 or len(ids) != len(matrix) or query.shape != matrix.shape[1:]:
+        raise InvalidInputError(
+            f"{len(ids)} ids, vectors of shape {matrix.shape} and a query of {query.shape} "
+            "do not fit"
+        )
+    if k < 1:
+        raise InvalidInputError(f"k must be at least 1, not {k}")
+    if not len(ids):
+        return []
+    if metric == "l2":
+        scores = np.linalg.norm(matrix - query, axis=1)
+    else:
+        origin = matrix.mean(axis=0) if centre else np.zeros_like(query)
+        scores = _unit(matrix - origin) @ _unit(query - origin)
+    order = np.lexsort((np.asarray(ids), scores if metric == "l2" else -scores))
+    return [Neighbour(video_id=ids[int(place)], score=float(scores[place])) for place in order[:k]]
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
+    return scaled

@@ -1,0 +1,230 @@
+"""How good a head is, how sure that is, and where it errs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coinml.errors import InvalidInputError
+from coinml.evaluation.calibration import calibration_error, reliability
+from coinml.evaluation.intervals import (
+    Estimate,
+    clustered_proportion,
+    macro_f1,
+    macro_f1_estimate,
+    proportion,
+)
+from coinml.evaluation.paired import Comparison, McNemar, compare, mcnemar
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Evaluation",
+    "McNemar",
+    "by_domain",
+    "compare",
+    "confused_pairs",
+    "domain_of",
+    "evaluate",
+    "macro_f1",
+    "mcnemar",
+    "proportion",
+]
+
+TOP_K = 5
+NO_DOMAIN = "(no domain)"
+"""Where a taxonomy does not know a class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What one head does on one split.
+
+    Attributes:
+        n: Videos measured on.
+        official_size: Videos that the split has officially, lost ones included.
+        loss: Mean negative log-likelihood of the true class, in nats.
+        accuracy: On the videos that are here.
+        accuracy_missing_wrong: With every missing video counted as wrong.
+        f1_macro: Mean F1 over the classes that occur or are predicted.
+        top5_accuracy: The true class is among the five best scored.
+        coverage: n / official_size.
+        majority_rate: What always answering the most frequent class would score.
+        calibration_error: Expected calibration error of the answers' scores.
+        confusion: Counts, int64 of shape (C, C): row true class, column predicted class.
+        per_class: One row a class: `class, support, predicted, correct, precision, recall, f1`.
+        reliability: One row a range of scores, as `calibration.reliability` makes it.
+    """
+
+    n: int
+    official_size: int
+    loss: float
+    accuracy: Estimate
+    accuracy_missing_wrong: Estimate
+    f1_macro: Estimate
+    top5_accuracy: Estimate
+    coverage: Estimate
+    majority_rate: float
+    calibration_error: float
+    confusion: npt.NDArray[np.int64]
+    per_class: pd.DataFrame
+    reliability: pd.DataFrame
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """The numbers under the names that MLflow gets: `test_accuracy_low` and so on."""
+        numbers: dict[str, float] = {}
+        for name in (
+            "accuracy",
+            "accuracy_missing_wrong",
+            "f1_macro",
+            "top5_accuracy",
+            "coverage",
+        ):
+            estimate: Estimate = getattr(self, name)
+            numbers[f"{split}_{name}"] = estimate.value
+            numbers[f"{split}_{name}_low"] = estimate.low
+            numbers[f"{split}_{name}_high"] = estimate.high
+        numbers[f"{split}_loss"] = self.loss
+        numbers[f"{split}_majority_rate"] = self.majority_rate
+        numbers[f"{split}_calibration_error"] = self.calibration_error
+        return numbers
+
+
+def evaluate(
+    y: npt.NDArray[np.int64],
+    proba: npt.NDArray[np.floating],
+    classes: Sequence[str],
+    *,
+    official_size: int | None = None,
+    groups: Sequence[object] | None = None,
+) -> Evaluation:
+    """Measure a head's scores against the truth.
+
+    Args:
+        y: True class indices, shape (N,).
+        proba: Scores that sum to one over the classes, shape (N, C).
+        classes: The C class names.
+        official_size: Videos in the official split, those that are not here included;
+            by default N.
+        groups: Each row's group, where rows are not independent: the video of a segment. The
+            intervals then are those of so many groups.
+
+    Raises:
+        InvalidInputError: No video, shapes that do not fit, or an official size below N.
+    """
+    n, n_classes = len(y), len(classes)
+    official_size = n if official_size is None else official_size
+    if n == 0:
+        raise InvalidInputError("nothing to evaluate on: no videos")
+    if proba.shape != (n, n_classes):
+        raise InvalidInputError(
+            f"scores of shape {proba.shape} for {n} videos and {n_classes} classes"
+        )
+    if official_size < n:
+        raise InvalidInputError(f"official size {official_size}, but {n} videos were measured on")
+    predicted = proba.argmax(axis=1)
+    right = predicted == y
+    # Rounding takes a score of 1 above it.
+    answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right)
+    true_score = proba[np.arange(n), y]
+    # A stable order breaks ties as argmax does, so that equal scores earn nothing by it.
+    best = np.argsort(-proba, axis=1, kind="stable")[:, :TOP_K]
+    in_top = (best == y[:, None]).any(axis=1)
+
+    def share(hits: npt.NDArray[np.bool_], of: int) -> Estimate:
+        if groups is None:
+            return proportion(int(hits.sum()), of)
+        return clustered_proportion(hits, groups, of)
+
+    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (y, predicted), 1)
+    return Evaluation(
+        n=n,
+        official_size=official_size,
+        loss=abs(float(np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean())),
+        accuracy=share(right, n),
+        accuracy_missing_wrong=share(right, official_size),
+        f1_macro=macro_f1_estimate(y, predicted, n_classes, groups=groups),
+        top5_accuracy=share(in_top, n),
+        coverage=proportion(n, official_size),
+        majority_rate=float(np.bincount(y).max() / n),
+        calibration_error=calibration_error(answers),
+        confusion=confusion,
+        per_class=_per_class(confusion, classes),
+        reliability=answers,
+    )
+
+
+def by_domain(
+    confusion: npt.NDArray[np.int64], classes: Sequence[str], domains: Mapping[str, str]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Add up a confusion matrix over the classes of each domain.
+
+    Args:
+        confusion: Counts, int64 of shape (C, C).
+        classes: The C class names.
+        domains: Domain by class.
+
+    Returns:
+        Counts, int64 of shape (D, D), and the D domains in its order.
+    """
+    of_class = [domain_of(name, domains) for name in classes]
+    names = tuple(sorted(set(of_class)))
+    member = np.array([[name == domain for name in names] for domain in of_class], dtype=np.int64)
+    return member.T @ confusion @ member, names
+
+
+def domain_of(name: str, domains: Mapping[str, str]) -> str:
+    """A class's domain, or what stands for it where the taxonomy does not know the class."""
+    return domains.get(name, NO_DOMAIN)
+
+
+def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+    """Which classes are taken for which, the most frequent first.
+
+    Args:
+        confusion: Counts, int64 of shape (C, C).
+        classes: The C class names.
+
+    Returns:
+        One row a pair that occurs: `true, predicted, videos, share`, of the true class's videos.
+    """
+    true, predicted = np.nonzero(confusion * (1 - np.eye(len(classes), dtype=np.int64)))
+    counts = confusion[true, predicted]
+    names = np.asarray(classes, dtype=object)
+    pairs = pd.DataFrame(
+        {
+            "true": names[true],
+            "predicted": names[predicted],
+            "videos": counts,
+            "share": counts / confusion.sum(axis=1)[true],
+        }
+    )
+    order = ["videos", "share", "true", "predicted"]
+    return pairs.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
+
+
+def _per_class(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+    support, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+    right = confusion.diagonal()
+
+    def ratio(top: npt.NDArray[np.int64], bottom: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        # Undefined stays undefined: a class without test videos has no recall of 0.
+        nothing = np.full(len(classes), np.nan)
+        return np.asarray(np.divide(top, bottom, out=nothing, where=bottom > 0))
+
+    return pd.DataFrame(
+        {
+            "class": list(classes),
+            "support": support,
+            "predicted": answered,
+            "correct": right,
+            "precision": ratio(right, answered),
+            "recall": ratio(right, support),
+            "f1": ratio(2 * right, support + answered),
+        }
+    )

@@ -1,0 +1,268 @@
+"""What a failure means, and what is done about it.
+
+Two things are decided here and nowhere else: the `Fault` that a failure is (`classify`), from
+its structure where there is any (the exception's class, the HTTP status, the errno) and from
+its text where there is not; and what follows from a fault (`POLICY`).
+"""
+
+from __future__ import annotations
+
+import errno
+import html
+import http
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coinml.errors import (
+    CoinmlError,
+    CorruptVideoError,
+    LocalError,
+    SourceBlockedError,
+    TransientError,
+    UnavailableError,
+)
+from coinml.faults.rules import COMPILED, HTTP, STATUS
+
+
+class Fault(StrEnum):
+    """Why a video is not here; the names are part of the ledger and of `status --json`."""
+
+    TRANSIENT = "transient"
+    BLOCKED = "blocked"
+    GONE = "gone"
+    RESTRICTED = "restricted"
+    UNSUPPORTED = "unsupported"
+    CORRUPT = "corrupt"
+    LOCAL = "local"
+
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is done about a video under one fault.
+
+    Attributes:
+        attempts_in_run: How often one run asks for the video under this fault.
+        delays_in_run_s: Seconds before the second, third, ... attempt of a run; the last repeats.
+        later_s: Seconds before a later run may ask again, after the first run that gave up;
+            None: time alone does not bring it back.
+        later_factor: By how much that grows with each further failure.
+        later_cap_s: Where the growth ends.
+        attempts_in_all: After so many attempts under this fault nobody asks again; None: no end.
+        returns_with: What else brings it back: "credentials" (cookies or proxy changed),
+            "downloader" (yt-dlp was upgraded), or None.
+    """
+
+    attempts_in_run: int = 1
+    delays_in_run_s: tuple[float, ...] = (1.0,)
+    later_s: float | None = None
+    later_factor: float = 1.0
+    later_cap_s: float = 30 * _DAY_S
+    attempts_in_all: int | None = None
+    returns_with: str | None = None
+
+    def delay_in_run_s(self, attempts: int) -> float:
+        """Seconds to wait in a run after so many attempts, before jitter."""
+        return self.delays_in_run_s[min(max(attempts, 1), len(self.delays_in_run_s)) - 1]
+
+    def delay_later_s(self, failures: int) -> float | None:
+        """Seconds until a later run, before jitter; `failures` counts those of this fault."""
+        if self.later_s is None or (
+            self.attempts_in_all is not None and failures >= self.attempts_in_all
+        ):
+            return None
+        # The exponent is bounded so that a very old row cannot overflow a float.
+        return min(self.later_s * self.later_factor ** min(max(failures, 1) - 1, 50),
+                   self.later_cap_s)  # fmt: skip
+
+
+POLICY: dict[Fault, Policy] = {
+    Fault.TRANSIENT: Policy(
+        attempts_in_run=4,
+        delays_in_run_s=(1.0, 4.0, 15.0),
+        later_s=15 * _MINUTE_S,
+        # `failures` counts attempts, of which a run makes four: this doubles from run to run.
+        later_factor=2.0**0.25,
+        later_cap_s=_DAY_S,
+        attempts_in_all=60,
+    ),
+    # The pause of the source is the breaker's matter; this is for the one video that alone is
+    # refused while the source answers others.
+    Fault.BLOCKED: Policy(later_s=_HOUR_S, later_factor=2.0, later_cap_s=2 * _DAY_S),
+    Fault.GONE: Policy(later_s=28 * _DAY_S, later_factor=2.0, later_cap_s=180 * _DAY_S),
+    Fault.RESTRICTED: Policy(returns_with="credentials"),
+    Fault.UNSUPPORTED: Policy(returns_with="downloader"),
+    Fault.CORRUPT: Policy(attempts_in_run=2, later_s=_HOUR_S, attempts_in_all=2),
+    Fault.LOCAL: Policy(later_s=0.0),
+}
+"""What is done about each fault."""
+
+JITTER = 0.3
+"""Each delay is drawn from [1 - JITTER, 1 + JITTER] times its length."""
+
+
+def classify(failure: str | BaseException) -> Fault:
+    """Say which fault a failure is; what nobody knows is transient.
+
+    Args:
+        failure: A message as yt-dlp writes it (colours, progress lines and several lines are
+            allowed), or an exception; its causes are looked at too.
+    """
+    return explain(failure)[0]
+
+
+def explain(failure: str | BaseException) -> tuple[Fault, str]:
+    """Like `classify`, with the name of the rule that spoke ("unknown" when none did)."""
+    if isinstance(failure, BaseException):
+        for error in chain(failure):
+            known = _by_structure(error)
+            if known is not None:
+                return known
+        failure = str(failure)
+    return _by_text(failure)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """An exception and what it came from, in the ways yt-dlp and Python record that."""
+    found: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        one = queue.pop(0)
+        if isinstance(one, BaseException) and not any(one is other for other in found):
+            found.append(one)
+            info = getattr(one, "exc_info", None)
+            queue += [info[1] if isinstance(info, tuple) and len(info) == 3 else None]
+            queue += [getattr(one, "cause", None), one.__cause__]
+            queue += [arg for arg in one.args if isinstance(arg, BaseException)]
+    return found
+
+
+def as_error(
+    fault: Fault, message: str, *, rule: str, retry_after_s: float | None = None
+) -> CoinmlError:
+    """An error of the kind that a fault calls for, which `explain` will read back."""
+    error: CoinmlError
+    if fault is Fault.BLOCKED:
+        error = SourceBlockedError(message, retry_after_s=retry_after_s)
+    else:
+        error = _ERRORS.get(fault, UnavailableError)(message)
+    vars(error).update(fault=fault, rule=rule)
+    return error
+
+
+_ERRORS: dict[Fault, type[CoinmlError]] = {
+    Fault.TRANSIENT: TransientError,
+    Fault.CORRUPT: CorruptVideoError,
+    Fault.LOCAL: LocalError,
+}
+
+_LOCAL_ERRNOS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+})  # fmt: skip
+
+# By class name, so that knowing them does not mean importing yt-dlp.
+_CLASSES: dict[str, Fault] = {
+    "GeoRestrictedError": Fault.RESTRICTED,
+    "UserNotLive": Fault.UNSUPPORTED,
+    "UnsupportedError": Fault.UNSUPPORTED,
+    "ProxyError": Fault.LOCAL,
+    "CertificateVerifyError": Fault.LOCAL,
+    "CookieLoadError": Fault.LOCAL,
+    "PostProcessingError": Fault.LOCAL,
+    "MemoryError": Fault.LOCAL,
+    "ContentTooShortError": Fault.TRANSIENT,
+    "ThrottledDownload": Fault.TRANSIENT,
+    "IncompleteRead": Fault.TRANSIENT,
+}
+
+_OWN: dict[type[CoinmlError], Fault] = {kind: fault for fault, kind in _ERRORS.items()} | {
+    SourceBlockedError: Fault.BLOCKED
+}
+
+
+def _by_structure(error: BaseException) -> tuple[Fault, str] | None:
+    fault = getattr(error, "fault", None)
+    if isinstance(fault, Fault):
+        return fault, str(getattr(error, "rule", "own"))
+    for kind, own in _OWN.items():
+        if isinstance(error, kind):
+            return own, "own"
+    if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+        return Fault.LOCAL, "errno"
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and status in _STATUS:
+        # What YouTube says in words outranks the number that it comes with.
+        fault, rule = _by_text(str(error))
+        return (fault, rule) if rule not in ("unknown", HTTP) else (_STATUS[status], HTTP)
+    for parent in type(error).__mro__:
+        if parent.__name__ in _CLASSES:
+            return _CLASSES[parent.__name__], "class"
+    return None
+
+
+_STATUS: dict[int, Fault] = {
+    400: Fault.UNSUPPORTED,
+    401: Fault.RESTRICTED,
+    402: Fault.BLOCKED,
+    403: Fault.BLOCKED,
+    404: Fault.GONE,
+    407: Fault.LOCAL,
+    408: Fault.TRANSIENT,
+    410: Fault.GONE,
+    416: Fault.TRANSIENT,
+    425: Fault.TRANSIENT,
+    429: Fault.BLOCKED,
+    451: Fault.RESTRICTED,
+} | dict.fromkeys(range(500, 600), Fault.TRANSIENT)
+
+_LONGEST = 6000
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_HINTS = re.compile(
+    r"use --cookies-from-browser or --cookies for the authentication.*"
+    r"|use --username and --password.*?(?:\.|$)"
+    r"|also see +https?://\S+.*"
+    r"|for tips on (?:how to )?effectively export.*"
+    r"|it is recommended to use `-t sleep`.*",
+    re.DOTALL,
+)
+_URL = re.compile(r"https?://\S+")
+_ITEM = re.compile(r"\[[\w:+.]+\] (?!http\b)[^\s:]+: ")
+_REASON = re.compile(
+    r"(?<=\b[45]\d\d: )(?:"
+    + "|".join(re.escape(status.phrase.casefold()) for status in http.HTTPStatus)
+    + ")"
+)
+
+
+def _by_text(message: str) -> tuple[Fault, str]:
+    text = normalise(message)
+    # The last thing called an error is the verdict; what stands before it is the way there.
+    verdict = text.rpartition("error: ")[2] if "error: " in text else text
+    for part in dict.fromkeys((verdict, text)):
+        for name, fault, pattern in COMPILED:
+            if pattern is None:
+                found = STATUS.search(part)
+                status = int(next(filter(None, found.groups()))) if found else 0
+                if status in _STATUS:
+                    return _STATUS[status], name
+            elif pattern.search(part):
+                return Fault(fault), name
+    return Fault.TRANSIENT, "unknown"
+
+
+def normalise(message: str) -> str:
+    """A message without colours, markup, advice, addresses and the whims of typesetting."""
+    # The verdict stands at the end; what could be a whole log is not searched through.
+    text = html.unescape(_ANSI.sub("", message[-_LONGEST:])).replace("\r", "\n")
+    text = re.sub(r"<(?:a\b[^>]*|/a|br ?/?|b|/b)>", " ", text, flags=re.IGNORECASE)
+    text = text.translate(str.maketrans("\u2019\u2018\u201c\u201d\u2013\u2014\u00a0", "''\"\"-- "))
+    text = re.sub(r"\s+", " ", text).strip().casefold()
+    # Words in an address, an id, yt-dlp's advice ("to pass cookies") or the standard phrase of
+    # an HTTP status ("Payment Required") are not about the video.
+    for pattern in (_HINTS, _URL, _ITEM, _REASON):
+        text = pattern.sub(" ", text)
+    return text

@@ -1,0 +1,1 @@
+"""Figures of training, evaluation, comparison and attrition, in one style."""

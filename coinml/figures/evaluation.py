@@ -1,0 +1,237 @@
+"""The plots of one head's evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from coinml.evaluation.evaluate import Evaluation, by_domain, confused_pairs, domain_of
+from coinml.figures.style import A_COLOUR, B_COLOUR, GREY, new_figure
+
+_NUMBERED_CLASSES = 30
+"""Up to here a confusion matrix shows its counts."""
+_LABELLED_CLASSES = 60
+"""Up to here its axes name every class."""
+_MOST_CONFUSED = 30
+"""So many pairs stand in their figure."""
+_LONGEST_NAME = 34
+
+
+def figures_of(
+    evaluation: Evaluation,
+    classes: Sequence[str],
+    *,
+    split: str = "test",
+    domains: Mapping[str, str] | None = None,
+) -> dict[str, Figure]:
+    """Everything there is to see of one evaluation, by the names that the figures are logged as.
+
+    Args:
+        evaluation: On one split.
+        classes: The class names, in the order of its confusion matrix.
+        split: Its name, for the titles.
+        domains: Domain by class, where there is a taxonomy.
+    """
+    title = split.capitalize()
+    drawn = {
+        "per_class": per_class(evaluation.per_class, title=f"{title}, by class"),
+        "confusion": confusion(evaluation.confusion, classes, title=title, domains=domains),
+        "calibration": calibration(evaluation, title=f"{title}, calibration"),
+    }
+    if domains and 1 < len({domain_of(name, domains) for name in classes}) < len(classes):
+        matrix, names = by_domain(evaluation.confusion, classes, domains)
+        drawn["confusion_domains"] = confusion(matrix, names, title=f"{title}, by domain")
+    pairs = confused_pairs(evaluation.confusion, classes)
+    if len(classes) > _NUMBERED_CLASSES and len(pairs):
+        drawn["confused_pairs"] = most_confused(pairs, title=f"{title}, taken for another")
+    return drawn
+
+
+def confusion(
+    matrix: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    title: str = "",
+    domains: Mapping[str, str] | None = None,
+) -> Figure:
+    """A confusion matrix: the true class down, the predicted class across.
+
+    Colour is the share of the true class's videos, so that small classes show as well as
+    large ones; counts and names are written where there is room for them. With more classes,
+    those of one domain stand together, and the axes name the domains.
+
+    Args:
+        matrix: `Evaluation.confusion`.
+        classes: Their names, in its order.
+        title: Over the panel.
+        domains: Domain by class, where there is a taxonomy.
+    """
+    n = len(classes)
+    labelled = n <= _LABELLED_CLASSES
+    of_class = [domain_of(name, domains) for name in classes] if domains else []
+    blocks = not labelled and len(set(of_class)) > 1
+    if blocks:
+        order = np.lexsort((np.asarray(classes), np.asarray(of_class)))
+        matrix, of_class = matrix[np.ix_(order, order)], [of_class[i] for i in order]
+    side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
+    figure, (axis,) = new_figure(side + 1.2, side, 1, 1, title)
+    # The plain constrained layout forgets that the panel is square, and from some twenty
+    # classes on pushes the axis label over the edge.
+    figure.set_layout_engine("compressed")
+    support = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
+    # Small cells need a darker start to be seen; numbers written in them need it not.
+    scale = PowerNorm(1.0 if labelled else 0.5, vmin=0, vmax=1)
+    image = axis.imshow(share, cmap="Blues", norm=scale, interpolation="nearest")
+    if n <= _NUMBERED_CLASSES:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            axis.text(
+                column,
+                row,
+                str(matrix[row, column]),
+                ha="center",
+                va="center",
+                fontsize=9 if n <= 15 else 8,
+                color="white" if share[row, column] > 0.6 else "black",
+            )
+    if labelled:
+        names = [_short(name) for name in classes]
+        axis.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(n), names)
+        axis.tick_params(labelsize=9 if n <= 30 else 8)
+    elif blocks:
+        _mark_blocks(axis, of_class)
+    axis.grid(visible=False)
+    unit = ""
+    if blocks:
+        unit = " (classes by domain, then by name)"
+    elif not labelled:
+        unit = " (place of the class in the alphabet, from 0)"
+    axis.set_xlabel(f"predicted{unit}")
+    axis.set_ylabel(f"true{unit}")
+    figure.colorbar(image, ax=axis, label="share of the true class", fraction=0.046, pad=0.03)
+    return figure
+
+
+def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figure:
+    """F1 of each class with its support, the best on top.
+
+    Args:
+        table: `Evaluation.per_class`.
+        title: Over the panel.
+        limit: With more classes than this only the best and the worst are shown.
+    """
+    rows = table[table["support"] > 0].sort_values(["f1", "class"], ascending=[False, True])
+    gap = len(rows) > limit
+    if gap:
+        rows = pd.concat([rows.head(limit // 2), rows.tail(limit // 2)])
+    figure, (axis,) = new_figure(8, float(np.clip(1.6 + 0.26 * len(rows), 2.8, 18)), 1, 1, title)
+    place = np.arange(len(rows))[::-1]
+    axis.barh(place, rows["f1"], color=A_COLOUR, height=0.7)
+    named = zip(rows["class"], rows["support"], strict=True)
+    names = [f"{_short(name)} ({support})" for name, support in named]
+    axis.set_yticks(place, names)
+    axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 7)
+    if gap:
+        axis.axhline(len(rows) / 2 - 0.5, color=GREY, linestyle=":")
+        axis.text(
+            0.99, len(rows) / 2 - 0.5, "best above, worst below", ha="right", va="center",
+            fontsize=8, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )  # fmt: skip
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_xlabel("F1 (in brackets: videos measured on)")
+    axis.grid(visible=False, axis="y")
+    return figure
+
+
+def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
+    """Accuracy over score with 95 % intervals, and how many answers have which score.
+
+    Args:
+        evaluation: On one split.
+        title: Over the two panels.
+    """
+    table = evaluation.reliability
+    figure, (above, below) = new_figure(5.6, 6.2, 2, 1, title, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="score = accuracy")
+    above.errorbar(
+        table["score"],
+        table["accuracy"],
+        yerr=np.maximum(
+            [
+                table["accuracy"] - table["accuracy_low"],
+                table["accuracy_high"] - table["accuracy"],
+            ],
+            0,
+        ),
+        color=A_COLOUR, marker="o", markersize=5, capsize=3, linewidth=1.4,
+        label="answers of about this score",
+    )  # fmt: skip
+    mean = float((table["score"] * table["videos"]).sum() / table["videos"].sum())
+    for axis in (above, below):
+        axis.set_xlim(-0.02, 1.02)
+    for value, colour, label in (
+        (mean, B_COLOUR, f"mean score {mean:.2f}"),
+        (evaluation.accuracy.value, "black", f"accuracy {evaluation.accuracy.value:.2f}"),
+    ):
+        below.axvline(value, color=colour, linewidth=1.4, linestyle="--", label=label)
+    above.set_ylim(-0.02, 1.02)
+    above.set_ylabel("accuracy")
+    above.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    width = (table["to"] - table["from"]).to_numpy()
+    below.bar(table["from"], table["videos"], width=width * 0.94, align="edge", color="#c9d3de")
+    below.set_ylabel("videos")
+    below.set_xlabel(
+        f"score of the answer; expected calibration error {evaluation.calibration_error:.3f}"
+    )
+    below.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure
+
+
+def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CONFUSED) -> Figure:
+    """The classes that are most often taken for another one.
+
+    Args:
+        pairs: As `coinml.evaluation.evaluate.confused_pairs` makes it.
+        title: Over the panel.
+        limit: So many pairs are shown.
+    """
+    rows = pairs.head(limit)
+    figure, (axis,) = new_figure(10, 1.6 + 0.26 * len(rows), 1, 1, title)
+    place = np.arange(len(rows))[::-1]
+    bars = axis.barh(place, rows["videos"], color=B_COLOUR, height=0.7)
+    axis.bar_label(bars, [f"{share:.0%}" for share in rows["share"]], padding=3, fontsize=8)
+    named = zip(rows["true"], rows["predicted"], strict=True)
+    axis.set_yticks(place, [f"{_short(true)} → {_short(other)}" for true, other in named])
+    axis.tick_params(axis="y", labelsize=8)
+    axis.set_xlim(0, 1.1 * float(rows["videos"].max()))
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("videos (and what share of the true class they are)")
+    axis.grid(visible=False, axis="y")
+    return figure
+
+
+def _mark_blocks(axis: Axes, of_class: Sequence[str]) -> None:
+    """Draw the borders of domains, and name each beside its block."""
+    names, starts, sizes = np.unique(np.asarray(of_class), return_index=True, return_counts=True)
+    for start in starts[starts > 0]:
+        axis.axhline(start - 0.5, color=GREY, linewidth=0.6)
+        axis.axvline(start - 0.5, color=GREY, linewidth=0.6)
+    centres = starts + (sizes - 1) / 2
+    labels = [f"{name} ({size})" for name, size in zip(names, sizes, strict=True)]
+    axis.set_xticks(centres, labels, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(centres, labels)
+    axis.tick_params(labelsize=11)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

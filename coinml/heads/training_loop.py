@@ -1,0 +1,305 @@
+"""The loop that trains the heads that are neural networks.
+
+All data lives on the device and batches are slices of it: at 9,030 x 768 a DataLoader
+costs more than the arithmetic. Every random number comes from generators of its own,
+never from torch's global state, so that two trainings in threads of one process still
+repeat bit by bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coinml.errors import InvalidInputError
+from coinml.evaluation.intervals import macro_f1
+
+logger = logging.getLogger(__name__)
+
+CLASS_WEIGHTS = ("none", "balanced")
+_MEASURED_AT_ONCE = 16384
+
+MEASURED_TRAINING = 2048
+"""So many training videos are measured after each epoch, drawn once: at COIN's size, to measure
+all of them would take a quarter of the training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochMetrics:
+    """One epoch's numbers, measured after it and without dropout or label smoothing.
+
+    Attributes:
+        epoch: From 1.
+        train_loss: Mean cross-entropy in nats on the training videos, or on `MEASURED_TRAINING`
+            of them; `val_loss` on all validation videos.
+        train_accuracy: Share of right answers; `val_accuracy` likewise.
+        train_f1_macro: Macro-F1; `val_f1_macro` likewise.
+        lr: Learning rate of the epoch's last step.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    train_f1_macro: float
+    val_loss: float
+    val_accuracy: float
+    val_f1_macro: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How a network is trained.
+
+    Attributes:
+        epochs: At most this many; the cosine is laid out for all of them.
+        warmup_epochs: The learning rate first rises in a line over so many.
+        patience: Stop after this many epochs without a better validation loss.
+        lr: Peak learning rate of AdamW.
+        weight_decay: AdamW's decoupled decay, on weights and not on biases.
+        batch_size: Videos a step.
+        label_smoothing: Share of the target spread over all classes.
+        class_weights: `none`, or `balanced`: a rare class counts as much as a frequent one.
+        mixup: Alpha of the Beta distribution by which pairs of videos are blended; 0: not.
+    """
+
+    epochs: int
+    warmup_epochs: float
+    patience: int
+    lr: float
+    weight_decay: float
+    batch_size: int
+    label_smoothing: float
+    class_weights: str
+    mixup: float
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise InvalidInputError(f"{name} is {value}; 1 or more is allowed")
+        for name in ("warmup_epochs", "weight_decay", "mixup"):
+            if not (value := getattr(self, name)) >= 0:
+                raise InvalidInputError(f"{name} is {value}; 0 or more is allowed")
+        if not self.lr > 0:
+            raise InvalidInputError(f"lr is {self.lr}; a positive number is allowed")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InvalidInputError(
+                f"label_smoothing is {self.label_smoothing}; 0 <= label_smoothing < 1 is allowed"
+            )
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise InvalidInputError(
+                f"class_weights {self.class_weights!r}: of {', '.join(CLASS_WEIGHTS)}"
+            )
+
+    def factor(self, step: int, steps_an_epoch: int) -> float:
+        """The learning rate of a step as a share of its peak."""
+        steps, rising = self.epochs * steps_an_epoch, self.warmup_epochs * steps_an_epoch
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return 0.5 * (1.0 + math.cos(math.pi * min((step - rising) / max(steps - rising, 1), 1.0)))
+
+
+def fit_network(
+    network: nn.Module,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    schedule: Schedule,
+    *,
+    generator: torch.Generator,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+) -> int:
+    """Train a network in place and leave it with the weights of its best epoch.
+
+    The validation loss decides and not the accuracy: on a few dozen validation videos
+    accuracy moves in coarse steps, and the best of a hundred of them is luck.
+
+    Args:
+        network: Takes a batch of inputs, gives scores of shape (B, C); on the device.
+        train: Inputs (N, …) and classes (N,), on the device.
+        val: What stops it, likewise.
+        schedule: How it is trained.
+        generator: On the CPU, of order and blending, so that they are the same everywhere.
+        on_epoch: Called after each epoch; what it raises ends the training.
+
+    Returns:
+        The epoch whose weights are kept, from 1.
+    """
+    steps = math.ceil(len(train[0]) / schedule.batch_size)
+    optimizer = torch.optim.AdamW(
+        _groups(network, schedule.weight_decay), lr=schedule.lr, fused=True
+    )
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: schedule.factor(s, steps))
+    step = _Step(network, train, schedule, generator)
+    measured = _drawn(train, generator.initial_seed())
+    best_loss, best_epoch = math.inf, 0
+    best_state = copy.deepcopy(network.state_dict())
+    for epoch in range(1, schedule.epochs + 1):
+        network.train()
+        order = torch.randperm(len(train[0]), generator=generator).to(train[0].device)
+        for rows in torch.split(order, schedule.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            step.loss(rows).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            falling.step()
+        metrics = _measure(network, measured, val, epoch, float(falling.get_last_lr()[0]))
+        if metrics.val_loss < best_loss:
+            best_loss, best_epoch = metrics.val_loss, epoch
+            best_state = copy.deepcopy(network.state_dict())
+        if on_epoch is not None:
+            on_epoch(metrics)
+        if epoch - best_epoch >= schedule.patience:
+            break
+    network.load_state_dict(best_state)
+    logger.debug("stopped after epoch %d; the best was %d", epoch, best_epoch)
+    return best_epoch
+
+
+def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """One for weights and order on the CPU, one for dropout where the data is."""
+    return (
+        torch.Generator().manual_seed(seed),
+        torch.Generator(device).manual_seed(seed + 1),
+    )
+
+
+def drop(h: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
+    """Dropout by a generator of its own."""
+    if share == 0.0 or noise is None:
+        return h
+    keep = 1.0 - share
+    return h * torch.empty_like(h).bernoulli_(keep, generator=noise).div_(keep)
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise InvalidInputError(f"dropout is {dropout}; 0 <= dropout < 1 is allowed")
+
+
+def standard(x: npt.NDArray[np.floating]) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each column of (N, D); a constant column is only shifted."""
+    spread = np.nanstd(x, axis=0, dtype=np.float64)
+    mean = np.nanmean(x, axis=0, dtype=np.float64)
+    scale = np.where(spread > 1e-8, spread, 1.0)
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name, `auto` being CUDA where there is one.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise InvalidInputError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from err
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError(f"device {name!r}: torch sees no CUDA here; use auto or cpu")
+    return device
+
+
+class _Step:
+    """The loss of a batch, blended and weighted as the schedule says."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: tuple[Tensor, Tensor],
+        schedule: Schedule,
+        generator: torch.Generator,
+    ) -> None:
+        self._network, self._schedule, self._generator = network, schedule, generator
+        self._x, self._y = train
+        # numpy's own generator, since torch's takes none for the Beta distribution.
+        self._numbers = np.random.default_rng(generator.initial_seed())
+        self._weights = None
+        if schedule.class_weights == "balanced":
+            counts = torch.bincount(self._y)
+            self._weights = counts[counts > 0].double().mean() / counts.clamp(min=1).double()
+
+    def loss(self, rows: Tensor) -> Tensor:
+        x, y = self._x[rows], self._y[rows]
+        alpha = self._schedule.mixup
+        if alpha == 0.0 or len(rows) < 2:
+            return self._cross_entropy(self._network(x), y)
+        share = float(self._numbers.beta(alpha, alpha))
+        others = torch.randperm(len(rows), generator=self._generator).to(rows.device)
+        scores = self._network(torch.lerp(x[others], x, share))
+        return share * self._cross_entropy(scores, y) + (1.0 - share) * self._cross_entropy(
+            scores, y[others]
+        )
+
+    def _cross_entropy(self, scores: Tensor, y: Tensor) -> Tensor:
+        smoothing = self._schedule.label_smoothing
+        if self._weights is None:
+            return functional.cross_entropy(scores, y, label_smoothing=smoothing)
+        losses = functional.cross_entropy(scores, y, label_smoothing=smoothing, reduction="none")
+        weights = self._weights[y].to(losses.dtype)
+        return (losses * weights).sum() / weights.sum()
+
+
+def _drawn(data: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
+    """`MEASURED_TRAINING` of the rows, or all; by a generator that nothing else draws from."""
+    x, y = data
+    if len(x) <= MEASURED_TRAINING:
+        return data
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    rows = order[:MEASURED_TRAINING].to(x.device)
+    return x[rows], y[rows]
+
+
+def _measure(
+    network: nn.Module,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    epoch: int,
+    lr: float,
+) -> EpochMetrics:
+    network.eval()
+    (train_loss, train_accuracy, train_f1), (val_loss, val_accuracy, val_f1) = (
+        _judge(network, *data) for data in (train, val)
+    )
+    return EpochMetrics(
+        epoch=epoch,
+        train_loss=train_loss,
+        train_accuracy=train_accuracy,
+        train_f1_macro=train_f1,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        val_f1_macro=val_f1,
+        lr=lr,
+    )
+
+
+def _judge(network: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """Loss, accuracy and macro-F1, without dropout."""
+    with torch.inference_mode():
+        scores = torch.cat([network(part) for part in torch.split(x, _MEASURED_AT_ONCE)])
+        loss = float(functional.cross_entropy(scores, y))
+        predicted = scores.argmax(dim=1).cpu().numpy()
+    truth = y.cpu().numpy()
+    return loss, float((predicted == truth).mean()), macro_f1(truth, predicted, scores.shape[1])
+
+
+def _groups(network: nn.Module, weight_decay: float) -> Sequence[dict[str, object]]:
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

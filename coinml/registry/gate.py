@@ -1,0 +1,99 @@
+"""The gate: whether a version may be the champion, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coinml.errors import InvalidInputError, RegistryError
+from coinml.evaluation.paired import compare
+from coinml.tracking.mlflow_store import MlflowStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
+
+ALPHA = 0.05
+COVERAGE_FLOOR = 0.5
+
+
+def judge(
+    store: MlflowStore,
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    *,
+    coverage_floor: float,
+) -> tuple[bool, str]:
+    """Whether a candidate passes, and why; val decides, test may only object.
+
+    Args:
+        store: Where the predictions of both are.
+        candidate: A registered version.
+        champion: The one that it would replace; None while there is none.
+        coverage_floor: Least share of the official test videos that it was measured on.
+
+    Raises:
+        RegistryError: A version without the numbers that a training leaves on it.
+    """
+    if champion is None:
+        low, majority = (
+            number_of(candidate, "val_accuracy_low"),
+            number_of(candidate, "val_majority_rate"),
+        )
+        if low > majority:
+            return True, (
+                f"the first whose val interval, from {low:.3f}, lies above the majority class "
+                f"({majority:.3f})"
+            )
+        return False, (
+            f"its val interval, from {low:.3f}, does not lie above the majority class "
+            f"({majority:.3f})"
+        )
+    ours, theirs = _predictions(store, candidate), _predictions(store, champion)
+    # More classes are welcome: a collection grows, and they make it no easier.
+    lost = sorted(set(theirs["label"]) - set(ours["label"]))
+    if lost:
+        return False, (
+            f"it tells other classes apart than champion {champion.version}, without "
+            f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}; train it under another --name"
+        )
+    try:
+        paired = compare(theirs[theirs["split"] == "val"], ours[ours["split"] == "val"])
+    except InvalidInputError as err:
+        return False, f"cannot be compared with champion {champion.version}: {err}"
+    p, gain = paired.mcnemar.p_value, paired.difference.value
+    against = f"champion {champion.version} on {paired.n} common val videos"
+    numbers = f"{gain:+.3f}, McNemar p = {p:.3g}"
+    if gain <= 0 or p >= ALPHA:
+        return False, f"not better than {against} ({numbers})"
+    test, floor = number_of(candidate, "test_accuracy"), number_of(champion, "test_accuracy_low")
+    if test < floor:
+        return False, (
+            f"better than {against} ({numbers}), but its test accuracy {test:.3f} lies below the "
+            f"champion's interval (from {floor:.3f})"
+        )
+    coverage = number_of(candidate, "test_coverage")
+    if coverage < coverage_floor:
+        return False, (
+            f"better than {against} ({numbers}), but measured on {coverage:.0%} of the official "
+            f"test videos; {coverage_floor:.0%} are needed"
+        )
+    return True, f"better than {against} ({numbers}) and not worse on test"
+
+
+def number_of(version: ModelVersion, tag: str) -> float:
+    """A number among a version's tags.
+
+    Raises:
+        RegistryError: There is none; another program registered the version.
+    """
+    try:
+        return float(version.tags[tag])
+    except (KeyError, ValueError) as err:
+        raise RegistryError(
+            f"version {version.version} of {version.name} has no number in its tag {tag!r}; "
+            "it was not registered by coinml"
+        ) from err
+
+
+def _predictions(store: MlflowStore, version: ModelVersion) -> pd.DataFrame:
+    return store.read_table(str(version.run_id), "predictions")

@@ -1,0 +1,312 @@
+"""The registered model: video file in, task out.
+
+Decoder, encoder and head in one MLflow model that loads anywhere: it carries the encoder's
+files (or names them on the hub), the head's file and coinml's own code.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import Array, Object, Property
+
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.spec import EncoderSpec
+from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
+from coinml.media import DecodePool, SampledClips, write_video
+from coinml.runtime.cpus import processors
+
+if TYPE_CHECKING:
+    from coinml.encoder.clip_encoder import ClipEncoder
+    from coinml.heads.kinds import Head
+
+DEADLINE_S = 60.0
+MAX_MB = 100
+"""Largest video that is taken as base64, unless `COINML_SERVE_MAX_MB` says otherwise."""
+TOP = 5
+_SPEC = "spec.json"
+_IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""MLflow's scoring server sets it; who loads the model himself may read what he may read."""
+_ANSWER = ["label", "score", "top5", "error"]
+
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec("string", "video", required=False),
+            ColSpec("string", "video_base64", required=False),
+            ColSpec("double", "start_s", required=False),
+            ColSpec("double", "end_s", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec("string", "label", required=False),
+            ColSpec("double", "score", required=False),
+            ColSpec(
+                Array(Object([Property("label", "string"), Property("score", "double")])), "top5"
+            ),
+            ColSpec("string", "error", required=False),
+        ]
+    ),
+)
+
+REQUIREMENTS = (
+    "av",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "torch",
+    "transformers",
+)
+"""What the model needs where it is served, at the versions that made it."""
+
+
+class VideoClassifier(PythonModel):
+    """Answers `label, score, top5, error` for each row's `video` (path) or `video_base64`.
+
+    The whole video is looked at, or what lies between `start_s` and `end_s` (seconds from its
+    start) where they are given. `top5` is a list of `{"label", "score"}`, best first. A row that
+    cannot be read has its reason in `error` and leaves the others alone.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Load encoder and head.
+
+        Raises:
+            RegistryError: The encoder is not the one that the head was trained with.
+        """
+        from coinml.encoder.clip_encoder import load_encoder
+        from coinml.heads.kinds import load_head
+
+        described = json.loads(Path(context.artifacts["spec"]).read_text())
+        spec = EncoderSpec.from_dict(described["encoder"])
+        carried = context.artifacts.get("encoder")
+        self._encoder: ClipEncoder = load_encoder(
+            carried or described["encoder_ref"],
+            revision=None if carried else described["revision"],
+            device=os.environ.get("COINML_DEVICE", "auto"),
+            clips=spec.clips,
+            frames=spec.frames,
+            stride=spec.stride,
+            keep_tokens=spec.keep_tokens,
+            keep_seed=spec.keep_seed,
+        )
+        if self._encoder.spec.fingerprint != spec.fingerprint:
+            raise RegistryError(
+                f"this model was trained with encoder {spec.fingerprint} and finds "
+                f"{self._encoder.spec.fingerprint} ({carried or described['encoder_ref']})"
+            )
+        self._clip_spec = self._encoder.clip_spec(described["snap"])
+        self._head: Head = load_head(Path(context.artifacts["head"]))
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Classify each row's video; the answers stand in the order of the rows."""
+        rows = list(_rows(model_input))
+        answers: list[dict[str, Any]] = []
+        workers = max(1, min(processors(), len(rows)))
+        with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
+            # A few ahead of the encoder and no more: a decoded video takes some 100 MB.
+            ahead: deque[Future[SampledClips]] = deque()
+            for index, row in enumerate(rows):
+                if len(ahead) > workers:
+                    answers.append(self._answer(ahead.popleft()))
+                ahead.append(self._submit(pool, row, Path(folder) / f"{index}.video"))
+            answers += [self._answer(future) for future in ahead]
+        # As objects: pandas' own types would make NaN of None, which is not even JSON.
+        return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
+
+    def _submit(
+        self, pool: DecodePool, row: dict[str, Any], temporary: Path
+    ) -> Future[SampledClips]:
+        """Start the decoding of a row's video; the future fails if there is none."""
+        try:
+            path = _video_file(row, temporary)
+            return pool.submit_sample(
+                path,
+                self._clip_spec,
+                start_s=row.get("start_s"),
+                end_s=row.get("end_s"),
+                deadline_s=DEADLINE_S,
+            )
+        except CoinmlError as err:
+            refused: Future[SampledClips] = Future()
+            refused.set_exception(err)
+            return refused
+
+    def _answer(self, future: Future[SampledClips]) -> dict[str, Any]:
+        try:
+            return self._classify(future.result())
+        except CoinmlError as err:
+            return {"label": None, "score": None, "top5": [], "error": str(err)}
+
+    def _classify(self, sampled: SampledClips) -> dict[str, Any]:
+        vectors = self._encoder.encode(list(sampled.frames))
+        # As the store keeps them, so that serving sees what training saw.
+        clips = vectors.astype(np.float16)[np.newaxis]
+        seen = clips if self._head.takes_clips else clips.astype(np.float32).mean(axis=1)
+        scores = self._head.predict_proba(seen)[0]
+        order = np.argsort(-scores, kind="stable")[:TOP]
+        top = [
+            {"label": str(self._head.classes[index]), "score": round(float(scores[index]), 6)}
+            for index in order
+        ]
+        return {**top[0], "top5": top, "error": None}
+
+
+@contextmanager
+def staged_model(
+    head: Path,
+    encoder_files: Sequence[Path],
+    *,
+    spec: SetSpec,
+    encoder_ref: str | None = None,
+    revision: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Gather what a model is made of; the value is what `mlflow.pyfunc.save_model` takes.
+
+    Args:
+        head: The head's file.
+        encoder_files: The checkpoint's files, which the model then carries.
+        spec: The embedding set that the head was trained on.
+        encoder_ref: Hub id to load the encoder from instead of carrying it.
+        revision: Of the hub id.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        described = {
+            "encoder": spec.encoder.as_dict(),
+            "snap": spec.snap,
+            "encoder_ref": encoder_ref,
+            "revision": revision,
+        }
+        (folder / _SPEC).write_text(json.dumps(described, indent=2))
+        artifacts = {"head": str(head), "spec": str(folder / _SPEC)}
+        if encoder_ref is None:
+            carried = folder / "encoder"
+            carried.mkdir()
+            for file in encoder_files:
+                shutil.copyfile(file, carried / file.name)
+            artifacts["encoder"] = str(carried)
+        package = Path(__file__).parents[1]
+        shutil.copytree(
+            package,
+            folder / "code" / "coinml",
+            ignore=shutil.ignore_patterns("__pycache__", "miniature", "migrations"),
+        )
+        yield {
+            "python_model": str(package / "registry" / "model_entry.py"),
+            "artifacts": artifacts,
+            "code_paths": [str(folder / "code" / "coinml")],
+            "signature": SIGNATURE,
+            "input_example": pd.DataFrame({"video_base64": [_example(folder)]}),
+            "pip_requirements": _requirements(),
+        }
+
+
+def _example(folder: Path) -> str:
+    """A video that travels with the model, so that whoever serves it can ask it something."""
+    rows, columns = np.mgrid[0:48, 0:64]
+    frames = (
+        np.stack([rows * 4, columns * 3, (rows + columns + 8 * t) % 128], axis=-1).astype(np.uint8)
+        for t in range(16)
+    )
+    file = write_video(folder / "example.mp4", frames, fps=8, crf=35)
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    # A local build's suffix ("+cpu") names no release that an index has.
+    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    columns = [name for name in ("video", "video_base64") if name in model_input.columns]
+    if not columns:
+        raise InvalidInputError(
+            f"the input has the columns {list(model_input.columns)}; one of 'video' (a file's "
+            "path) and 'video_base64' is needed"
+        )
+    spans = [name for name in ("start_s", "end_s") if name in model_input.columns]
+    for row in model_input[[*columns, *spans]].to_dict(orient="records"):
+        texts = {str(k): row[k] for k in columns if isinstance(row[k], str) and row[k]}
+        yield texts | {str(k): float(row[k]) for k in spans if not pd.isna(row[k])}
+
+
+def _video_file(row: dict[str, Any], temporary: Path) -> Path:
+    """The file that a row names, or that its base64 is written to."""
+    if "video" in row:
+        return _allowed(Path(row["video"]))
+    if "video_base64" not in row:
+        raise InvalidInputError("neither 'video' nor 'video_base64' is given")
+    text, most = row["video_base64"], _max_bytes()
+    # Before it is decoded: four letters are three bytes.
+    if len(text) * 3 // 4 > most + 2:
+        raise InvalidInputError(
+            f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most "
+            f"{most / 1e6:g} MB are taken (COINML_SERVE_MAX_MB)"
+        )
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as err:
+        raise InvalidInputError(f"'video_base64' is not base64: {err}") from err
+    try:
+        temporary.write_bytes(content)
+    except OSError as err:
+        raise LocalError(f"'video_base64' cannot be written: {err.strerror}") from err
+    return temporary
+
+
+def _allowed(path: Path) -> Path:
+    """A path as it is, or refused: behind a server, clients must not read any file there is."""
+    root = os.environ.get("COINML_SERVE_ROOT")
+    if root is None and os.environ.get(_IN_SERVER) == "true":
+        raise InvalidInputError(
+            f"{path}: this server reads no files, since COINML_SERVE_ROOT names no folder for it; "
+            "send the video as 'video_base64'"
+        )
+    try:
+        # Where it really lies: what is read later is what was looked at here.
+        path, named = path.resolve(), path
+        below = root is None or path.is_relative_to(Path(root).resolve())
+        there = path.is_file()
+    except (OSError, ValueError) as err:
+        raise InvalidInputError(f"{path}: is no path to a file: {err}") from err
+    if not below:
+        raise InvalidInputError(f"{named}: is not below COINML_SERVE_ROOT")
+    if not there:
+        raise InvalidInputError(f"{named}: no such file")
+    return path
+
+
+def _max_bytes() -> float:
+    given = os.environ.get("COINML_SERVE_MAX_MB", MAX_MB)
+    try:
+        return float(given) * 1e6
+    except ValueError as err:
+        raise LocalError(f"COINML_SERVE_MAX_MB {given!r}: not a number of megabytes") from err

@@ -1,0 +1,1 @@
+"""This process and this machine: settings, processors, progress, and who owns a run."""

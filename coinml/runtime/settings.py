@@ -1,0 +1,74 @@
+"""Where this machine keeps things, and how hard it may pull at the source (`COINML_*`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coinml.runtime.home import default_home
+
+YOUTUBE = "https://www.youtube.com/watch?v={id}"
+
+
+class Settings(BaseSettings):
+    """Every setting of this machine; each is `COINML_` and its name in capitals.
+
+    Attributes:
+        home: All state lies below this folder.
+        ledger_url: SQLAlchemy URL of the ledger; SQLite serves one host, PostgreSQL many; never
+            shown, since it may hold a password.
+        embeddings_root: Folder or fsspec URL of the embedding sets.
+        rate_per_hour: Videos an hour asked of a source that is not on loopback.
+        parallel: Videos in flight at once.
+        cookies: Netscape cookies file for the source.
+        proxy: Proxy URL for the source; never logged.
+        bytes_per_s: What one download may take of the line; None: no limit.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="COINML_", extra="ignore", hide_input_in_errors=True
+    )
+
+    home: Path = Field(default_factory=default_home)
+    ledger_url: str = Field(default="", repr=False)
+    embeddings_root: str = ""
+    rate_per_hour: float = Field(default=300, gt=0)
+    parallel: int = Field(default=8, ge=1)
+    cookies: Path | None = None
+    proxy: str | None = Field(default=None, repr=False)
+    bytes_per_s: int | None = Field(default=None, gt=0)
+    device: str = "auto"
+
+    def model_post_init(self, _context: object) -> None:
+        """Make the paths absolute and derive what was not set from `home`."""
+        self.home = self.home.expanduser().resolve()
+        self.ledger_url = self.ledger_url or f"sqlite:///{self.data_dir / 'ledger.db'}"
+        self.embeddings_root = self.embeddings_root or str(self.data_dir / "embeddings")
+
+    @property
+    def data_dir(self) -> Path:
+        """Videos, embeddings, logs and the ledger."""
+        return self.home / "data"
+
+    def videos_dir(self, dataset: str) -> Path:
+        """Where the collected files of a dataset lie."""
+        return self.data_dir / "videos" / dataset
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where long-running parts write what they have to say."""
+        return self.data_dir / "logs"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: `MLFLOW_TRACKING_URI`, else `mlflow.db` below `home`."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path:
+        """Where MLflow's artifacts go when the store is local."""
+        return self.home / "mlartifacts"

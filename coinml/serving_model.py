@@ -1,7 +1,0 @@
-"""The registered model as code: MLflow runs this file to load it, and unpickles nothing."""
-
-from mlflow.models import set_model
-
-from coinml.serving import VideoClassifier
-
-set_model(VideoClassifier())

@@ -1,0 +1,1 @@
+"""From an embedding set to a run and a registered version of each head."""

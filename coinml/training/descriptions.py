@@ -1,0 +1,141 @@
+"""What people read in MLflow: names and descriptions of experiments, runs, models and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from coinml.data.records import Dataset, Split, Target
+from coinml.embedding_sets.spec import SetSpec
+
+if TYPE_CHECKING:
+    from coinml.training.sweep import SweepResult
+
+_ROWS = (
+    ("accuracy on test", "test_accuracy"),
+    ("with the missing counted wrong", "test_accuracy_missing_wrong"),
+    ("macro-F1 on test", "test_f1_macro"),
+    ("top-5 on test", "test_top5_accuracy"),
+    ("share of the official test videos", "test_coverage"),
+    ("accuracy on val", "val_accuracy"),
+)
+
+_EXTENTS: dict[str, tuple[str, str]] = {
+    "video": ("video", ""),
+    "annotated": (
+        "video",
+        "It learnt from the annotated extent of each video; of a file it looks at the whole, or "
+        "from start_s to end_s where they are given.",
+    ),
+    "segments": (
+        "segment",
+        "It learnt from annotated segments; of a file it looks at the whole, or from start_s to "
+        "end_s where they are given.",
+    ),
+}
+"""What a row was, and how that differs from what is predicted on."""
+
+
+def run_name(
+    head: str, spec: SetSpec, *, train: int, measured: int, official: int, tuned: bool
+) -> str:
+    """A run's name, which tells it from others in a list.
+
+    Args:
+        head: Which head.
+        spec: The embedding set.
+        train: Videos (or segments) that it learns from.
+        measured: Those of test that are here.
+        official: Those of test that there are.
+        tuned: Whether a sweep chose its options.
+    """
+    what = f"{_EXTENTS[spec.extent][0]}s"
+    encoder = spec.encoder.encoder.rstrip("/").rpartition("/")[2]
+    return (
+        f"{head}{' tuned' if tuned else ''}, {encoder}, {train:,} training {what}, "
+        f"{measured / official:.0%} of test"
+    )
+
+
+def run_description(
+    head: str,
+    dataset: Dataset,
+    target: Target,
+    spec: SetSpec,
+    *,
+    sizes: Mapping[Split, int],
+    classes: int,
+    looks_at_clips: bool,
+    metrics: Mapping[str, float] | None = None,
+    links: Mapping[str, str] | None = None,
+) -> str:
+    """A run's description in Markdown: what was trained on what, and how good it is.
+
+    Args:
+        head: Which head.
+        dataset: What the videos are of.
+        target: What is told apart.
+        spec: The embedding set.
+        sizes: Videos (or segments) by split.
+        classes: How many there are.
+        looks_at_clips: Whether the head sees a video's clips and not their mean.
+        metrics: The final numbers; None while there are none.
+        links: Where more of it stands: addresses by what they lead to.
+    """
+    what, how = _EXTENTS[spec.extent]
+    looked_at = "the" if looks_at_clips else "the mean of"
+    counted = ", ".join(f"{size:,} {split}" for split, size in sizes.items())
+    parts = [
+        f"**{head}** on {looked_at} {spec.encoder.clips} clip embeddings a {what} "
+        f"({spec.encoder.encoder}, set `{spec.fingerprint}`) of **{dataset.name}**: {counted} "
+        f"{what}s of {classes} classes (target {target}). {how}".strip()
+    ]
+    if metrics:
+        rows = [
+            f"| {label} | {metrics[name]:.3f} | "
+            f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f} |"
+            for label, name in _ROWS
+        ]
+        parts.append("\n".join(["| | | 95 % interval |", "| --- | --- | --- |", *rows]))
+        parts.append(
+            "Always answering the most frequent class would score "
+            f"{metrics['test_majority_rate']:.3f} on test."
+        )
+    if links:
+        parts.append(", ".join(f"[{name}]({address})" for name, address in links.items()))
+    return "\n\n".join(parts)
+
+
+def sweep_description(head: str, dataset: str, target: Target, result: SweepResult) -> str:
+    """A sweep's description in Markdown: what was found, and how."""
+    options = ", ".join(f"`{name}` {value}" for name, value in result.options.items())
+    return (
+        f"Options of **{head}** for the {target}s of **{dataset}**, tried on train and val alone: "
+        f"{result.completed} trials to the end, {result.pruned} given up early.\n\n"
+        f"Best: trial {result.trial}, val accuracy {result.val_accuracy:.3f}, val loss "
+        f"{result.val_loss:.3f}, with {options or 'the defaults'}. Of many trials the best on val "
+        "is somewhat lucky."
+    )
+
+
+def experiment_description(dataset: str, target: Target, model: str) -> str:
+    """An experiment's description in Markdown: what is in it, and how to find one's way."""
+    return (
+        f"Heads that tell the {target}s of **{dataset}** apart; what is registered is a version of "
+        f"`{model}`. Sweeps hold their trials.\n\n"
+        "To filter: `tags.kind = 'head'` (or `sweep`, `trial`), `tags.head = 'mlp'`, "
+        "`tags.encoder = '…'`, `tags.set_fingerprint = '…'`, `metrics.test_coverage > 0.9`."
+    )
+
+
+def model_description(dataset: str, target: Target, model: str) -> str:
+    """A registered model's description in Markdown."""
+    return (
+        f"A video file in, its {target} of {dataset} out, with a score and the five best.\n\n"
+        "```python\n"
+        f'model = mlflow.pyfunc.load_model("models:/{model}@champion")\n'
+        'model.predict(pd.DataFrame({"video": ["holiday.mp4"]}))\n'
+        "```\n\n"
+        "`champion` has passed the gate, `challenger` has not, `previous` was the champion before. "
+        "What the gate said of a version stands in its tags `gate` and `gate_reason`."
+    )

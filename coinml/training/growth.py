@@ -1,0 +1,44 @@
+"""How much an embedding set has grown since heads were trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coinml.data.records import SPLITS
+from coinml.registry.versions import list_versions
+from coinml.tracking.mlflow_store import MlflowStore
+
+
+def trained_videos(
+    store: MlflowStore, experiment: str, fingerprint: str, heads: Sequence[str]
+) -> int:
+    """Number of videos that heads were last trained on with a set; 0 where one was not.
+
+    What the gate has not judged does not count: a run that was cut off between training and the
+    gate is to be taken up, which costs nothing, since a trained head is found again.
+
+    Args:
+        store: Where the runs are.
+        experiment: Its name, which is the registered model's, too.
+        fingerprint: Of the embedding set.
+        heads: Which; the one that knows the fewest counts.
+    """
+    judged = {
+        str(row["version"])
+        for row in list_versions(store, experiment)
+        if row["tags"].get("gate") is not None
+    }
+    return min(_videos(store, experiment, fingerprint, head, judged) for head in heads)
+
+
+def _videos(
+    store: MlflowStore, experiment: str, fingerprint: str, head: str, judged: set[str]
+) -> int:
+    for run_id in store.find_runs(experiment, {"set_fingerprint": fingerprint, "head": head}):
+        run = store.read_run(run_id).data
+        if run.tags.get("version") not in judged:
+            continue
+        # What was dropped as a leak was seen, and is no reason to train again.
+        dropped = int(run.metrics.get("leaks_dropped", 0))
+        return dropped + sum(int(run.params.get(f"{split}_videos", 0)) for split in SPLITS)
+    return 0

@@ -1,0 +1,104 @@
+"""Fitted heads that are not yet registered, for whoever takes the work up again.
+
+A head is kept before anything of it is told to MLflow, which may be away by then; a retry, or the
+next run, finds it by its recipe and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from coinml.errors import InvalidInputError
+from coinml.heads.kinds import head_file, load_head
+
+if TYPE_CHECKING:
+    from coinml.heads.kinds import Head
+
+_KEPT_S = 14 * 86400
+"""What nobody came back for in this time was trained on what has changed since."""
+
+_ABOUT, _SEARCH = "fit.json", "search.parquet"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A fitted head and how it came about.
+
+    Attributes:
+        head: As it was trained, or as it was read again.
+        history: One entry an epoch; empty for heads that have none.
+        search: One row a setting that was tried; empty for heads that try none.
+        run_id: The MLflow run in which it was trained.
+    """
+
+    head: Head
+    history: tuple[Mapping[str, float], ...] = ()
+    search: pd.DataFrame = field(default_factory=pd.DataFrame)
+    run_id: str = ""
+
+
+def keep_fit(folder: Path, recipe: str, name: str, fit: Fit) -> None:
+    """Write a fit under the digest of its recipe; it is there whole or not at all.
+
+    Args:
+        folder: Where fits are kept.
+        recipe: What the head was made of.
+        name: Which head it is.
+        fit: What is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_old(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        place = Path(temporary) / "fit"
+        place.mkdir()
+        fit.head.save(place / head_file(name))
+        fit.search.to_parquet(place / _SEARCH)
+        about = {"head": name, "run_id": fit.run_id, "history": [dict(one) for one in fit.history]}
+        (place / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        # Whoever was quicker has trained the same.
+        with contextlib.suppress(OSError):
+            place.rename(folder / recipe)
+
+
+def find_fit(folder: Path, recipe: str) -> Fit | None:
+    """The fit that was kept of a recipe; one that cannot be read counts as none."""
+    place = folder / recipe
+    if not place.is_dir():
+        return None
+    try:
+        about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
+        return Fit(
+            head=load_head(place / head_file(about["head"])),
+            history=tuple(about["history"]),
+            search=pd.read_parquet(place / _SEARCH),
+            run_id=about["run_id"],
+        )
+    except (InvalidInputError, OSError, ValueError, KeyError) as err:
+        logger.warning("%s cannot be read and is trained again: %s", place, err)
+        forget_fit(folder, recipe)
+        return None
+
+
+def forget_fit(folder: Path, recipe: str) -> None:
+    """Remove what was kept of a recipe: its model is registered."""
+    shutil.rmtree(folder / recipe, ignore_errors=True)
+
+
+def _clear_old(folder: Path) -> None:
+    for place in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - place.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(place)

@@ -1,0 +1,1 @@
+"""The `coinml` command: a file for each group of commands."""

@@ -1,0 +1,76 @@
+"""The `coinml` command: parse, start a flow or call the library, print.
+
+Nothing heavy is imported before a command needs it, so that `coinml --help` and
+`coinml status` answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from coinml.errors import CoinmlError, InvalidInputError
+from coinml_cli import (
+    collect,
+    dataset,
+    deploy,
+    doctor,
+    embed,
+    embeddings,
+    move_runs,
+    report,
+    run,
+    study,
+    train,
+    up,
+)
+from coinml_cli.console import note
+from coinml_ops.environment import prepare_environment, use_stack
+
+DONE, FAILED, WRONG_USAGE, IN_PART = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="coinml",
+    help="From a list of flaky YouTube videos to a video classifier that one can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 in part (more is due later).",
+)
+for module in (
+    run,
+    dataset,
+    collect,
+    embed,
+    embeddings,
+    train,
+    move_runs,
+    study,
+    report,
+    deploy,
+    up,
+    doctor,
+):
+    module.add_commands(app)
+
+
+def main() -> None:
+    """Run the command; a failure that coinml understands is one line, not a traceback."""
+    prepare_environment()
+    use_stack()
+    try:
+        app()
+    except InvalidInputError as err:
+        note(f"error: {err}")
+        sys.exit(WRONG_USAGE)
+    except CoinmlError as err:
+        note(f"error: {err}")
+        sys.exit(FAILED)
+    except Exception as err:
+        # Nobody foresaw it: the traceback is for the log, a line for the person.
+        logging.getLogger(__name__).exception("unexpected")
+        note(f"unexpected error: {type(err).__name__}: {err}")
+        sys.exit(FAILED)

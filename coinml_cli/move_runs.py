@@ -1,0 +1,60 @@
+"""`coinml move-runs`: MLflow's local store to where a server can serve it to other machines."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from coinml_cli import options
+from coinml_ops.environment import FROM_STACK
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this group's command."""
+    app.command(
+        epilog="Example: coinml move-runs --to sqlite:////srv/mlflow/mlflow.db "
+        "--artifacts /srv/mlflow/artifacts"
+    )(move_runs)
+
+
+def move_runs(
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The new database: sqlite:////PATH/mlflow.db or postgresql://USER@HOST/DATABASE.",
+        ),
+    ],
+    artifacts: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder or URL that the server serves them from.")
+    ],
+    json: options.Json = False,
+) -> None:
+    """Copy runs, models and artifacts to where a server reaches them; all stays here as well."""
+    from dataclasses import asdict
+
+    from coinml.runtime.settings import Settings
+    from coinml.tracking.migrate import move_store
+    from coinml.tracking.mlflow_store import MlflowStore
+    from coinml_cli.console import line, note, print_json
+
+    if "MLFLOW_TRACKING_URI" in FROM_STACK:
+        # What is to be copied is what the server of `coinml up` serves.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    settings = Settings()
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    moved = move_store(store, to, artifacts)
+    for place in moved.elsewhere:
+        note(f"left as it is, since it is not below {settings.artifact_root}: {place}")
+    if json:
+        print_json(asdict(moved))
+        return
+    line(
+        f"{moved.runs} runs, {moved.versions} registered versions, {moved.files} files of "
+        f"{moved.size_bytes / 1e6:.1f} MB"
+    )
+    line("serve them:   MLFLOW_BACKEND_STORE_URI=<the URL> mlflow server --workers 1 \\")
+    line(f"                --artifacts-destination {artifacts} --host 0.0.0.0 --allowed-hosts NAME")
+    line("use them:     export MLFLOW_TRACKING_URI=http://NAME:5000")

@@ -1,0 +1,94 @@
+"""What surrounds a command that runs flows: log file, Prefect API, progress bars, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from coinml.runtime import progress
+from coinml_cli.console import ProgressBars, note
+from coinml_ops.environment import log_to
+from coinml_ops.prefect_server.local_server import prefect_api
+
+if TYPE_CHECKING:
+    from coinml.data.records import Dataset
+    from coinml.runtime.settings import Settings
+    from coinml.selection import Selection
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def flow_session(settings: Settings) -> Iterator[None]:
+    """Run flows within it.
+
+    The first Ctrl-C ends every stage after the item it is at; all that was done is on
+    record by then, so that the next call goes on from there.
+    """
+    log = log_to(settings.logs_dir)
+    _await_stack(settings)
+    previous = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        with prefect_api(settings.data_dir / "prefect"), watched():
+            # Prefect reads its environment when it is imported, so not before now.
+            from tasks.events import ours
+
+            with ours():
+                yield
+    except (KeyboardInterrupt, progress.StoppedError):
+        note("interrupted: what was done is kept, and the next call goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:  # Raised again: `main` says what happened, this where the whole story is.
+        note(f"the log is {log}")
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Show progress bars within it."""
+    with ProgressBars() as bars, progress.listening(bars):
+        yield
+
+
+def _await_stack(settings: Settings) -> None:
+    """Give this home's stack time to answer, if it is what the command is going to use."""
+    from coinml_ops.stack import record
+    from coinml_ops.stack.services import MLFLOW, PREFECT
+    from coinml_ops.stack.starting import wait_until_up
+
+    stack = record.read(settings.home)
+    if stack is None or not stack.up():
+        return
+    used = {
+        PREFECT: os.environ.get("PREFECT_API_URL") == stack.prefect_api,
+        MLFLOW: settings.tracking_uri == stack.mlflow_url,
+    }
+    names = tuple(name for name, uses in used.items() if uses)
+    if names:
+        wait_until_up(stack, names)
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    progress.request_stop()
+    raise KeyboardInterrupt
+
+
+def load_shown(selection: Selection, settings: Settings) -> Dataset:
+    """Load a selection; drawing the miniature takes long enough to want a bar."""
+    from coinml.miniature.dataset import draw_dataset
+    from coinml.selection import miniature_dir
+
+    if selection.is_mini:
+        with progress.stage("draw"):
+            draw_dataset(
+                miniature_dir(settings.data_dir),
+                progress=lambda _done, total: progress.advance("draw", total=total),
+            )
+    return selection.load(settings.data_dir)

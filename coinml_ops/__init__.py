@@ -1,0 +1,1 @@
+"""What runs coinml for weeks: servers, workers, deployments and their diagnosis."""

@@ -1,0 +1,1 @@
+"""The deployments of prefect.yaml, and what a Prefect server must have for them."""

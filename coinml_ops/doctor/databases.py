@@ -1,0 +1,123 @@
+"""The ledger's and MLflow's databases: are they at the migration that the code here expects?
+
+Both are looked at without being opened by their owners, who would migrate them on sight.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinml.errors import CoinmlError
+from coinml.runtime.addresses import without_password
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.finding import Finding, installed
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+
+def check_ledger(settings: Settings) -> Finding:
+    """Whether the ledger answers and is at this coinml's migration."""
+    from coinml.ledger import Ledger
+    from coinml.ledger.database import schema_version
+    from coinml.ledger.schema import HEAD
+
+    url = settings.ledger_url
+    if _is_lacking(url):
+        return Finding(subject="ledger", state="ok", text="not made yet (the first run makes it)")
+    try:
+        version = schema_version(url)
+        if version is None:
+            return Finding(subject="ledger", state="ok", text="empty (the first run fills it)")
+        if version > HEAD:
+            return Finding(
+                subject="ledger", state="failed",
+                text=f"at migration {version}, this coinml knows {HEAD}",
+                remedy="a newer coinml wrote it: use that one",
+            )  # fmt: skip
+        if version < HEAD:
+            return Finding(
+                subject="ledger", state="warning",
+                text=f"at migration {version}, this coinml has {HEAD}",
+                remedy="the next command brings it up to date; keep a copy if you may go back",
+            )  # fmt: skip
+        with Ledger(url) as ledger:
+            names = ledger.datasets()
+    except CoinmlError as err:
+        return Finding(
+            subject="ledger", state="failed", text=str(err), remedy="see COINML_LEDGER_URL"
+        )
+    return Finding(
+        subject="ledger", state="ok",
+        text=f"at migration {version}; datasets: {', '.join(names) or 'none'}",
+    )  # fmt: skip
+
+
+def ledger_is_current(settings: Settings) -> bool:
+    """Whether the ledger is there and a look into it changes nothing."""
+    from coinml.ledger.database import schema_version
+    from coinml.ledger.schema import HEAD
+
+    if _is_lacking(settings.ledger_url):
+        return False
+    try:
+        return schema_version(settings.ledger_url) == HEAD
+    except CoinmlError:
+        return False
+
+
+def check_mlflow_store(settings: Settings) -> Finding:
+    """Whether MLflow's database, used without a server, is at this MLflow's migration."""
+    uri, version = settings.tracking_uri, installed("mlflow")
+    shown = without_password(uri)
+    if _is_lacking(uri):
+        return Finding(subject="mlflow", state="ok", text=f"{version}, no mlflow.db yet")
+    found = _revision(uri)
+    script = _migrations()
+    expected = script.get_current_head()
+    if found == expected:
+        return Finding(subject="mlflow", state="ok", text=f"{version}, {shown} at {found}")
+    text = f"{shown} is at migration {found}, mlflow {version} expects {expected}"
+    if found in {one.revision for one in script.walk_revisions()}:
+        return Finding(
+            subject="mlflow", state="warning", text=text,
+            remedy="it is migrated at its next use, and an older mlflow cannot read it then: "
+            "keep a copy",
+        )  # fmt: skip
+    return Finding(
+        subject="mlflow", state="failed", text=text,
+        remedy="a newer mlflow has opened it: use that version, or a copy from before",
+    )  # fmt: skip
+
+
+def _is_lacking(url: str) -> bool:
+    return url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).exists()
+
+
+def _revision(uri: str) -> str | None:
+    from sqlalchemy import create_engine, inspect, text
+
+    path = uri.removeprefix("sqlite:///")
+    # Not even a journal is to be left beside it.
+    address = f"sqlite:///file:{path}?mode=ro&uri=true" if path != uri else uri
+    engine = create_engine(address)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    finally:
+        engine.dispose()
+    return str(row[0]) if row else None
+
+
+def _migrations() -> ScriptDirectory:
+    """MLflow's migrations, without importing MLflow."""
+    from alembic.script import ScriptDirectory
+
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None  # It is one of our dependencies.
+    assert spec.origin is not None
+    return ScriptDirectory(str(Path(spec.origin).parent / "store" / "db_migrations"))

@@ -1,0 +1,49 @@
+"""Is this machine fit for the work? One finding a subject, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
+from coinml_ops.doctor.finding import Finding
+from coinml_ops.doctor.machine import check_decoders, check_disk, check_python, check_torch
+from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
+from coinml_ops.doctor.source import check_cookies, check_javascript, check_proxy, check_ytdlp
+
+__all__ = ["Finding", "examine"]
+
+
+def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Finding]:
+    """Look at everything; a subject that cannot be examined is a finding, too.
+
+    Args:
+        settings: This machine's.
+        prefect_api: The Prefect server that commands use; None where each starts its own.
+    """
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": check_python,
+        "torch": lambda: check_torch(settings),
+        "decoders": check_decoders,
+        "yt-dlp": check_ytdlp,
+        "javascript": check_javascript,
+        "cookies": lambda: check_cookies(settings),
+        "proxy": lambda: check_proxy(settings),
+        "disk": lambda: check_disk(settings),
+        "ledger": lambda: check_ledger(settings),
+        "mlflow": lambda: check_mlflow_store(settings),
+        "prefect": lambda: check_prefect(prefect_api),
+    }
+    if settings.tracking_uri.startswith(("http://", "https://")):
+        checks["mlflow"] = lambda: check_mlflow_server(settings)
+    if prefect_api is not None:
+        checks["workers"] = lambda: check_workers(prefect_api)
+    findings = []
+    for subject, check in checks.items():
+        try:
+            findings.append(check())
+        # The one that stumbles must not hide what the others have to say.
+        except Exception as err:
+            text = f"{type(err).__name__}: {err}"
+            findings.append(Finding(subject=subject, state="failed", text=text))
+    return findings

@@ -1,0 +1,96 @@
+"""Python, torch, decoders and disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.databases import ledger_is_current
+from coinml_ops.doctor.finding import Finding
+
+DISK_LOW_GIB = 5.0
+TESTED_PYTHON = (3, 11)
+
+
+def check_python() -> Finding:
+    """Whether this is the Python that the tested versions are for."""
+    text = f"{platform.python_version()} on {platform.machine()}"
+    if sys.version_info[:2] != TESTED_PYTHON:
+        return Finding(
+            subject="python", state="warning", text=f"{text}; tested with 3.11",
+            remedy="constraints.txt is for 3.11: make PYTHON=/path/to/python3.11",
+        )  # fmt: skip
+    return Finding(subject="python", state="ok", text=text)
+
+
+def check_torch(settings: Settings) -> Finding:
+    """Whether torch sees the device that is asked for."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    text = f"{torch.__version__}, " + (", ".join(names) if cuda else "no CUDA device")
+    if cuda:
+        text += f" (CUDA {torch.version.cuda})"
+    if settings.device.startswith("cuda") and not cuda:
+        return Finding(
+            subject="torch", state="failed", text=f"{text}, but COINML_DEVICE={settings.device}",
+            remedy="install a CUDA build of torch, or set COINML_DEVICE=cpu",
+        )  # fmt: skip
+    remedy = "" if cuda else "embedding runs on the CPU: fine for small sets, days for COIN"
+    return Finding(subject="torch", state="ok" if cuda else "warning", text=text, remedy=remedy)
+
+
+def check_decoders() -> Finding:
+    """Which decoders load, each of which is tried."""
+    from coinml.media import decoders_here
+
+    # Each is loaded: torchcodec can be installed and still not find FFmpeg's libraries.
+    found = decoders_here()
+    text = ", ".join(what if name in what else f"{name} {what}" for name, what in found.items())
+    if found["pyav"].startswith("pyav"):
+        return Finding(subject="decoders", state="failed", text=text, remedy="pip install av")
+    return Finding(subject="decoders", state="ok", text=text)
+
+
+def check_disk(settings: Settings) -> Finding:
+    """Free room against what is still to come: videos that are possible, at the mean size."""
+    place = settings.data_dir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{free / 2**30:.1f} GiB free for {settings.data_dir}"
+    if not os.access(place, os.W_OK):
+        return Finding(
+            subject="disk", state="failed", text=f"{place} cannot be written",
+            remedy="set COINML_HOME to a folder that can",
+        )  # fmt: skip
+    coming = _still_to_come_bytes(settings)
+    if coming:
+        text += f", {coming / 2**30:.1f} GiB of videos still to come"
+    if free - coming < DISK_LOW_GIB * 2**30:
+        return Finding(
+            subject="disk", state="warning", text=text,
+            remedy="make room, or set COINML_HOME to a larger disk",
+        )  # fmt: skip
+    return Finding(subject="disk", state="ok", text=text)
+
+
+def _still_to_come_bytes(settings: Settings) -> float:
+    """What the videos that are still possible will take; 0 where no size is known."""
+    from coinml.ledger import DOWNLOADED, Ledger
+
+    # An older ledger would be migrated by a look into it.
+    if not ledger_is_current(settings):
+        return 0.0
+    coming = 0.0
+    with Ledger(settings.ledger_url) as ledger:
+        for dataset in ledger.datasets():
+            rows = ledger.rows(dataset, state=DOWNLOADED)
+            sizes = [row.size_bytes for row in rows if row.size_bytes]
+            if sizes:
+                coming += ledger.status(dataset).possible * sum(sizes) / len(sizes)
+    return coming

@@ -1,0 +1,96 @@
+"""Prefect's and MLflow's servers: do they answer, with the version that is installed here?
+
+By plain HTTP: to import either client takes longer than all other checks together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from coinml.runtime.addresses import without_password, without_user
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.finding import Finding, installed
+
+TIMEOUT_S = 5.0
+POOL = "coinml"
+
+
+def check_mlflow_server(settings: Settings) -> Finding:
+    """Whether the tracking server answers, and with which version."""
+    uri = settings.tracking_uri.rstrip("/")
+    return _check_version(
+        "mlflow", uri, f"{uri}/version",
+        remedy="start it (`coinml up`), or see MLFLOW_TRACKING_URI",
+    )  # fmt: skip
+
+
+def check_prefect(api: str | None) -> Finding:
+    """Whether the Prefect server answers, and with which version."""
+    if api is None:
+        return Finding(
+            subject="prefect", state="ok",
+            text=f"{installed('prefect')}, each command starts a server of its own",
+        )  # fmt: skip
+    return _check_version(
+        "prefect", api, f"{api.rstrip('/')}/admin/version",
+        remedy="start it (`coinml up`), or see PREFECT_API_URL",
+    )  # fmt: skip
+
+
+def check_workers(api: str) -> Finding:
+    """Whether workers wait for the runs of deployments."""
+    pool = f"{api.rstrip('/')}/work_pools/{POOL}"
+    try:
+        answer = httpx.post(f"{pool}/workers/filter", json={}, timeout=TIMEOUT_S)
+    except httpx.HTTPError as err:
+        return Finding(subject="workers", state="warning", text=_said(err))
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return Finding(
+            subject="workers", state="warning", text=f"no work pool {POOL}, so no deployments",
+            remedy="coinml deploy",
+        )  # fmt: skip
+    if not answer.is_success:
+        return Finding(subject="workers", state="warning", text=f"HTTP {answer.status_code}")
+    online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
+    if not online:
+        return Finding(
+            subject="workers", state="warning", text="none online: nothing scheduled runs",
+            remedy=f"coinml up, or prefect worker start --pool {POOL}",
+        )  # fmt: skip
+    return Finding(subject="workers", state="ok", text=", ".join(sorted(online)))
+
+
+def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Finding:
+    shown, here = without_password(shown), installed(package)
+    try:
+        answer = httpx.get(url, timeout=TIMEOUT_S)
+    except httpx.HTTPError as err:
+        text = f"{shown} does not answer: {_said(err)}"
+        return Finding(subject=package, state="failed", text=text, remedy=remedy)
+    if not answer.is_success:
+        return Finding(
+            subject=package, state="failed", text=f"{shown} answers HTTP {answer.status_code}",
+            remedy=remedy,
+        )  # fmt: skip
+    there = _version_in(answer)
+    if there != here:
+        return Finding(
+            subject=package, state="warning", text=f"{shown} is {there}, here {here} is installed",
+            remedy="install the same version on both sides",
+        )  # fmt: skip
+    return Finding(subject=package, state="ok", text=f"{there} at {without_user(shown)}")
+
+
+def _version_in(answer: httpx.Response) -> str:
+    """Prefect's is a JSON string, MLflow's the text itself."""
+    try:
+        said: Any = answer.json()
+    except ValueError:
+        said = answer.text
+    return str(said).strip()[:40]
+
+
+def _said(err: httpx.HTTPError) -> str:
+    return str(err) or type(err).__name__

@@ -1,0 +1,83 @@
+"""What the source of the videos wants: yt-dlp, a JavaScript runtime, cookies, a proxy."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from coinml.errors import InvalidInputError
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.finding import Finding, installed
+
+YTDLP_STALE_DAYS = 60
+"""YouTube changes often; yt-dlp's maintainers release about every month."""
+
+
+def check_ytdlp() -> Finding:
+    """How old yt-dlp is: an old one is a broken one."""
+    version = installed("yt-dlp")
+    upgrade = "pip install --upgrade 'yt-dlp[default,deno]'"
+    if version is None:
+        return Finding(subject="yt-dlp", state="failed", text="missing", remedy=upgrade)
+    numbers = re.match(r"(\d{4})\.(\d{1,2})\.(\d{1,2})", version)
+    if numbers is None:
+        return Finding(subject="yt-dlp", state="warning", text=f"{version}, of unknown age")
+    age_days = (datetime.now(UTC).date() - date(*map(int, numbers.groups()))).days
+    text = f"{version}, {age_days} days old"
+    if age_days > YTDLP_STALE_DAYS:
+        return Finding(
+            subject="yt-dlp", state="warning", text=text,
+            remedy=f"YouTube may refuse it; upgrade it alone: {upgrade}",
+        )  # fmt: skip
+    return Finding(subject="yt-dlp", state="ok", text=text)
+
+
+def check_javascript() -> Finding:
+    """Whether there is a runtime for YouTube's player."""
+    # The deno package puts its binary beside the interpreter, which need not be on the PATH.
+    beside = Path(sys.executable).parent
+    deno = shutil.which("deno") or shutil.which("deno", path=str(beside))
+    if deno:
+        return Finding(subject="javascript", state="ok", text=f"deno at {deno}")
+    return Finding(
+        subject="javascript", state="warning", text="no runtime for YouTube's player",
+        remedy="pip install 'yt-dlp[default,deno]'",
+    )  # fmt: skip
+
+
+def check_cookies(settings: Settings) -> Finding:
+    """Whether the cookies file can be read, is one, and is read by nobody else."""
+    from coinml.collection.download import FetchOptions
+
+    path = settings.cookies
+    if path is None:
+        return Finding(subject="cookies", state="ok", text="none set (COINML_COOKIES)")
+    try:
+        FetchOptions(cookies=path).credentials()
+    except InvalidInputError as err:
+        return Finding(
+            subject="cookies", state="failed", text=str(err),
+            remedy="point COINML_COOKIES at a Netscape cookies file",
+        )  # fmt: skip
+    if path.stat().st_mode & 0o077:
+        return Finding(
+            subject="cookies", state="warning", text=f"{path} can be read by other users",
+            remedy=f"chmod 600 {path}",
+        )  # fmt: skip
+    return Finding(subject="cookies", state="ok", text=f"{path}")
+
+
+def check_proxy(settings: Settings) -> Finding:
+    """Whether the proxy is one; it is not shown."""
+    from coinml.collection.download import FetchOptions
+
+    if settings.proxy is None:
+        return Finding(subject="proxy", state="ok", text="none set (COINML_PROXY)")
+    try:
+        FetchOptions(proxy=settings.proxy).credentials()
+    except InvalidInputError as err:
+        return Finding(subject="proxy", state="failed", text=str(err))
+    return Finding(subject="proxy", state="ok", text="set, and not shown")

@@ -1,0 +1,1 @@
+"""Prefect servers as processes."""

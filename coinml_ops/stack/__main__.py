@@ -1,0 +1,89 @@
+"""One service in the foreground, for systemd or Docker Compose to watch.
+
+Run as ``python -m coinml_ops.stack prefect|mlflow|worker-network|worker-gpu``. What `coinml up` is
+told by its options stands in the command line; COINML_HOME and COINML_POSTGRES in the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinml.runtime.home import home
+from coinml_ops.stack import health, processes
+from coinml_ops.stack.ending import end_worker
+from coinml_ops.stack.postgres import Databases, checked
+from coinml_ops.stack.record import QUEUES, Stack
+from coinml_ops.stack.services import MARK, MLFLOW, PREFECT, SERVICE, Service, services
+
+if TYPE_CHECKING:
+    import psutil
+
+NAMES = (PREFECT, MLFLOW, *(f"worker-{queue}" for queue in QUEUES))
+
+
+def main() -> None:
+    """Run the service that is named; a server takes the place of this process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("service", choices=NAMES)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--prefect-port", type=int, default=4200)
+    parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument("--allow-host", action="append", default=[])
+    options = parser.parse_args()
+    postgres = os.environ.get("COINML_POSTGRES", "")
+    stack = Stack(
+        id=f"{options.service}-{os.getpid()}",
+        home=str(home()),
+        host=options.host,
+        prefect_port=options.prefect_port,
+        mlflow_port=options.mlflow_port,
+        names=tuple(options.allow_host),
+        postgres=checked(postgres) if postgres else "",
+        ledger_url=os.environ.get("COINML_LEDGER_URL", ""),
+    )
+    if stack.postgres:
+        Databases(stack.postgres).make()
+    (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
+    service = next(one for one in services(stack) if one.name == options.service)
+    if service.queue is None:
+        os.execve(sys.executable, list(service.command), service.full_environment())
+    sys.exit(_run_worker(stack, service))
+
+
+def _run_worker(stack: Stack, service: Service) -> int:
+    """Run a worker until it ends or is to end, and then its runs first."""
+    environment = service.full_environment()
+    # In a container, the servers have other addresses than on this machine.
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        environment[name] = os.environ.get(name) or environment[name]
+    api = environment["PREFECT_API_URL"]
+    queue = (service.needs or "").replace(stack.prefect_api, api)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not health.answers(queue):
+        if stop.wait(1.0):
+            return 0
+    worker = subprocess.Popen(service.command, env=environment, start_new_session=True)
+
+    def left() -> list[psutil.Process]:
+        worker.poll()
+        return processes.marked(environment[MARK], service=environment[SERVICE])
+
+    while worker.poll() is None and not stop.wait(0.5):
+        pass
+    if stop.is_set():
+        end_worker(worker.pid, left, api=api)
+        return 0
+    return worker.wait()
+
+
+if __name__ == "__main__":
+    main()

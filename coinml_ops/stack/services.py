@@ -1,0 +1,195 @@
+"""What runs in a stack: each service's command, environment, and how one sees that it is up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from coinml_ops.stack.postgres import Databases
+from coinml_ops.stack.record import POOL, QUEUES, Stack
+
+MARK = "COINML_STACK"
+"""Environment variable with the stack's id, by which its processes and their children are known."""
+SERVICE = "COINML_STACK_SERVICE"
+"""Environment variable with the service's name."""
+
+PREFECT, MLFLOW = "prefect", "mlflow"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# With the defaults (1, 1, 5) the recorder falls half a minute behind 1,000 tasks.
+RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One long-running process.
+
+    Attributes:
+        name: Also its log's.
+        command: No secret is in it, since everyone can read a command line.
+        environment: What is set on top of the caller's environment.
+        unset: What is taken out of it.
+        health: URL that answers 200 when it is up; for a worker None.
+        needs: URL that must answer 200 before it is started, if any.
+        queue: The work queue that it serves, if it is a worker.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    unset: tuple[str, ...] = ()
+    health: str | None = None
+    needs: str | None = None
+    queue: str | None = None
+
+    def full_environment(self) -> dict[str, str]:
+        """The environment to run it in."""
+        inherited = {key: value for key, value in os.environ.items() if key not in self.unset}
+        return {**inherited, **self.environment}
+
+
+def services(stack: Stack) -> tuple[Service, ...]:
+    """What runs in a stack, in the order of starting."""
+    return (_prefect(stack), _mlflow(stack), *(_worker(stack, queue) for queue in QUEUES))
+
+
+def _prefect(stack: Stack) -> Service:
+    folder = Path(stack.home) / "data" / "prefect"
+    if stack.postgres:
+        database = Databases(stack.postgres).prefect
+    else:
+        # The one that commands with a server of their own write to: their runs show here.
+        database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
+    origins = [f"http://{name}:{stack.prefect_port}" for name in ("127.0.0.1", "localhost")]
+    return Service(
+        name=PREFECT,
+        command=(
+            *(sys.executable, "-m", "coinml_ops.prefect_server.process"),
+            *("--host", stack.host, "--port", str(stack.prefect_port)),
+            *(part for name in allowed_hosts(stack) for part in ("--allow-host", name)),
+        ),
+        environment={
+            **_common(stack, PREFECT),
+            **RECORDER,
+            "PREFECT_HOME": str(folder),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            # A busy machine is no reason to answer that something is wrong (5 and 10 s).
+            "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+            "PREFECT_SERVER_UI_ENABLED": "true",
+            "PREFECT_SERVER_UI_API_URL": stack.prefect_api,
+            # Prefect's default lets every web site read the API of this machine.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join([stack.prefect_url, *origins]),
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true",
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "true",
+            "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true",
+            "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "true",
+        },
+        unset=("PREFECT_API_URL", "PREFECT_API_KEY", "COINML_POSTGRES"),
+        health=f"{stack.prefect_api}/health",
+    )
+
+
+def _mlflow(stack: Stack) -> Service:
+    home = Path(stack.home)
+    database = (
+        Databases(stack.postgres).mlflow if stack.postgres else f"sqlite:///{home / 'mlflow.db'}"
+    )
+    hosts = [
+        f"{f'[{name}]' if ':' in name else name}:{stack.mlflow_port}"
+        for name in allowed_hosts(stack)
+    ]
+    return Service(
+        name=MLFLOW,
+        command=(
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", stack.host, "--port", str(stack.mlflow_port)),
+            # Four workers and the job runner, which nothing here uses, would take 3.2 GB.
+            *("--workers", "1", "--serve-artifacts"),
+            *("--artifacts-destination", (home / "mlartifacts").as_uri()),
+            # By default it takes 10.* for an address of a private network, and so 10.evil.com.
+            *("--allowed-hosts", ",".join(hosts)),
+            *("--uvicorn-opts", "--log-level warning --timeout-graceful-shutdown 5"),
+        ),
+        environment={
+            **_common(stack, MLFLOW),
+            "MLFLOW_BACKEND_STORE_URI": database,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        unset=("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "COINML_POSTGRES"),
+        health=f"{stack.mlflow_url}/health",
+    )
+
+
+def _worker(stack: Stack, queue: str) -> Service:
+    ledger = Databases(stack.postgres).ledger if stack.postgres else stack.ledger_url
+    return Service(
+        name=f"worker-{queue}",
+        command=(
+            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL),
+            *("--work-queue", queue, "--type", "process", "--name", worker_name(queue)),
+        ),
+        environment={
+            **_common(stack, f"worker-{queue}"),
+            "PREFECT_HOME": str(Path(stack.home) / "data" / "prefect"),
+            "PREFECT_API_URL": stack.prefect_api,
+            "MLFLOW_TRACKING_URI": stack.mlflow_url,
+            **({"COINML_LEDGER_URL": ledger} if ledger else {}),
+            # What a worker and its runs have to say is for the log, unlike at a terminal.
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+            # Whoever waits in a browser looks more often than every ten seconds.
+            "PREFECT_WORKER_QUERY_SECONDS": "5",
+        },
+        unset=("COINML_POSTGRES",),
+        # A worker that comes first would make them without what `coinml deploy` gives them.
+        needs=f"{stack.prefect_api}/work_pools/{POOL}/queues/{queue}",
+        queue=queue,
+    )
+
+
+def worker_name(queue: str) -> str:
+    """A worker's name on its Prefect server; those of two machines differ."""
+    return f"{queue}@{socket.gethostname()}"
+
+
+def allowed_hosts(stack: Stack) -> tuple[str, ...]:
+    """The names by which a client may call the servers.
+
+    A page of somebody else's can have its own name lead to 127.0.0.1 (DNS rebinding) and would
+    then be let in by the browser; but it still calls the server by its own name.
+    """
+    names = [*LOOPBACK, *stack.names]
+    if stack.host in ("0.0.0.0", "::"):
+        import psutil
+
+        families = (socket.AF_INET, socket.AF_INET6)
+        names += [socket.gethostname(), socket.getfqdn()]
+        names += [
+            address.address.partition("%")[0]
+            for addresses in psutil.net_if_addrs().values()
+            for address in addresses
+            if address.family in families
+        ]
+    else:
+        names.append(stack.host)
+    return tuple(dict.fromkeys(names))
+
+
+def _common(stack: Stack, name: str) -> dict[str, str]:
+    return {**QUIET, MARK: stack.id, SERVICE: name, "COINML_HOME": stack.home}

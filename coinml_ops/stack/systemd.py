@@ -1,0 +1,159 @@
+"""systemd units that run the services of a stack: `coinml up --print systemd`."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.services import PREFECT, Service, services
+
+TARGET = "coinml.target"
+FOLDER = "/etc/systemd/system"
+
+
+def units(stack: Stack, *, secrets: Path) -> dict[str, str]:
+    """The text of each unit by its file's name.
+
+    Args:
+        stack: What is to run.
+        secrets: The file of variables that are nobody else's business.
+    """
+    running = services(stack)
+    written = {f"coinml-{one.name}.service": _service(stack, one, secrets) for one in running}
+    written["coinml-deploy.service"] = _deploy(stack, secrets)
+    written[TARGET] = _unit(
+        {
+            "Unit": [
+                ("Description", "coinml: Prefect, MLflow and workers"),
+                ("Wants", " ".join(written)),
+            ],
+            "Install": [("WantedBy", "multi-user.target")],
+        }
+    )
+    return written
+
+
+def _service(stack: Stack, service: Service, secrets: Path) -> str:
+    worker = service.queue is not None
+    command = [sys.executable, "-m", "coinml_ops.stack", service.name, *_options(stack)]
+    return _unit(
+        {
+            "Unit": [
+                ("Description", f"coinml: {service.name}"),
+                ("PartOf", TARGET),
+                ("After", f"network-online.target coinml-{PREFECT}.service" if worker
+                 else "network-online.target"),
+                ("Wants", "network-online.target"),
+                # It is tried for ever: what is away now may be back tomorrow.
+                ("StartLimitIntervalSec", "0"),
+            ],
+            "Service": [
+                ("Type", "exec"),
+                *_where(stack, secrets),
+                ("ExecStart", _quoted(command)),
+                ("Restart", "always"),
+                ("RestartSec", "5"),
+                # The service ends its children itself, in their order.
+                ("KillMode", "mixed"),
+                ("TimeoutStopSec", "90"),
+                *_hardening(stack),
+            ],
+            "Install": [("WantedBy", TARGET)],
+        }
+    )  # fmt: skip
+
+
+def _deploy(stack: Stack, secrets: Path) -> str:
+    command = [sys.executable, "-m", "coinml_cli", "deploy"]
+    if stack.dataset:
+        command += ["--dataset", stack.dataset]
+    return _unit(
+        {
+            "Unit": [
+                ("Description", "coinml: the deployments"),
+                ("After", f"coinml-{PREFECT}.service"),
+                ("Requires", f"coinml-{PREFECT}.service"),
+                ("PartOf", TARGET),
+                ("StartLimitIntervalSec", "0"),
+            ],
+            "Service": [
+                ("Type", "oneshot"),
+                ("RemainAfterExit", "yes"),
+                *_where(stack, secrets),
+                ("Environment", f"PREFECT_API_URL={stack.prefect_api}"),
+                ("ExecStart", _quoted(command)),
+                # The server takes a while to answer.
+                ("Restart", "on-failure"),
+                ("RestartSec", "5"),
+                *_hardening(stack),
+            ],
+            "Install": [("WantedBy", TARGET)],
+        }
+    )
+
+
+def _where(stack: Stack, secrets: Path) -> list[tuple[str, str]]:
+    binaries = Path(sys.executable).parent
+    code = Path(__file__).resolve().parents[2]
+    return [
+        ("User", getpass.getuser()),
+        ("WorkingDirectory", _escaped(str(code))),
+        ("Environment", _quoted([f"COINML_HOME={stack.home}"])),
+        ("Environment", _quoted([f"PATH={binaries}:/usr/local/bin:/usr/bin:/bin"])),
+        ("EnvironmentFile", f"-{_escaped(str(secrets))}"),
+    ]
+
+
+def _hardening(stack: Stack) -> list[tuple[str, str]]:
+    """What none of them needs. Devices and writable code stay: CUDA wants both."""
+    return [
+        ("UMask", "0027"),
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ReadWritePaths", _quoted([stack.home])),
+        # Encoders from the hub are kept there.
+        ("ReadWritePaths", _quoted([f"-{Path.home() / '.cache'}"])),
+        ("PrivateTmp", "yes"),
+        ("ProtectKernelTunables", "yes"),
+        ("ProtectKernelModules", "yes"),
+        ("ProtectKernelLogs", "yes"),
+        ("ProtectControlGroups", "yes"),
+        ("ProtectClock", "yes"),
+        ("ProtectHostname", "yes"),
+        ("RestrictNamespaces", "yes"),
+        ("RestrictRealtime", "yes"),
+        ("RestrictSUIDSGID", "yes"),
+        ("LockPersonality", "yes"),
+        ("SystemCallArchitectures", "native"),
+        ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK"),
+        ("CapabilityBoundingSet", ""),
+    ]
+
+
+def _options(stack: Stack) -> list[str]:
+    return [
+        *("--host", stack.host),
+        *("--prefect-port", str(stack.prefect_port)),
+        *("--mlflow-port", str(stack.mlflow_port)),
+    ]
+
+
+def _unit(sections: dict[str, list[tuple[str, str]]]) -> str:
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in entries)
+        for name, entries in sections.items()
+    )
+
+
+def _quoted(words: list[str]) -> str:
+    """Words of a systemd command line, in which % and $ have meanings."""
+    return " ".join(
+        f'"{escaped}"' if " " in escaped else escaped
+        for escaped in (_escaped(word).replace("$", "$$").replace('"', r"\"") for word in words)
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "%%")

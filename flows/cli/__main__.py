@@ -1,5 +1,0 @@
-"""`python -m flows.cli`: the `coinml` command where no script of that name is on the PATH."""
-
-from flows.cli import main
-
-main()

@@ -1,0 +1,331 @@
+"""What each flow has to say when it ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coinml.data.records import Target
+    from coinml.embedding.report import EmbedReport
+    from coinml.registry.versions import Verdict
+    from coinml.tracking.compare_runs import RunComparison
+    from coinml.training.train_head import TrainReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectReport:
+    """What became of a selection of videos.
+
+    Attributes:
+        dataset: Its name.
+        total: Videos in the selection.
+        downloaded: Files here, verified.
+        fetched: Files that this run brought.
+        asked: Videos that this run tried.
+        faults: How many stand under which fault.
+        still_due: Videos that a later run will ask for by itself.
+        blocked_until: When the source may be asked again, if it refuses everyone.
+    """
+
+    dataset: str
+    total: int
+    downloaded: int
+    fetched: int
+    asked: int
+    faults: Mapping[str, int]
+    still_due: int
+    blocked_until: datetime | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.still_due == 0
+
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done, or blocked until when."""
+        if self.blocked_until is not None:
+            first = f"blocked until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+        elif self.still_due:
+            first = "completed in part"
+        else:
+            return self._counts
+        return f"{first}, {self.still_due} still due: {self._counts}"
+
+    @property
+    def yielded(self) -> str:
+        """What this run brought of what it asked for, in a word."""
+        if not self.asked:
+            return "(nothing due)"
+        return f"{self.fetched}/{self.asked}"
+
+    @property
+    def _counts(self) -> str:
+        text = f"{self.downloaded} of {self.total} videos are here, {self.fetched} of them new"
+        if self.faults:
+            text += "; " + ", ".join(f"{count} {fault}" for fault, count in self.faults.items())
+        return text
+
+    def __str__(self) -> str:
+        text = self._counts
+        if self.blocked_until is not None:
+            text += f"; the source refuses until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+        elif self.still_due:
+            text += f"; {self.still_due} still due"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedSummary:
+    """What of a dataset is in an embedding set, and how this run brought it there.
+
+    Attributes:
+        dataset: Its name.
+        fingerprint: The set's.
+        videos: Videos of the selection that are in the set.
+        embedded: How many of them this run did; segments, in a set of segments.
+        failed: Reason by id, for what cannot be embedded; files that do not decode are
+            quarantined.
+        clips: Clips that this run embedded.
+        decoders: How many videos each decoder decoded in this run.
+        frames_substituted: Frames that were missing and for which a neighbour stands in.
+        workers: Processes that embedded, or 0 where nothing was to do.
+        seconds: Wall time of the embedding.
+        decode_wait_s: Seconds that encoders had nothing to do, summed over the processes.
+        encode_s: Seconds that they were at work.
+        write_s: Seconds spent writing.
+        segments: Segments of the selection that are in the set, None where it holds videos.
+        without_extent: Videos whose annotations do not say where the extent is.
+    """
+
+    dataset: str
+    fingerprint: str
+    videos: int
+    embedded: int
+    failed: Mapping[str, str]
+    clips: int = 0
+    decoders: Mapping[str, int] = field(default_factory=dict)
+    frames_substituted: int = 0
+    workers: int = 0
+    seconds: float = 0.0
+    decode_wait_s: float = 0.0
+    encode_s: float = 0.0
+    write_s: float = 0.0
+    segments: int | None = None
+    without_extent: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        reports: Sequence[EmbedReport],
+        *,
+        dataset: str,
+        fingerprint: str,
+        videos: int,
+        workers: int,
+        seconds: float,
+        segments: int | None = None,
+        without_extent: int = 0,
+    ) -> EmbedSummary:
+        """What several shards' reports come to."""
+        decoders: Counter[str] = Counter()
+        for report in reports:
+            decoders.update(report.decoders)
+        return cls(
+            dataset=dataset,
+            fingerprint=fingerprint,
+            videos=videos,
+            embedded=sum(report.embedded for report in reports),
+            failed={key: why for report in reports for key, why in report.failed.items()},
+            clips=sum(report.clips for report in reports),
+            decoders=dict(decoders),
+            frames_substituted=sum(report.frames_substituted for report in reports),
+            workers=workers,
+            seconds=seconds,
+            decode_wait_s=sum(report.decode_wait_s for report in reports),
+            encode_s=sum(report.encode_s for report in reports),
+            write_s=sum(report.write_s for report in reports),
+            segments=segments,
+            without_extent=without_extent,
+        )
+
+    @property
+    def bottleneck(self) -> str:
+        """What most of the time went to: decode, encode or write; "" where nothing was to do."""
+        parts = {"decode": self.decode_wait_s, "encode": self.encode_s, "write": self.write_s}
+        return max(parts, key=parts.__getitem__) if self.clips else ""
+
+    @property
+    def clips_per_s(self) -> float:
+        """Clips embedded a second of wall time."""
+        return self.clips / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        what = f"{self.videos} videos"
+        if self.segments is not None:
+            what = f"{self.segments} segments of {what}"
+        text = f"{what} in set {self.fingerprint}, {self.embedded} of them new"
+        if self.without_extent:
+            text += f"; of {self.without_extent} videos nothing is annotated"
+        if self.failed and self.segments is None:
+            text += f"; {len(self.failed)} do not decode"
+        elif self.failed:
+            text += f"; segments of {len(self.failed)} videos cannot be embedded"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self) | {"bottleneck": self.bottleneck, "clips_per_s": self.clips_per_s}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSummary:
+    """Trained heads, and the first two compared.
+
+    Attributes:
+        dataset: Its name.
+        target: Whose classes.
+        heads: One report a head; none where the set had not grown enough.
+        comparison: Of the first two on test, None where there is one head.
+        grown: Videos in the set beyond those that the heads were last trained on, None where
+            nobody asked.
+        min_new: How many of them it takes.
+        verdicts: What the gate said of each, if it was asked.
+    """
+
+    dataset: str
+    heads: tuple[TrainReport, ...] = ()
+    comparison: RunComparison | None = None
+    target: Target = "task"
+    grown: int | None = None
+    min_new: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def scores(self) -> str:
+        """Test accuracy of each head, in a few words."""
+        return ", ".join(f"{one.head} {one.metrics['test_accuracy']:.3f}" for one in self.heads)
+
+    def __str__(self) -> str:
+        if not self.heads:
+            return f"grown by {self.grown} of {self.min_new}: nothing to train"
+        text = ", ".join(
+            f"{report.head} {report.metrics['test_accuracy']:.3f} on test (version "
+            f"{report.version}{', as before' if report.reused else ''})"
+            for report in self.heads
+        )
+        if not self.verdicts:
+            return text
+        promoted = [verdict.version for verdict in self.verdicts if verdict.promoted]
+        champion = f"champion: version {promoted[-1]}" if promoted else "nobody passed the gate"
+        return f"{text}; {champion}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "dataset": self.dataset,
+            "target": self.target,
+            "heads": [report.as_dict() for report in self.heads],
+            "comparison": self.comparison.as_dict() if self.comparison else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSummary:
+    """The whole way.
+
+    Attributes:
+        collected: What is here and why the rest is not.
+        embedded: What is in the set.
+        trained: The heads.
+        verdicts: What the gate said of each.
+    """
+
+    collected: CollectReport
+    embedded: EmbedSummary
+    trained: TrainSummary
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.collected.complete
+
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done."""
+        return str(self) if self.complete else f"completed in part: {self}"
+
+    def __str__(self) -> str:
+        return f"{self.collected}. {self.embedded}. {self.trained}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "collected": self.collected.as_dict(),
+            "embedded": self.embedded.as_dict(),
+            "trained": self.trained.as_dict(),
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReprocessSummary:
+    """What a dataset needed to be up to date.
+
+    Attributes:
+        missing: Videos whose file was gone.
+        altered: Videos whose file had another content.
+        collected: What is here and why the rest is not.
+        embedded: What is in the set.
+        grown: Videos in the set beyond those that the heads were last trained on.
+        trained: The heads, None where the set had not grown enough.
+        verdicts: What the gate said of each.
+    """
+
+    missing: tuple[str, ...]
+    altered: tuple[str, ...]
+    collected: CollectReport
+    embedded: EmbedSummary
+    grown: int
+    trained: TrainSummary | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that time alone will bring."""
+        return self.collected.complete
+
+    @property
+    def outcome(self) -> str:
+        """The same for a list of runs: first whether it is done."""
+        return str(self) if self.complete else f"completed in part: {self}"
+
+    def __str__(self) -> str:
+        text = f"{self.collected}. {self.embedded}."
+        if self.missing or self.altered:
+            lost = f"{len(self.missing)} files were gone and {len(self.altered)} altered"
+            text = f"{lost}. {text}"
+        if self.trained is None:
+            return f"{text} {self.grown} videos more than the heads know: not trained again."
+        return f"{text} {self.trained}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "missing": list(self.missing),
+            "altered": list(self.altered),
+            "collected": self.collected.as_dict(),
+            "embedded": self.embedded.as_dict(),
+            "grown": self.grown,
+            "trained": self.trained.as_dict() if self.trained else None,
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }

@@ -1,0 +1,165 @@
+"""A stack of a test's own: `coinml up` in a temporary COINML_HOME, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from coinml_ops.stack import health, processes, record
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.services import services
+
+COMMAND = str(Path(sys.executable).parent / "coinml")
+PREFECT = str(Path(sys.executable).parent / "prefect")
+SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A COINML_HOME and the commands that are given there.
+
+    Attributes:
+        home: COINML_HOME.
+        variables: What the commands' environment has beyond that.
+        ports: Prefect's and MLflow's.
+    """
+
+    home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {
+            k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+        }
+        return own | {"COINML_HOME": str(self.home)} | self.variables
+
+    def coinml(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=self.home,
+            env=self.environment, timeout=timeout,
+        )  # fmt: skip
+
+    def answer(self, *arguments: str) -> Any:
+        """What a command says with --json; it must succeed."""
+        done = self.coinml(*arguments, "--json")
+        assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
+        return json.loads(done.stdout)
+
+    def up(self, *options: str) -> Any:
+        prefect, mlflow = map(str, self.ports)
+        return self.answer("up", "--prefect-port", prefect, "--mlflow-port", mlflow, *options)
+
+    def stack(self) -> Stack:
+        found = record.read(self.home)
+        assert found is not None
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that the stack has started and that still lives."""
+        return processes.marked(self.stack().id)
+
+    def are_up(self) -> set[str]:
+        """The services that answer."""
+        now = self.stack()
+        return {
+            one.name for one in services(now) if health.is_up(now, one, now.services.get(one.name))
+        }
+
+    def api(self, path: str, body: Any = None) -> Any:
+        """What Prefect's server answers; POST where there is a body."""
+        return json.loads(fetch(f"{self.stack().prefect_api}{path}", body=body))
+
+    def flow_runs(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Flow runs, newest first."""
+        found: list[dict[str, Any]] = self.api(
+            "/flow_runs/filter", {"sort": "START_TIME_DESC", **wanted}
+        )
+        return found
+
+    def start_run(self, deployment: str) -> str:
+        """Have a deployment run; the id of its flow run."""
+        flow, name = deployment.split("/")
+        found = self.api(f"/deployments/name/{flow}/{name}")
+        return str(self.api(f"/deployments/{found['id']}/create_flow_run", {})["id"])
+
+    def run_state(self, run_id: str) -> str:
+        return str(self.api(f"/flow_runs/{run_id}")["state_type"])
+
+    def logs(self) -> str:
+        """The last lines of every log, to be read where something did not come up."""
+        folder = self.home / "data" / "logs"
+        return "\n".join(
+            f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+            for path in sorted(folder.glob("*.log"))
+        )
+
+
+@contextmanager
+def standing_in(folder: Path) -> Iterator[Standing]:
+    """A home in a folder; whatever was brought up there is brought down, however the test ends."""
+    here = Standing(folder / "home")
+    here.home.mkdir()
+    try:
+        yield here
+    finally:
+        here.coinml("down")
+
+
+def fetch(url: str, *, body: Any = None, headers: dict[str, str] | None = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url, data=data, headers={"Content-Type": "application/json", **(headers or {})}
+    )
+    for left in reversed(range(10)):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as err:
+            # SQLite was busy and nothing was done; Prefect's own client tries again as well.
+            if err.code != 503 or not left:
+                raise
+            time.sleep(1)
+    raise AssertionError
+
+
+def status(url: str, **headers: str) -> tuple[int, dict[str, str]]:
+    """The status of an answer, and its headers in small letters."""
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=30
+        ) as got:
+            return got.status, {name.lower(): value for name, value in got.headers.items()}
+    except urllib.error.HTTPError as err:
+        return err.code, {name.lower(): value for name, value in err.headers.items()}
+
+
+def wait_for(what: Callable[[], Any], *, seconds: float, said: Callable[[], str] = str) -> Any:
+    """What `what` answers as soon as it is true of something; fails if it never is."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s\n{said()}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coinml.collection.adopt import adopt_folder, adopt_in_place
+from coinml.data.records import Dataset, Video
+from coinml.errors import InvalidInputError
+from coinml.ledger import DOWNLOADED, PENDING, Ledger
+
+IDS = ["-aaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    made = tmp_path / "given"
+    (made / "below").mkdir(parents=True)
+    make_video(made / f"{IDS[0]}.mp4", seconds=0.4)
+    make_video(made / "below" / f"{IDS[1]}.mp4", seconds=0.6, seed=1)
+    (made / f"{IDS[2]}.mp4").write_bytes(b"junk")
+    make_video(made / "holiday.mp4", seconds=0.4)
+    (made / "notes.txt").write_text("not a video")
+    return made
+
+
+def registered(ledger: Ledger, paths: dict[str, Path] | None = None) -> Dataset:
+    dataset = Dataset(
+        name="mini",
+        videos=tuple(
+            Video(video_id=video_id, label="saw", subset="training", split="train",
+                  path=str(paths[video_id]) if paths else None)
+            for video_id in paths or IDS
+        ),
+    )  # fmt: skip
+    ledger.register(dataset)
+    return dataset
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [row.state for row in ledger.rows("mini")]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_is_copied_in_verified(
+    ledger: Ledger, folder: Path, tmp_path: Path, link: bool
+) -> None:
+    registered(ledger)
+    videos, seen = tmp_path / "videos", []
+    report = adopt_folder(
+        ledger, "mini", folder, videos_dir=videos, link=link,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert set(report.adopted) == set(IDS[:2])
+    assert report.unknown == ("holiday.mp4",)
+    assert set(report.failed) == {IDS[2]}
+    assert "unusable" in report.failed[IDS[2]]
+    assert seen[-1] == (3, 3)
+    assert {path.name for path in videos.glob("*.mp4")} == {f"{one}.mp4" for one in IDS[:2]}
+    assert states(ledger) == [DOWNLOADED, DOWNLOADED, PENDING]
+    row = ledger.row("mini", IDS[1])
+    assert (row.origin, row.attempts, row.path) == ("import", 0, str(videos / f"{IDS[1]}.mp4"))
+    assert row.media_duration_s == pytest.approx(0.6, abs=0.1)
+    assert (videos / f"{IDS[0]}.mp4").samefile(folder / f"{IDS[0]}.mp4") == link
+    again = adopt_folder(ledger, "mini", folder, videos_dir=videos)
+    assert set(again.already) == set(IDS[:2])
+    assert again.adopted == ()
+
+
+def test_a_folder_without_videos_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    registered(ledger)
+    with pytest.raises(InvalidInputError, match="no such folder"):
+        adopt_folder(ledger, "mini", tmp_path / "nowhere", videos_dir=tmp_path / "videos")
+    with pytest.raises(InvalidInputError, match="no video file"):
+        adopt_folder(ledger, "mini", tmp_path, videos_dir=tmp_path / "videos")
+
+
+def test_files_are_taken_where_they_are(ledger: Ledger, folder: Path) -> None:
+    paths = {
+        "saw/-aaaaaaaaaa": folder / f"{IDS[0]}.mp4",
+        "saw/b": folder / "below" / f"{IDS[1]}.mp4",
+        "saw/c": folder / f"{IDS[2]}.mp4",
+        "saw/gone": folder / "gone.mp4",
+    }
+    dataset = registered(ledger, paths)
+    report = adopt_in_place(ledger, dataset)
+    assert set(report.adopted) == {"saw/-aaaaaaaaaa", "saw/b"}
+    assert set(report.failed) == {"saw/c", "saw/gone"}
+    assert states(ledger) == [DOWNLOADED, DOWNLOADED, "corrupt", "corrupt"]
+    assert ledger.row("mini", "saw/b").path == str(paths["saw/b"])
+    assert ledger.due("mini") == []
+    assert all(path.exists() for name, path in paths.items() if name != "saw/gone")
+
+
+def test_only_what_changed_is_verified_again(
+    ledger: Ledger, folder: Path, make_video: Callable[..., Path]
+) -> None:
+    paths = {"a": folder / f"{IDS[0]}.mp4", "b": folder / "below" / f"{IDS[1]}.mp4"}
+    dataset = registered(ledger, paths)
+    adopt_in_place(ledger, dataset)
+    before = ledger.row("mini", "a")
+    make_video(paths["a"], seconds=0.8, seed=5)
+    report = adopt_in_place(ledger, dataset)
+    assert (report.adopted, report.already) == (("a",), ("b",))
+    assert ledger.row("mini", "a").sha256 != before.sha256
+    paths["a"].unlink()
+    assert set(adopt_in_place(ledger, dataset).failed) == {"a"}
+    assert states(ledger) == ["corrupt", DOWNLOADED]
+    assert ledger.row("mini", "a").path is None
+
+
+def test_a_dataset_without_files_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(InvalidInputError, match="-aaaaaaaaaa"):
+        adopt_in_place(ledger, registered(ledger))

@@ -1,0 +1,137 @@
+"""An encoder and what it runs on: memory, compilers, devices and their number types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coinml.encoder import devices
+from coinml.encoder.backbone import Backbone
+from coinml.encoder.clip_encoder import load_encoder
+from coinml.errors import InvalidInputError, LocalError
+
+
+@pytest.fixture
+def clips() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 16, 36, 48, 3), dtype=np.uint8)
+
+
+class _Cramped:
+    """A backbone for which a device has the memory for a few clips only."""
+
+    def __init__(self, inner: Backbone, *, most: int, error: Exception) -> None:
+        self.inner = inner
+        self.tokens, self.width = inner.tokens, inner.width
+        self.most = most
+        self.error = error
+        self.sizes: list[int] = []
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(pixels))
+        if len(pixels) > self.most:
+            raise self.error
+        return self.inner(pixels)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    tiny_encoder_dir: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = np.random.default_rng(0).integers(0, 255, (11, 16, 32, 32, 3), dtype=np.uint8)
+    encoder = load_encoder(tiny_encoder_dir, device="cpu")
+    whole = encoder.encode(clips, batch_clips=11)
+    cramped = encoder._backbone = _Cramped(encoder._backbone, most=3, error=error)
+    np.testing.assert_allclose(encoder.encode(clips, batch_clips=11), whole, atol=1e-5)
+    assert cramped.sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert "out of memory on cpu: going on with 2 clips at once" in caplog.text
+    # Later batches are as small from the start, whatever is asked for.
+    assert encoder.batch_clips == 2
+    cramped.sizes.clear()
+    encoder.encode(clips, batch_clips=11)
+    assert max(cramped.sizes) == 2
+    cramped.most = 0
+    with pytest.raises(LocalError, match="not even one clip"):
+        encoder.encode(clips)
+
+
+def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(
+    tiny_encoder_dir: Path, clips: np.ndarray
+) -> None:
+    encoder = load_encoder(tiny_encoder_dir, device="cpu")
+    encoder._backbone = _Cramped(encoder._backbone, most=0, error=RuntimeError("a shape is wrong"))
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        encoder.encode(clips)
+    assert encoder._backbone.sizes == [3]
+
+
+def test_what_cannot_be_compiled_goes_on_as_before(
+    tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(tiny_encoder_dir, device="cpu")
+    before = encoder.encode(clips)
+
+    def broken(model: object) -> object:
+        def fail(**_: object) -> object:
+            raise RuntimeError("no compiler here")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert encoder.compile(batch_clips=3) is False
+    np.testing.assert_array_equal(encoder.encode(clips), before)
+
+
+def test_a_compiled_model_takes_batches_of_its_size_and_no_others(
+    tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def compiled(model: torch.nn.Module) -> object:
+        def run(**inputs: torch.Tensor) -> object:
+            sizes.append(len(inputs["pixel_values"]))
+            return model(**inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", keep_tokens=0.5)
+    before = encoder.encode(clips)
+    assert encoder.compile(batch_clips=2) is True
+    assert sizes == [2]
+    np.testing.assert_allclose(encoder.encode(clips, batch_clips=2), before, atol=1e-5)
+    assert sizes == [2, 2]
+
+
+def test_bfloat16_on_a_cpu_waits_for_tiles_that_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for tiles, seconds, expected in (
+        (False, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.float32),
+        (True, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.bfloat16),
+        (True, {torch.float32: 1.0, torch.bfloat16: 2.0}, torch.float32),
+    ):
+        devices.bfloat16_pays.cache_clear()
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles)
+        monkeypatch.setattr(devices, "_matmul_seconds", seconds.__getitem__)
+        assert devices.find_dtype("auto", cpu) == expected
+    devices.bfloat16_pays.cache_clear()
+    monkeypatch.undo()
+    assert devices._matmul_seconds(torch.bfloat16) > 0
+
+
+def test_a_device_or_type_that_is_none_is_refused(tiny_encoder_dir: Path) -> None:
+    with pytest.raises(InvalidInputError, match="device 'abacus' is unknown"):
+        load_encoder(tiny_encoder_dir, device="abacus")
+    with pytest.raises(InvalidInputError, match="dtype 'float8' is unknown; known: auto"):
+        load_encoder(tiny_encoder_dir, dtype="float8")
+    with pytest.raises(InvalidInputError, match="cuda:99"):
+        load_encoder(tiny_encoder_dir, device="cuda:99")

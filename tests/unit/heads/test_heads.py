@@ -1,0 +1,65 @@
+"""All heads do what the rest relies on, and each is known by its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinml.errors import InvalidInputError
+from coinml.heads.kinds import HEADS, USUAL, check_heads, head_file, load_head, seen_by
+from coinml.heads.learning import fit_head, most_steps, settings_of
+from tests.helpers.drawn_samples import needles
+
+TRAIN, VAL, TEST = needles(400, seed=1), needles(80, seed=2), needles(200, seed=3)
+
+QUICK = {"mlp": {"epochs": 3}, "attentive": {"epochs": 3, "width": 16}}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_known_by_its_file(name: str, tmp_path: Path) -> None:
+    steps: list[dict[str, float]] = []
+    head = fit_head(
+        name, TRAIN, VAL, options=QUICK.get(name), on_step=lambda n: steps.append(dict(n))
+    )
+    assert len(steps) >= 3
+    # Of the numbers of neighbours some are more than there are videos.
+    most = most_steps(name, QUICK.get(name, {}))
+    assert len(steps) == most or (name == "knn" and len(steps) < most)
+    assert all(("val_accuracy" in step) == (name in QUICK) for step in steps)
+    assert settings_of(head)
+    proba = head.predict_proba(seen_by(head, TEST))
+    assert proba.shape == (len(TEST), 4)
+    head.save(tmp_path / head_file(name))
+    loaded = load_head(tmp_path / head_file(name))
+    assert type(loaded) is type(head)
+    assert loaded.takes_clips == head.takes_clips == (name == "attentive")
+    assert np.array_equal(loaded.predict_proba(seen_by(loaded, TEST)), proba)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_identical_trainings_have_identical_numbers(name: str) -> None:
+    steps: list[list[object]] = [[], []]
+    answers = []
+    for history in steps:
+        head = fit_head(name, TRAIN, VAL, options=QUICK.get(name), seed=5, on_step=history.append)
+        answers.append(head.predict_proba(seen_by(head, TEST)))
+    assert steps[0] == steps[1]
+    assert np.array_equal(answers[0], answers[1])
+
+
+def test_unknown_heads_options_and_files_are_named(tmp_path: Path) -> None:
+    assert set(USUAL) < set(HEADS)
+    with pytest.raises(InvalidInputError, match="forest: of mlp, svm, attentive, logreg, knn"):
+        check_heads(["mlp", "forest"])
+    with pytest.raises(InvalidInputError, match="none"):
+        check_heads([])
+    with pytest.raises(InvalidInputError, match="twice"):
+        check_heads(["mlp", "mlp"])
+    with pytest.raises(InvalidInputError, match="trees"):
+        fit_head("mlp", TRAIN, VAL, options={"trees": 3})
+    with pytest.raises(InvalidInputError, match="forest"):
+        head_file("forest")
+    with pytest.raises(InvalidInputError, match="ends in"):
+        load_head(tmp_path / "head.pkl")

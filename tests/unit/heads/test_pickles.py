@@ -1,0 +1,106 @@
+"""Nothing that is loaded as a model is unpickled: a pickle runs what it likes."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+
+from coinml.encoder.clip_encoder import load_encoder
+from coinml.errors import CoinmlError
+from coinml.heads.kinds import load_head
+from coinml.registry.versions import version_at
+from tests.helpers.kitchen import Trained
+
+
+class Evil:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """The file that is there if a pickle was read."""
+    return tmp_path / "it was run"
+
+
+def as_pickle(path: Path, mark: Path) -> None:
+    path.write_bytes(pickle.dumps(Evil(mark)))
+
+
+def as_torch_file(path: Path, mark: Path) -> None:
+    torch.save({"weights": Evil(mark)}, path)
+
+
+WRITERS = (as_pickle, as_torch_file)
+
+
+def test_the_pickles_of_this_test_would_run(tmp_path: Path, mark: Path) -> None:
+    as_pickle(tmp_path / "a", mark)
+    pickle.loads((tmp_path / "a").read_bytes())
+    assert mark.is_file()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["head.safetensors", "head.skops", "head.pkl", "head.pt"])
+def test_a_head_is_never_a_pickle(
+    write: Callable[[Path, Path], None], name: str, tmp_path: Path, mark: Path
+) -> None:
+    write(tmp_path / name, mark)
+    with pytest.raises(CoinmlError, match=name):
+        load_head(tmp_path / name)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_an_encoder_is_never_a_pickle(
+    write: Callable[[Path, Path], None],
+    name: str,
+    tiny_encoder_dir: Path,
+    tmp_path: Path,
+    mark: Path,
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder_dir, folder)
+    (folder / "model.safetensors").unlink()
+    write(folder / name, mark)
+    with pytest.raises(CoinmlError, match=name):
+        load_encoder(folder, clips=2, device="cpu")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("wanted", ["head.safetensors", "model.safetensors"])
+def test_a_registered_model_has_no_place_for_a_pickle(
+    trained: Trained,
+    write: Callable[[Path, Path], None],
+    wanted: str,
+    tmp_path: Path,
+    mark: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    trained.store.client()
+    version = version_at(trained.store, "kitchen-task", "champion")
+    assert version is not None
+    folder = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path)))
+    (place,) = folder.rglob(wanted)
+    write(place, mark)
+    with pytest.raises(CoinmlError, match=wanted):
+        mlflow.pyfunc.load_model(str(folder), suppress_warnings=True).predict(
+            pd.DataFrame({"video": ["a.mp4"]})
+        )
+    assert not mark.exists()

@@ -1,0 +1,51 @@
+"""The tiny encoder in the package, and the script that made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from coinml.encoder.clip_encoder import load_encoder
+from coinml.miniature.pretrain import pretrain
+from coinml.miniature.tiny_encoder import ENCODER
+
+WEIGHTS = "model.safetensors"
+
+
+def test_the_encoder_is_small_loads_and_says_what_it_is() -> None:
+    weights = load_file(ENCODER / WEIGHTS)
+    assert sum(tensor.numel() for tensor in weights.values()) <= 2_000_000
+    assert (ENCODER / WEIGHTS).stat().st_size <= 4 * 2**20
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+    card = (ENCODER / "README.md").read_text()
+    assert "What it is not" in card
+    encoder = load_encoder(str(ENCODER), device="cpu")
+    assert encoder.dim == 128
+    assert encoder.spec.frames == 16
+    processor = json.loads((ENCODER / "preprocessor_config.json").read_text())
+    assert processor["image_mean"] == [0.485, 0.456, 0.406]
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    options = {"steps": 3, "batch_size": 2, "device": "cpu"}
+    assert pretrain(tmp_path / "stopped", **options, stop_after=2) is None
+    assert (tmp_path / "stopped" / "checkpoint.pt").is_file()
+    assert not (tmp_path / "stopped" / WEIGHTS).exists()
+    resumed = pretrain(tmp_path / "stopped", **options)
+    whole = pretrain(tmp_path / "whole", **options)
+    assert resumed is not None
+    assert resumed == whole
+    ours, theirs = (load_file(tmp_path / name / WEIGHTS) for name in ("stopped", "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not (tmp_path / "stopped" / "checkpoint.pt").exists()
+
+
+def test_another_run_does_not_go_on_from_this_ones_checkpoint(tmp_path: Path) -> None:
+    pretrain(tmp_path, steps=2, batch_size=2, device="cpu", stop_after=1)
+    with pytest.raises(SystemExit, match="go on with those, or remove it"):
+        pretrain(tmp_path, steps=5, batch_size=2, device="cpu")

@@ -1,0 +1,225 @@
+"""What `coinml doctor` finds, and what it leaves as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coinml.data.records import Dataset, Video
+from coinml.ledger import Ledger
+from coinml.ledger.schema import HEAD
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
+from coinml_ops.doctor.examine import examine
+from coinml_ops.doctor.finding import Finding
+from coinml_ops.doctor.machine import check_disk
+from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
+from coinml_ops.doctor.source import check_cookies, check_proxy
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("COINML_HOME", str(tmp_path))
+    return Settings()
+
+
+Answers = dict[str, tuple[int, Any]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answers], str]]:
+    """A function that answers paths with a status and JSON, or text; says where."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answers: Answers) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, said = answers.get(self.path, (404, None))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(said if isinstance(said, bytes) else json.dumps(said).encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def one(found: Finding) -> tuple[str, str]:
+    assert found.text
+    assert found.remedy or found.state == "ok"
+    return found.state, found.text
+
+
+def test_every_subject_is_a_finding_that_says_what_to_do(settings: Settings) -> None:
+    findings = {finding.subject: finding for finding in examine(settings)}
+    assert list(findings) == [
+        "python", "torch", "decoders", "yt-dlp", "javascript", "cookies", "proxy", "disk",
+        "ledger", "mlflow", "prefect",
+    ]  # fmt: skip
+    for finding in findings.values():
+        one(finding)
+    assert "starts a server of its own" in findings["prefect"].text
+    # Nothing was made by looking.
+    assert list(settings.home.iterdir()) == []
+
+
+def test_a_check_that_stumbles_leaves_the_others_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coinml_ops.doctor.examine.check_decoders", lambda: 1 / 0)
+    findings = {finding.subject: finding for finding in examine(settings)}
+    assert findings["decoders"].state == "failed"
+    assert "ZeroDivisionError" in findings["decoders"].text
+    assert findings["ledger"].state == "ok"
+
+
+def test_servers_are_asked_whether_they_answer_and_with_which_version(
+    settings: Settings, serve: Callable[[Answers], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = serve({"/api/admin/version": (200, version("prefect"))}) + "/api"
+    assert one(check_prefect(api))[0] == "ok"
+    other = serve({"/api/admin/version": (200, "3.0.0")}) + "/api"
+    state, text = one(check_prefect(other))
+    assert (state, "3.0.0" in text, version("prefect") in text) == ("warning", True, True)
+    state, text = one(check_prefect(serve({}) + "/api"))
+    assert (state, "HTTP 404" in text) == ("failed", True)
+    state, text = one(check_prefect("http://ann:hush-hush@127.0.0.1:9/api"))
+    assert (state, "hush" in text) == ("failed", False)
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", serve({"/version": (200, version("mlflow").encode())})
+    )
+    assert one(check_mlflow_server(settings))[0] == "ok"
+    subjects = [finding.subject for finding in examine(settings, prefect_api=api)]
+    assert subjects[-3:] == ["mlflow", "prefect", "workers"]
+
+
+def test_deployments_without_a_worker_are_worth_a_warning(
+    serve: Callable[[Answers], str],
+) -> None:
+    path = "/api/work_pools/coinml/workers/filter"
+    for answer, state, says in (
+        ((404, None), "warning", "no work pool"),
+        ((200, [{"name": "a", "status": "OFFLINE"}]), "warning", "none online"),
+        ((200, [{"name": "gpu-1", "status": "ONLINE"}]), "ok", "gpu-1"),
+    ):
+        found = one(check_workers(serve({path: answer}) + "/api"))
+        assert (found[0], says in found[1]) == (state, True)
+
+
+def test_cookies_are_read_by_their_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    monkeypatch.setenv("COINML_COOKIES", str(cookies))
+    assert check_cookies(Settings()).state == "failed"
+    cookies.write_text("# Netscape\n.youtube.com\tTRUE\t/\tTRUE\t0\tSID\ts3cr3t\n")
+    cookies.chmod(0o644)
+    state, text = one(check_cookies(Settings()))
+    assert (state, "other users" in text) == ("warning", True)
+    cookies.chmod(0o600)
+    assert one(check_cookies(Settings()))[0] == "ok"
+    cookies.write_text("SID=s3cr3t\n")
+    state, text = one(check_cookies(Settings()))
+    assert (state, "s3cr3t" in text) == ("failed", False)
+
+
+def test_the_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COINML_PROXY", "http://ann:hush-hush@10.0.0.1:3128")
+    found = check_proxy(Settings())
+    assert found.state == "ok"
+    assert "10.0.0.1" not in found.text
+    assert "hush" not in found.text
+    assert "hush" not in repr(Settings())
+
+
+def test_room_is_held_against_what_is_still_to_come(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib = 2**30
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100 * gib, 80 * gib, 20 * gib))
+    assert one(check_disk(settings))[0] == "ok"
+    videos = tuple(
+        Video(video_id=f"v{n}", label="A", subset="training", split="train") for n in range(5)
+    )
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.register(Dataset(name="coin", videos=videos))
+        _downloaded(ledger, "v0", size=4 * gib)
+    # Four more of 4 GiB.
+    state, text = one(check_disk(settings))
+    assert (state, "16.0 GiB of videos still to come" in text) == ("warning", True)
+
+
+def _downloaded(ledger: Ledger, video_id: str, *, size: int) -> None:
+    with sqlite3.connect(ledger.database.path or "") as connection:
+        connection.execute(
+            "UPDATE videos SET state = 'downloaded', size_bytes = ? WHERE video_id = ?",
+            (size, video_id),
+        )
+
+
+def test_a_ledger_of_another_migration_is_told_and_left_as_it_is(settings: Settings) -> None:
+    assert "not made yet" in check_ledger(settings).text
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.register(Dataset(name="coin", videos=()))
+    assert one(check_ledger(settings)) == ("ok", f"at migration {HEAD}; datasets: none")
+    for stored, state in (("0001", "warning"), ("9999", "failed")):
+        path = settings.data_dir / "ledger.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (stored,))
+        found = one(check_ledger(settings))
+        assert (found[0], stored in found[1], HEAD in found[1]) == (state, True, True)
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (
+                stored,
+            )
+
+
+def test_a_ledger_that_does_not_answer_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for url in (
+        "postgresql+psycopg://ann:hush-hush@127.0.0.1:9/coinml",
+        "postgresql://ann:hush-hush@127.0.0.1:none/coinml",
+        "hush-hush",
+    ):
+        monkeypatch.setenv("COINML_LEDGER_URL", url)
+        state, text = one(check_ledger(Settings()))
+        assert (state, "hush" in text) == ("failed", False)
+
+
+def test_an_mlflow_db_of_another_migration_is_told_and_left_as_it_is(
+    settings: Settings, migrated_database: Path
+) -> None:
+    assert "no mlflow.db yet" in check_mlflow_store(settings).text
+    path = settings.home / "mlflow.db"
+    shutil.copyfile(migrated_database, path)
+    assert one(check_mlflow_store(settings))[0] == "ok"
+    for stored, state in (("451aebb31d03", "warning"), ("of a newer one", "failed")):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (stored,))
+        before = path.read_bytes()
+        found = one(check_mlflow_store(settings))
+        assert (found[0], stored in found[1]) == (state, True)
+        assert path.read_bytes() == before
+    assert [file.name for file in settings.home.iterdir()] == ["mlflow.db"]

@@ -1,0 +1,62 @@
+"""What is said to the server of runs whose process is gone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from coinml_ops.stack.ending import conclude
+
+
+@contextmanager
+def busy_server(refusals: int) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """A server with one open run, which is too busy for the first of what it is asked.
+
+    Stands in for Prefect's, whose lack of time cannot be had at will.
+    """
+    heard: list[tuple[str, Any]] = []
+    left = [refusals]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            left[0] -= 1
+            self.send_response(200 if left[0] < 0 else 503)
+            self.end_headers()
+            if left[0] < 0:
+                heard.append((self.path, body))
+                wants_id = "id" in body.get("flow_runs", {})
+                self.wfile.write(json.dumps([{"id": "abc"}] if wants_id else []).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def states(heard: list[tuple[str, Any]]) -> list[tuple[str, str]]:
+    return [(path, body["state"]["type"]) for path, body in heard if path.endswith("set_state")]
+
+
+def test_a_server_that_is_busy_is_asked_again() -> None:
+    with busy_server(refusals=3) as (api, heard):
+        conclude("abc", api)
+    assert states(heard) == [("/flow_runs/abc/set_state", "CRASHED")]
+
+
+def test_a_server_that_never_has_time_ends_the_wait() -> None:
+    with busy_server(refusals=1000) as (api, heard):
+        conclude("abc", api)
+    assert heard == []

@@ -1,0 +1,134 @@
+"""What `coinml up --print` writes is what systemd and Docker Compose read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "pass$word%40"
+SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
+
+
+@pytest.fixture
+def printed(tmp_path: Path) -> Callable[..., tuple[dict[str, str], Path]]:
+    """A function that has files printed, and answers with them and the file of secrets."""
+
+    def run(kind: str, *options: str) -> tuple[dict[str, str], Path]:
+        home = tmp_path / "a home"
+        done = subprocess.run(
+            [sys.executable, "-m", "coinml_cli", "up", "--print", kind, "--json", *options],
+            capture_output=True, text=True, check=False, timeout=60,
+            env=os.environ | {
+                "COINML_HOME": str(home),
+                "COINML_POSTGRES": f"postgresql://coinml:{SECRET}@db.local",
+                "COINML_RATE_PER_HOUR": "100",
+            },
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert SECRET not in done.stdout + done.stderr
+        answer = json.loads(done.stdout)
+        return answer["files"], Path(answer["secrets"])
+
+    return run
+
+
+def test_secrets_are_in_a_file_of_their_own(printed: Callable[..., Any]) -> None:
+    _, secrets = printed("systemd")
+    assert secrets.stat().st_mode & 0o777 == 0o600
+    assert secrets.read_text() == (
+        f"COINML_POSTGRES='postgresql://coinml:{SECRET}@db.local'\nCOINML_RATE_PER_HOUR='100'\n"
+    )
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(
+    printed: Callable[..., Any], find_program: Callable[..., str], tmp_path: Path
+) -> None:
+    files, secrets = printed("systemd", "--prefect-port", "4321", "--dataset", "mini")
+    assert set(files) == {
+        *(f"coinml-{name}.service" for name in (*SERVICES, "deploy")), "coinml.target",
+    }  # fmt: skip
+    folder = tmp_path / "units"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    verify = [find_program("systemd-analyze", package="systemd"), "verify"]
+    units = [str(path) for path in sorted(folder.iterdir())]
+    done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
+    # It also has things to say of the units that are installed on this machine.
+    said = [line for line in done.stderr.splitlines() if "coinml" in line or str(folder) in line]
+    assert said == []
+    # It would have said so.
+    spoilt = folder / "coinml-prefect.service"
+    spoilt.write_text(spoilt.read_text().replace("RestartSec", "RestartSeconds"))
+    done = subprocess.run([*verify, str(spoilt)], capture_output=True, text=True, check=False)
+    assert "RestartSeconds" in done.stderr
+    for name in SERVICES:
+        text = files[f"coinml-{name}.service"]
+        assert "\nRestart=always\n" in text
+        assert f"\nEnvironmentFile=-{secrets}\n" in text
+        assert "--host 127.0.0.1 --prefect-port 4321" in text
+        assert "\nNoNewPrivileges=yes\n" in text
+    assert "deploy --dataset mini" in files["coinml-deploy.service"]
+
+
+def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_path: Path) -> None:
+    files, secrets = printed("compose", "--mlflow-port", "5432")
+    (text,) = files.values()
+    content = yaml.safe_load(text)
+    assert _faults(content, tmp_path) == ""
+    # It would have said so.
+    assert "restarts" in _faults({"services": {"a": {"restarts": "always"}}}, tmp_path)
+    services = content["services"]
+    assert set(services) == SERVICES | {"deploy"}
+    for name, service in services.items():
+        assert service["restart"] == ("on-failure" if name == "deploy" else "unless-stopped")
+        assert service["env_file"] == [{"path": str(secrets), "required": False}]
+        assert service["volumes"] == ["state:/state"]
+        assert Path(service["build"]["context"]) == ROOT
+        assert set(service.get("depends_on", {})) <= set(services)
+    assert services["mlflow"]["ports"] == ["127.0.0.1:5432:5432"]
+    assert services["worker-gpu"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5432"
+    for name in ("prefect", "mlflow"):
+        assert services[name]["healthcheck"]["test"][:2] == ["CMD", "python"]
+        # It listens in its container, and its own name is one that it is called by.
+        command = services[name]["command"]
+        assert command[command.index("--host") + 1] == "0.0.0.0"
+        assert command[command.index("--allow-host") + 1] == name
+
+
+def test_the_image_is_built_from_what_there_is() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    (base,) = re.findall(r"^FROM python:(\d\.\d+)", text, re.MULTILINE)
+    assert base == "3.11"
+    ((constraints, extras),) = re.findall(r"pip install .*-c (\S+) -e '\.\[(.*)\]'", text)
+    assert (ROOT / constraints).is_file()
+    project = (ROOT / "pyproject.toml").read_text()
+    for extra in extras.split(","):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", ".venv", "data", "mlartifacts"} <= set(ignored)
+    # State and secrets of this machine do not get into an image.
+    assert not {"prefect.yaml", "flows", "coinml", "tasks"} & set(ignored)
+    assert "USER coinml" in text
+
+
+def _faults(content: Any, folder: Path) -> str:
+    """What of a compose file its schema does not allow."""
+    path = folder / "compose.yaml"
+    path.write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+         "--verbose", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return "" if done.returncode == 0 else done.stdout + done.stderr

@@ -1,0 +1,190 @@
+"""What a stack is made of, without starting it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.process_identity import process_start
+from coinml_ops.prefect_server.local_server import LocalPrefect
+from coinml_ops.stack import ports, processes, record
+from coinml_ops.stack.postgres import Databases, checked
+from coinml_ops.stack.record import Process, Stack
+from coinml_ops.stack.services import MARK, SERVICE, allowed_hosts, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.helpers.postgres import PostgresServer
+
+SERVER = "postgresql://coinml:se%40cret@db.local:5433"
+
+
+def test_three_databases_of_a_server() -> None:
+    databases = Databases(SERVER)
+    assert databases.names == ("coinml_prefect", "coinml_mlflow", "coinml_ledger")
+    assert databases.prefect == (
+        "postgresql+asyncpg://coinml:se%40cret@db.local:5433/coinml_prefect"
+    )
+    assert databases.ledger == "postgresql+psycopg://coinml:se%40cret@db.local:5433/coinml_ledger"
+    assert databases.shown() == "db.local:5433"
+    assert "cret" not in repr(databases)
+
+
+def test_a_prefix_and_what_each_driver_calls_tls() -> None:
+    databases = Databases("postgres://me@db/trial?sslmode=require")
+    assert databases.mlflow == "postgresql+psycopg://me@db/trial_mlflow?sslmode=require"
+    assert databases.prefect == "postgresql+asyncpg://me@db/trial_prefect?ssl=require"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "db.local", "mysql://u:hush@h", "postgresql://", "postgresql://u:hush@h/a/b",
+            "postgresql://u:hush@h:port"],
+)  # fmt: skip
+def test_no_server_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        checked(url)
+    assert "hush" not in str(refused.value)
+
+
+def test_databases_are_made_once(new_postgres: Callable[..., PostgresServer]) -> None:
+    import psycopg
+
+    server = new_postgres("pa ss@/:%").address
+    Databases(server).make()
+    Databases(server).make()
+    with psycopg.connect(Databases(server).ledger.replace("+psycopg", "")) as connection:
+        rows = connection.execute("SELECT datname FROM pg_database").fetchall()
+    assert set(Databases(server).names) <= {name for (name,) in rows}
+    with pytest.raises(LocalError, match="password authentication failed") as refused:
+        Databases(server.replace("pa%20ss", "wrong-word")).make()
+    assert "wrong-word" not in str(refused.value)
+
+
+def test_no_password_is_on_a_command_line() -> None:
+    stack = Stack(id="a", home="/srv/coinml", postgres=SERVER)
+    for service in services(stack):
+        assert not any("cret" in word for word in service.command)
+        assert "cret" not in "".join(
+            value for name, value in service.environment.items() if "MLFLOW_TRACKING" in name
+        )
+    assert "cret" not in repr(stack)
+    # Each has the database that is its own, and no more.
+    with_secret = {
+        one.name: [name for name, value in one.environment.items() if "cret" in value]
+        for one in services(stack)
+    }
+    assert with_secret == {
+        "prefect": ["PREFECT_SERVER_DATABASE_CONNECTION_URL"],
+        "mlflow": ["MLFLOW_BACKEND_STORE_URI"],
+        "worker-network": ["COINML_LEDGER_URL"],
+        "worker-gpu": ["COINML_LEDGER_URL"],
+    }
+
+
+def test_a_stack_is_read_as_it_was_written(tmp_path: Path) -> None:
+    me = Process.of(os.getpid(), restarts=2)
+    stack = Stack(id="a", home=str(tmp_path), names=("x",), postgres=SERVER, supervisor=me,
+                  services={"prefect": me})  # fmt: skip
+    assert record.read(tmp_path) is None
+    record.write(stack)
+    assert record.read(tmp_path) == stack
+    record.update(tmp_path, dataset="mini")
+    found = record.read(tmp_path)
+    assert found is not None
+    assert (found.dataset, found.services) == ("mini", stack.services)
+    assert found.up()
+    (path,) = record.stack_dir(tmp_path).glob("*.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_later_process_of_the_same_id_is_another(tmp_path: Path) -> None:
+    record.write(
+        Stack(id="a", home=str(tmp_path), supervisor=Process(pid=os.getpid(), started="0"))
+    )
+    found = record.read(tmp_path)
+    assert found is not None
+    assert not found.up()
+
+
+def test_a_child_is_found_whose_parent_is_gone() -> None:
+    code = "import subprocess as s, sys; s.Popen(['sleep', '60']); print(flush=True)"
+    environment = os.environ | {MARK: "of-this-test", SERVICE: "parent"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    (found,) = processes.marked("of-this-test", service="parent")
+    assert found.cmdline() == ["sleep", "60"]
+    assert processes.marked("of-this-test", service="other") == []
+    assert processes.end(lambda: processes.marked("of-this-test"), grace_s=10) == 0
+    # Where nobody is there to bury it, it is dead all the same.
+    assert processes.marked("of-this-test") == []
+
+
+def test_who_does_not_heed_is_killed() -> None:
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {MARK: "deaf"}, stdout=subprocess.PIPE
+    ) as deaf:
+        assert deaf.stdout is not None
+        deaf.stdout.readline()
+        assert processes.end(lambda: processes.marked("deaf"), grace_s=0.5) == 1
+        assert processes.marked("deaf") == []
+
+
+def test_ports() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        other = ports.choose("127.0.0.1", None, port, option="--prefect-port")
+        assert other != port
+        with pytest.raises(InvalidInputError) as refused:
+            ports.choose("127.0.0.1", port, 4200, option="--prefect-port")
+    assert f"--prefect-port {port}: that port is in use" in str(refused.value)
+    assert f"by process {os.getpid()}" in str(refused.value)
+    assert ports.choose("127.0.0.1", other, 4200, option="--prefect-port") == other
+
+
+def test_a_server_is_called_by_its_own_names() -> None:
+    assert set(allowed_hosts(Stack(id="a", home="/"))) == {"127.0.0.1", "localhost", "::1"}
+    open_to_all = allowed_hosts(Stack(id="a", home="/", host="0.0.0.0", names=("coin.lan",)))
+    assert {"coin.lan", socket.gethostname(), "127.0.0.1"} <= set(open_to_all)
+    assert "0.0.0.0" not in open_to_all
+
+
+def test_a_server_that_commands_use_is_not_taken_from_them(tmp_path: Path) -> None:
+    server = LocalPrefect(tmp_path)
+    server.make_way()
+    server.users.mkdir()
+    server.record.write_text(json.dumps({"pid": os.getpid(), "started": "0", "port": 1}))
+    (server.users / str(os.getpid())).write_text(process_start(os.getpid()))
+    with pytest.raises(LocalError, match=f"process {os.getpid()}"):
+        server.make_way()
+    (server.users / str(os.getpid())).write_text("another of the same id")
+    server.make_way()
+    assert not server.record.exists()
+
+
+def test_down_and_ui_where_nothing_ran(tmp_path: Path) -> None:
+    def coinml(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "coinml_cli", *arguments], capture_output=True, text=True,
+            check=False, env=os.environ | {"COINML_HOME": str(tmp_path)}, timeout=60,
+        )  # fmt: skip
+
+    assert json.loads(coinml("down", "--json").stdout) == {"stopped": []}
+    assert coinml("ui").returncode == 1
+    assert "coinml up" in coinml("ui").stderr
+    refused = coinml("up", "--postgres", "postgresql://u:hush@h/a/b")
+    assert refused.returncode == 2
+    assert "hush" not in refused.stdout + refused.stderr
+    assert coinml("up", "--print", "cron").returncode == 2

@@ -1,0 +1,286 @@
+"""The registered model: it stands alone, and one bad file is one bad row."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from coinml.errors import InvalidInputError, RegistryError
+from coinml.registry.predict import predict_files
+from coinml.registry.versions import register, version_at
+from coinml.tracking.mlflow_store import MlflowStore
+from tests.helpers.kitchen import Material, Trained, train
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+# What a stranger would write; the checkout, which the editable install put on the path, is
+# taken off it first.
+ELSEWHERE = """
+import json, sys
+repository = sys.argv[1]
+sys.path = [entry for entry in sys.path if entry != repository]
+import mlflow, pandas as pd
+try:
+    import coinml
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit(f"coinml is at {coinml.__file__}")
+mlflow.set_tracking_uri(sys.argv[2])
+model = mlflow.pyfunc.load_model("models:/kitchen-task@champion")
+answers = model.predict(pd.DataFrame({"video": sys.argv[3:]}))
+import coinml
+print(json.dumps({"coinml": coinml.__file__, "rows": answers.to_dict(orient="records")}))
+"""
+
+
+def test_the_model_answers_in_another_folder_and_process_without_anything_of_ours(
+    trained: Trained, tmp_path: Path
+) -> None:
+    assert not (trained.home / "encoder").exists()
+    video = next(iter(trained.material.videos.values()))
+    shutil.copyfile(video, tmp_path / "holiday.mp4")
+    (tmp_path / "broken.mp4").write_bytes(b"not a video at all" * 50)
+    files = ["holiday.mp4", "broken.mp4", "missing.mp4"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "COINML_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ELSEWHERE, str(REPOSITORY), trained.store.uri, *files],
+        cwd=tmp_path,
+        env=environment | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert not Path(said["coinml"]).is_relative_to(REPOSITORY / "coinml")
+    good, broken, missing = said["rows"]
+    assert good["label"] == "Boil"
+    assert good["error"] is None
+    assert broken["label"] is None
+    assert "broken.mp4" in broken["error"]
+    assert missing["error"] == "missing.mp4: no such file"
+    assert done.stderr == ""
+
+
+def test_serving_sees_what_training_saw(trained: Trained, champion: Any) -> None:
+    version = version_at(trained.store, "kitchen-task", "champion")
+    assert version is not None
+    recorded = trained.store.read_table(version.run_id, "predictions").set_index("video_id")
+    recorded = recorded[recorded["split"] == "test"]
+    assert len(recorded) == 6
+    files = [str(trained.material.videos[video_id]) for video_id in recorded.index]
+    answers = champion.predict(pd.DataFrame({"video": files}))
+    assert list(answers["label"]) == list(recorded["predicted"])
+    np.testing.assert_allclose(answers["score"].astype(float), recorded["score"], atol=2e-3)
+
+
+def test_the_five_best_come_best_first_and_begin_with_the_answer(
+    trained: Trained, champion: Any
+) -> None:
+    video = next(iter(trained.material.videos.values()))
+    (row,) = champion.predict(pd.DataFrame({"video": [str(video)]})).to_dict(orient="records")
+    assert list(row) == ["label", "score", "top5", "error"]
+    scores = [entry["score"] for entry in row["top5"]]
+    assert row["top5"][0]["label"] == row["label"]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+    assert sum(scores) == pytest.approx(1, abs=1e-4)
+
+
+def test_bad_rows_leave_the_others_alone(trained: Trained, champion: Any, tmp_path: Path) -> None:
+    videos = list(trained.material.videos.values())
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(videos[0].read_bytes()[:300])
+    (tmp_path / "empty.mp4").touch()
+    rows = [
+        {"video": str(videos[0])},
+        {"video": str(broken)},
+        {"video": "/nowhere/at/all.mp4"},
+        {"video": "x" * 5000},
+        {"video": str(tmp_path)},
+        {"video": str(tmp_path / "empty.mp4")},
+        {"video": None},
+        {"video": str(videos[-1])},
+    ]
+    answers = champion.predict(pd.DataFrame(rows)).to_dict(orient="records")
+    assert len(answers) == len(rows)
+    assert [row["error"] is None for row in answers] == [True, *[False] * 6, True]
+    assert (answers[0]["label"], answers[-1]["label"]) == ("Boil", "Fry")
+    assert all(row["label"] is None and row["top5"] == [] for row in answers[1:-1])
+    assert answers[6]["error"] == "neither 'video' nor 'video_base64' is given"
+
+
+def test_a_video_may_come_as_base64(trained: Trained, champion: Any) -> None:
+    video = trained.material.videos["Cut0_______"]
+    text = base64.b64encode(video.read_bytes()).decode()
+    answers = champion.predict(pd.DataFrame({"video_base64": [text, "no base64!", ""]}))
+    assert answers["label"][0] == "Cut"
+    assert "not base64" in answers["error"][1]
+    assert "neither" in answers["error"][2]
+
+
+def test_a_table_without_a_video_column_is_refused(champion: Any) -> None:
+    with pytest.raises(InvalidInputError, match="'video_base64' is needed"):
+        champion.predict(pd.DataFrame({"film": ["a.mp4"]}))
+
+
+def test_an_empty_table_gets_an_empty_answer(champion: Any) -> None:
+    answers = champion.predict(pd.DataFrame({"video": pd.Series([], dtype=str)}))
+    assert len(answers) == 0
+    assert list(answers.columns) == ["label", "score", "top5", "error"]
+
+
+@pytest.mark.parametrize("head", ["attentive", "knn"])
+def test_every_kind_of_head_answers_as_it_did_in_training(
+    head: str, store: MlflowStore, material: Material
+) -> None:
+    report = train(head, store, material, options={"epochs": 40} if head == "attentive" else {})
+    assert (report.head, report.version) == (head, 1)
+    store.client()
+    model = mlflow.pyfunc.load_model("models:/kitchen-task/1", suppress_warnings=True)
+    videos = {video_id: material.videos[video_id] for video_id in list(material.videos)[::4]}
+    answers = model.predict(pd.DataFrame({"video": [str(path) for path in videos.values()]}))
+    recorded = store.read_table(report.run_id, "predictions").set_index("video_id")
+    assert len(videos) == 7
+    assert list(answers["label"]) == list(recorded.loc[list(videos), "predicted"])
+    scores = recorded.loc[list(videos), "score"].to_numpy(dtype=float)
+    assert answers["score"].to_numpy(dtype=float) == pytest.approx(scores, abs=1e-3)
+
+
+def test_more_videos_than_workers_are_answered_in_order(trained: Trained, champion: Any) -> None:
+    videos = trained.material.videos
+    answers = champion.predict(pd.DataFrame({"video": [str(path) for path in videos.values()]}))
+    assert len(answers) == 27
+    assert answers["error"].isna().all()
+    right = [id_.startswith(label) for id_, label in zip(videos, answers["label"], strict=True)]
+    assert sum(right) >= 24
+
+
+def test_another_encoder_than_the_one_trained_with_is_refused(model_folder: Path) -> None:
+    processor = next((model_folder / "artifacts").rglob("preprocessor_config.json"))
+    content = json.loads(processor.read_text())
+    processor.write_text(json.dumps(content | {"image_mean": [0.5, 0.5, 0.5]}))
+    with pytest.raises(RegistryError, match=r"was trained with encoder \w{12} and finds \w{12}"):
+        mlflow.pyfunc.load_model(str(model_folder), suppress_warnings=True)
+
+
+def test_other_weights_of_the_same_shape_are_refused(model_folder: Path) -> None:
+    weights = next((model_folder / "artifacts").rglob("model.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RegistryError, match="was trained with encoder"):
+        mlflow.pyfunc.load_model(str(model_folder), suppress_warnings=True)
+
+
+def test_nothing_in_the_model_is_a_pickle(model_folder: Path) -> None:
+    files = {path.name for path in model_folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "spec.json", "config.json", "model.safetensors", "serving.py"} <= files
+    assert files & {"head.safetensors", "head.skops"}
+    suffixes = {Path(name).suffix for name in files}
+    assert suffixes.isdisjoint({".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".pyc"})
+
+
+def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
+    info = mlflow.models.get_model_info(str(model_folder))
+    assert info.signature.inputs.input_names() == [
+        "video", "video_base64", "start_s", "end_s",
+    ]  # fmt: skip
+    assert info.signature.outputs.input_names() == ["label", "score", "top5", "error"]
+    example = json.loads((model_folder / "input_example.json").read_text())
+    assert example["columns"] == ["video_base64"]
+    assert len(example["data"][0][0]) < 8000
+    needs = (model_folder / "requirements.txt").read_text().splitlines()
+    assert all("==" in line and "+" not in line for line in needs)
+    assert {line.split("==")[0] for line in needs} >= {"torch", "transformers", "av", "skops"}
+    code = {path.name for path in (model_folder / "code" / "coinml").iterdir()}
+    assert {"serving.py", "encoder", "media"} <= code
+    assert code.isdisjoint({"miniature", "__pycache__"})
+
+
+def test_a_loaded_model_leaves_the_path_as_it_was(trained: Trained) -> None:
+    before = list(sys.path)
+    predict_files(trained.store, "models:/kitchen-task@champion", [])
+    assert sys.path == before
+
+
+def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Trained) -> None:
+    video = trained.material.videos["Fry0_______"]
+    rows = predict_files(
+        trained.store, "models:/kitchen-task@champion", [str(video), "missing.mp4"]
+    )
+    assert json.loads(json.dumps(rows)) == rows
+    assert [list(row) for row in rows] == [["video", "label", "score", "top5", "error"]] * 2
+    assert rows[0]["video"] == str(video)
+    assert rows[0]["label"] == "Fry"
+    assert (rows[1]["label"], rows[1]["score"], rows[1]["top5"]) == (None, None, [])
+
+
+def test_predict_files_names_the_model_that_is_not_there(trained: Trained) -> None:
+    for uri in ("models:/coin-task@champion", "models:/kitchen-task/99", "nonsense"):
+        with pytest.raises(RegistryError, match=uri):
+            predict_files(trained.store, uri, ["a.mp4"])
+
+
+def test_an_encoder_in_a_folder_cannot_be_referred_to(
+    store: MlflowStore, material: Material, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match="only an encoder on the hub"):
+        register(
+            store, "m", "0" * 32,
+            head_file=tmp_path / "head.skops", checkpoint=material.checkpoint,
+            spec=material.spec, by_reference=True, tags={},
+        )  # fmt: skip
+
+
+def test_a_model_by_reference_carries_no_encoder(
+    material: Material, tmp_path: Path, new_store: Callable[[Path], MlflowStore]
+) -> None:
+    from coinml.registry.video_classifier import staged_model
+
+    (tmp_path / "head.skops").touch()
+    with staged_model(
+        tmp_path / "head.skops",
+        material.checkpoint.files,
+        spec=material.spec,
+        encoder_ref="MCG-NJU/videomae-base",
+        revision="abc123",
+    ) as model:
+        assert set(model["artifacts"]) == {"head", "spec"}
+        described = json.loads(Path(model["artifacts"]["spec"]).read_text())
+    assert (described["encoder_ref"], described["revision"]) == ("MCG-NJU/videomae-base", "abc123")
+
+
+def test_a_model_that_is_a_pickle_is_not_loaded(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    class Evil(mlflow.pyfunc.PythonModel):
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "run",))
+
+        def predict(self, context: Any, model_input: list[str]) -> list[str]:
+            return model_input
+
+    trained.store.client()
+    mlflow.pyfunc.save_model(tmp_path / "evil", python_model=Evil())
+    assert any(path.suffix == ".pkl" for path in (tmp_path / "evil").rglob("*"))
+    (tmp_path / "run").unlink(missing_ok=True)
+    with pytest.raises(RegistryError, match="pickle"):
+        predict_files(trained.store, str(tmp_path / "evil"), ["a.mp4"])
+    assert not (tmp_path / "run").exists()

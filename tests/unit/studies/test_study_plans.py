@@ -1,0 +1,162 @@
+"""What a study compares, and how sure its differences are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinml.embedding_sets.options import SetOptions
+from coinml.errors import InvalidInputError
+from coinml.evaluation.intervals import proportion
+from coinml.evaluation.paired import mcnemar
+from coinml.studies.estimates import accuracy, difference
+from coinml.studies.plans import STUDIES, make_plan
+from coinml.studies.subsets import nested_order, subset_size
+from coinml_cli import study as study_command
+
+OPTIONS = SetOptions(encoder="tiny")
+
+
+def names(study: str, *conditions: str) -> list[str]:
+    return [condition.name for condition in make_plan(study, OPTIONS, conditions).conditions]
+
+
+# --- what is compared
+
+
+def test_the_reference_is_always_among_the_conditions() -> None:
+    assert names("tokens", "0.25") == ["100 %", "25 %"]
+    assert names("clips", "2") == ["2", "8"]
+    assert names("data", "50") == ["50 %", "100 %"]
+    assert names("resolution", "144p") == ["144p", "original"]
+    assert names("snap", "keyframe") == ["exact", "keyframe"]
+    for study in STUDIES:
+        plan = make_plan(study, OPTIONS)
+        assert study == "dims" or plan.reference in [c.name for c in plan.conditions]
+        assert plan.question.endswith("?")
+
+
+def test_conditions_with_sets_differ_in_the_set_and_in_nothing_else() -> None:
+    plan = make_plan("clips", SetOptions(encoder="tiny", stride=2), ("1", "4"))
+    made = [condition.set_options for condition in plan.conditions]
+    assert [one.clips for one in made if one] == [1, 4, 8]
+    assert {one.stride for one in made if one} == {2}
+    assert plan.has_sets
+    assert not make_plan("data", OPTIONS).has_sets
+
+
+@pytest.mark.parametrize(
+    ("study", "condition", "says"),
+    [
+        ("colour", "1", "one of snap, tokens"),
+        ("tokens", "1.5", "above 0 and up to 1"),
+        ("data", "none", "above 0 and up to 100"),
+        ("clips", "0", "whole numbers from 1"),
+        ("resolution", "8", "whole numbers from 16"),
+        ("snap", "near", "near: exact and keyframe"),
+    ],
+)
+def test_an_unknown_condition_says_what_is_allowed(study: str, condition: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        make_plan(study, OPTIONS, (condition,))
+
+
+def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINML_HOME", str(tmp_path))
+    with pytest.raises(InvalidInputError, match="study 'colour'"):
+        study_command.study("colour")
+    with pytest.raises(InvalidInputError, match="tasks or domains apart, not steps"):
+        study_command.study("data", target="step")
+    with pytest.raises(InvalidInputError, match="forest"):
+        study_command.study("data", heads="forest")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_parts_lie_within_large_ones_and_have_every_class() -> None:
+    y = np.repeat([0, 1, 2, 3], (60, 30, 8, 2))
+    order = nested_order(y, seed=1)
+    assert sorted(order) == list(range(100))
+    assert set(y[order[:4]]) == {0, 1, 2, 3}
+    for share in (0.2, 0.5):
+        size = subset_size(y, share)
+        counts = np.bincount(y[order[:size]], minlength=4)
+        assert np.abs(counts - share * np.bincount(y)).max() <= 2
+    assert subset_size(y, 0.01) == 4
+    assert not np.array_equal(order, nested_order(y, seed=2))
+    assert np.array_equal(order, nested_order(y, seed=1))
+
+
+# --- how sure
+
+
+def test_one_seed_gives_the_usual_interval_and_mcnemars_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(80) < 0.8, rng.random(80) < 0.6
+    assert accuracy(a[None]) == proportion(int(a.sum()), 80)
+    gap = difference(b[None], a[None])
+    assert gap.p_value == mcnemar(a, b).p_value
+    assert (gap.lost, gap.gained) == (int((a & ~b).sum()), int((b & ~a).sum()))
+    assert gap.value.value == pytest.approx(b.mean() - a.mean())
+
+
+def test_the_paired_interval_is_newcombes() -> None:
+    """Newcombe (1998), table II: 36 both right, 12 and 2 only one of them, 0 neither."""
+    ours = np.array([1] * 36 + [1] * 12 + [0] * 2 + [0] * 0, dtype=bool)
+    theirs = np.array([1] * 36 + [0] * 12 + [1] * 2 + [0] * 0, dtype=bool)
+    e = difference(ours[None], theirs[None]).value
+    assert (e.value, e.low, e.high) == (
+        pytest.approx(0.20), pytest.approx(0.0569, abs=5e-5), pytest.approx(0.3404, abs=5e-5),
+    )  # fmt: skip
+
+
+def test_seeds_that_disagree_make_an_interval_wider() -> None:
+    steady = np.tile(np.arange(100) < 70, (3, 1))
+    rng = np.random.default_rng(0)
+    moving = np.stack([rng.random(100) < p for p in (0.55, 0.7, 0.85)])
+    assert accuracy(moving).high - accuracy(moving).low > 1.3 * (
+        accuracy(steady).high - accuracy(steady).low
+    )
+    assert accuracy(steady) == accuracy(steady[:1])
+
+
+def test_under_no_difference_the_test_of_several_seeds_rarely_cries() -> None:
+    rng = np.random.default_rng(0)
+    cries = 0
+    for _ in range(60):
+        hard = rng.random(60)
+        one, other = (rng.random((3, 60)) > hard for _ in range(2))
+        cries += difference(one, other).shown
+    assert cries <= 8
+    worse = rng.random((3, 60)) > 0.9
+    assert difference(worse, rng.random((3, 60)) > 0.3).shown
+    same = difference(worse, worse)
+    assert same.p_value == 1.0
+    assert same.value.low < 0 < same.value.high
+
+
+def test_with_several_seeds_interval_and_test_agree_and_count_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        hard = rng.random(90)
+        one, other = rng.random((3, 90)) > hard, rng.random((3, 90)) > hard - 0.05
+        gap = difference(one, other)
+        assert gap.shown == (not gap.value.low <= 0 <= gap.value.high)
+    # Every seed gains on the same ten videos; then one seed gains on thirty, the others on none.
+    base = np.zeros((3, 100), bool)
+    alike, alone = base.copy(), base.copy()
+    alike[:, :10] = True
+    alone[0, :30] = True
+    assert difference(alike, base).value.value == difference(alone, base).value.value
+    assert difference(alike, base).shown
+    assert not difference(alone, base).shown
+
+
+def test_answers_of_other_videos_are_no_pair() -> None:
+    with pytest.raises(InvalidInputError, match="5 and 6 videos"):
+        difference(np.ones((1, 5), bool), np.ones((1, 6), bool))
+    with pytest.raises(InvalidInputError, match="seeds by videos"):
+        accuracy(np.ones((2, 0), bool))

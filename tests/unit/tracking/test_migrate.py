@@ -1,0 +1,187 @@
+"""An MLflow store that grew in a folder, moved to where a server serves it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from coinml.errors import InvalidInputError, LocalError
+from coinml.tracking.migrate import move_store
+from coinml.tracking.mlflow_store import MlflowStore
+
+if TYPE_CHECKING:
+    from tests.helpers.kitchen import Trained
+
+CHAMPION = "models:/kitchen-task@champion"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the store goes to."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}"
+    server = request.getfixturevalue("postgres_server")
+    return str(server.new_database()).replace("+psycopg", "")
+
+
+def test_everything_of_a_store_is_at_the_new_place(
+    trained: Trained, database: str, tmp_path: Path
+) -> None:
+    moved = move_store(trained.store, database, str(tmp_path / "served"))
+    there = MlflowStore(
+        uri=database.replace("postgresql:", "postgresql+psycopg:"), artifact_root=Path()
+    )
+    here_runs, there_runs = runs_of(trained.store), runs_of(there)
+    assert moved.runs == len(here_runs) >= 2
+    assert {run: (data["params"], data["metrics"]) for run, data in here_runs.items()} == {
+        run: (data["params"], data["metrics"]) for run, data in there_runs.items()
+    }
+    assert all(data["place"].startswith("mlflow-artifacts:/") for data in there_runs.values())
+    assert not moved.elsewhere
+    root = trained.store.artifact_root
+    files = {one.relative_to(root) for one in root.rglob("*") if one.is_file()}
+    assert moved.files == len(files) > 10
+    for file in files:
+        assert (tmp_path / "served" / file).read_bytes() == (root / file).read_bytes()
+
+
+def test_the_copy_goes_on_with_numbers_of_its_own(
+    trained: Trained, database: str, tmp_path: Path
+) -> None:
+    move_store(trained.store, database, str(tmp_path / "served"))
+    there = MlflowStore(
+        uri=database.replace("postgresql:", "postgresql+psycopg:"),
+        artifact_root=tmp_path / "served",
+    )
+    with there.run("afterwards", "first", tags={}) as run:
+        run.metrics({"one": 1.0})
+    assert there.read_run(run.run_id).data.metrics == {"one": 1.0}
+
+
+@pytest.mark.stack
+def test_a_server_shows_and_loads_what_was_moved(
+    trained: Trained, database: str, tmp_path: Path
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    move_store(trained.store, database, str(tmp_path / "served"))
+    with server(database, tmp_path) as url:
+        there = MlflowStore(uri=url, artifact_root=Path())
+        client = there.client()
+        run_id = trained.reports["svm"].run_id
+        names = [one.path for one in client.list_artifacts(run_id, "figures")]
+        assert names
+        picture = Path(client.download_artifacts(run_id, names[0], str(tmp_path)))
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        video = trained.material.videos["Boil0______"]
+        model = mlflow.pyfunc.load_model(CHAMPION)
+        assert model.predict(pd.DataFrame({"video": [str(video)]}))["label"].tolist() == ["Boil"]
+
+
+def test_what_is_being_written_is_not_moved(store: MlflowStore, tmp_path: Path) -> None:
+    with (
+        store.run("kitchen-task", "under way", tags={}),
+        pytest.raises(InvalidInputError, match="under way goes on"),
+    ):
+        move_store(store, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_place_that_is_taken_is_left_alone(
+    trained: Trained, database: str, tmp_path: Path
+) -> None:
+    move_store(trained.store, database, str(tmp_path / "served"))
+    with pytest.raises(InvalidInputError, match=r"not there yet|runs in it already"):
+        move_store(trained.store, database, str(tmp_path / "served"))
+
+
+def test_artifacts_may_stay_where_they_are(trained: Trained, tmp_path: Path) -> None:
+    root = trained.store.artifact_root
+    before = {one: one.stat().st_mtime_ns for one in root.rglob("*")}
+    moved = move_store(trained.store, f"sqlite:///{tmp_path / 'new.db'}", str(root))
+    assert moved.files == sum(one.is_file() for one in before)
+    assert {one: one.stat().st_mtime_ns for one in root.rglob("*")} == before
+    there = MlflowStore(uri=f"sqlite:///{tmp_path / 'new.db'}", artifact_root=Path())
+    assert all(data["place"].startswith("mlflow-artifacts:/") for data in runs_of(there).values())
+
+
+def test_a_folder_that_was_moved_since_is_moved_on(store: MlflowStore, tmp_path: Path) -> None:
+    with store.run("kitchen-task", "early", tags={}) as run:
+        run.json("note", {"text": "kept"})
+    later = tmp_path / "later"
+    later.mkdir()
+    store.artifact_root.rename(later / "mlartifacts")
+    (tmp_path / "mlflow.db").rename(later / "mlflow.db")
+    moved_since = MlflowStore(
+        uri=f"sqlite:///{later / 'mlflow.db'}", artifact_root=later / "mlartifacts"
+    )
+    moved = move_store(moved_since, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
+    assert not moved.elsewhere
+    there = MlflowStore(uri=f"sqlite:///{tmp_path / 'new.db'}", artifact_root=Path())
+    tail = runs_of(there)[run.run_id]["place"].removeprefix("mlflow-artifacts:/")
+    assert (tmp_path / "served" / tail / "note.json").is_file()
+
+
+def test_a_password_is_not_said(store: MlflowStore, tmp_path: Path) -> None:
+    with pytest.raises(LocalError) as caught:
+        move_store(store, "postgresql://joe:s3cret@127.0.0.1:1/mlflow", str(tmp_path / "served"))
+    assert "s3cret" not in str(caught.value)
+    assert "joe:***@127.0.0.1:1" in str(caught.value)
+
+
+def runs_of(store: MlflowStore) -> dict[str, dict[str, object]]:
+    client = store.client()
+    ids = [one.experiment_id for one in client.search_experiments()]
+    return {
+        run.info.run_id: {
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+            "place": run.info.artifact_uri,
+        }
+        for run in client.search_runs(ids)
+    }
+
+
+@contextlib.contextmanager
+def server(database: str, folder: Path) -> Iterator[str]:
+    """A tracking server as `move-runs` says to start one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": database.replace("postgresql:", "postgresql+psycopg:"),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                *("--artifacts-destination", str(folder / "served")),
+                *("--host", "127.0.0.1", "--port", str(port)),
+            ],
+            env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(400):
+            assert process.poll() is None, (folder / "server.log").read_text()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            time.sleep(0.3)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)

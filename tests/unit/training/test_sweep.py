@@ -1,0 +1,284 @@
+"""Sweeps: trials on record, nested runs, the kill, and a test set that nobody saw."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coinml.embedding_sets.table import Samples
+from coinml.errors import InvalidInputError
+from coinml.heads import learning
+from coinml.heads.kinds import HEADS
+from coinml.heads.learning import fit_head
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training import sweep as sweeping
+from coinml.training import train_head as training
+from coinml.training.sweep import sweep
+from coinml.training.sweep_runs import tune_head, tuning_samples
+from tests.helpers.drawn_samples import needles
+from tests.helpers.kitchen import MODEL, Material, train
+
+TRAIN, VAL = needles(400, seed=1), needles(80, seed=2)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_first_trial_is_the_defaults_and_the_best_can_be_fitted(
+    head: str, tmp_path: Path
+) -> None:
+    tried: list[Mapping[str, Any]] = []
+    real = sweeping._SPACES[head].suggest
+
+    def noted(trial: Any) -> dict[str, Any]:
+        options = real(trial) | ({"epochs": 3} if head in learning.NETWORKS else {})
+        tried.append(options)
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        space = sweeping._Space(noted, sweeping._SPACES[head].usual)
+        patch.setitem(sweeping._SPACES, head, space)
+        found = sweep(head, TRAIN, VAL, trials=3, storage=tmp_path / "s.db", name="first")
+    assert len(tried) == 3
+    assert found.completed + found.pruned == 3
+    assert found.options == tried[found.trial]
+    fitted = fit_head(head, TRAIN, VAL, options=found.options)
+    again = sweeping._judge(fitted, VAL)
+    # What the sweep says of its best is what a training with these options gives.
+    assert again["val_accuracy"] == found.val_accuracy
+    assert again["val_loss"] == found.val_loss
+
+
+def test_the_defaults_of_the_sweep_are_those_of_the_trainers() -> None:
+    import inspect
+
+    from optuna.trial import FixedTrial
+
+    from coinml.heads.attentive import train_attentive
+    from coinml.heads.mlp import train_mlp
+
+    for head, trainer in (("mlp", train_mlp), ("attentive", train_attentive)):
+        space = sweeping._SPACES[head]
+        options = space.suggest(FixedTrial(dict(space.usual)))
+        for name, value in options.items():
+            default = inspect.signature(trainer).parameters[name].default
+            assert value == (list(default) if name == "hidden" else default), (head, name)
+
+
+def test_a_larger_sweep_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
+    def run(trials: int, file: str) -> tuple[list[tuple[int, Any]], list[int]]:
+        seen: list[tuple[int, Any]] = []
+        ticks: list[int] = []
+        record = Noted(seen)
+        sweep("knn", TRAIN, VAL, trials=trials, storage=tmp_path / file, name="n",
+              record=record, on_trial=ticks.append)  # fmt: skip
+        return seen, ticks
+
+    whole, ticks = run(6, "whole.db")
+    assert ticks == [1] * 6
+    first, _ = run(4, "parts.db")
+    second, ticks = run(6, "parts.db")
+    assert ticks == [4, 1, 1]
+    assert first + second == whole
+    assert run(6, "parts.db") == ([], [6])
+
+
+class Noted:
+    """Remembers the trials that it is told of."""
+
+    def __init__(self, seen: list[tuple[int, Any]]) -> None:
+        self._seen = seen
+
+    def __call__(self, number: int, options: Mapping[str, Any]) -> Any:
+        self._seen.append((number, options))
+        return sweeping._no_record(number, options)
+
+
+def test_hopeless_trials_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def suggest(trial: Any) -> dict[str, Any]:
+        late = trial.number >= 6
+        return {"epochs": 20, "patience": 20, "lr": 1e-7 if late else 1e-2, "hidden": [16]}
+
+    monkeypatch.setitem(sweeping._SPACES, "mlp", sweeping._Space(suggest, {}))
+    small = TRAIN.take(np.arange(60))
+    found = sweep("mlp", small, VAL, trials=8, storage=tmp_path / "s.db", name="n")
+    assert (found.completed, found.pruned) == (6, 2)
+    assert found.options["lr"] == 1e-2
+
+
+def test_a_sweep_is_done_by_one_process_at_a_time(tmp_path: Path) -> None:
+    def again(_number: int) -> None:
+        sweep("knn", TRAIN, VAL, trials=2, storage=tmp_path / "s.db", name="n")
+
+    with pytest.raises(InvalidInputError, match="goes on in another process"):
+        sweep("knn", TRAIN, VAL, trials=2, storage=tmp_path / "s.db", name="n", on_trial=again)
+    with pytest.raises(InvalidInputError, match="0 trials"):
+        sweep("knn", TRAIN, VAL, trials=0, storage=tmp_path / "s.db", name="n")
+
+
+SWEEP = """
+import pickle, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.sweep_runs import tune_head
+folder = Path(sys.argv[1])
+material = pickle.loads((folder / "material.pickle").read_bytes())
+store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
+def wait():
+    if (folder / "slow").exists():
+        time.sleep(60)
+def note(done):
+    with (folder / "done").open("a") as file:
+        file.write("x" * done)
+    if (folder / "done").stat().st_size == 2:
+        (folder / "slow").touch()
+tune_head("knn", "kitchen", material.table, trials=4, store=store,
+          storage=folder / "sweeps.db", on_trial=note, on_step=wait)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_killed_sweep_goes_on_where_it_was(
+    store: MlflowStore, material: Material, tmp_path: Path
+) -> None:
+    (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(tmp_path), str(Path(__file__).parents[3])],
+        env=dict(os.environ),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(store.find_runs(MODEL, {"trial": "2"}, finished=False)) == 0:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        time.sleep(0.5)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (parent,) = store.find_runs(MODEL, {"sweep_head": "knn"}, finished=False)
+    ticks: list[int] = []
+    report = tune_head(
+        "knn", "kitchen", material.table, trials=4, store=store,
+        storage=tmp_path / "sweeps.db", on_trial=ticks.append,
+    )  # fmt: skip
+    # Two were done; the third was at work when the process was killed and is tried again.
+    assert ticks == [2, 1, 1]
+    assert report.run_id == parent
+    assert store.read_run(parent).info.status == "FINISHED"
+    children = [
+        store.read_run(run_id)
+        for run_id in store.find_runs(MODEL, {"sweep_run_id": parent}, finished=False)
+    ]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
+    states = sorted((int(run.data.tags["trial"]), run.info.status) for run in children)
+    assert states == [(0, "FINISHED"), (1, "FINISHED"), (2, "KILLED"), (3, "FINISHED"),
+                      (4, "FINISHED")]  # fmt: skip
+    by_trial = {run.data.tags["trial"]: run.data.params for run in children}
+    assert by_trial["2"] == by_trial["3"]
+    assert report.result.completed == 4
+
+
+def test_what_a_sweep_found_is_trained_as_it_was_tried(
+    store: MlflowStore, material: Material
+) -> None:
+    tuned = tune_head(
+        "logreg", "kitchen", material.table, trials=2, store=store,
+        storage=store.artifact_root / "sweeps.db",
+    )  # fmt: skip
+    best = tuned.result
+    report = train("logreg", store, material, options=dict(best.options))
+    assert report.metrics["val_accuracy"] == best.val_accuracy
+    assert report.metrics["val_loss"] == pytest.approx(best.val_loss, rel=1e-5)
+    # The trials have not looked at the test videos.
+    assert report.metrics["test_looks"] == 1
+    assert not train("logreg", store, material).reused
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pd.DataFrame:
+    """Any table with two classes in training and something in each split."""
+    splits = ["train", "train", "val", "test"]
+    splits += draw(st.lists(st.sampled_from(["train", "val", "test"]), max_size=12))
+    labels = ["a", "b"]
+    labels += draw(
+        st.lists(st.sampled_from("abc"), min_size=len(splits) - 2, max_size=len(splits) - 2)
+    )
+    order = draw(st.permutations(range(len(splits))))
+    rows = pd.DataFrame({"video_id": [f"v{i}" for i in range(len(splits))], "label": labels,
+                         "split": splits, "e0000": np.arange(len(splits), dtype=np.float32),
+                         "e0001": np.ones(len(splits), dtype=np.float32)})  # fmt: skip
+    return rows.iloc[list(order)].reset_index(drop=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables())
+def test_whatever_the_table_tuning_is_given_no_test_video(table: pd.DataFrame) -> None:
+    clips = {i: np.full((2, 2), n, np.float16) for n, i in enumerate(table["video_id"])}
+    seen = tuning_samples(table, clips)
+    test = set(table["video_id"][table["split"] == "test"])
+    assert test
+    assert not test & {video_id for samples in seen for video_id in samples.ids}
+    # Nor its vector under another's id: each one's first number is its own.
+    own = table.set_index("video_id")["e0000"]
+    for samples, split in zip(seen, ("train", "val"), strict=True):
+        assert set(samples.ids) == set(table["video_id"][table["split"] == split])
+        assert samples.x[:, 0].tolist() == [own[video_id] for video_id in samples.ids]
+        assert samples.clips is not None
+        assert all(
+            np.array_equal(c, clips[i]) for c, i in zip(samples.clips, samples.ids, strict=True)
+        )
+
+
+@settings(max_examples=3, deadline=None)
+@given(seed=st.integers(0, 10_000), head=st.sampled_from(["knn", "logreg"]))
+def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
+    seed: int, head: str, tmp_path_factory: pytest.TempPathFactory, material: Material,
+    new_store: Any,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("split")
+    store = new_store(folder)
+    table = material.table.copy()
+    table["split"] = np.random.default_rng(seed).permutation(table["split"].to_numpy())
+    given_to: list[set[str]] = []
+
+    def noted(name: str, train: Samples, val: Samples, **options: Any) -> Any:
+        given_to.append({*train.ids, *val.ids})
+        return fit_head(name, train, val, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "fit_head", noted)
+        patch.setattr(training, "fit_head", noted)
+        tuned = tune_head(head, "kitchen", table, trials=2, store=store, storage=folder / "s.db")
+        train(head, store, material, table=table, options=dict(tuned.result.options))
+    assert len(given_to) == 3
+    test = set(table["video_id"][table["split"] == "test"])
+    assert len(test) == 6
+    assert not any(test & ids for ids in given_to)
+
+
+def test_two_identical_trainings_have_identical_metrics(
+    store: MlflowStore, material: Material, tmp_path: Path, new_store: Any
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = new_store(tmp_path / "other")
+    for head in ("mlp", "svm"):
+        first, second = train(head, store, material), train(head, other, material)
+        assert first.metrics == second.metrics
+        assert not second.reused
+        predictions = [
+            s.read_table(r.run_id, "predictions") for s, r in ((store, first), (other, second))
+        ]
+        assert predictions[0].equals(predictions[1])

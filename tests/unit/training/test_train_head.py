@@ -1,0 +1,380 @@
+"""Training a head: everything that bears on its numbers is written down with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from coinml.embedding_sets.table import ids_digest, permute_labels, table_digest
+from coinml.errors import InvalidInputError, TransientError
+from coinml.tracking.mlflow_store import MlflowStore, answering, code_version
+from coinml.training import train_head
+from tests.helpers.kitchen import MODEL, Material, Trained, train
+
+INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
+
+
+def artifacts(store: MlflowStore, run_id: str, folder: str | None = None) -> set[str]:
+    return {entry.path for entry in store.client().list_artifacts(run_id, folder)}
+
+
+def test_every_epoch_of_the_mlp_is_on_record(trained: Trained) -> None:
+    run_id = trained.reports["mlp"].run_id
+    client, run = trained.store.client(), trained.store.read_run(run_id)
+    epochs, kept = int(run.data.params["epochs_trained"]), int(run.data.params["best_epoch"])
+    assert 1 <= kept <= epochs
+    for side in ("train", "val"):
+        for measure in ("loss", "accuracy", "f1_macro"):
+            history = client.get_metric_history(run_id, f"{side}_{measure}")
+            assert [m.step for m in history] == list(range(1, epochs + 2))
+            # What stands last is what the kept epoch had, not what the last one had.
+            assert history[-1].value == pytest.approx(history[kept - 1].value, abs=1e-5)
+            assert run.data.metrics[f"{side}_{measure}"] == history[-1].value
+
+
+def test_the_final_numbers_bear_their_names_and_intervals(trained: Trained) -> None:
+    for report in trained.reports.values():
+        metrics = trained.store.read_run(report.run_id).data.metrics
+        for split in ("val", "test"):
+            for name in INTERVALS:
+                low, value, high = (
+                    metrics[f"{split}_{name}{end}"] for end in ("_low", "", "_high")
+                )
+                assert 0 <= low <= value <= high <= 1
+            assert metrics[f"{split}_loss"] >= 0
+        assert metrics["test_coverage"] == pytest.approx(6 / 7)
+        assert metrics["test_accuracy_missing_wrong"] == pytest.approx(
+            metrics["test_accuracy"] * 6 / 7
+        )
+        assert {"train_loss", "train_accuracy", "train_f1_macro"} <= set(metrics)
+        assert report.metrics == pytest.approx({key: metrics[key] for key in report.metrics})
+
+
+def test_figures_tables_and_coverage_lie_with_the_run(trained: Trained) -> None:
+    common = {f"figures/{name}.png" for name in ("per_class", "confusion", "calibration")}
+    for head, figure in (("mlp", "figures/curves.png"), ("svm", "figures/search.png")):
+        run_id = trained.reports[head].run_id
+        assert artifacts(trained.store, run_id, "figures") >= common | {figure}
+        tables = artifacts(trained.store, run_id, "tables")
+        assert tables >= {
+            f"tables/{name}.{ending}"
+            for name in ("predictions", "per_class", "calibration", "confused_pairs")
+            for ending in ("parquet", "csv")
+        }
+        assert "coverage.json" in artifacts(trained.store, run_id)
+        uri = trained.store.read_run(run_id).info.artifact_uri
+        assert uri.startswith((trained.home / "mlartifacts" / MODEL).as_uri())
+
+
+def test_coverage_names_every_id(trained: Trained) -> None:
+    run_id = trained.reports["svm"].run_id
+    trained.store.client()
+    coverage = mlflow.artifacts.load_dict(f"runs:/{run_id}/coverage.json")
+    sizes = {split: (c["measured"], c["official"]) for split, c in coverage.items()}
+    assert sizes == {"train": (15, 16), "val": (6, 6), "test": (6, 7)}
+    table = trained.material.table
+    for split, entry in coverage.items():
+        assert entry["ids"] == list(table["video_id"][table["split"] == split])
+        assert entry["ids_digest"] == ids_digest(entry["ids"])
+
+
+def test_predictions_hold_every_video_of_the_table(trained: Trained) -> None:
+    for report in trained.reports.values():
+        predictions = trained.store.read_table(report.run_id, "predictions")
+        assert set(predictions["video_id"]) == set(trained.material.table["video_id"])
+        test = predictions[predictions["split"] == "test"]
+        right = float((test["label"] == test["predicted"]).mean())
+        assert right == report.metrics["test_accuracy"]
+
+
+def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> None:
+    material = trained.material
+    for head, report in trained.reports.items():
+        run = trained.store.read_run(report.run_id)
+        assert run.info.status == "FINISHED"
+        (entry,) = run.inputs.dataset_inputs
+        assert entry.dataset.digest == table_digest(material.table)
+        assert material.spec.fingerprint in entry.dataset.source
+        assert "0123456789ab" in entry.dataset.source
+        version = trained.store.client().get_model_version(MODEL, str(report.version))
+        assert version.run_id == report.run_id
+        for name, value in {
+            "head": head,
+            "dataset": "kitchen",
+            "ledger_digest": "0123456789ab",
+            "set_fingerprint": material.spec.fingerprint,
+            "encoder_fingerprint": material.spec.encoder.fingerprint,
+            "test_ids_digest": run.data.tags["test_ids_digest"],
+            "ids_digest": ids_digest(material.table["video_id"]),
+            "code_version": code_version(),
+            "recipe": run.data.tags["recipe"],
+        }.items():
+            assert version.tags[name] == run.data.tags[name] == value
+        for name in ("val_accuracy", "test_accuracy", "test_f1_macro", "test_coverage"):
+            assert float(version.tags[name]) == pytest.approx(report.metrics[name], abs=1e-4)
+        (output,) = run.outputs.model_outputs
+        assert version.source == f"models:/{output.model_id}"
+        assert run.data.tags["version"] == str(report.version)
+
+
+def test_runs_explain_themselves_in_a_list(trained: Trained) -> None:
+    client = trained.store.client()
+    experiment = client.get_experiment_by_name(MODEL)
+    assert "kitchen" in experiment.tags["mlflow.note.content"]
+
+    def names(condition: str) -> list[str]:
+        runs = client.search_runs([experiment.experiment_id], condition)
+        return [run.info.run_name for run in runs]
+
+    encoder = trained.material.spec.encoder.encoder
+    told = f"mlp, {Path(encoder).name}, 15 training videos, 86% of test"
+    assert names("tags.head = 'mlp'") == [told]
+    assert names(f"tags.encoder = '{encoder}' and tags.head = 'mlp' and tags.kind = 'head'") == [
+        told
+    ]
+    assert len(names("tags.target = 'task' and metrics.test_coverage > 0.8")) == 2
+    assert names("tags.coverage = '0.857' and params.kernel = 'linear'") == [
+        told.replace("mlp", "svm")
+    ]
+
+
+def test_a_description_has_the_numbers_with_their_intervals(trained: Trained) -> None:
+    for head, report in trained.reports.items():
+        note = trained.store.read_run(report.run_id).data.tags["mlflow.note.content"]
+        version = trained.store.client().get_model_version(MODEL, str(report.version))
+        for text in (note, version.description):
+            assert f"**{head}**" in text
+            assert "15 train, 6 val, 6 test videos of 3 classes" in text
+            low, value, high = (
+                report.metrics[f"test_accuracy{end}"] for end in ("_low", "", "_high")
+            )
+            assert f"| accuracy on test | {value:.3f} | {low:.3f} to {high:.3f} |" in text
+        assert "mlflow.note.content" not in version.tags
+    model = trained.store.client().get_registered_model(MODEL)
+    assert f"models:/{MODEL}@champion" in model.description
+
+
+def test_a_comparison_of_two_heads_shows_what_differs_and_little_else(trained: Trained) -> None:
+    params = {
+        head: trained.store.read_run(report.run_id).data.params
+        for head, report in trained.reports.items()
+    }
+    assert "None" not in {value for of in params.values() for value in of.values()}
+    same = {k for k in params["mlp"] if params["svm"].get(k) == params["mlp"][k]}
+    assert same == {
+        "seed", "encoder", "clips", "extent", "classes",
+        "train_videos", "val_videos", "test_videos",
+    }  # fmt: skip
+    assert set(params["svm"]) - same == {"head", "kernel", "C"}
+    assert {"hidden", "lr", "dropout", "best_epoch"} < set(params["mlp"]) - same
+    assert len(params["mlp"]) < 30
+
+
+def test_the_dataset_of_a_run_is_no_list_of_a_thousand_columns(trained: Trained) -> None:
+    run = trained.store.read_run(trained.reports["mlp"].run_id)
+    (entry,) = run.inputs.dataset_inputs
+    columns = [one["name"] for one in json.loads(entry.dataset.schema)["mlflow_colspec"]]
+    assert columns == ["video_id", "label", "split"]
+
+
+def test_the_same_recipe_is_not_trained_again(trained: Trained) -> None:
+    before = trained.reports["mlp"]
+    again = train("mlp", trained.store, trained.material)
+    assert again.reused
+    assert (again.run_id, again.version) == (before.run_id, before.version)
+    assert again.metrics["test_accuracy"] == before.metrics["test_accuracy"]
+
+
+def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
+    store: MlflowStore, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = [train("svm", store, material), train("svm", store, material, seed=1)]
+    shuffled = permute_labels(material.table, seed=1)
+    reports.append(train("svm", store, material, table=shuffled))
+    monkeypatch.setattr(train_head, "code_digest", lambda: "of other code")
+    reports.append(train("svm", store, material))
+    assert [report.reused for report in reports] == [False] * 4
+    assert [report.version for report in reports] == [1, 2, 3, 4]
+    # All of them on the same test videos.
+    assert [report.metrics["test_looks"] for report in reports] == [1, 2, 3, 4]
+    monkeypatch.undo()
+    store.client().delete_model_version(MODEL, "2")
+    assert not train("svm", store, material, seed=1).reused
+
+
+def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
+    store: MlflowStore, material: Material
+) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop_after(epochs: int, error: type[BaseException]) -> Callable[[], None]:
+        seen: list[int] = []
+
+        def tick() -> None:
+            seen.append(1)
+            if len(seen) == epochs:
+                raise error
+
+        return tick
+
+    for error, status in ((StopError, "FAILED"), (KeyboardInterrupt, "KILLED")):
+        with pytest.raises(error):
+            train_head.train_head(
+                "mlp", material.dataset, material.table, store=store,
+                checkpoint=material.checkpoint, spec=material.spec, ledger_digest="0" * 12,
+                on_epoch=stop_after(3, error),
+            )  # fmt: skip
+        (run_id, *_) = store.find_runs(MODEL, {"head": "mlp"}, finished=False)
+        assert store.read_run(run_id).info.status == status
+        history = store.client().get_metric_history(run_id, "val_loss")
+        assert [m.step for m in history] == [1, 2, 3]
+    report = train("mlp", store, material)
+    assert not report.reused
+    # Neither of the two has come as far as the test videos.
+    assert report.metrics["test_looks"] == 1
+
+
+def test_a_run_without_its_version_is_not_taken_for_whole(
+    store: MlflowStore, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_args: object, **_options: object) -> int:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(train_head, "register", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        train("svm", store, material)
+    monkeypatch.undo()
+    report = train("svm", store, material)
+    assert not report.reused
+    assert report.metrics["test_looks"] == 2
+
+
+def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
+    store: MlflowStore, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "fitted"
+    fits: list[int] = []
+    away = True
+
+    def refused(*args: object, **options: object) -> object:
+        if away:
+            raise MlflowException("API request to http://127.0.0.1:9 failed with exception")
+        return log_figure(*args, **options)
+
+    log_figure = mlflow.MlflowClient.log_figure
+    monkeypatch.setattr(mlflow.MlflowClient, "log_figure", refused)
+    for head in ("mlp", "svm", "knn"):
+        away = True
+        with pytest.raises(TransientError, match="does not answer"), answering(store):
+            train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+        fitted, away = len(fits), False
+        report = train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+        assert len(fits) == fitted > 0
+        assert list(kept.iterdir()) == []
+        runs = store.find_runs(MODEL, {"head": head}, finished=False)
+        # It is one run, with all that was known of it, and one look at the test videos.
+        assert runs == [report.run_id]
+        run = store.read_run(report.run_id)
+        assert run.info.status == "FINISHED"
+        assert report.metrics["test_looks"] == {"mlp": 1, "svm": 2, "knn": 3}[head]
+        if head == "mlp":
+            history = store.client().get_metric_history(report.run_id, "val_loss")
+            assert [m.step for m in history][:-1] == list(range(1, len(fits) + 1))
+        fits.clear()
+
+
+def test_a_kept_head_that_was_damaged_is_trained_again(
+    store: MlflowStore, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_head, "register", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train("knn", store, material, keep_in=tmp_path / "kept")
+    monkeypatch.undo()
+    ((place,),) = [list((tmp_path / "kept").iterdir())]
+    # A pickle in its place is not read, and nothing else either.
+    (place / "head.skops").write_bytes(pickle.dumps({"format": "coinml-knn-1"}))
+    fits: list[int] = []
+    report = train(
+        "knn", store, material, keep_in=tmp_path / "kept", on_epoch=lambda: fits.append(1)
+    )
+    assert fits
+    assert not report.reused
+
+
+def test_a_run_that_was_cut_off_after_its_version_is_whole(
+    store: MlflowStore, material: Material
+) -> None:
+    report = train("knn", store, material)
+    store.client().set_terminated(report.run_id, "KILLED")
+    again = train("knn", store, material)
+    assert (again.reused, again.run_id) == (True, report.run_id)
+    assert store.read_run(report.run_id).info.status == "FINISHED"
+
+
+def test_too_little_data_is_said_before_a_run_is_made(
+    store: MlflowStore, material: Material
+) -> None:
+    table = material.table
+    with pytest.raises(InvalidInputError, match="no embedded video in the val split"):
+        train("svm", store, material, table=table[table["split"] != "val"])
+    assert store.find_runs(MODEL, {}, finished=False) == []
+
+
+TRAIN = """
+import pickle, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.helpers.kitchen import train
+from coinml.tracking.mlflow_store import MlflowStore, code_version
+folder = Path(sys.argv[1])
+material = pickle.loads((folder / "material.pickle").read_bytes())
+store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
+for head in ("mlp", "svm"):
+    train(head, store, material)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_training_says_nothing_on_its_own(
+    store: MlflowStore, material: Material, tmp_path: Path
+) -> None:
+    (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, str(tmp_path), str(Path(__file__).parents[3])],
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(store.find_runs(MODEL, {})) == 2
+
+
+def test_a_report_is_plain_values(trained: Trained) -> None:
+    for report in trained.reports.values():
+        assert json.loads(json.dumps(report.as_dict()))["version"] == report.version
+
+
+def test_both_heads_are_trained_at_the_same_time(store: MlflowStore, material: Material) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda head: train(head, store, material), ("mlp", "svm")))
+    assert sorted(report.version for report in reports) == [1, 2]
+    for report in reports:
+        run = store.read_run(report.run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["head"] == report.head
+        assert len(run.outputs.model_outputs) == 1
