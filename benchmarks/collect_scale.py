@@ -96,20 +96,31 @@ def make_plan(ids: Sequence[str]) -> dict[str, Any]:
         "videos": videos,
         "source": [
             {"after_requests": len(ids) // 2, "retry_after_s": 1.5, "times": 4},
-            {"after_requests": len(ids), "retry_after_s": LONG_PAUSE_S, "times": None,
-             "for_s": LONG_PAUSE_S},
+            {
+                "after_requests": len(ids),
+                "retry_after_s": LONG_PAUSE_S,
+                "times": None,
+                "for_s": LONG_PAUSE_S,
+            },
         ],
-    }  # fmt: skip
+    }
 
 
 @contextmanager
 def host_of(folder: Path) -> Iterator[str]:
     """The host in a process of its own, so that its work is nobody else's."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "coinml.miniature.host", str(folder / "served"),
-         "--plan", str(folder / "plan.json")],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "coinml.miniature.host",
+            str(folder / "served"),
+            "--plan",
+            str(folder / "plan.json"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     try:
         yield process.stderr.readline().split()[-1]
@@ -135,15 +146,29 @@ def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) ->
     )
     with Ledger(url) as ledger:
         ledger.register(Dataset(name=DATASET, videos=videos))
-    found: dict[str, Any] = {"runs": 0, "cpu_beyond_s": 0.0, "decode_s": 0.0, "ytdlp_s": 0.0,
-                             "memory_mb": 0.0}  # fmt: skip
+    found: dict[str, Any] = {
+        "runs": 0,
+        "cpu_beyond_s": 0.0,
+        "decode_s": 0.0,
+        "ytdlp_s": 0.0,
+        "memory_mb": 0.0,
+    }
     with host_of(folder) as source:
         begun = time.perf_counter()
         blocked_until = None
         while found["runs"] == 0 or blocked_until is not None:
             time.sleep(max(0.0, (blocked_until or 0.0) - time.time()))
-            command = [sys.executable, __file__, "--parallel", str(options.parallel), "--side", url,
-                       source, str(folder / "ours"), f"run{found['runs']}"]  # fmt: skip
+            command = [
+                sys.executable,
+                __file__,
+                "--parallel",
+                str(options.parallel),
+                "--side",
+                url,
+                source,
+                str(folder / "ours"),
+                f"run{found['runs']}",
+            ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             result = json.loads(done.stdout)
             blocked_until = result.pop("blocked_until")
@@ -188,9 +213,14 @@ def collect_here(options: argparse.Namespace) -> int:
     def one_batch(ids: Sequence[str]) -> None:
         try:
             collector.collect(
-                url, DATASET, ids, source=source, folder=folder, run_id=run_id,
+                url,
+                DATASET,
+                ids,
+                source=source,
+                folder=folder,
+                run_id=run_id,
                 max_wait_s=MAX_WAIT_S,
-            )  # fmt: skip
+            )
         except SourcePausedError as err:
             if err.blocked_until is not None:
                 blocked.append(err.blocked_until.timestamp())
@@ -204,15 +234,20 @@ def collect_here(options: argparse.Namespace) -> int:
 
     for decoders in files._pools.values():
         decoders.close()
-    used, children = (resource.getrusage(who) for who in
-                      (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
-    print(json.dumps({
-        "blocked_until": max(blocked, default=None),
-        "cpu_beyond_s": own - fetching,
-        "ytdlp_s": fetching,
-        "decode_s": children.ru_utime + children.ru_stime,
-        "memory_mb": (used.ru_maxrss + children.ru_maxrss) / 1024,
-    }))  # fmt: skip
+    used, children = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(
+        json.dumps(
+            {
+                "blocked_until": max(blocked, default=None),
+                "cpu_beyond_s": own - fetching,
+                "ytdlp_s": fetching,
+                "decode_s": children.ru_utime + children.ru_stime,
+                "memory_mb": (used.ru_maxrss + children.ru_maxrss) / 1024,
+            }
+        )
+    )
     return 0
 
 
@@ -220,8 +255,10 @@ def status_seconds(url: str, home: Path) -> float:
     """What `coinml status` takes beyond Python's own start; the best of five."""
     environment = os.environ | {"COINML_LEDGER_URL": url, "COINML_HOME": str(home)}
     best = {}
-    for name, command in (("python", [sys.executable, "-c", "pass"]),
-                          ("status", [str(BIN / "coinml"), "status"])):  # fmt: skip
+    for name, command in (
+        ("python", [sys.executable, "-c", "pass"]),
+        ("status", [str(BIN / "coinml"), "status"]),
+    ):
         times = []
         for _ in range(5):
             begun = time.perf_counter()
@@ -243,14 +280,26 @@ def run_ytdlp(
             processes = []
             for part in range(options.parallel):
                 urls = folder / f"urls{part}.txt"
-                urls.write_text("".join(source.replace("{id}", one) + "\n"
-                                        for one in ids[part :: options.parallel]))  # fmt: skip
+                urls.write_text(
+                    "".join(
+                        source.replace("{id}", one) + "\n" for one in ids[part :: options.parallel]
+                    )
+                )
                 command = [
-                    str(BIN / "yt-dlp"), "--ignore-config", "--quiet", "--no-warnings",
-                    "--no-progress", "--ignore-errors", "--no-cache-dir",
-                    "--batch-file", str(urls), "--download-archive", str(folder / f"done{part}"),
-                    "--output", str(target / "%(id)s.%(ext)s"),
-                ]  # fmt: skip
+                    str(BIN / "yt-dlp"),
+                    "--ignore-config",
+                    "--quiet",
+                    "--no-warnings",
+                    "--no-progress",
+                    "--ignore-errors",
+                    "--no-cache-dir",
+                    "--batch-file",
+                    str(urls),
+                    "--download-archive",
+                    str(folder / f"done{part}"),
+                    "--output",
+                    str(target / "%(id)s.%(ext)s"),
+                ]
                 processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
             for process in processes:
                 process.wait()
@@ -308,16 +357,24 @@ def compare(
     columns = []
     for side in (ours, theirs):
         asked = asked_in(side)
-        columns.append([
-            side["runs"],
-            f"{side['seconds']:.0f}",
-            f"{side['cpu_s']:.0f}",
-            f"{len(side['got'] & live):,} of {len(live):,}",
-            f"{sum(asked[one] for one in dead) / max(1, len(dead)):.2f}",
-            len(side["requests"]) - asked.total(),
-        ])  # fmt: skip
-    names = ("runs", "seconds", "CPU seconds", "live videos got", "times a dead one was asked for",
-             "refusals (429)")  # fmt: skip
+        columns.append(
+            [
+                side["runs"],
+                f"{side['seconds']:.0f}",
+                f"{side['cpu_s']:.0f}",
+                f"{len(side['got'] & live):,} of {len(live):,}",
+                f"{sum(asked[one] for one in dead) / max(1, len(dead)):.2f}",
+                len(side["requests"]) - asked.total(),
+            ]
+        )
+    names = (
+        "runs",
+        "seconds",
+        "CPU seconds",
+        "live videos got",
+        "times a dead one was asked for",
+        "refusals (429)",
+    )
     print(f"\n{'':<32}{'coinml':>18}{'yt-dlp':>18}")
     for name, left, right in zip(names, *columns, strict=True):
         print(f"{name:<32}{left!s:>18}{right!s:>18}")

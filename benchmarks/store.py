@@ -150,9 +150,12 @@ def fresh_process(script: str, root: str) -> tuple[dict, float]:
     """What a new interpreter measured, and how long all of it took."""
     begun = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", script, root], check=True, capture_output=True, text=True,
+        [sys.executable, "-c", script, root],
+        check=True,
+        capture_output=True,
+        text=True,
         cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+    )
     return json.loads(done.stdout), time.perf_counter() - begun
 
 

@@ -69,8 +69,11 @@ class Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts: Mapping[str, Callable[[Data, Result], None]] = {
-        "epochs": same_epochs, "target": time_to_target, "svm": svm_grid, "logging": log_share,
-    }  # fmt: skip
+        "epochs": same_epochs,
+        "target": time_to_target,
+        "svm": svm_grid,
+        "logging": log_share,
+    }
     parser.add_argument("--only", choices=parts, action="append")
     parser.add_argument("--scale", type=float, default=1.0, help="of rows and classes")
     chosen = parser.parse_args()
@@ -136,10 +139,19 @@ def plain_mlp(data: Data, seed: int) -> None:
     from coinml.heads.mlp import train_mlp
 
     train_mlp(
-        data.train, data.val, hidden=HIDDEN, shortcut=False, dropout=0.0, epochs=EPOCHS,
-        patience=EPOCHS, weight_decay=0.0, batch_size=BATCH, label_smoothing=0.0, mixup=0.0,
+        data.train,
+        data.val,
+        hidden=HIDDEN,
+        shortcut=False,
+        dropout=0.0,
+        epochs=EPOCHS,
+        patience=EPOCHS,
+        weight_decay=0.0,
+        batch_size=BATCH,
+        label_smoothing=0.0,
+        mixup=0.0,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def sklearn_mlp(data: Data, seed: int, epochs: int) -> float:
@@ -223,8 +235,10 @@ def svm_grid(data: Data, result: Result) -> None:
     grid = GridSearchCV(
         SVC(kernel="rbf", cache_size=1000),
         {"C": list(GRID_C), "gamma": [gamma / DIM for gamma in GRID_GAMMA]},
-        cv=PredefinedSplit(fold), n_jobs=-1, refit=False,
-    ).fit(x, y)  # fmt: skip
+        cv=PredefinedSplit(fold),
+        n_jobs=-1,
+        refit=False,
+    ).fit(x, y)
     theirs = time.perf_counter() - start
     best = SVC(kernel="rbf", cache_size=1000, **grid.best_params_).fit(data.train.x, data.train.y)
     searched = head.search["val_accuracy"].max()

@@ -90,9 +90,14 @@ def similar(
     log_to(settings.logs_dir)
     key = known_dataset(settings, dataset)
     found = find_similar(
-        video, settings.embeddings_root, key,
-        encoder=encoder, k=k, metric=metric, device=settings.device,
-    )  # fmt: skip
+        video,
+        settings.embeddings_root,
+        key,
+        encoder=encoder,
+        k=k,
+        metric=metric,
+        device=settings.device,
+    )
     with Ledger(settings.ledger_url) as ledger:
         rows = {row.video_id: row for row in ledger.rows(key, ids=[one.video_id for one in found])}
     answers = [

@@ -59,14 +59,26 @@ def list_(dataset: OfDataset = None, json: options.Json = False) -> None:
         print_json(found)
     else:
         columns = [
-            "dataset", "fingerprint", "encoder", "clips", "snap", "tokens", "extent", "videos",
-            "rows", "parts", "MB", "newest",
-        ]  # fmt: skip
+            "dataset",
+            "fingerprint",
+            "encoder",
+            "clips",
+            "snap",
+            "tokens",
+            "extent",
+            "videos",
+            "rows",
+            "parts",
+            "MB",
+            "newest",
+        ]
         table(columns, [_row(one) for one in found])
         for one in found:
             if one["broken"]:
-                note(f"{one['fingerprint']}: {one['broken']} parts cannot be read; "
-                     f"see coinml embeddings verify {one['fingerprint']}")  # fmt: skip
+                note(
+                    f"{one['fingerprint']}: {one['broken']} parts cannot be read; "
+                    f"see coinml embeddings verify {one['fingerprint']}"
+                )
     for problem in problems:
         note(f"error: {problem.reason}")
     if problems:
@@ -249,11 +261,19 @@ def _described(one: EmbeddingSet, summary: SetSummary) -> dict[str, Any]:
 def _row(one: dict[str, Any]) -> list[object]:
     newest = f"{one['newest']:%Y-%m-%d %H:%M}" if one["newest"] else ""
     return [
-        one["dataset"], one["fingerprint"], one["encoder"],
-        f"{one['clips']} x {one['frames']} / {one['stride']}", one["snap"],
-        f"{one['keep_tokens']:g}", one["extent"], one["videos"], one["rows"], one["parts"],
-        _megabytes(one["size_bytes"]), newest,
-    ]  # fmt: skip
+        one["dataset"],
+        one["fingerprint"],
+        one["encoder"],
+        f"{one['clips']} x {one['frames']} / {one['stride']}",
+        one["snap"],
+        f"{one['keep_tokens']:g}",
+        one["extent"],
+        one["videos"],
+        one["rows"],
+        one["parts"],
+        _megabytes(one["size_bytes"]),
+        newest,
+    ]
 
 
 def _plain(value: object) -> str:

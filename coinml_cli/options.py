@@ -162,10 +162,15 @@ def set_options(
     from coinml.errors import InvalidInputError
 
     given = {
-        "encoder": encoder, "revision": revision, "clips": clips, "stride": stride,
-        "snap": snap, "keep_tokens": keep_tokens, "keep_seed": keep_seed,
+        "encoder": encoder,
+        "revision": revision,
+        "clips": clips,
+        "stride": stride,
+        "snap": snap,
+        "keep_tokens": keep_tokens,
+        "keep_seed": keep_seed,
         "extent": extent_of(target, extent),
-    }  # fmt: skip
+    }
     try:
         return SetOptions.model_validate(given)
     except ValidationError as err:

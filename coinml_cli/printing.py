@@ -249,21 +249,32 @@ def print_comparison(found: RunComparison) -> None:
         table(
             ["class", "videos", f"{found.head_a} right", f"{found.head_b} right", "difference"],
             [
-                [row["class"], row["support"], row["correct_a"], row["correct_b"],
-                 f"{row['difference']:+d}"]
+                [
+                    row["class"],
+                    row["support"],
+                    row["correct_a"],
+                    row["correct_b"],
+                    f"{row['difference']:+d}",
+                ]
                 for row in classes.to_dict(orient="records")
             ],
-        )  # fmt: skip
+        )
     rows = found.result.discordant.to_dict(orient="records")
     if rows:
         table(
             ["video", "title", "label", found.head_a, found.head_b, "link"],
             [
-                [row["video_id"], row["title"] or "", row["label"], row["predicted_a"],
-                 row["predicted_b"], row["link"] or ""]
+                [
+                    row["video_id"],
+                    row["title"] or "",
+                    row["label"],
+                    row["predicted_a"],
+                    row["predicted_b"],
+                    row["link"] or "",
+                ]
                 for row in rows
             ],
-        )  # fmt: skip
+        )
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:

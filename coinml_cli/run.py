@@ -188,8 +188,11 @@ def _prediction(
     )
     start_s, end_s = example.span
     return answer | {
-        "truth": example.label, "alias": alias, "start_s": start_s, "end_s": end_s,
-    }  # fmt: skip
+        "truth": example.label,
+        "alias": alias,
+        "start_s": start_s,
+        "end_s": end_s,
+    }
 
 
 def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Settings) -> None:

@@ -48,10 +48,11 @@ Scheduled = Annotated[
 Print = Annotated[
     str | None,
     typer.Option(
-        "--print", metavar="systemd|compose", help="Start nothing; write files that have it "
-        "started by systemd or by Docker Compose."
+        "--print",
+        metavar="systemd|compose",
+        help="Start nothing; write files that have it started by systemd or by Docker Compose.",
     ),
-]  # fmt: skip
+]
 Out = Annotated[
     Path | None, typer.Option(help="With --print: write the files there, not to stdout.")
 ]
@@ -202,9 +203,10 @@ def _hide(postgres: str | None) -> None:
     kept = [
         part
         for before, part in zip(["", *arguments], arguments, strict=False)
-        if part != "--postgres" and not part.startswith("--postgres=")
+        if part != "--postgres"
+        and not part.startswith("--postgres=")
         and not (before == "--postgres" and part == postgres)
-    ]  # fmt: skip
+    ]
     if kept != arguments:
         os.environ[POSTGRES] = postgres
         os.execv(sys.executable, [sys.executable, *kept])
@@ -233,9 +235,12 @@ def _deploy(stack: Stack) -> subprocess.Popen[str]:
         call += ["--dataset", stack.dataset]
     # Only its answer goes to stdout, and only what is wrong to stderr: less than a pipe holds.
     return subprocess.Popen(
-        call, env=worker.full_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        call,
+        env=worker.full_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def _check(deployed: subprocess.Popen[str]) -> None:

@@ -83,9 +83,14 @@ def collect(
             elif ids:
                 with _source(selection, source, settings) as url:
                     blocked_until = _download(
-                        dataset, ids, url, batch_size=batch_size,
-                        max_wait_s=max_wait_s, max_height=max_height, retry_now=anyway,
-                    )  # fmt: skip
+                        dataset,
+                        ids,
+                        url,
+                        batch_size=batch_size,
+                        max_wait_s=max_wait_s,
+                        max_height=max_height,
+                        retry_now=anyway,
+                    )
         report_attrition(dataset.name)
         report = _report(ledger, dataset, asked=ids, blocked_until=blocked_until)
     announce_collected(selection, report, source)

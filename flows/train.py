@@ -85,9 +85,14 @@ def train(
     tuned: dict[str, TuneReport] = {}
     if sweep:
         tuned = _tune(
-            heads, selection, embedding_set.spec.fingerprint,
-            target=target, trials=sweep, seed=seed, drop_leaks=drop_leaks,
-        )  # fmt: skip
+            heads,
+            selection,
+            embedding_set.spec.fingerprint,
+            target=target,
+            trials=sweep,
+            seed=seed,
+            drop_leaks=drop_leaks,
+        )
     with ExitStack() as stages:
         stages.enter_context(progress_shown(dataset.name))
         for head in heads:

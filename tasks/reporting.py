@@ -60,11 +60,23 @@ def report_training(summary: TrainSummary) -> None:
     if compared is not None:
         result = compared.result
         table = _table(
-            ("videos", f"only {compared.head_a} right", f"only {compared.head_b} right",
-             "difference", "McNemar p"),
-            [(result.n, result.mcnemar.b, result.mcnemar.c, result.difference,
-              f"{result.mcnemar.p_value:.3g}")],
-        )  # fmt: skip
+            (
+                "videos",
+                f"only {compared.head_a} right",
+                f"only {compared.head_b} right",
+                "difference",
+                "McNemar p",
+            ),
+            [
+                (
+                    result.n,
+                    result.mcnemar.b,
+                    result.mcnemar.c,
+                    result.difference,
+                    f"{result.mcnemar.p_value:.3g}",
+                )
+            ],
+        )
         create_markdown_artifact(
             key=key_of("comparison", *whose),
             markdown=f"# {compared.head_b} against {compared.head_a}\n\n{compared}.\n\n{table}",

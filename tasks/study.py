@@ -74,12 +74,14 @@ def conduct_study(
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     found = sources.sources_of(
-        plan, dataset, options,
+        plan,
+        dataset,
+        options,
         target=target,
         embeddings_root=settings.embeddings_root,
         ledger_url=settings.ledger_url,
         with_clips=bool(set(heads) & set(LOOK_AT_CLIPS)),
-    )  # fmt: skip
+    )
     return conducting.conduct(
         plan,
         found,

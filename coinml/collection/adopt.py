@@ -168,9 +168,14 @@ def _each(
                     failed[video_id] = str(facts)
                     if blame:
                         ledger.record_fault(
-                            dataset, video_id, fault=Fault.CORRUPT, message=str(facts),
-                            next_attempt_at=None, attempt=None, rule="decode",
-                        )  # fmt: skip
+                            dataset,
+                            video_id,
+                            fault=Fault.CORRUPT,
+                            message=str(facts),
+                            next_attempt_at=None,
+                            attempt=None,
+                            rule="decode",
+                        )
                 if progress is not None:
                     progress(done + 1, len(ids))
         except BaseException:

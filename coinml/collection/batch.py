@@ -131,10 +131,12 @@ class Batch:
             self.tries = self.ledger.attempts_in_run(self.dataset, failed, run_id=self.run_id)
             due.update(
                 self.ledger.due(
-                    self.dataset, ids=failed, retry_now=self.retry_now,
+                    self.dataset,
+                    ids=failed,
+                    retry_now=self.retry_now,
                     credentials=self.credentials,
                 )
-            )  # fmt: skip
+            )
         for row in rows.values():
             tries = self.tries.get(row.video_id)
             if tries and row.state in set(Fault):
@@ -207,11 +209,16 @@ class Batch:
         self.ledger.record_success(self.dataset, row.video_id, file=facts, attempt=attempt)
         self.unreached = 0
         self.downloaded.append(row.video_id)
-        self._tell(VideoOutcome(
-            video_id=row.video_id, state=DOWNLOADED, path=facts.path,
-            size_bytes=facts.size_bytes, seconds=time.perf_counter() - clock,
-            fetched=attempt is not None,
-        ))  # fmt: skip
+        self._tell(
+            VideoOutcome(
+                video_id=row.video_id,
+                state=DOWNLOADED,
+                path=facts.path,
+                size_bytes=facts.size_bytes,
+                seconds=time.perf_counter() - clock,
+                fetched=attempt is not None,
+            )
+        )
 
     def _failed(
         self, row: LedgerRow, err: CoinmlError, admission: Admission, attempt: Attempt
@@ -271,18 +278,28 @@ class Batch:
             # The last bad copy is kept for whoever wants to look at it.
             kept = self.shelf.put_aside(video_id, keep=given_up)
         self.ledger.record_fault(
-            self.dataset, video_id, fault=fault, message=message, rule=rule, attempt=attempt,
+            self.dataset,
+            video_id,
+            fault=fault,
+            message=message,
+            rule=rule,
+            attempt=attempt,
             next_attempt_at=None if next_at is None else datetime.fromtimestamp(next_at, UTC),
             path=None if kept is None else str(kept),
-        )  # fmt: skip
+        )
         if again and next_at is not None:
             self.again[video_id] = next_at
         else:
             self.faults[video_id] = fault
-        self._tell(VideoOutcome(
-            video_id=video_id, state=str(fault), message=message, seconds=attempt.seconds,
-            settled=video_id not in self.again,
-        ))  # fmt: skip
+        self._tell(
+            VideoOutcome(
+                video_id=video_id,
+                state=str(fault),
+                message=message,
+                seconds=attempt.seconds,
+                settled=video_id not in self.again,
+            )
+        )
 
     def _pass_gate(self) -> Admission:
         """Wait for a token and for the breaker.
@@ -323,10 +340,13 @@ class Batch:
 
     def _attempt(self, started: datetime, clock: float, size_bytes: int | None) -> Attempt:
         return Attempt(
-            run_id=self.run_id, started_at=started, seconds=time.perf_counter() - clock,
-            size_bytes=size_bytes, tool_version=downloader_version(),
+            run_id=self.run_id,
+            started_at=started,
+            seconds=time.perf_counter() - clock,
+            size_bytes=size_bytes,
+            tool_version=downloader_version(),
             credentials=self.credentials,
-        )  # fmt: skip
+        )
 
     def _tell(self, outcome: VideoOutcome) -> None:
         if self.on_video is not None:

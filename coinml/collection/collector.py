@@ -94,16 +94,29 @@ def collect_batch(
     ledger = Ledger.shared(ledger_url)
     owner = new_owner()
     pacer = Pacer(
-        ledger.database, source_name(source), owner=owner, rate_per_hour=rate_per_hour,
-        burst=burst, pauses=pauses,
-    )  # fmt: skip
+        ledger.database,
+        source_name(source),
+        owner=owner,
+        rate_per_hour=rate_per_hour,
+        burst=burst,
+        pauses=pauses,
+    )
     batch = Batch(
-        ledger=ledger, dataset=dataset, source=source, run_id=run_id, options=options,
-        credentials=options.credentials(), owner=owner, pacer=pacer,
-        shelf=Shelf(folder, min_free_bytes=min_free_bytes), max_wait_s=max_wait_s,
-        retry_now=retry_now, verify=verify, duration_tolerance=duration_tolerance,
+        ledger=ledger,
+        dataset=dataset,
+        source=source,
+        run_id=run_id,
+        options=options,
+        credentials=options.credentials(),
+        owner=owner,
+        pacer=pacer,
+        shelf=Shelf(folder, min_free_bytes=min_free_bytes),
+        max_wait_s=max_wait_s,
+        retry_now=retry_now,
+        verify=verify,
+        duration_tolerance=duration_tolerance,
         on_video=on_video,
-    )  # fmt: skip
+    )
     return batch.run(ids)
 
 
@@ -129,9 +142,14 @@ def collect(
     while True:
         try:
             report = collect_batch(
-                ledger_url, dataset, remaining,
-                source=source, folder=folder, run_id=run_id, **settings,
-            )  # fmt: skip
+                ledger_url,
+                dataset,
+                remaining,
+                source=source,
+                folder=folder,
+                run_id=run_id,
+                **settings,
+            )
         except BatchUnfinishedError as err:
             downloaded += err.report.downloaded
             faults.update(err.report.faults)

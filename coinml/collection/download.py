@@ -26,9 +26,20 @@ from coinml.faults.classification import Fault, as_error, chain, explain
 log = logging.getLogger(__name__)
 
 MEDIA_SUFFIXES = (
-    ".mp4", ".webm", ".mkv", ".m4v", ".mov", ".avi", ".flv", ".3gp", ".ts", ".mpg", ".mpeg",
-    ".wmv", ".ogv",
-)  # fmt: skip
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".flv",
+    ".3gp",
+    ".ts",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".ogv",
+)
 """Endings a downloaded video may have, the usual ones first."""
 
 MAX_HEIGHT = 360
@@ -194,9 +205,15 @@ def is_unreachable(err: BaseException) -> bool:
     )
 
 
-_NOBODY_THERE = frozenset({
-    errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN,
-})  # fmt: skip
+_NOBODY_THERE = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.EHOSTDOWN,
+    }
+)
 
 
 class _Session:
@@ -336,11 +353,17 @@ def _parameters(options: FetchOptions) -> dict[str, Any]:
 def _format(max_height: int) -> str:
     low = f"[height<={max_height}]"
     # H.264 first and AV1 last (decord cannot read it), without sound where that can be had.
-    return "/".join([
-        f"bv{low}[vcodec^=avc1]", f"b{low}[vcodec^=avc1]",
-        f"bv{low}[vcodec!^=av01]", f"b{low}", f"bv{low}",
-        "wv[vcodec^=avc1]", "b",
-    ])  # fmt: skip
+    return "/".join(
+        [
+            f"bv{low}[vcodec^=avc1]",
+            f"b{low}[vcodec^=avc1]",
+            f"bv{low}[vcodec!^=av01]",
+            f"b{low}",
+            f"bv{low}",
+            "wv[vcodec^=avc1]",
+            "b",
+        ]
+    )
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:

@@ -127,8 +127,9 @@ class Pacer:
         if until is None:
             return Admission(kind="go", strikes=row.strikes)
         if now < until:
-            return Admission(kind="wait", wait_s=until - now, blocked_until=until,
-                             reason=row.reason)  # fmt: skip
+            return Admission(
+                kind="wait", wait_s=until - now, blocked_until=until, reason=row.reason
+            )
         if row.probe_owner not in (None, self.owner) and now < (row.probe_until or 0.0):
             return Admission(kind="wait", wait_s=0.2, reason=row.reason)
         self._set(connection, probe_owner=self.owner, probe_until=now + _PROBE_S)
@@ -142,8 +143,15 @@ class Pacer:
         def work(connection: Connection) -> None:
             _, row = self._locked(connection)
             if row.probe_owner == self.owner:
-                self._set(connection, blocked_until=None, blocked_since=None, reason=None,
-                          strikes=0, probe_owner=None, probe_until=None)  # fmt: skip
+                self._set(
+                    connection,
+                    blocked_until=None,
+                    blocked_since=None,
+                    reason=None,
+                    strikes=0,
+                    probe_owner=None,
+                    probe_until=None,
+                )
                 log.info("%s answers again", self.source)
 
         self._database.write(work)
@@ -194,9 +202,14 @@ class Pacer:
                 steps = self.pauses.unreachable_s if unreachable else self.pauses.by_strike_s
                 pause = steps[min(max(strikes - suspicion, 1), len(steps)) - 1]
             until: float = max(now + pause, row.blocked_until or 0.0)
-            self._set(connection, blocked_until=until, reason=reason, strikes=strikes,
-                      blocked_since=row.blocked_since if late else now,
-                      **({} if late else {"probe_owner": None, "probe_until": None}))  # fmt: skip
+            self._set(
+                connection,
+                blocked_until=until,
+                reason=reason,
+                strikes=strikes,
+                blocked_since=row.blocked_since if late else now,
+                **({} if late else {"probe_owner": None, "probe_until": None}),
+            )
             log.info("%s refuses (%s): paused for %.0f s", self.source, reason, until - now)
             return until
 

@@ -10,12 +10,24 @@ from coinml.data.records import Dataset, Video
 from coinml.data.splits import folder_splits
 from coinml.errors import InvalidInputError
 
-# fmt: off
-VIDEO_ENDINGS = frozenset({
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-    ".ts", ".webm", ".wmv",
-})
-# fmt: on
+VIDEO_ENDINGS = frozenset(
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    }
+)
 
 
 def read_folder(

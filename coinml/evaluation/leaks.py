@@ -36,8 +36,15 @@ _BLOCK = 1024
 """Rows whose products are held at once: 1,024 by COIN's 30,000 training segments are 120 MB."""
 
 _COLUMNS = [
-    "video_id", "split", "label", "twin_id", "twin_split", "twin_label", "by", "cosine",
-]  # fmt: skip
+    "video_id",
+    "split",
+    "label",
+    "twin_id",
+    "twin_split",
+    "twin_label",
+    "by",
+    "cosine",
+]
 
 
 def find_leaks(

@@ -75,8 +75,9 @@ class Policy:
         ):
             return None
         # The exponent is bounded so that a very old row cannot overflow a float.
-        return min(self.later_s * self.later_factor ** min(max(failures, 1) - 1, 50),
-                   self.later_cap_s)  # fmt: skip
+        return min(
+            self.later_s * self.later_factor ** min(max(failures, 1) - 1, 50), self.later_cap_s
+        )
 
 
 POLICY: dict[Fault, Policy] = {
@@ -159,10 +160,23 @@ _ERRORS: dict[Fault, type[CoinmlError]] = {
     Fault.LOCAL: LocalError,
 }
 
-_LOCAL_ERRNOS = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EISDIR,
-})  # fmt: skip
+_LOCAL_ERRNOS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ENOTDIR,
+        errno.EISDIR,
+    }
+)
 
 # By class name, so that knowing them does not mean importing yt-dlp.
 _CLASSES: dict[str, Fault] = {

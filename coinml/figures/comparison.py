@@ -54,9 +54,12 @@ def comparison(
             axis.text(x, value + rise + 0.015, f"{value:.2f}", ha="center", fontsize=8)
     # Named in the legend: written on the line it would stand behind the bars.
     axis.axhline(
-        majority_rate, color="black", linestyle=":", linewidth=1.2,
+        majority_rate,
+        color="black",
+        linestyle=":",
+        linewidth=1.2,
         label="majority class",
-    )  # fmt: skip
+    )
     axis.set_xticks(range(len(measures)), [label for _, label in measures])
     axis.set_xlim(-0.5, len(measures) - 0.5)
     axis.set_ylim(0, 1.18)

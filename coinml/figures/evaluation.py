@@ -142,9 +142,15 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
     if gap:
         axis.axhline(len(rows) / 2 - 0.5, color=GREY, linestyle=":")
         axis.text(
-            0.99, len(rows) / 2 - 0.5, "best above, worst below", ha="right", va="center",
-            fontsize=8, color=GREY, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
-        )  # fmt: skip
+            0.99,
+            len(rows) / 2 - 0.5,
+            "best above, worst below",
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(rows) - 0.4)
     axis.set_xlabel("F1 (in brackets: videos measured on)")
@@ -172,9 +178,13 @@ def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
             ],
             0,
         ),
-        color=A_COLOUR, marker="o", markersize=5, capsize=3, linewidth=1.4,
+        color=A_COLOUR,
+        marker="o",
+        markersize=5,
+        capsize=3,
+        linewidth=1.4,
         label="answers of about this score",
-    )  # fmt: skip
+    )
     mean = float((table["score"] * table["videos"]).sum() / table["videos"].sum())
     for axis in (above, below):
         axis.set_xlim(-0.02, 1.02)

@@ -84,18 +84,28 @@ def _validation_curves(
             rows[over], rows["val_accuracy"], color=colour, marker="o", markersize=4, label=name
         )
         axis.plot(
-            rows[over], rows["train_accuracy"], color=colour, marker="o", markersize=2,
-            linewidth=0.9, linestyle=":", alpha=0.7,
-        )  # fmt: skip
+            rows[over],
+            rows["train_accuracy"],
+            color=colour,
+            marker="o",
+            markersize=2,
+            linewidth=0.9,
+            linestyle=":",
+            alpha=0.7,
+        )
     if chosen is not None:
         axis.plot(
-            chosen[over], chosen["val_accuracy"], label="chosen", marker="o", markersize=12,
-            fillstyle="none", color="black", linestyle="none",
-        )  # fmt: skip
+            chosen[over],
+            chosen["val_accuracy"],
+            label="chosen",
+            marker="o",
+            markersize=12,
+            fillstyle="none",
+            color="black",
+            linestyle="none",
+        )
     axis.set_xscale("log")
     axis.set_ylim(0, 1.02)
     axis.set_xlabel(label)
     axis.set_ylabel("accuracy on val (dotted: training)")
-    axis.legend(
-        frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
-    )  # fmt: skip
+    axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

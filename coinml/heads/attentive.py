@@ -151,8 +151,11 @@ class AttentiveHead(NetworkHead["_Network"]):
     def _shape(self) -> dict[str, Any]:
         network = self._network
         return {
-            "dim": self.dim, "clips": self.clips, "width": network.width, "heads": network.heads,
-        }  # fmt: skip
+            "dim": self.dim,
+            "clips": self.clips,
+            "width": network.width,
+            "heads": network.heads,
+        }
 
     @classmethod
     def _built(cls, shape: dict[str, Any]) -> _Network:

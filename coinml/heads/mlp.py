@@ -104,10 +104,12 @@ def train_mlp(
     network.to(place)
     # Copies: arrays out of a table may be read-only, which torch warns of.
     data = [
-        (network.standardised(torch.tensor(part.x, device=place)),
-         torch.tensor(part.y, device=place))
+        (
+            network.standardised(torch.tensor(part.x, device=place)),
+            torch.tensor(part.y, device=place),
+        )
         for part in (train, val)
-    ]  # fmt: skip
+    ]
     best = fit_network(network, data[0], data[1], schedule, generator=generator, on_epoch=on_epoch)
     return MLPHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
 

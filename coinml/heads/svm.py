@@ -233,8 +233,13 @@ class SVMHead:
 
     def save(self, path: Path) -> None:
         """Write the head into one safetensors file."""
-        described = {"classes": list(self.classes), "temperature": self.temperature,
-                     "kernel": self.kernel, "c": self.c, "gamma": self.gamma}  # fmt: skip
+        described = {
+            "classes": list(self.classes),
+            "temperature": self.temperature,
+            "kernel": self.kernel,
+            "c": self.c,
+            "gamma": self.gamma,
+        }
         arrays = {
             "mean": self._scaler.mean,
             "scale": self._scaler.scale,

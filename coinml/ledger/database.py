@@ -115,9 +115,15 @@ class Database:
             return False
         return err.connection_invalidated or (
             # A server that shuts down or starts up, or is not there for a moment.
-            type(err.orig).__name__ in ("OperationalError", "AdminShutdown", "CannotConnectNow",
-                                        "CrashShutdown", "ConnectionTimeout")
-        )  # fmt: skip
+            type(err.orig).__name__
+            in (
+                "OperationalError",
+                "AdminShutdown",
+                "CannotConnectNow",
+                "CrashShutdown",
+                "ConnectionTimeout",
+            )
+        )
 
     def _open(self) -> Engine:
         if self._engine is not None:

@@ -277,11 +277,15 @@ class Ledger(LedgerReader):
         message: str | None,
         rule: str | None,
     ) -> None:
-        counted = {} if attempt is None else {
-            "attempts": videos.c.attempts + 1,
-            "tool_version": attempt.tool_version,
-            "credentials": attempt.credentials,
-        }  # fmt: skip
+        counted = (
+            {}
+            if attempt is None
+            else {
+                "attempts": videos.c.attempts + 1,
+                "tool_version": attempt.tool_version,
+                "credentials": attempt.credentials,
+            }
+        )
         statement = _of(dataset, video_id).values(
             **values, **counted, updated_at=time.time(), lease_owner=None, lease_until=None
         )

@@ -39,9 +39,20 @@ from coinml.errors import InvalidInputError
 log = logging.getLogger(__name__)
 
 ANSWERS = (
-    "ok", "403", "404", "410", "429", "500", "503",
-    "reset", "short", "stall", "slow", "html", "empty",
-)  # fmt: skip
+    "ok",
+    "403",
+    "404",
+    "410",
+    "429",
+    "500",
+    "503",
+    "reset",
+    "short",
+    "stall",
+    "slow",
+    "html",
+    "empty",
+)
 
 _HTML = b"<!DOCTYPE html><html><head><title>One moment</title></head><body>Hello</body></html>"
 _SLOW_STEPS = 20

@@ -304,11 +304,18 @@ def scatter(
     figure.update_layout(
         height=640,
         updatemenus=[
-            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "xanchor": "left",
-             "y": 1.08, "yanchor": "bottom"}
+            {
+                "type": "buttons",
+                "direction": "right",
+                "buttons": buttons,
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.08,
+                "yanchor": "bottom",
+            }
         ],
         legend={"itemsizing": "constant"},
-    )  # fmt: skip
+    )
     figure.update_xaxes(showticklabels=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, zeroline=False)
     return figure

@@ -142,9 +142,12 @@ def _draw_map(
     by_domain = len(classes) > _MOST_COLOURS and material.domains
     groups = [material.domains.get(label, "no domain") if by_domain else label for label in labels]
     figure = charts.scatter(
-        found, groups, splits, wrong,
+        found,
+        groups,
+        splits,
+        wrong,
         [f"{titles(one)} · {label}" for one, label in zip(ids, labels, strict=True)],
-    )  # fmt: skip
+    )
     draw("map", figure)
     points = [
         {

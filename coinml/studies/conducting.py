@@ -108,9 +108,14 @@ def conduct(
             if on_fit is not None:
                 on_fit()
         report = summarise(
-            plan, conditions, found, dataset=dataset.name, costs=costs,
-            wanted_sizes=wanted_sizes, notes=notes,
-        )  # fmt: skip
+            plan,
+            conditions,
+            found,
+            dataset=dataset.name,
+            costs=costs,
+            wanted_sizes=wanted_sizes,
+            notes=notes,
+        )
         report = replace(report, experiment=experiment, run_id=log.run_id)
         _record(log, report)
     return report

@@ -42,32 +42,59 @@ def learning_curve(report: StudyReport) -> Figure:
         )
         errors = [_flipped(row.test) for row in rows]
         axis.errorbar(
-            x, [e.value for e in errors], _bars(errors), fmt=_marker(i), color=colour,
-            capsize=3, markersize=6, label=f"{head}, test", zorder=3,
-        )  # fmt: skip
+            x,
+            [e.value for e in errors],
+            _bars(errors),
+            fmt=_marker(i),
+            color=colour,
+            capsize=3,
+            markersize=6,
+            label=f"{head}, test",
+            zorder=3,
+        )
         axis.plot(
-            x, [1 - row.val.value for row in rows], _marker(i), color=colour, fillstyle="none",
-            markersize=5, alpha=0.7, label=f"{head}, val",
-        )  # fmt: skip
+            x,
+            [1 - row.val.value for row in rows],
+            _marker(i),
+            color=colour,
+            fillstyle="none",
+            markersize=5,
+            alpha=0.7,
+            label=f"{head}, val",
+        )
         law = report.laws.get(head)
         if law is None:
             continue
         curve = [law.predict(n) for n in grid]
         axis.plot(
-            grid, [e.value for e in curve], color=colour, linewidth=1.3,
+            grid,
+            [e.value for e in curve],
+            color=colour,
+            linewidth=1.3,
             label=f"{head}: {law.a.value:.3f} + {law.b.value:.2g} / n^{law.c.value:.2f}",
-        )  # fmt: skip
+        )
         axis.fill_between(
-            grid, [e.low for e in curve], [e.high for e in curve], color=colour, alpha=0.13,
+            grid,
+            [e.low for e in curve],
+            [e.high for e in curve],
+            color=colour,
+            alpha=0.13,
             linewidth=0,
-        )  # fmt: skip
+        )
         for prediction in report.predictions:
             if prediction.head == head:
                 axis.errorbar(
-                    [prediction.train_videos], [prediction.error.value],
-                    _bars([prediction.error]), fmt="*", color=colour, markersize=12, capsize=3,
-                    markeredgecolor="black", markeredgewidth=0.6, zorder=4,
-                )  # fmt: skip
+                    [prediction.train_videos],
+                    [prediction.error.value],
+                    _bars([prediction.error]),
+                    fmt="*",
+                    color=colour,
+                    markersize=12,
+                    capsize=3,
+                    markeredgecolor="black",
+                    markeredgewidth=0.6,
+                    zorder=4,
+                )
     if report.predictions:
         axis.plot([], [], "*", color=_GREY, markersize=11, label="predicted")
     axis.set_xscale("log")
@@ -84,8 +111,9 @@ def learning_curve(report: StudyReport) -> Figure:
 def dimensions(report: StudyReport) -> Figure:
     """Test accuracy over the number of dimensions, for PCA and for LDA."""
     heads = report.heads
-    figure, axes = _figure(6.4 * len(heads), 4.8, len(heads), f"{report.question}  "
-                           f"({report.dataset})")  # fmt: skip
+    figure, axes = _figure(
+        6.4 * len(heads), 4.8, len(heads), f"{report.question}  ({report.dataset})"
+    )
     for axis, head in zip(axes, heads, strict=True):
         full = report.reference_row(head)
         axis.axhspan(full.test.low, full.test.high, color=_GREY, alpha=0.15, linewidth=0)
@@ -97,13 +125,24 @@ def dimensions(report: StudyReport) -> Figure:
             x = np.array([row.condition.value or 0 for row in rows]) * (1.0, 1.06)[i]
             tests = [row.test for row in rows]
             axis.errorbar(
-                x, [e.value for e in tests], _bars(tests), color=_colour(i), marker=_marker(i),
-                capsize=3, label=f"{method}, test",
-            )  # fmt: skip
+                x,
+                [e.value for e in tests],
+                _bars(tests),
+                color=_colour(i),
+                marker=_marker(i),
+                capsize=3,
+                label=f"{method}, test",
+            )
             axis.plot(
-                x, [row.val.value for row in rows], _marker(i), color=_colour(i),
-                fillstyle="none", markersize=5, alpha=0.7, label=f"{method}, val",
-            )  # fmt: skip
+                x,
+                [row.val.value for row in rows],
+                _marker(i),
+                color=_colour(i),
+                fillstyle="none",
+                markersize=5,
+                alpha=0.7,
+                label=f"{method}, val",
+            )
         axis.set_xscale("log", base=2)
         _ticks(axis, sorted({row.condition.value or 0 for row in report.of(head)}))
         axis.set_ylim(0, 1.03)
@@ -145,9 +184,14 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
         y = _heights(rows, place, i, len(report.heads))
         tests = [row.test for row in rows]
         axis.errorbar(
-            [e.value for e in tests], y, xerr=_bars(tests), fmt=_marker(i), color=_colour(i),
-            capsize=3, label=f"{head}, test",
-        )  # fmt: skip
+            [e.value for e in tests],
+            y,
+            xerr=_bars(tests),
+            fmt=_marker(i),
+            color=_colour(i),
+            capsize=3,
+            label=f"{head}, test",
+        )
         # One head answers every resolution, and val was seen by it as it came.
         once = report.study == "resolution"
         shown = [
@@ -156,9 +200,14 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
             if not once or row.condition.name == report.reference
         ]
         axis.plot(
-            *zip(*shown, strict=True), _marker(i), color=_colour(i), fillstyle="none",
-            markersize=5, alpha=0.7, label=f"{head}, val",
-        )  # fmt: skip
+            *zip(*shown, strict=True),
+            _marker(i),
+            color=_colour(i),
+            fillstyle="none",
+            markersize=5,
+            alpha=0.7,
+            label=f"{head}, val",
+        )
     low = min(row.test.low for row in report.rows)
     axis.set_xlim(max(0.0, low - 0.05), 1.01)
     axis.set_xlabel("accuracy")
@@ -172,9 +221,14 @@ def _differences(axis: Axes, report: StudyReport, place: dict[str, int]) -> None
         gaps = [row.difference.value for row in rows if row.difference is not None]
         y = _heights(rows, place, i, len(report.heads))
         axis.errorbar(
-            [100 * e.value for e in gaps], y, xerr=100 * _bars(gaps), fmt=_marker(i),
-            color=_colour(i), capsize=3, label=head,
-        )  # fmt: skip
+            [100 * e.value for e in gaps],
+            y,
+            xerr=100 * _bars(gaps),
+            fmt=_marker(i),
+            color=_colour(i),
+            capsize=3,
+            label=head,
+        )
         if len(report.heads) > 2:
             continue
         for row, height in zip(rows, y, strict=True):
@@ -182,10 +236,13 @@ def _differences(axis: Axes, report: StudyReport, place: dict[str, int]) -> None
                 axis.annotate(
                     f"p = {row.difference.p_value:.2g}",
                     (100 * row.difference.value.value, height),
-                    xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7.5,
+                    xytext=(0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7.5,
                     color=_GREY,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-                )  # fmt: skip
+                )
     axis.set_xlabel(f"points of test accuracy against {report.reference}")
 
 
@@ -236,9 +293,15 @@ def _ticks(axis: Axes, values: Sequence[float]) -> None:
 
 def _legend_above(axis: Axes) -> None:
     axis.legend(
-        frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2,
-        borderaxespad=0.2, columnspacing=1.2, handletextpad=0.4,
-    )  # fmt: skip
+        frameon=False,
+        fontsize=8,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=2,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handletextpad=0.4,
+    )
 
 
 def _caption(figure: Figure, report: StudyReport) -> None:
@@ -246,8 +309,11 @@ def _caption(figure: Figure, report: StudyReport) -> None:
     figure.supxlabel(
         f"{report.test_videos:,} test and {report.val_videos:,} val videos; "
         f"{seeds} training{'s' if seeds > 1 else ''} each; bars are 95 % intervals",
-        fontsize=8, color=_GREY, x=0.01, ha="left",
-    )  # fmt: skip
+        fontsize=8,
+        color=_GREY,
+        x=0.01,
+        ha="left",
+    )
 
 
 def _figure(width: float, height: float, columns: int, title: str) -> tuple[Figure, list[Axes]]:

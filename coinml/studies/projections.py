@@ -53,10 +53,12 @@ def projected_conditions(
             found.append(
                 (
                     Condition(name=f"{method} {count}", value=count),
-                    {split: replace(samples, x=project(samples.x)) for split, samples in
-                     parts.items()},
+                    {
+                        split: replace(samples, x=project(samples.x))
+                        for split, samples in parts.items()
+                    },
                 )
-            )  # fmt: skip
+            )
     return [*found, (Condition(name="all", value=width), dict(parts))]
 
 

@@ -173,9 +173,14 @@ class StudyReport:
 
 
 HEADINGS = (
-    "condition", "head", "training videos", "val accuracy", "test accuracy",
-    "points against the reference", "p",
-)  # fmt: skip
+    "condition",
+    "head",
+    "training videos",
+    "val accuracy",
+    "test accuracy",
+    "points against the reference",
+    "p",
+)
 COST_HEADINGS = ("frames read", "decode s", "encode s", "clips/s", "times as fast")
 
 

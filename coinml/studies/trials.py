@@ -105,9 +105,14 @@ def fit_once(
             seconds = time.perf_counter() - start
             for condition, parts in versions:
                 yield answered(
-                    condition.name, head, fitted, parts,
-                    seed=seed, fit_s=seconds, official=official,
-                )  # fmt: skip
+                    condition.name,
+                    head,
+                    fitted,
+                    parts,
+                    seed=seed,
+                    fit_s=seconds,
+                    official=official,
+                )
 
 
 def answered(

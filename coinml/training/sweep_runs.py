@@ -133,13 +133,25 @@ def tune_head(
                 yield _Recorded(child, add, on_step)
 
         result = sweep(
-            head, train, val, trials=trials, storage=storage, name=name, seed=seed,
-            device=device, record=record, on_trial=on_trial,
-        )  # fmt: skip
+            head,
+            train,
+            val,
+            trials=trials,
+            storage=storage,
+            name=name,
+            seed=seed,
+            device=device,
+            record=record,
+            on_trial=on_trial,
+        )
         log.metrics(
-            {"val_accuracy": result.val_accuracy, "val_loss": result.val_loss,
-             "trials_completed": result.completed, "trials_pruned": result.pruned}
-        )  # fmt: skip
+            {
+                "val_accuracy": result.val_accuracy,
+                "val_loss": result.val_loss,
+                "trials_completed": result.completed,
+                "trials_pruned": result.pruned,
+            }
+        )
         log.describe(descriptions.sweep_description(head, dataset, target, result))
         # Tags, since a sweep that goes on may find another best, and parameters are for ever.
         log.tags({"best_trial": result.trial, "best_options": dict(result.options)})

@@ -198,19 +198,25 @@ def train_head(
 
     def described(metrics: Mapping[str, float] | None = None, **more: str) -> str:
         return descriptions.run_description(
-            head, dataset, target, spec,
+            head,
+            dataset,
+            target,
+            spec,
             sizes={split: len(parts[split]) for split in SPLITS},
             classes=len(classes),
             looks_at_clips=parts["train"].clips is not None,
             metrics=metrics,
             links={**(links or {}), **more},
-        )  # fmt: skip
+        )
 
     run_name = descriptions.run_name(
-        head, spec,
-        train=len(parts["train"]), measured=len(parts["test"]), official=official["test"],
+        head,
+        spec,
+        train=len(parts["train"]),
+        measured=len(parts["test"]),
+        official=official["test"],
         tuned=bool(options),
-    )  # fmt: skip
+    )
     kept = find_fit(keep_in, recipe) if keep_in else None
     with store.run(
         name,
@@ -225,10 +231,15 @@ def train_head(
         log.params(_params(head, seed, options or {}, parts, spec))
         if kept is None:
             fit = _fit(
-                head, parts, log,
-                options=options or {}, seed=seed, device=device, on_epoch=on_epoch,
+                head,
+                parts,
+                log,
+                options=options or {},
+                seed=seed,
+                device=device,
+                on_epoch=on_epoch,
                 keep=lambda fit: keep_fit(keep_in, recipe, head, fit) if keep_in else None,
-            )  # fmt: skip
+            )
         else:
             fit = kept
             log.complete_history(fit.history)
@@ -267,31 +278,44 @@ def train_head(
         features = feature_columns(table)
         log.dataset(
             # Of a thousand equal columns nobody learns anything.
-            table.drop(columns=features), name=dataset.name, digest=digest, context="training",
+            table.drop(columns=features),
+            name=dataset.name,
+            digest=digest,
+            context="training",
             source={
                 "set_fingerprint": spec.fingerprint,
                 "ledger_digest": ledger_digest,
                 "embedding_columns": str(len(features)),
             },
-        )  # fmt: skip
+        )
         log.describe(described(metrics))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / head_file(head)
             fitted.save(file)
             version = register(
-                store, name, log.run_id,
-                head_file=file, checkpoint=checkpoint, spec=spec,
+                store,
+                name,
+                log.run_id,
+                head_file=file,
+                checkpoint=checkpoint,
+                spec=spec,
                 by_reference=by_reference,
                 about=descriptions.model_description(dataset.name, target, name),
                 description=described(metrics, **_page("its run", store.page_of(log.run_id))),
                 tags=identity | looked_at | {"run_id": log.run_id} | _headline(metrics),
-            )  # fmt: skip
+            )
     if keep_in:
         forget_fit(keep_in, recipe)
     return TrainReport(
-        head=head, run_id=log.run_id, model=name, version=version, metrics=metrics, reused=False,
-        classes_without=classes_without(counts), scarce_classes=scarce,
-    )  # fmt: skip
+        head=head,
+        run_id=log.run_id,
+        model=name,
+        version=version,
+        metrics=metrics,
+        reused=False,
+        classes_without=classes_without(counts),
+        scarce_classes=scarce,
+    )
 
 
 def _known(store: MlflowStore, name: str, head: str, recipe: str) -> TrainReport | None:
@@ -358,9 +382,14 @@ def _fit(
                 on_epoch()
 
         fitted = fit_head(
-            head, parts["train"], parts["val"],
-            options=options, seed=seed, device=device, on_step=on_step,
-        )  # fmt: skip
+            head,
+            parts["train"],
+            parts["val"],
+            options=options,
+            seed=seed,
+            device=device,
+            on_step=on_step,
+        )
         search: pd.DataFrame = getattr(fitted, "search", pd.DataFrame())
         fit = Fit(head=fitted, history=tuple(history), search=search, run_id=log.run_id)
         # Before anything of it is told to MLflow.

@@ -173,11 +173,16 @@ def automations() -> list[AutomationCore]:
             "coinml: a run never began",
             f"Taken by a worker {STARTING_S:g} s ago and not begun: the worker is gone.",
             "prefect.flow-run.Pending",
-            {"prefect.flow-run.Running", heartbeat, "prefect.flow-run.Scheduled",
-             "prefect.flow-run.AwaitingConcurrencySlot", *_LEAVES},
+            {
+                "prefect.flow-run.Running",
+                heartbeat,
+                "prefect.flow-run.Scheduled",
+                "prefect.flow-run.AwaitingConcurrencySlot",
+                *_LEAVES,
+            },
             STARTING_S,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def read_file() -> dict[str, Any]:

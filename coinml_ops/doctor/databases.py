@@ -33,16 +33,18 @@ def check_ledger(settings: Settings) -> Finding:
             return Finding(subject="ledger", state="ok", text="empty (the first run fills it)")
         if version > HEAD:
             return Finding(
-                subject="ledger", state="failed",
+                subject="ledger",
+                state="failed",
                 text=f"at migration {version}, this coinml knows {HEAD}",
                 remedy="a newer coinml wrote it: use that one",
-            )  # fmt: skip
+            )
         if version < HEAD:
             return Finding(
-                subject="ledger", state="warning",
+                subject="ledger",
+                state="warning",
                 text=f"at migration {version}, this coinml has {HEAD}",
                 remedy="the next command brings it up to date; keep a copy if you may go back",
-            )  # fmt: skip
+            )
         with Ledger(url) as ledger:
             names = ledger.datasets()
     except CoinmlError as err:
@@ -50,9 +52,10 @@ def check_ledger(settings: Settings) -> Finding:
             subject="ledger", state="failed", text=str(err), remedy="see COINML_LEDGER_URL"
         )
     return Finding(
-        subject="ledger", state="ok",
+        subject="ledger",
+        state="ok",
         text=f"at migration {version}; datasets: {', '.join(names) or 'none'}",
-    )  # fmt: skip
+    )
 
 
 def ledger_is_current(settings: Settings) -> bool:
@@ -82,14 +85,18 @@ def check_mlflow_store(settings: Settings) -> Finding:
     text = f"{shown} is at migration {found}, mlflow {version} expects {expected}"
     if found in {one.revision for one in script.walk_revisions()}:
         return Finding(
-            subject="mlflow", state="warning", text=text,
+            subject="mlflow",
+            state="warning",
+            text=text,
             remedy="it is migrated at its next use, and an older mlflow cannot read it then: "
             "keep a copy",
-        )  # fmt: skip
+        )
     return Finding(
-        subject="mlflow", state="failed", text=text,
+        subject="mlflow",
+        state="failed",
+        text=text,
         remedy="a newer mlflow has opened it: use that version, or a copy from before",
-    )  # fmt: skip
+    )
 
 
 def _is_lacking(url: str) -> bool:

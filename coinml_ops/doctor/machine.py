@@ -20,9 +20,11 @@ def check_python() -> Finding:
     text = f"{platform.python_version()} on {platform.machine()}"
     if sys.version_info[:2] != TESTED_PYTHON:
         return Finding(
-            subject="python", state="warning", text=f"{text}; tested with 3.11",
+            subject="python",
+            state="warning",
+            text=f"{text}; tested with 3.11",
             remedy="constraints.txt is for 3.11: make PYTHON=/path/to/python3.11",
-        )  # fmt: skip
+        )
     return Finding(subject="python", state="ok", text=text)
 
 
@@ -37,9 +39,11 @@ def check_torch(settings: Settings) -> Finding:
         text += f" (CUDA {torch.version.cuda})"
     if settings.device.startswith("cuda") and not cuda:
         return Finding(
-            subject="torch", state="failed", text=f"{text}, but COINML_DEVICE={settings.device}",
+            subject="torch",
+            state="failed",
+            text=f"{text}, but COINML_DEVICE={settings.device}",
             remedy="install a CUDA build of torch, or set COINML_DEVICE=cpu",
-        )  # fmt: skip
+        )
     remedy = "" if cuda else "embedding runs on the CPU: fine for small sets, days for COIN"
     return Finding(subject="torch", state="ok" if cuda else "warning", text=text, remedy=remedy)
 
@@ -65,17 +69,21 @@ def check_disk(settings: Settings) -> Finding:
     text = f"{free / 2**30:.1f} GiB free for {settings.data_dir}"
     if not os.access(place, os.W_OK):
         return Finding(
-            subject="disk", state="failed", text=f"{place} cannot be written",
+            subject="disk",
+            state="failed",
+            text=f"{place} cannot be written",
             remedy="set COINML_HOME to a folder that can",
-        )  # fmt: skip
+        )
     coming = _still_to_come_bytes(settings)
     if coming:
         text += f", {coming / 2**30:.1f} GiB of videos still to come"
     if free - coming < DISK_LOW_GIB * 2**30:
         return Finding(
-            subject="disk", state="warning", text=text,
+            subject="disk",
+            state="warning",
+            text=text,
             remedy="make room, or set COINML_HOME to a larger disk",
-        )  # fmt: skip
+        )
     return Finding(subject="disk", state="ok", text=text)
 
 

@@ -21,22 +21,27 @@ def check_mlflow_server(settings: Settings) -> Finding:
     """Whether the tracking server answers, and with which version."""
     uri = settings.tracking_uri.rstrip("/")
     return _check_version(
-        "mlflow", uri, f"{uri}/version",
+        "mlflow",
+        uri,
+        f"{uri}/version",
         remedy="start it (`coinml up`), or see MLFLOW_TRACKING_URI",
-    )  # fmt: skip
+    )
 
 
 def check_prefect(api: str | None) -> Finding:
     """Whether the Prefect server answers, and with which version."""
     if api is None:
         return Finding(
-            subject="prefect", state="ok",
+            subject="prefect",
+            state="ok",
             text=f"{installed('prefect')}, each command starts a server of its own",
-        )  # fmt: skip
+        )
     return _check_version(
-        "prefect", api, f"{api.rstrip('/')}/admin/version",
+        "prefect",
+        api,
+        f"{api.rstrip('/')}/admin/version",
         remedy="start it (`coinml up`), or see PREFECT_API_URL",
-    )  # fmt: skip
+    )
 
 
 def check_workers(api: str) -> Finding:
@@ -48,17 +53,21 @@ def check_workers(api: str) -> Finding:
         return Finding(subject="workers", state="warning", text=_said(err))
     if answer.status_code == httpx.codes.NOT_FOUND:
         return Finding(
-            subject="workers", state="warning", text=f"no work pool {POOL}, so no deployments",
+            subject="workers",
+            state="warning",
+            text=f"no work pool {POOL}, so no deployments",
             remedy="coinml deploy",
-        )  # fmt: skip
+        )
     if not answer.is_success:
         return Finding(subject="workers", state="warning", text=f"HTTP {answer.status_code}")
     online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
     if not online:
         return Finding(
-            subject="workers", state="warning", text="none online: nothing scheduled runs",
+            subject="workers",
+            state="warning",
+            text="none online: nothing scheduled runs",
             remedy=f"coinml up, or prefect worker start --pool {POOL}",
-        )  # fmt: skip
+        )
     return Finding(subject="workers", state="ok", text=", ".join(sorted(online)))
 
 
@@ -71,15 +80,19 @@ def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Findin
         return Finding(subject=package, state="failed", text=text, remedy=remedy)
     if not answer.is_success:
         return Finding(
-            subject=package, state="failed", text=f"{shown} answers HTTP {answer.status_code}",
+            subject=package,
+            state="failed",
+            text=f"{shown} answers HTTP {answer.status_code}",
             remedy=remedy,
-        )  # fmt: skip
+        )
     there = _version_in(answer)
     if there != here:
         return Finding(
-            subject=package, state="warning", text=f"{shown} is {there}, here {here} is installed",
+            subject=package,
+            state="warning",
+            text=f"{shown} is {there}, here {here} is installed",
             remedy="install the same version on both sides",
-        )  # fmt: skip
+        )
     return Finding(subject=package, state="ok", text=f"{there} at {without_user(shown)}")
 
 

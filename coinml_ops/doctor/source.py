@@ -29,9 +29,11 @@ def check_ytdlp() -> Finding:
     text = f"{version}, {age_days} days old"
     if age_days > YTDLP_STALE_DAYS:
         return Finding(
-            subject="yt-dlp", state="warning", text=text,
+            subject="yt-dlp",
+            state="warning",
+            text=text,
             remedy=f"YouTube may refuse it; upgrade it alone: {upgrade}",
-        )  # fmt: skip
+        )
     return Finding(subject="yt-dlp", state="ok", text=text)
 
 
@@ -43,9 +45,11 @@ def check_javascript() -> Finding:
     if deno:
         return Finding(subject="javascript", state="ok", text=f"deno at {deno}")
     return Finding(
-        subject="javascript", state="warning", text="no runtime for YouTube's player",
+        subject="javascript",
+        state="warning",
+        text="no runtime for YouTube's player",
         remedy="pip install 'yt-dlp[default,deno]'",
-    )  # fmt: skip
+    )
 
 
 def check_cookies(settings: Settings) -> Finding:
@@ -59,14 +63,18 @@ def check_cookies(settings: Settings) -> Finding:
         FetchOptions(cookies=path).credentials()
     except InvalidInputError as err:
         return Finding(
-            subject="cookies", state="failed", text=str(err),
+            subject="cookies",
+            state="failed",
+            text=str(err),
             remedy="point COINML_COOKIES at a Netscape cookies file",
-        )  # fmt: skip
+        )
     if path.stat().st_mode & 0o077:
         return Finding(
-            subject="cookies", state="warning", text=f"{path} can be read by other users",
+            subject="cookies",
+            state="warning",
+            text=f"{path} can be read by other users",
             remedy=f"chmod 600 {path}",
-        )  # fmt: skip
+        )
     return Finding(subject="cookies", state="ok", text=f"{path}")
 
 

@@ -86,8 +86,18 @@ def _server(common: dict[str, Any], name: str, port: int, path: str) -> dict[str
     return {
         **common,
         # Within the containers' own network; the others call it by its service's name.
-        "command": ["python", "-m", "coinml_ops.stack", name, "--host", "0.0.0.0",
-                    "--allow-host", name, f"--{name}-port", str(port)],
+        "command": [
+            "python",
+            "-m",
+            "coinml_ops.stack",
+            name,
+            "--host",
+            "0.0.0.0",
+            "--allow-host",
+            name,
+            f"--{name}-port",
+            str(port),
+        ],
         # The same port outside as inside, since Prefect tells its pages where its API is.
         "ports": [f"127.0.0.1:{port}:{port}"],
         "healthcheck": {
@@ -97,4 +107,4 @@ def _server(common: dict[str, Any], name: str, port: int, path: str) -> dict[str
             "retries": 5,
             "start_period": "120s",
         },
-    }  # fmt: skip
+    }

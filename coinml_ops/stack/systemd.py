@@ -43,8 +43,12 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
             "Unit": [
                 ("Description", f"coinml: {service.name}"),
                 ("PartOf", TARGET),
-                ("After", f"network-online.target coinml-{PREFECT}.service" if worker
-                 else "network-online.target"),
+                (
+                    "After",
+                    f"network-online.target coinml-{PREFECT}.service"
+                    if worker
+                    else "network-online.target",
+                ),
                 ("Wants", "network-online.target"),
                 # It is tried for ever: what is away now may be back tomorrow.
                 ("StartLimitIntervalSec", "0"),
@@ -62,7 +66,7 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
             ],
             "Install": [("WantedBy", TARGET)],
         }
-    )  # fmt: skip
+    )
 
 
 def _deploy(stack: Stack, secrets: Path) -> str:

@@ -45,10 +45,15 @@ class Place:
     def settings(self, host: FlakyHost, run_id: str, **values: Any) -> dict[str, Any]:
         quick = Pauses(by_strike_s=(0.2, 0.4, 300.0))
         return {
-            "source": host.source, "folder": self.folder, "run_id": run_id, "verify": checked,
-            "options": FetchOptions(socket_timeout_s=0.5), "pauses": quick,
-            "on_video": self.told.append, **values,
-        }  # fmt: skip
+            "source": host.source,
+            "folder": self.folder,
+            "run_id": run_id,
+            "verify": checked,
+            "options": FetchOptions(socket_timeout_s=0.5),
+            "pauses": quick,
+            "on_video": self.told.append,
+            **values,
+        }
 
     def batch(self, host: FlakyHost, some: Sequence[str], run_id: str = "r1", **values: Any):
         return collect_batch(self.url, "mini", some, **self.settings(host, run_id, **values))
@@ -66,9 +71,10 @@ class Place:
         """What is marked present is there and whole, and nothing else is."""
         whole = (self.served / f"{ids(1)[0]}.mp4").read_bytes()
         present = {
-            Path(row.path).name: row for row in self.ledger.rows("mini", state=DOWNLOADED)
+            Path(row.path).name: row
+            for row in self.ledger.rows("mini", state=DOWNLOADED)
             if row.path is not None
-        }  # fmt: skip
+        }
         assert self.files() == set(present)
         for name, row in present.items():
             assert (self.folder / name).read_bytes() == whole

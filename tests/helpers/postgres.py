@@ -27,8 +27,11 @@ class PostgresServer:
             user = pwd.getpwnam("postgres")
             os.chown(folder, user.pw_uid, user.pw_gid)
             self._as_user = [
-                "setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
-            ]  # fmt: skip
+                "setpriv",
+                f"--reuid={user.pw_uid}",
+                f"--regid={user.pw_gid}",
+                "--clear-groups",
+            ]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -47,8 +50,17 @@ class PostgresServer:
 
     def start(self) -> None:
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -F"
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l",
-                  str(self.folder / "log"), "-o", options, "start")  # fmt: skip
+        self._run(
+            "pg_ctl",
+            "-D",
+            str(self.folder / "data"),
+            "-w",
+            "-l",
+            str(self.folder / "log"),
+            "-o",
+            options,
+            "start",
+        )
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
@@ -65,6 +77,9 @@ class PostgresServer:
     def _run(self, *command: str) -> None:
         program, *arguments = command
         subprocess.run(
-            [*self._as_user, str(self._programs / program), *arguments], check=True, cwd="/",
-            stdout=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
+            [*self._as_user, str(self._programs / program), *arguments],
+            check=True,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            timeout=120,
+        )

@@ -104,9 +104,12 @@ class PrefectStack:
     def coinml(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         run = subprocess.run(
             [str(BIN / "coinml"), *arguments],
-            capture_output=True, text=True, check=False, timeout=300,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
             env=self.client_environment,
-        )  # fmt: skip
+        )
         assert run.returncode == 0, run.stderr
         return run
 
@@ -220,9 +223,14 @@ class PrefectStack:
     ) -> subprocess.Popen[bytes]:
         with (self.logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                command, env=environment, cwd=cwd or self.home, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env=environment,
+                cwd=cwd or self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _healthy(self) -> bool:
         assert self.server is not None

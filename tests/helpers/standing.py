@@ -50,9 +50,14 @@ class Standing:
 
     def coinml(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=self.home,
-            env=self.environment, timeout=timeout,
-        )  # fmt: skip
+            [COMMAND, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.home,
+            env=self.environment,
+            timeout=timeout,
+        )
 
     def answer(self, *arguments: str) -> Any:
         """What a command says with --json; it must succeed."""

@@ -139,16 +139,33 @@ def dask(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
             return process
 
         file = tmp_path / "scheduler.json"
-        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-              "--scheduler-file", str(file))  # fmt: skip
+        start(
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            str(file),
+        )
         deadline = time.monotonic() + 120
         while not file.is_file() and time.monotonic() < deadline:
             time.sleep(0.1)
         workers = [
-            start("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-nanny",
-                  "--no-dashboard", "--local-directory", str(tmp_path))
+            start(
+                "worker",
+                "--scheduler-file",
+                str(file),
+                "--nthreads",
+                "1",
+                "--no-nanny",
+                "--no-dashboard",
+                "--local-directory",
+                str(tmp_path),
+            )
             for _ in range(2)
-        ]  # fmt: skip
+        ]
         address = pd.read_json(file, typ="series")["address"]
         yield address, [worker.pid for worker in workers]
 

@@ -146,8 +146,12 @@ def deploy(home: Path, api: str | None, *arguments: str) -> subprocess.Completed
         environment["PREFECT_API_URL"] = api
     return subprocess.run(
         [str(Path(sys.executable).parent / "coinml"), "deploy", *arguments],
-        capture_output=True, text=True, check=False, env=environment, timeout=200,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=200,
+    )
 
 
 def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
@@ -219,9 +223,14 @@ def test_deploying_again_keeps_what_somebody_paused(
         )
         for name, config in DEPLOYMENTS.items():
             deployed = client.read_deployment_by_name(name)
-            expected = {"dataset": "mini"} if name == "pipeline/mini" else {
-                "dataset": annotations, "name": "toy",
-            }  # fmt: skip
+            expected = (
+                {"dataset": "mini"}
+                if name == "pipeline/mini"
+                else {
+                    "dataset": annotations,
+                    "name": "toy",
+                }
+            )
             assert deployed.parameters == config["parameters"] | {"selection": expected}
             assert deployed.concurrency_options is not None
             assert deployed.concurrency_options.collision_strategy == STRATEGIES[name]

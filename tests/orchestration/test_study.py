@@ -83,9 +83,13 @@ def test_data_predicts_for_the_official_training_side(
 ) -> None:
     part = collected.model_copy(update={"limit": 22})
     report = study(
-        "data", part, conditions=("30", "50", "75"), seeds=2, at=1000,
+        "data",
+        part,
+        conditions=("30", "50", "75"),
+        seeds=2,
+        at=1000,
         set_options=SetOptions(encoder=str(tiny_encoder_dir), clips=1),
-    )  # fmt: skip
+    )
     assert {row.condition.name for row in report.rows} == {"30 %", "50 %", "75 %", "100 %"}
     assert [p.train_videos for p in report.predictions] in ([16, 1000], [])
     assert report.predictions or "No learning curve is fitted" in report.notes[0]

@@ -57,8 +57,9 @@ def test_steps_and_domains_have_models_of_their_own(
     )
     assert run.data.tags["target"] == "step"
     assert (run.data.params["test_videos"], run.data.params["test_segments"]) == (
-        str(official), str(2 * official),
-    )  # fmt: skip
+        str(official),
+        str(2 * official),
+    )
     predictions = store.read_table(svm.run_id, "predictions")
     assert predictions["video_id"].is_unique
     assert set(predictions["video_id"]) == {f"{i}#{n}" for i in ids if i != ids[1] for n in (1, 2)}

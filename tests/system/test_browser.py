@@ -13,8 +13,17 @@ def test_chromium_runs_a_page_with_its_script(chromium: str, tmp_path: Path) -> 
     page = tmp_path / "page.html"
     page.write_text("<p id=a></p><script>a.textContent = 6 * 7 + ' rows'</script>")
     shown = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}",
-         "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert "42 rows" in shown.stdout

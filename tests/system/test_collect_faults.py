@@ -48,8 +48,10 @@ class Coin:
         return subprocess.Popen(
             [COMMAND, "collect", "--dataset", str(self.json), "--source", source, *options],
             env=clean | {"COINML_HOME": str(home)} | variables,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def collect(
         self, home: Path, source: str, *options: str, **variables: str
@@ -135,11 +137,25 @@ def test_a_full_disk_stops_the_command_with_a_word_and_loses_nothing(
             file.truncate(len(content) + size)
     with FlakyHost(coin.served) as host:
         limited = subprocess.run(
-            ["bash", "-c", 'ulimit -f 32768 && exec "$0" "$@"', COMMAND, "collect",
-             "--dataset", str(coin.json), "--source", host.source, "--batch-size", "1"],
+            [
+                "bash",
+                "-c",
+                'ulimit -f 32768 && exec "$0" "$@"',
+                COMMAND,
+                "collect",
+                "--dataset",
+                str(coin.json),
+                "--source",
+                host.source,
+                "--batch-size",
+                "1",
+            ],
             env=os.environ | {"COINML_HOME": str(tmp_path / "home")},
-            capture_output=True, text=True, check=False, timeout=280,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
         assert limited.returncode == 1, limited.stderr
         last = limited.stderr.strip().splitlines()[-1]
         assert last.startswith("error: ")

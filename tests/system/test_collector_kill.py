@@ -120,9 +120,10 @@ def test_kills_change_nothing_in_the_end(
         with Ledger(url) as ledger:
             assert ledger.due("mini", retry_now=True, faults=["transient", "pending"]) == []
         extra = {
-            video_id: times for video_id, times in host.log().items()
+            video_id: times
+            for video_id, times in host.log().items()
             if times > 4 and video_id not in make_plan(ids)
-        }  # fmt: skip
+        }
         assert extra == {}
     assert end_state(url) == end_state(calm_url)
     names = {path.name for path in (folder / "videos").iterdir() if path.is_file()}

@@ -113,9 +113,15 @@ def test_ctrl_c_leaves_a_state_from_which_the_next_call_goes_on(tmp_path: Path, 
 def test_no_server_outlives_the_command(tmp_path: Path, coin: Path) -> None:
     with FlakyHost(coin / "videos") as host:
         run = coinml(
-            tmp_path, "collect", "--dataset", str(coin / "COIN.json"),
-            "--source", host.source, "--budget", "2",
-        )  # fmt: skip
+            tmp_path,
+            "collect",
+            "--dataset",
+            str(coin / "COIN.json"),
+            "--source",
+            host.source,
+            "--budget",
+            "2",
+        )
     # Two of thirty: the rest is due later.
     assert run.returncode == 3, run.stderr
     ours = [
@@ -175,10 +181,14 @@ def test_the_status_says_what_nobody_understood_and_how_fast_it_goes(
             ("video000002", "HTTP Error 503", "http"),
         ):
             ledger.record_fault(
-                "coin", video_id, fault=Fault.TRANSIENT, message=message, rule=rule,
+                "coin",
+                video_id,
+                fault=Fault.TRANSIENT,
+                message=message,
+                rule=rule,
                 next_attempt_at=datetime.now(UTC),
                 attempt=Attempt(run_id="r", started_at=datetime.now(UTC)),
-            )  # fmt: skip
+            )
     unknown = json.loads(coinml(tmp_path, "status", "--unknown", "--json").stdout)
     assert [(row["video_id"], row["message"]) for row in unknown] == [
         ("video000001", "flux capacitor")

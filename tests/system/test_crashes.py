@@ -130,8 +130,9 @@ def test_whoever_is_killed_is_marked_and_its_work_is_taken_up(
     assert stack.slots_taken("collect/hourly") == 0
     wait_for(
         lambda: not [run for run in stack.flow_runs() if run["state_type"] == "RUNNING"],
-        AT_MOST_S, "the flow within the flow to be marked",
-    )  # fmt: skip
+        AT_MOST_S,
+        "the flow within the flow to be marked",
+    )
     inner = [run for run in stack.flow_runs() if run["parent_task_run_id"]]
     assert [run["state_type"] for run in inner] == ["CRASHED"]
 
@@ -198,5 +199,6 @@ def test_the_server_may_be_killed(stack: PrefectStack, toys: Callable[[str], Toy
     assert stack.slots_taken("collect/hourly") == 0
     wait_for(
         lambda: stack.ask("v2/concurrency_limits/coinml-batches")["active_slots"] == 0,
-        120, "the killed one's slots",
-    )  # fmt: skip
+        120,
+        "the killed one's slots",
+    )

@@ -76,9 +76,13 @@ def ended(stack: PrefectStack, deployment: str, number: int) -> dict[str, Any]:
 
 
 def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> None:
-    stack.change("train/on-growth", parameters={
-        **stack.deployment("train/on-growth")["parameters"], "min_new": ENOUGH,
-    })  # fmt: skip
+    stack.change(
+        "train/on-growth",
+        parameters={
+            **stack.deployment("train/on-growth")["parameters"],
+            "min_new": ENOUGH,
+        },
+    )
     selection = {"dataset": "mini", "limit": FIRST}
     stack.run("collect/hourly", selection=selection)
     collected, embedded, trained = (ended(stack, name, 1) for name in CHAIN)

@@ -188,9 +188,14 @@ def test_a_killed_command_goes_on_where_it_was(
     options["preexec_fn"] = lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     root = home / "data" / "embeddings"
     command = [
-        COMMAND, "embed", "--dataset", str(tmp_path / "COIN.json"),
-        "--encoder", str(tiny_encoder_dir), "--json",
-    ]  # fmt: skip
+        COMMAND,
+        "embed",
+        "--dataset",
+        str(tmp_path / "COIN.json"),
+        "--encoder",
+        str(tiny_encoder_dir),
+        "--json",
+    ]
 
     def files() -> int:
         return len(list(root.glob("coin/*/*")))

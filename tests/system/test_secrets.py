@@ -24,8 +24,11 @@ from tests.helpers.postgres import PostgresServer
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 COOKIE, PROXY, DATABASE, TRACKING = (
-    "cookie-Zq7vK1xw", "proxy-Hn4tR8ye", "database-Lw2mC6uo", "tracking-Bd9sJ3pa",
-)  # fmt: skip
+    "cookie-Zq7vK1xw",
+    "proxy-Hn4tR8ye",
+    "database-Lw2mC6uo",
+    "tracking-Bd9sJ3pa",
+)
 
 
 class Proxy(ThreadingHTTPServer):
@@ -95,14 +98,26 @@ def mlflow_url(tmp_path: Path) -> Iterator[str]:
         pass
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-            "--artifacts-destination", str(folder / "artifacts"),
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder / 'mlflow.db'}",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
         ],
         cwd=folder,
         env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=(log := (folder / "log").open("w")), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdout=(log := (folder / "log").open("w")),
+        stderr=subprocess.STDOUT,
+    )
     try:
         for _ in range(300):
             assert server.poll() is None, (folder / "log").read_text()
@@ -170,8 +185,12 @@ def test_no_secret_is_written_down_by_a_whole_run(
     def coinml(*arguments: str, **other: str) -> int:
         done = subprocess.run(
             [COMMAND, *arguments],
-            capture_output=True, text=True, check=False, timeout=900, env=environment | other,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            env=environment | other,
+        )
         said.extend((done.stdout, done.stderr))
         return done.returncode
 

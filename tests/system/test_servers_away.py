@@ -77,9 +77,13 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=os.environ | self.environment,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                self.command,
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         wait_for(self.answers, seconds=120, said=lambda: (self.folder / "log").read_text())
 
     def answers(self) -> bool:
@@ -106,14 +110,25 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(
         "mlflow",
         [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-            "--artifacts-destination", str(folder / "artifacts"),
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder / 'mlflow.db'}",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
         ],
         folder,
         f"http://127.0.0.1:{port}/version",
         {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )  # fmt: skip
+    )
     server.start()
     yield server
     server.kill()
@@ -125,13 +140,20 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     server = Server(
         "prefect",
         [
-            sys.executable, "-m", "prefect", "server", "start",
-            "--host", "127.0.0.1", "--port", str(port),
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
         ],
         folder,
         f"http://127.0.0.1:{port}/api/health",
         {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
-    )  # fmt: skip
+    )
     server.start()
     yield server
     server.kill()
@@ -160,9 +182,13 @@ class Place:
         job = json.dumps({**self.job, "flows": flows, "slow": slow})
         with (self.home / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", FLOWS, job], cwd=self.home, text=True, stderr=log,
-                stdout=subprocess.PIPE, env=os.environ | self.variables | variables,
-            )  # fmt: skip
+                [sys.executable, "-c", FLOWS, job],
+                cwd=self.home,
+                text=True,
+                stderr=log,
+                stdout=subprocess.PIPE,
+                env=os.environ | self.variables | variables,
+            )
         self.started.append(process)
         return process
 
@@ -307,9 +333,11 @@ def test_a_head_that_could_not_be_registered_is_taken_up_by_the_next_run(
     here, _ = place
     again(here)
     process = here.start(
-        "train", slow="train mlp",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="0",
-    )  # fmt: skip
+        "train",
+        slow="train mlp",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="1",
+        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="0",
+    )
     steps_of(process, until=5)
     mlflow_server.kill()
     said, _ = process.communicate(timeout=LONG_S)

@@ -22,9 +22,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(2400)]
 
 RUNS, EVERY_S, VIDEOS, BUDGET = 20, 30, 320, 24
 FAULTS = (
-    ["404"], ["503", "ok"], ["ok", "reset", "ok"], ["ok", "short", "ok"], ["html"],
-    ["410"], ["403", "ok"], ["ok", "empty", "ok"], ["reset", "ok"], ["500", "503", "ok"],
-)  # fmt: skip
+    ["404"],
+    ["503", "ok"],
+    ["ok", "reset", "ok"],
+    ["ok", "short", "ok"],
+    ["html"],
+    ["410"],
+    ["403", "ok"],
+    ["ok", "empty", "ok"],
+    ["reset", "ok"],
+    ["500", "503", "ok"],
+)
 WARM = 6
 """Runs until caches, connections and the plan of the next hundred runs are in memory."""
 FLAT = 1.10
@@ -65,24 +73,28 @@ def test_nothing_piles_up(tmp_path: Path, make_video: Callable[..., Path]) -> No
         worker = stack.start_worker("worker", "network", "gpu")
         stack.ask(
             f"deployments/{hourly['id']}/schedules/{hourly['schedules'][0]['id']}",
-            {"schedule": {"interval": EVERY_S}}, method="PATCH",
-        )  # fmt: skip
+            {"schedule": {"interval": EVERY_S}},
+            method="PATCH",
+        )
         assert stack.server is not None
         used: dict[str, list[float]] = {"server": [], "worker": []}
         for number in range(1, RUNS + 1):
             wait_for(
-                lambda number=number: sum(
-                    run["state_type"] == "COMPLETED" for run in stack.runs_of("collect/hourly")
-                ) >= number,
-                180, f"run {number} to be over\n{stack.tail()}",
-            )  # fmt: skip
+                lambda number=number: (
+                    sum(run["state_type"] == "COMPLETED" for run in stack.runs_of("collect/hourly"))
+                    >= number
+                ),
+                180,
+                f"run {number} to be over\n{stack.tail()}",
+            )
             used["server"].append(memory_mb(stack.server))
             used["worker"].append(memory_mb(worker))
         stack.change("collect/hourly", paused=True)
         wait_for(
             lambda: not [run for run in stack.flow_runs() if run["state_type"] in UNFINISHED],
-            120, "the last run to be over",
-        )  # fmt: skip
+            120,
+            "the last run to be over",
+        )
 
         states = Counter(run["state_name"] for run in stack.runs_of("collect/hourly"))
         print({name: [round(mb) for mb in sizes] for name, sizes in used.items()}, states)
@@ -110,9 +122,10 @@ def test_nothing_piles_up(tmp_path: Path, make_video: Callable[..., Path]) -> No
         gone = {row.video_id for row in rows if row.state == Fault.GONE}
         assert gone
         assert gone <= {
-            video_id for number, video_id in enumerate(sorted(r.video_id for r in rows)[::3])
+            video_id
+            for number, video_id in enumerate(sorted(r.video_id for r in rows)[::3])
             if FAULTS[number % len(FAULTS)] in (["404"], ["410"])
-        }  # fmt: skip
+        }
         with sqlite3.connect(stack.home / "data" / "ledger.db") as connection:
             held = "SELECT count(*) FROM videos WHERE lease_owner IS NOT NULL"
             assert connection.execute(held).fetchone() == (0,)

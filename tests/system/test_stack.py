@@ -34,9 +34,14 @@ from tests.helpers.standing import (
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 DEPLOYMENTS = {
-    "collect/hourly", "embed/on-new", "train/on-growth", "reprocess/nightly", "reprobe/monthly",
-    "pipeline/mini", "pipeline/coin",
-}  # fmt: skip
+    "collect/hourly",
+    "embed/on-new",
+    "train/on-growth",
+    "reprocess/nightly",
+    "reprobe/monthly",
+    "pipeline/mini",
+    "pipeline/coin",
+}
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +201,9 @@ def test_what_is_killed_comes_back(standing: Standing) -> None:
         os.kill(process.pid, signal.SIGKILL)
     wait_for(
         lambda: standing.are_up() == SERVICES and not _same(before, standing.stack().services),
-        seconds=180, said=standing.logs,
-    )  # fmt: skip
+        seconds=180,
+        said=standing.logs,
+    )
     assert {one.restarts for one in standing.stack().services.values()} == {1}
 
 
@@ -221,10 +227,15 @@ def test_two_at_once_start_one(standing: Standing) -> None:
     prefect, mlflow = map(str, standing.ports)
     call = [COMMAND, "up", "--prefect-port", prefect, "--mlflow-port", mlflow]
     both = [
-        subprocess.Popen(call, env=standing.environment, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            call,
+            env=standing.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     errors = [one.communicate(timeout=400)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], errors
     assert sum("it is running" in text for text in errors) == 1
@@ -236,9 +247,13 @@ def test_two_at_once_start_one(standing: Standing) -> None:
 def test_a_deployment_is_carried_out_by_a_worker(standing: Standing) -> None:
     run = subprocess.run(
         [PREFECT, "deployment", "run", "pipeline/mini", "--watch"],
-        capture_output=True, text=True, check=False, timeout=600, cwd=standing.home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        cwd=standing.home,
         env=standing.environment | {"PREFECT_API_URL": standing.stack().prefect_api},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stdout + run.stderr + standing.logs()
     (done,) = [one for one in standing.flow_runs() if one["name"].startswith("pipeline")]
     assert done["state_type"] == "COMPLETED"
@@ -285,10 +300,20 @@ def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
     try:
         for name in ("prefect", "mlflow", "worker-gpu"):
             running[name] = subprocess.Popen(
-                [sys.executable, "-m", "coinml_ops.stack", name, "--prefect-port", prefect,
-                 "--mlflow-port", mlflow],
-                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "coinml_ops.stack",
+                    name,
+                    "--prefect-port",
+                    prefect,
+                    "--mlflow-port",
+                    mlflow,
+                ],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         for url in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
             wait_for(lambda url=url: health.answers(url), seconds=180)  # type: ignore[misc]
         deployed = subprocess.run([COMMAND, "deploy"], env=environment, check=False)

@@ -37,8 +37,16 @@ def standing(
     """A stack that was told of the server on its command line."""
     with standing_in(tmp_path_factory.mktemp("postgres")) as here:
         prefect, mlflow = map(str, here.ports)
-        call = [COMMAND, "up", "--postgres", server.address, "--prefect-port", prefect,
-                "--mlflow-port", mlflow]  # fmt: skip
+        call = [
+            COMMAND,
+            "up",
+            "--postgres",
+            server.address,
+            "--prefect-port",
+            prefect,
+            "--mlflow-port",
+            mlflow,
+        ]
         with (here.home / "up.log").open("w") as log:
             up = subprocess.Popen(call, env=here.environment, stdout=log, stderr=log, cwd=here.home)
             # Once it has read it, not even its own command line has it.
@@ -87,8 +95,9 @@ def ended(standing: Standing, run_id: str, *, within_s: float = LONG_S) -> str:
     over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     state: str = wait_for(
         lambda: (state := standing.run_state(run_id)) in over and state,
-        seconds=within_s, said=standing.logs,
-    )  # fmt: skip
+        seconds=within_s,
+        said=standing.logs,
+    )
     return state
 
 
@@ -119,10 +128,14 @@ def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer
     pipeline, hourly = standing.start_run("pipeline/mini"), standing.start_run("collect/hourly")
     downloads = "SELECT run_id, count(*) FROM attempts WHERE outcome = 'downloaded' GROUP BY run_id"
     wait_for(
-        lambda: min(dict(found).values()) >= 4
-        if len(found := query(databases.ledger, downloads)) == 2 else False,
-        seconds=300, said=standing.logs,
-    )  # fmt: skip
+        lambda: (
+            min(dict(found).values()) >= 4
+            if len(found := query(databases.ledger, downloads)) == 2
+            else False
+        ),
+        seconds=300,
+        said=standing.logs,
+    )
     before = standing.stack().services["worker-gpu"].pid
     kill([psutil.Process(before), *flow_processes(before)])
     assert standing.run_state(pipeline) == "RUNNING"

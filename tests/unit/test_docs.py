@@ -109,8 +109,12 @@ def test_the_readers_of_documents_see_what_they_should() -> None:
     assert found == [("embed", ["--clips", "2"]), ("run", [])]
     assert calls_of("coinml embeddings show 3f2a") == [("embeddings show", ["3f2a"])]
     assert list(tree_of("a/  x\n  b/\n    c.py  y\n  d.py\ne")) == [
-        "a/", "a/b/", "a/b/c.py", "a/d.py", "e",
-    ]  # fmt: skip
+        "a/",
+        "a/b/",
+        "a/b/c.py",
+        "a/d.py",
+        "e",
+    ]
     assert len(COMMANDS) >= 15
     assert len(TARGETS) >= 7
 

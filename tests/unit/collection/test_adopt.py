@@ -35,11 +35,16 @@ def registered(ledger: Ledger, paths: dict[str, Path] | None = None) -> Dataset:
     dataset = Dataset(
         name="mini",
         videos=tuple(
-            Video(video_id=video_id, label="saw", subset="training", split="train",
-                  path=str(paths[video_id]) if paths else None)
+            Video(
+                video_id=video_id,
+                label="saw",
+                subset="training",
+                split="train",
+                path=str(paths[video_id]) if paths else None,
+            )
             for video_id in paths or IDS
         ),
-    )  # fmt: skip
+    )
     ledger.register(dataset)
     return dataset
 
@@ -55,9 +60,13 @@ def test_a_folder_is_copied_in_verified(
     registered(ledger)
     videos, seen = tmp_path / "videos", []
     report = adopt_folder(
-        ledger, "mini", folder, videos_dir=videos, link=link,
+        ledger,
+        "mini",
+        folder,
+        videos_dir=videos,
+        link=link,
         progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+    )
     assert set(report.adopted) == set(IDS[:2])
     assert report.unknown == ("holiday.mp4",)
     assert set(report.failed) == {IDS[2]}

@@ -65,10 +65,14 @@ def test_the_figure_shows_every_state_and_the_worst_class_first(
     figure = attrition.attrition(status, title="toy")
     states, classes = figure.axes
     assert [label.get_text() for label in states.get_yticklabels()] == [
-        "here", "gone", "restricted", "pending",
-    ]  # fmt: skip
+        "here",
+        "gone",
+        "restricted",
+        "pending",
+    ]
     assert [label.get_text() for label in classes.get_yticklabels()] == [
-        "Boil|Egg (20)", "FrySteak (20)",
-    ]  # fmt: skip
+        "Boil|Egg (20)",
+        "FrySteak (20)",
+    ]
     style.save(figure, tmp_path / "attrition.png")
     assert (tmp_path / "attrition.png").stat().st_size > 5_000

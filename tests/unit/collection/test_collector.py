@@ -47,11 +47,18 @@ def test_what_is_here_is_not_asked_for_again(place: Place) -> None:
 def test_every_fault_ends_where_it_should(place: Place) -> None:
     some = place.register(12)
     plan = {
-        some[0]: ["404"], some[1]: ["410"], some[2]: ["503", "ok"], some[3]: ["ok", "reset", "ok"],
-        some[4]: ["ok", "short", "ok"], some[5]: ["html", "ok"], some[6]: ["html"],
-        some[7]: ["503"], some[8]: ["ok", "empty", "ok"], some[9]: ["ok", "html", "ok"],
+        some[0]: ["404"],
+        some[1]: ["410"],
+        some[2]: ["503", "ok"],
+        some[3]: ["ok", "reset", "ok"],
+        some[4]: ["ok", "short", "ok"],
+        some[5]: ["html", "ok"],
+        some[6]: ["html"],
+        some[7]: ["503"],
+        some[8]: ["ok", "empty", "ok"],
+        some[9]: ["ok", "html", "ok"],
         some[10]: ["403", "ok"],
-    }  # fmt: skip
+    }
     with FlakyHost(place.served, {"videos": plan}) as host:
         with pytest.raises(BatchUnfinishedError) as caught:
             place.batch(host, some)
@@ -118,8 +125,11 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
     with FlakyHost(place.served) as host:
         done = subprocess.run(
             [sys.executable, "-c", script, place.url, host.source, str(place.folder), *some, limit],
-            capture_output=True, text=True, check=True, timeout=120,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
         assert "LocalError" in done.stdout, done.stderr
         assert "File too large" in done.stdout
         assert set(place.states().values()) == {PENDING}

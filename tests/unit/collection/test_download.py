@@ -367,9 +367,15 @@ def test_what_youtube_says_is_understood(tmp_path: Path) -> None:
     """)
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "in")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "plugin"),
-             "FAKETUBE": json.dumps(YOUTUBE_SAYS)},
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path / "plugin"),
+            "FAKETUBE": json.dumps(YOUTUBE_SAYS),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert json.loads(done.stdout) == {name: fault for name, (_, fault) in YOUTUBE_SAYS.items()}
     assert done.stderr == ""

@@ -63,8 +63,11 @@ def at_youtube(tmp_path: Path, script: str, *arguments: str, **tube: Any) -> str
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "plugin"), "FAKETUBE": json.dumps(tube)},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -133,9 +136,14 @@ def test_what_is_taken_is_low_h264_without_sound_where_that_is_to_be_had(
     """
     with FlakyHost(served) as host:
         said = at_youtube(
-            tmp_path, script, str(tmp_path / "in"), str(height),
-            url=host.source, formats=formats, by_format=True,
-        )  # fmt: skip
+            tmp_path,
+            script,
+            str(tmp_path / "in"),
+            str(height),
+            url=host.source,
+            formats=formats,
+            by_format=True,
+        )
         assert set(host.log()) == {taken}
     # Whatever the title says, the file is where it should be, under its id.
     path, title = said.splitlines()

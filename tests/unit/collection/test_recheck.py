@@ -30,9 +30,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def record(ledger: Ledger, path: Path, content: bytes, origin: str = "download") -> None:
     path.write_bytes(content)
     facts = FileFacts(
-        path=str(path), size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(),
-        mtime_ns=path.stat().st_mtime_ns, origin=origin,  # type: ignore[arg-type]
-    )  # fmt: skip
+        path=str(path),
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        mtime_ns=path.stat().st_mtime_ns,
+        origin=origin,  # type: ignore[arg-type]
+    )
     ledger.record_success("mini", path.stem, file=facts, attempt=None)
 
 

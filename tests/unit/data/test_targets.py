@@ -165,9 +165,13 @@ def test_segments_know_their_videos() -> None:
 
 def test_the_clips_of_a_segment_are_its_own() -> None:
     entries = [
-        ("a", 5.0, 9.5, 0, 7), ("a", 2.0, 4.0, 1, 2), ("a", 2.0, 4.0, 0, 1), ("a", 5.0, 9.0, 0, 9),
-        ("b", None, None, 0, 5), ("a", None, None, 0, 6),
-    ]  # fmt: skip
+        ("a", 5.0, 9.5, 0, 7),
+        ("a", 2.0, 4.0, 1, 2),
+        ("a", 2.0, 4.0, 0, 1),
+        ("a", 5.0, 9.0, 0, 9),
+        ("b", None, None, 0, 5),
+        ("a", None, None, 0, 6),
+    ]
     ids, starts, ends, numbers, values = zip(*entries, strict=True)
     rows = pa.table(
         {
@@ -236,11 +240,13 @@ entries = st.dictionaries(
         st.sampled_from(["training", "testing"]),
         st.lists(
             st.tuples(st.integers(1, 4), st.integers(0, 90), st.integers(1, 30)),
-            min_size=1, max_size=5,
+            min_size=1,
+            max_size=5,
         ),
     ),
-    min_size=1, max_size=30,
-)  # fmt: skip
+    min_size=1,
+    max_size=30,
+)
 
 
 def coin(path: Path, database: dict[str, Any]) -> list[Video]:

@@ -155,9 +155,12 @@ def rows(*entries: tuple[str, str, int, list[float]]) -> pa.Table:
 
 def test_clips_stand_in_order_and_come_from_the_present_file() -> None:
     table = rows(
-        ("b", "new", 1, [3, 4]), ("a", "only", 0, [5, 6]), ("b", "old", 0, [9, 9]),
-        ("b", "new", 0, [1, 2]), ("c", "only", 0, [7, 8]),
-    )  # fmt: skip
+        ("b", "new", 1, [3, 4]),
+        ("a", "only", 0, [5, 6]),
+        ("b", "old", 0, [9, 9]),
+        ("b", "new", 0, [1, 2]),
+        ("c", "only", 0, [7, 8]),
+    )
     clips = clips_by_video(table, {"a": "only", "b": "new"})
     assert {key: value.tolist() for key, value in clips.items()} == {
         "a": [[5, 6]],

@@ -153,9 +153,14 @@ def test_classes_without_videos_are_named(store: MlflowStore, material: Material
     assert report.classes_without == {"test": ("Cut",)}
     counts = store.read_table(report.run_id, "class_counts").set_index("class")
     assert counts.loc["Cut"].to_dict() == {
-        "train": 5, "train_official": 6, "val": 2, "val_official": 2, "test": 0,
-        "test_official": 3, "train_videos": 5,
-    }  # fmt: skip
+        "train": 5,
+        "train_official": 6,
+        "val": 2,
+        "val_official": 2,
+        "test": 0,
+        "test_official": 3,
+        "train_videos": 5,
+    }
     assert train("svm", store, material, table=lost).classes_without == {"test": ("Cut",)}
 
 
@@ -168,8 +173,10 @@ def test_a_class_of_which_nothing_is_left_is_counted() -> None:
     assert counts["class"].tolist() == ["a", "b", "c"]
     assert counts["train_official"].tolist() == [1, 1, 1]
     assert classes_without(counts) == {
-        "train": ("c",), "val": ("a", "b", "c"), "test": ("b", "c"),
-    }  # fmt: skip
+        "train": ("c",),
+        "val": ("a", "b", "c"),
+        "test": ("b", "c"),
+    }
 
 
 def test_the_command_line_says_it(

@@ -156,8 +156,9 @@ def test_one_evaluation_is_drawn_from_all_sides(tmp_path: Path) -> None:
     assert set(few) == {"per_class", "confusion", "calibration"}
     domains = {name: "Car" if name < "ClassC" else "Drink" for name in SIX}
     assert set(evaluation_figures.figures_of(evaluation(), SIX, domains=domains)) == {
-        *few, "confusion_domains",
-    }  # fmt: skip
+        *few,
+        "confusion_domains",
+    }
     names = tuple(DOMAINS)
     many = evaluation_figures.figures_of(evaluation(names=names, n=400), names, domains=DOMAINS)
     assert set(many) == {*few, "confusion_domains", "confused_pairs"}
@@ -239,10 +240,15 @@ def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> 
 @pytest.mark.parametrize("classes", [0, 1, 6, 180])
 def test_the_classes_in_which_two_heads_differ(tmp_path: Path, classes: int) -> None:
     rows = [
-        {"class": f"ATaskWithARatherLongName{i:03}", "support": 20, "correct_a": 10,
-         "correct_b": 10 + i % 9 - 4, "difference": i % 9 - 4}
+        {
+            "class": f"ATaskWithARatherLongName{i:03}",
+            "support": 20,
+            "correct_a": 10,
+            "correct_b": 10 + i % 9 - 4,
+            "difference": i % 9 - 4,
+        }
         for i in range(classes)
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows, columns=["class", "support", "correct_a", "correct_b", "difference"])
     figure = comparison.class_differences(table, ("mlp", "svm"), title="By class")
     (axis,) = figure.axes

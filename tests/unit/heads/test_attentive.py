@@ -80,11 +80,15 @@ def test_two_trainings_repeat_bit_by_bit() -> None:
     histories: list[list[EpochMetrics]] = [[], []]
     heads = [
         train_attentive(
-            TRAIN, VAL, **{**SMALL, "epochs": 4}, seed=3, class_weights="balanced",
+            TRAIN,
+            VAL,
+            **{**SMALL, "epochs": 4},
+            seed=3,
+            class_weights="balanced",
             on_epoch=history.append,
         )
         for history in histories
-    ]  # fmt: skip
+    ]
     assert histories[0] == histories[1]
     assert len(histories[0]) == 4
     answers = [head.predict_proba(clips_of(TEST)) for head in heads]

@@ -53,8 +53,10 @@ def test_a_saved_head_answers_the_same(kind: str, tmp_path: Path) -> None:
     head.save(tmp_path / "head.skops")
     loaded = BaselineHead.load(tmp_path / "head.skops")
     assert (loaded.kind, loaded.classes, dict(loaded.setting)) == (
-        kind, head.classes, dict(head.setting),
-    )  # fmt: skip
+        kind,
+        head.classes,
+        dict(head.setting),
+    )
     assert np.array_equal(loaded.predict_proba(TEST.x), head.predict_proba(TEST.x))
 
 

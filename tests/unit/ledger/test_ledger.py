@@ -15,12 +15,17 @@ from coinml.ledger import DOWNLOADED, PENDING, Ledger, new_owner
 from tests.helpers.ledger_rows import NOW, attempt, dataset, facts, ids
 
 
-def fail(ledger: Ledger, video_id: str, fault: Fault, next_at: datetime | None = None,
-         **values: object) -> None:  # fmt: skip
+def fail(
+    ledger: Ledger, video_id: str, fault: Fault, next_at: datetime | None = None, **values: object
+) -> None:
     ledger.record_fault(
-        "mini", video_id, fault=fault, message=f"it is {fault}", next_attempt_at=next_at,
+        "mini",
+        video_id,
+        fault=fault,
+        message=f"it is {fault}",
+        next_attempt_at=next_at,
         attempt=attempt(**values),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -121,9 +126,16 @@ def test_the_status_adds_up(ledger: Ledger) -> None:
     assert shown["total"] == shown["downloaded"] + shown["pending"] + sum(shown["faults"].values())
     assert shown["by_class"]["drill"]["total"] == 3
     assert set(shown) == {
-        "dataset", "total", "downloaded", "pending", "faults", "due", "by_split", "by_class",
+        "dataset",
+        "total",
+        "downloaded",
+        "pending",
+        "faults",
+        "due",
+        "by_split",
+        "by_class",
         "eta_hours",
-    }  # fmt: skip
+    }
 
 
 def test_the_digest_follows_states_and_files(ledger: Ledger) -> None:
@@ -163,8 +175,10 @@ def test_the_lease_of_a_dead_process_ends_with_it(ledger: Ledger, ledger_url: st
     )
     done = subprocess.run(
         [sys.executable, "-c", script, ledger_url, *ids()],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.stdout.strip(), done.returncode) == ("6", -9), done.stderr
     assert ledger.claim("mini", ids(), owner=new_owner()) == ids()
 
@@ -218,8 +232,15 @@ def test_quarantine_leaves_the_users_own_files_alone(ledger: Ledger, tmp_path: P
 
 
 def test_unknown_messages_are_listed(ledger: Ledger) -> None:
-    ledger.record_fault("mini", ids()[0], fault=Fault.TRANSIENT, message="blargh", rule="unknown",
-                        next_attempt_at=None, attempt=attempt())  # fmt: skip
+    ledger.record_fault(
+        "mini",
+        ids()[0],
+        fault=Fault.TRANSIENT,
+        message="blargh",
+        rule="unknown",
+        next_attempt_at=None,
+        attempt=attempt(),
+    )
     fail(ledger, ids()[1], Fault.GONE)
     assert [(one.video_id, one.message) for one in ledger.unknown("mini")] == [(ids()[0], "blargh")]
 

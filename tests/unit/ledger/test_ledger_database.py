@@ -24,10 +24,14 @@ from tests.helpers.ledger_rows import attempt, dataset, facts, ids
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:
     script = "import sys; from coinml.ledger import Ledger; print(Ledger(sys.argv[1]).datasets())"
     started = [
-        subprocess.Popen([sys.executable, "-c", script, ledger_url], stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script, ledger_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(4)
-    ]  # fmt: skip
+    ]
     for process in started:
         out, err = process.communicate(timeout=60)
         assert (out.strip(), err) == ("[]", "")

@@ -198,8 +198,11 @@ def test_frames_nobody_refers_to_are_known_without_decoding(
         container.mux(stream.encode(None))
     timeline = read_timeline(path)
     assert not timeline.counted
-    shown = {round(float(t), 6) for t, pts in zip(timeline.times_s, timeline.pts, strict=True)
-             if pts not in timeline.spare}  # fmt: skip
+    shown = {
+        round(float(t), 6)
+        for t, pts in zip(timeline.times_s, timeline.pts, strict=True)
+        if pts not in timeline.spare
+    }
     if "temporal-layers" in str(options):
         # The decoder leaves out frames of lower layers, too, which others may need.
         assert shown >= reference_times(path)

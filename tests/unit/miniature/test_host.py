@@ -190,7 +190,9 @@ def test_it_runs_as_a_command(process: tuple[subprocess.Popen[str], str]) -> Non
 def test_the_command_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "coinml.miniature.host", str(tmp_path / "nowhere")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "nowhere" in done.stderr

@@ -76,8 +76,10 @@ def test_there_are_tasks_domains_and_steps_to_tell_apart(drawn: Path) -> None:
     videos = load_dataset(str(drawn / "COIN.json"), name="mini").videos
     classes = {target: {one.label for one in examples(videos, target=target)} for target in TARGETS}
     assert {target: len(names) for target, names in classes.items()} == {
-        "task": 6, "domain": 3, "step": 12,
-    }  # fmt: skip
+        "task": 6,
+        "domain": 3,
+        "step": 12,
+    }
     # One label, two steps.
     assert {"slide the bar across (3)", "slide the bar across (7)"} <= classes["step"]
 

@@ -73,9 +73,18 @@ def one(found: Finding) -> tuple[str, str]:
 def test_every_subject_is_a_finding_that_says_what_to_do(settings: Settings) -> None:
     findings = {finding.subject: finding for finding in examine(settings)}
     assert list(findings) == [
-        "python", "torch", "decoders", "yt-dlp", "javascript", "cookies", "proxy", "disk",
-        "ledger", "mlflow", "prefect",
-    ]  # fmt: skip
+        "python",
+        "torch",
+        "decoders",
+        "yt-dlp",
+        "javascript",
+        "cookies",
+        "proxy",
+        "disk",
+        "ledger",
+        "mlflow",
+        "prefect",
+    ]
     for finding in findings.values():
         one(finding)
     assert "starts a server of its own" in findings["prefect"].text

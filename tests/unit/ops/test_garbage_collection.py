@@ -57,6 +57,9 @@ def test_a_cursor_that_is_garbage_holds_up_nobody(tmp_path: Path) -> None:
     """As a server's event loop is held up, on Python 3.11, by collecting in its own thread."""
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "counts.db")],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (run.stdout.strip(), run.stderr) == ("written", "")

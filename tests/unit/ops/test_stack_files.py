@@ -27,13 +27,17 @@ def printed(tmp_path: Path) -> Callable[..., tuple[dict[str, str], Path]]:
         home = tmp_path / "a home"
         done = subprocess.run(
             [sys.executable, "-m", "coinml_cli", "up", "--print", kind, "--json", *options],
-            capture_output=True, text=True, check=False, timeout=60,
-            env=os.environ | {
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ
+            | {
                 "COINML_HOME": str(home),
                 "COINML_POSTGRES": f"postgresql://coinml:{SECRET}@db.local",
                 "COINML_RATE_PER_HOUR": "100",
             },
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         assert SECRET not in done.stdout + done.stderr
         answer = json.loads(done.stdout)
@@ -55,8 +59,9 @@ def test_systemd_finds_nothing_wrong_with_the_units(
 ) -> None:
     files, secrets = printed("systemd", "--prefect-port", "4321", "--dataset", "mini")
     assert set(files) == {
-        *(f"coinml-{name}.service" for name in (*SERVICES, "deploy")), "coinml.target",
-    }  # fmt: skip
+        *(f"coinml-{name}.service" for name in (*SERVICES, "deploy")),
+        "coinml.target",
+    }
     folder = tmp_path / "units"
     folder.mkdir()
     for name, text in files.items():
@@ -127,8 +132,17 @@ def _faults(content: Any, folder: Path) -> str:
     path = folder / "compose.yaml"
     path.write_text(yaml.safe_dump(content))
     done = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
-         "--verbose", str(path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "check_jsonschema",
+            "--builtin-schema",
+            "vendor.compose-spec",
+            "--verbose",
+            str(path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return "" if done.returncode == 0 else done.stdout + done.stderr

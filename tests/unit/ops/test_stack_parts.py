@@ -46,9 +46,16 @@ def test_a_prefix_and_what_each_driver_calls_tls() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "db.local", "mysql://u:hush@h", "postgresql://", "postgresql://u:hush@h/a/b",
-            "postgresql://u:hush@h:port"],
-)  # fmt: skip
+    "url",
+    [
+        "",
+        "db.local",
+        "mysql://u:hush@h",
+        "postgresql://",
+        "postgresql://u:hush@h/a/b",
+        "postgresql://u:hush@h:port",
+    ],
+)
 def test_no_server_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         checked(url)
@@ -92,8 +99,14 @@ def test_no_password_is_on_a_command_line() -> None:
 
 def test_a_stack_is_read_as_it_was_written(tmp_path: Path) -> None:
     me = Process.of(os.getpid(), restarts=2)
-    stack = Stack(id="a", home=str(tmp_path), names=("x",), postgres=SERVER, supervisor=me,
-                  services={"prefect": me})  # fmt: skip
+    stack = Stack(
+        id="a",
+        home=str(tmp_path),
+        names=("x",),
+        postgres=SERVER,
+        supervisor=me,
+        services={"prefect": me},
+    )
     assert record.read(tmp_path) is None
     record.write(stack)
     assert record.read(tmp_path) == stack
@@ -177,9 +190,13 @@ def test_a_server_that_commands_use_is_not_taken_from_them(tmp_path: Path) -> No
 def test_down_and_ui_where_nothing_ran(tmp_path: Path) -> None:
     def coinml(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "coinml_cli", *arguments], capture_output=True, text=True,
-            check=False, env=os.environ | {"COINML_HOME": str(tmp_path)}, timeout=60,
-        )  # fmt: skip
+            [sys.executable, "-m", "coinml_cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"COINML_HOME": str(tmp_path)},
+            timeout=60,
+        )
 
     assert json.loads(coinml("down", "--json").stdout) == {"stopped": []}
     assert coinml("ui").returncode == 1

@@ -46,8 +46,12 @@ else:
 def die_at(alias: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIE, str(folder), alias, str(Path(__file__).parents[3])],
-        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

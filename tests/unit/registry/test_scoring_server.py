@@ -78,13 +78,26 @@ def served(trained: Trained, tmp_path: Path) -> Iterator[tuple[httpx.Client, Pat
     }
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "mlflow", "models", "serve",
-            "-m", "models:/kitchen-task@champion", "--env-manager", "local",
-            "--host", "127.0.0.1", "--port", str(port),
+            sys.executable,
+            "-m",
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            "models:/kitchen-task@champion",
+            "--env-manager",
+            "local",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
         ],
-        cwd=tmp_path, env=environment, start_new_session=True,
-        stdout=(log := (tmp_path / "log").open("w")), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        stdout=(log := (tmp_path / "log").open("w")),
+        stderr=subprocess.STDOUT,
+    )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             for _ in range(600):

@@ -198,8 +198,11 @@ def test_nothing_in_the_model_is_a_pickle(model_folder: Path) -> None:
 def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
     info = mlflow.models.get_model_info(str(model_folder))
     assert info.signature.inputs.input_names() == [
-        "video", "video_base64", "start_s", "end_s",
-    ]  # fmt: skip
+        "video",
+        "video_base64",
+        "start_s",
+        "end_s",
+    ]
     assert info.signature.outputs.input_names() == ["label", "score", "top5", "error"]
     example = json.loads((model_folder / "input_example.json").read_text())
     assert example["columns"] == ["video_base64"]
@@ -241,10 +244,15 @@ def test_an_encoder_in_a_folder_cannot_be_referred_to(
 ) -> None:
     with pytest.raises(InvalidInputError, match="only an encoder on the hub"):
         register(
-            store, "m", "0" * 32,
-            head_file=tmp_path / "head.skops", checkpoint=material.checkpoint,
-            spec=material.spec, by_reference=True, tags={},
-        )  # fmt: skip
+            store,
+            "m",
+            "0" * 32,
+            head_file=tmp_path / "head.skops",
+            checkpoint=material.checkpoint,
+            spec=material.spec,
+            by_reference=True,
+            tags={},
+        )
 
 
 def test_a_model_by_reference_carries_no_encoder(

@@ -81,32 +81,54 @@ def material(tmp_path: Path) -> Material:
     history = pd.DataFrame({"step": [1, 2, 3], "val_loss": [3.0, 2.0, 2.0]})
     heads = [
         HeadView(
-            version=version, aliases=aliases, name=name, run_id=f"run{version}",
+            version=version,
+            aliases=aliases,
+            name=name,
+            run_id=f"run{version}",
             metrics=metrics | {"test_majority_rate": 0.25, "test_coverage": 0.97},
-            params={"best_epoch": "2"}, tags={"gate_reason": "because"}, history=history,
+            params={"best_epoch": "2"},
+            tags={"gate_reason": "because"},
+            history=history,
         )
         for version, name, aliases in ((2, "mlp", ["champion"]), (1, "svm", []))
-    ]  # fmt: skip
+    ]
     test = predictions["split"] == "test"
     spec = EncoderSpec(
-        encoder="tiny", architecture="videomae", weights_sha256="0" * 64, resize=80,
-        crop=(80, 80), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), dim=16,
-    )  # fmt: skip
+        encoder="tiny",
+        architecture="videomae",
+        weights_sha256="0" * 64,
+        resize=80,
+        crop=(80, 80),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        dim=16,
+    )
     with a_ledger(tmp_path, dataset, HOSTILE) as ledger:
         rows = {row.video_id: row for row in ledger.rows("toy")}
         status = ledger.status("toy")
     return Material(
-        dataset=dataset, model="toy-task", made_at=datetime.now(UTC), status=status,
-        ledger_digest="abc", heads=heads, predictions=predictions,
+        dataset=dataset,
+        model="toy-task",
+        made_at=datetime.now(UTC),
+        status=status,
+        ledger_digest="abc",
+        heads=heads,
+        predictions=predictions,
         comparison=RunComparison(
-            run_a="run2", run_b="run1", head_a="mlp", head_b="svm", split="test",
+            run_a="run2",
+            run_b="run1",
+            head_a="mlp",
+            head_b="svm",
+            split="test",
             result=compare(predictions[test], right[test]),
         ),
         domains={video.label: str(video.domain) for video in dataset.videos},
-        spec=SetSpec(encoder=spec, dataset="toy"), table=table, videos=rows,
+        spec=SetSpec(encoder=spec, dataset="toy"),
+        table=table,
+        videos=rows,
         links={video_id: "https://www.youtube.com/watch?v=" + video_id for video_id in rows},
         missing=[],
-    )  # fmt: skip
+    )
 
 
 def points_of(page: str) -> list[dict[str, object]]:
@@ -168,9 +190,11 @@ def test_without_heads_and_sets_the_page_says_what_lacks(
     dataset = some_videos()
     with a_ledger(tmp_path, dataset) as ledger:
         found = gather(
-            dataset, store=new_store(tmp_path), ledger=ledger,
+            dataset,
+            store=new_store(tmp_path),
+            ledger=ledger,
             embeddings_root=str(tmp_path / "sets"),
-        )  # fmt: skip
+        )
     assert found.status.downloaded == 31
     assert len(found.missing) == 2
     assert found.links["c000v000001"] == YOUTUBE.replace("{id}", "c000v000001")
@@ -187,9 +211,12 @@ def test_files_that_lie_here_are_linked_where_they_lie(
     dataset = some_videos()
     with a_ledger(tmp_path, dataset) as ledger:
         found = gather(
-            dataset, store=new_store(tmp_path), ledger=ledger,
-            embeddings_root=str(tmp_path), source=None,
-        )  # fmt: skip
+            dataset,
+            store=new_store(tmp_path),
+            ledger=ledger,
+            embeddings_root=str(tmp_path),
+            source=None,
+        )
         assert ledger.row("toy", "c000v000000").state != DOWNLOADED
     assert found.links["c000v000001"] == "file:///videos/c000v000001.mp4"
     assert found.links["c000v000000"] == ""

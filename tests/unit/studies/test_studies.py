@@ -68,29 +68,44 @@ def dataset(table: pd.DataFrame) -> Dataset:
 
 
 def studied(
-    store: MlflowStore, dataset: Dataset, tables: dict[str, pd.DataFrame], study: str, *asked: str,
+    store: MlflowStore,
+    dataset: Dataset,
+    tables: dict[str, pd.DataFrame],
+    study: str,
+    *asked: str,
     **more: object,
-) -> StudyReport:  # fmt: skip
+) -> StudyReport:
     return conduct(
         make_plan(study, OPTIONS, asked),
         {name: Source(table=table, fingerprint="f00") for name, table in tables.items()},
-        dataset=dataset, store=store, **{"heads": ("svm",), "seeds": 2, **more},
-    )  # fmt: skip
+        dataset=dataset,
+        store=store,
+        **{"heads": ("svm",), "seeds": 2, **more},
+    )
 
 
 def test_dimensions_are_capped_by_the_data(table: pd.DataFrame) -> None:
     parts = split_samples(table)
     made = projected_conditions(parts, (2, 16, 512))
     assert [condition.name for condition, _ in made] == [
-        "PCA 2", "PCA 16", "PCA 23", "LDA 2", "LDA 3", "all",
-    ]  # fmt: skip
+        "PCA 2",
+        "PCA 16",
+        "PCA 23",
+        "LDA 2",
+        "LDA 3",
+        "all",
+    ]
     for condition, projected in made:
         centred = projected["train"].x - projected["train"].x.mean(axis=0)
         assert np.linalg.matrix_rank(centred, tol=1e-3) == condition.value
     few = {**parts, "train": parts["train"].take(np.arange(8))}
     assert [c.name for c, _ in projected_conditions(few, (2, 16))] == [
-        "PCA 2", "PCA 7", "LDA 2", "LDA 3", "all",
-    ]  # fmt: skip
+        "PCA 2",
+        "PCA 7",
+        "LDA 2",
+        "LDA 3",
+        "all",
+    ]
     one_each = {**parts, "train": parts["train"].take(np.arange(4))}
     assert [c.name for c, _ in projected_conditions(one_each, (2,))] == ["PCA 2", "all"]
 
@@ -115,9 +130,16 @@ def test_a_data_study_has_a_rising_curve_a_law_and_nested_runs(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     report = studied(
-        store, dataset, {"100 %": table}, "data", "10", "25", "50",
-        heads=("svm", "knn"), wanted_sizes={500: "all there is"},
-    )  # fmt: skip
+        store,
+        dataset,
+        {"100 %": table},
+        "data",
+        "10",
+        "25",
+        "50",
+        heads=("svm", "knn"),
+        wanted_sizes={500: "all there is"},
+    )
     rows = report.of("svm")
     assert [row.train_videos for row in rows] == [6, 15, 30, 60]
     assert [row.fits for row in rows] == [2, 2, 2, 1]
@@ -153,10 +175,14 @@ def test_each_seed_is_trained_for_a_head_that_draws_numbers_and_once_for_others(
     (whole,) = make_plan("data", OPTIONS, ("100",)).conditions
     fits = list(
         fit_subsets(
-            parts, [whole], heads=("mlp", "svm"), seeds=2, device="cpu",
+            parts,
+            [whole],
+            heads=("mlp", "svm"),
+            seeds=2,
+            device="cpu",
             official={"train": 60, "val": 20, "test": 80},
         )
-    )  # fmt: skip
+    )
     assert [(fit.head, fit.seed) for fit in fits] == [("mlp", 0), ("svm", 0), ("mlp", 1)]
     assert all(fit.train_videos == 60 and fit.dim == WIDTH for fit in fits)
 
@@ -262,12 +288,16 @@ def test_costs_are_measured_on_the_same_videos_without_the_broken(
     ticks: list[int] = []
     jobs = [EmbedJob(video_id=path, path=path, file_sha256="") for path in [*paths, str(broken)]]
     found = measure_costs(
-        jobs, plan.conditions, device="cpu", rounds=1,
+        jobs,
+        plan.conditions,
+        device="cpu",
+        rounds=1,
         on_video=lambda: ticks.append(1),
-    )  # fmt: skip
+    )
     assert [(cost.condition, cost.videos, cost.clips) for cost in found] == [
-        ("1", 3, 3), ("2", 3, 6),
-    ]  # fmt: skip
+        ("1", 3, 3),
+        ("2", 3, 6),
+    ]
     assert all(cost.decode_s > 0 and cost.encode_s > 0 for cost in found)
     assert found[1].frames >= found[0].frames > 0
     assert len(ticks) == 4 + 3 + 3 + 3

@@ -109,8 +109,10 @@ def test_the_paired_interval_is_newcombes() -> None:
     theirs = np.array([1] * 36 + [0] * 12 + [1] * 2 + [0] * 0, dtype=bool)
     e = difference(ours[None], theirs[None]).value
     assert (e.value, e.low, e.high) == (
-        pytest.approx(0.20), pytest.approx(0.0569, abs=5e-5), pytest.approx(0.3404, abs=5e-5),
-    )  # fmt: skip
+        pytest.approx(0.20),
+        pytest.approx(0.0569, abs=5e-5),
+        pytest.approx(0.3404, abs=5e-5),
+    )
 
 
 def test_seeds_that_disagree_make_an_interval_wider() -> None:

@@ -95,18 +95,24 @@ def test_the_ledger_says_what_the_videos_are_called_and_where_they_are(
     here = tmp_path / "video1.mp4"
     here.write_bytes(b"not looked at")
     facts = FileFacts(
-        path=str(here), size_bytes=13, mtime_ns=here.stat().st_mtime_ns, sha256="0" * 64,
-        media_duration_s=1.0, title="How to cut",
-    )  # fmt: skip
+        path=str(here),
+        size_bytes=13,
+        mtime_ns=here.stat().st_mtime_ns,
+        sha256="0" * 64,
+        media_duration_s=1.0,
+        title="How to cut",
+    )
     now = datetime.now(UTC)
     mlp, svm = run(store, "mlp", [True, False, True]), run(store, "svm", [True, True, False])
     with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         for name, link in (("coin", "https://www.youtube.com/watch?v=video1"), ("mini", str(here))):
             ledger.register(Dataset(name=name, videos=tuple(videos)))
             ledger.record_success(
-                name, "video1", file=facts,
+                name,
+                "video1",
+                file=facts,
                 attempt=Attempt(run_id="r", started_at=now, seconds=1.0, size_bytes=13),
-            )  # fmt: skip
+            )
             RunLog(store.client(), svm).tags({"dataset": name})
             rows = compare_runs(store, mlp, svm, ledger=ledger).as_dict()["discordant"]
             assert (rows[0]["title"], rows[0]["link"]) == ("How to cut", link)

@@ -171,8 +171,12 @@ def server(database: str, folder: Path) -> Iterator[str]:
                 *("--artifacts-destination", str(folder / "served")),
                 *("--host", "127.0.0.1", "--port", str(port)),
             ],
-            env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(400):

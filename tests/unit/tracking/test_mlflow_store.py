@@ -262,9 +262,12 @@ def test_a_dataset_stands_under_the_inputs_with_its_digest(store: MlflowStore) -
     table = pd.DataFrame({"video_id": ["a", "b"], "label": ["x", "y"], "e0000": [0.5, 1.5]})
     with store.run("e", "r", tags={}) as log:
         log.dataset(
-            table, name="coin", digest="abc123", context="training",
+            table,
+            name="coin",
+            digest="abc123",
+            context="training",
             source={"set_fingerprint": "f00"},
-        )  # fmt: skip
+        )
     (entry,) = store.read_run(log.run_id).inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("coin", "abc123")
     assert "f00" in entry.dataset.source
@@ -316,8 +319,9 @@ with store.run("toy", "left", tags={}) as log:
 """
     child = subprocess.Popen(
         [sys.executable, "-c", script, store.uri, str(store.artifact_root)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert child.stdout is not None
     left = child.stdout.readline().strip()
     assert store.end_abandoned("toy") == []

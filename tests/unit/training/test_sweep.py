@@ -81,8 +81,16 @@ def test_a_larger_sweep_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
         seen: list[tuple[int, Any]] = []
         ticks: list[int] = []
         record = Noted(seen)
-        sweep("knn", TRAIN, VAL, trials=trials, storage=tmp_path / file, name="n",
-              record=record, on_trial=ticks.append)  # fmt: skip
+        sweep(
+            "knn",
+            TRAIN,
+            VAL,
+            trials=trials,
+            storage=tmp_path / file,
+            name="n",
+            record=record,
+            on_trial=ticks.append,
+        )
         return seen, ticks
 
     whole, ticks = run(6, "whole.db")
@@ -171,9 +179,14 @@ def test_a_killed_sweep_goes_on_where_it_was(
     (parent,) = store.find_runs(MODEL, {"sweep_head": "knn"}, finished=False)
     ticks: list[int] = []
     report = tune_head(
-        "knn", "kitchen", material.table, trials=4, store=store,
-        storage=tmp_path / "sweeps.db", on_trial=ticks.append,
-    )  # fmt: skip
+        "knn",
+        "kitchen",
+        material.table,
+        trials=4,
+        store=store,
+        storage=tmp_path / "sweeps.db",
+        on_trial=ticks.append,
+    )
     # Two were done; the third was at work when the process was killed and is tried again.
     assert ticks == [2, 1, 1]
     assert report.run_id == parent
@@ -184,8 +197,13 @@ def test_a_killed_sweep_goes_on_where_it_was(
     ]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
     states = sorted((int(run.data.tags["trial"]), run.info.status) for run in children)
-    assert states == [(0, "FINISHED"), (1, "FINISHED"), (2, "KILLED"), (3, "FINISHED"),
-                      (4, "FINISHED")]  # fmt: skip
+    assert states == [
+        (0, "FINISHED"),
+        (1, "FINISHED"),
+        (2, "KILLED"),
+        (3, "FINISHED"),
+        (4, "FINISHED"),
+    ]
     by_trial = {run.data.tags["trial"]: run.data.params for run in children}
     assert by_trial["2"] == by_trial["3"]
     assert report.result.completed == 4
@@ -195,9 +213,13 @@ def test_what_a_sweep_found_is_trained_as_it_was_tried(
     store: MlflowStore, material: Material
 ) -> None:
     tuned = tune_head(
-        "logreg", "kitchen", material.table, trials=2, store=store,
+        "logreg",
+        "kitchen",
+        material.table,
+        trials=2,
+        store=store,
         storage=store.artifact_root / "sweeps.db",
-    )  # fmt: skip
+    )
     best = tuned.result
     report = train("logreg", store, material, options=dict(best.options))
     assert report.metrics["val_accuracy"] == best.val_accuracy
@@ -217,9 +239,15 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
         st.lists(st.sampled_from("abc"), min_size=len(splits) - 2, max_size=len(splits) - 2)
     )
     order = draw(st.permutations(range(len(splits))))
-    rows = pd.DataFrame({"video_id": [f"v{i}" for i in range(len(splits))], "label": labels,
-                         "split": splits, "e0000": np.arange(len(splits), dtype=np.float32),
-                         "e0001": np.ones(len(splits), dtype=np.float32)})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "video_id": [f"v{i}" for i in range(len(splits))],
+            "label": labels,
+            "split": splits,
+            "e0000": np.arange(len(splits), dtype=np.float32),
+            "e0001": np.ones(len(splits), dtype=np.float32),
+        }
+    )
     return rows.iloc[list(order)].reset_index(drop=True)
 
 
@@ -245,9 +273,12 @@ def test_whatever_the_table_tuning_is_given_no_test_video(table: pd.DataFrame) -
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10_000), head=st.sampled_from(["knn", "logreg"]))
 def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
-    seed: int, head: str, tmp_path_factory: pytest.TempPathFactory, material: Material,
+    seed: int,
+    head: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    material: Material,
     new_store: Any,
-) -> None:  # fmt: skip
+) -> None:
     folder = tmp_path_factory.mktemp("split")
     store = new_store(folder)
     table = material.table.copy()

@@ -171,9 +171,15 @@ def test_a_comparison_of_two_heads_shows_what_differs_and_little_else(trained: T
     assert "None" not in {value for of in params.values() for value in of.values()}
     same = {k for k in params["mlp"] if params["svm"].get(k) == params["mlp"][k]}
     assert same == {
-        "seed", "encoder", "clips", "extent", "classes",
-        "train_videos", "val_videos", "test_videos",
-    }  # fmt: skip
+        "seed",
+        "encoder",
+        "clips",
+        "extent",
+        "classes",
+        "train_videos",
+        "val_videos",
+        "test_videos",
+    }
     assert set(params["svm"]) - same == {"head", "kernel", "C"}
     assert {"hidden", "lr", "dropout", "best_epoch"} < set(params["mlp"]) - same
     assert len(params["mlp"]) < 30
@@ -230,10 +236,15 @@ def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
     for error, status in ((StopError, "FAILED"), (KeyboardInterrupt, "KILLED")):
         with pytest.raises(error):
             train_head.train_head(
-                "mlp", material.dataset, material.table, store=store,
-                checkpoint=material.checkpoint, spec=material.spec, ledger_digest="0" * 12,
+                "mlp",
+                material.dataset,
+                material.table,
+                store=store,
+                checkpoint=material.checkpoint,
+                spec=material.spec,
+                ledger_digest="0" * 12,
                 on_epoch=stop_after(3, error),
-            )  # fmt: skip
+            )
         (run_id, *_) = store.find_runs(MODEL, {"head": "mlp"}, finished=False)
         assert store.read_run(run_id).info.status == status
         history = store.client().get_metric_history(run_id, "val_loss")
