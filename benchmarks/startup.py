@@ -1,10 +1,14 @@
 """How long `coinml --help` and `coinml status` take beyond Python's own start.
 
-Prints the three and the two differences; the ledger holds COIN's 11,827 videos.
+Prints the three and the two differences; the ledger holds COIN's 11,827 videos. With
+`--beside CHECKOUT` another checkout (a worktree of an earlier commit) takes turns with this one,
+and the ratios of the differences are printed as well; `--beside-module` names the module that is
+the command there.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -18,32 +22,52 @@ from coinml.ledger import Ledger
 
 REPEATS = 7
 VIDEOS, CLASSES = 11_827, 180
-COMMAND = str(Path(sys.executable).parent / "coinml")
+BASE = "python -c pass"
+HERE = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--beside-module", default="coinml_cli", metavar="MODULE")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    options = parser.parse_args()
+    sides = {"": (HERE, "coinml_cli")}
+    if options.beside:
+        sides[f" in {options.beside.name}"] = (options.beside.resolve(), options.beside_module)
     with tempfile.TemporaryDirectory() as home:
         fill_ledger(Path(home))
-        environment = os.environ | {"COINML_HOME": home}
-        commands = {
-            "python -c pass": [sys.executable, "-c", "pass"],
-            "coinml --help": [COMMAND, "--help"],
-            "coinml status": [COMMAND, "status"],
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        # In turn, so that a slow moment of the machine falls on all of them.
-        for _ in range(REPEATS):
-            for name, command in commands.items():
-                begun = time.perf_counter()
-                subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-                seconds[name].append(time.perf_counter() - begun)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    base = medians["python -c pass"]
+        medians = measure(sides, home=home, repeats=options.repeats)
+    base = medians[BASE]
     for name, median in medians.items():
-        beyond = (
-            f"{median - base:+.2f} s, {median / base:.0f} x" if name != "python -c pass" else ""
-        )
-        print(f"{name:<16} {median:.2f} s  {beyond}")
+        beyond = f"{median - base:+.2f} s, {median / base:.0f} x" if name != BASE else ""
+        print(f"{name:<32} {median:.2f} s  {beyond}")
+    for other in list(sides)[1:]:
+        for call in ("--help", "status"):
+            ours, theirs = medians[f"coinml {call}"] - base, medians[f"coinml {call}{other}"] - base
+            print(f"coinml {call}: {ours / theirs:.2f} x the time{other}, beyond Python's own")
+
+
+def measure(sides: dict[str, tuple[Path, str]], *, home: str, repeats: int) -> dict[str, float]:
+    """Median seconds of each command, by its name."""
+    commands = {BASE: ([sys.executable, "-c", "pass"], HERE)} | {
+        f"coinml {call}{name}": ([sys.executable, "-P", "-m", module, call], checkout)
+        for name, (checkout, module) in sides.items()
+        for call in ("--help", "status")
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    # One round is not counted: it writes byte code. The commands take turns, so that a slow
+    # moment of the machine falls on all of them.
+    for round_ in range(repeats + 1):
+        for name, (command, checkout) in commands.items():
+            environment = os.environ | {"COINML_HOME": home, "PYTHONPATH": str(checkout)}
+            begun = time.perf_counter()
+            subprocess.run(
+                command, check=True, env=environment, cwd=home, stdout=subprocess.DEVNULL
+            )
+            if round_:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def fill_ledger(home: Path) -> None:
