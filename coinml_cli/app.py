@@ -28,6 +28,7 @@ from coinml_cli import (
 )
 from coinml_cli.console import note
 from coinml_ops.environment import prepare_environment, use_stack
+from coinml_ops.prefect_project import import_from_project
 
 DONE, FAILED, WRONG_USAGE, IN_PART = 0, 1, 2, 3
 
@@ -62,6 +63,7 @@ def main() -> None:
     prepare_environment()
     use_stack()
     try:
+        import_from_project()
         app()
     except InvalidInputError as err:
         note(f"error: {err}")

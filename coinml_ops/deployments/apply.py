@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinml.errors import LocalError
-from coinml_ops.deployments.pull_step import CODE
+from coinml_ops.prefect_project import PROJECT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -186,13 +186,13 @@ def automations() -> list[AutomationCore]:
 
 
 def read_file() -> dict[str, Any]:
-    """`prefect.yaml`, from the checkout or from where an installation has put it."""
+    """The content of `prefect.yaml`."""
     import yaml
 
-    for path in (CODE / "prefect.yaml", CODE / "flows" / "prefect.yaml"):
-        if path.is_file():
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    raise LocalError(f"no prefect.yaml below {CODE}: install coinml anew")
+    path = PROJECT / "prefect.yaml"
+    if not path.is_file():
+        raise LocalError(f"no prefect.yaml in {PROJECT}: install coinml again")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def apply_deployments(client: SyncPrefectClient, content: dict[str, Any]) -> list[Applied]:
@@ -259,7 +259,7 @@ def _prefect_deploy(content: dict[str, Any]) -> None:
                 *(sys.executable, "-m", "prefect", "--no-prompt"),
                 *("deploy", "--all", "--prefect-file", str(file)),
             ],
-            cwd=CODE,
+            cwd=PROJECT,
             env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
             capture_output=True,
             text=True,

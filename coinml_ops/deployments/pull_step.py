@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-import coinml
 from coinml.errors import LocalError
 from coinml_ops.environment import prepare_environment
-
-CODE = Path(coinml.__file__).resolve().parents[1]
-"""The checkout, or the site-packages that coinml is installed in: `flows/` is below it."""
+from coinml_ops.prefect_project import PROJECT, import_from_project
 
 
 def find_code() -> dict[str, str]:
     """Prepare the process of a flow run that a worker has just started.
 
-    It runs in an empty folder of its own, which Prefect deletes afterwards. The entrypoints are
-    relative to the folder that is answered here; the state is below COINML_HOME as ever, and the
-    two may lie apart. What is set in the environment here holds in the run.
+    The process starts in an empty folder, which Prefect deletes afterwards. Entrypoints are
+    relative to the folder that is returned here. The state is below COINML_HOME, which may be
+    elsewhere. Environment variables that are set here hold in the run.
 
     Returns:
-        The folder to run in, as Prefect wants it from a pull step.
+        `directory`: the folder to run in, as Prefect expects it from a pull step.
 
     Raises:
-        LocalError: Nothing says where the state is.
+        LocalError: COINML_HOME is not set and there is no checkout to take for it, or another
+            package called `flows` or `tasks` is loaded.
     """
     if not os.environ.get("COINML_HOME"):
-        if not (CODE / "pyproject.toml").is_file():
+        if not (PROJECT / "pyproject.toml").is_file():
             raise LocalError("this worker has no COINML_HOME: set it where the worker is started")
-        os.environ["COINML_HOME"] = str(CODE)
+        os.environ["COINML_HOME"] = str(PROJECT)
     # Unlike at a terminal, a run's log lines are what a worker has to show.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     prepare_environment()
-    return {"directory": str(CODE)}
+    import_from_project()
+    return {"directory": str(PROJECT)}

@@ -127,7 +127,7 @@ def test_a_worker_runs_the_code_that_it_has_installed(
         assert os.environ["COINML_HOME"] == str(tmp_path)
         # Installed from a wheel, there is no checkout whose folder could be meant.
         del os.environ["COINML_HOME"]
-        monkeypatch.setattr(pull_step, "CODE", tmp_path)
+        monkeypatch.setattr(pull_step, "PROJECT", tmp_path)
         with pytest.raises(LocalError, match="COINML_HOME"):
             pull_step.find_code()
     finally:
