@@ -230,9 +230,9 @@ def collect_here(options: argparse.Namespace) -> int:
         list(pool.map(one_batch, [due[at : at + BATCH] for at in range(0, len(due), BATCH)]))
     own = time.process_time() - begun
     # The decoders are other processes: they are counted once they have ended.
-    from coinml.collection import files
+    from coinml.collection import video_folder
 
-    for decoders in files._pools.values():
+    for decoders in video_folder._pools.values():
         decoders.close()
     used, children = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -26,10 +26,10 @@ import numpy as np
 
 from coinml import media
 from coinml.errors import CoinmlError
+from coinml.media.clip_placement import place_clips
 from coinml.media.container import listen_to, open_video
-from coinml.media.placing import place_clips
+from coinml.media.pyav_decoder import RangeDecoder, packet_ranges
 from coinml.media.timeline import Timeline, read_timeline
-from coinml.media.walk import Walk, stretches
 
 try:
     import decord
@@ -191,9 +191,11 @@ def decode_only(
             ticks = [timeline.pts[number] for number in wanted[path]]
             with open_video(path) as (container, stream):
                 listen_to(container, stream)
-                walk = Walk(container, stream, timeline, lambda _, pts, came=came: came.append(pts))
-                for stretch in stretches(timeline, ticks):
-                    walk.through(stretch)
+                decoder = RangeDecoder(
+                    container, stream, timeline, lambda _, pts, came=came: came.append(pts)
+                )
+                for packets in packet_ranges(timeline, ticks):
+                    decoder.decode(packets)
         seconds.append(time.perf_counter() - begun)
         decoded = len(came)
     return decoded, statistics.median(seconds)

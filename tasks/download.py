@@ -8,9 +8,9 @@ from prefect.cache_policies import NO_CACHE
 from coinml.collection import adopt, collector, recheck
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
-from coinml.collection.files import DURATION_TOLERANCE
 from coinml.collection.pacing import is_loopback
 from coinml.collection.recheck import RecheckReport
+from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.ledger import Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coinml.collection.download import MEDIA_SUFFIXES
-from coinml.collection.files import Shelf, Verify, verified_facts
+from coinml.collection.video_folder import Verify, VideoFolder, verified_facts
 from coinml.data.records import Dataset
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults.classification import Fault
@@ -70,7 +70,7 @@ def adopt_folder(
         InvalidInputError: There is no such folder, or no video file in it.
         LocalError: A file cannot be read, or the disk is full.
     """
-    folder, shelf = Path(folder), Shelf(Path(videos_dir).absolute())
+    folder, target = Path(folder), VideoFolder(Path(videos_dir).absolute())
     files = list(_videos_below(folder))
     rows = {row.video_id: row for row in ledger.rows(dataset)}
     found: dict[str, Path] = {}
@@ -82,14 +82,14 @@ def adopt_folder(
             unknown.append(path.name)
     already = tuple(video_id for video_id in found if _is_here(rows[video_id]))
     wanted = {video_id: path for video_id, path in found.items() if video_id not in set(already)}
-    shelf.check_room()
+    target.check_room()
 
     def adopt(video_id: str) -> FileFacts:
         facts = _facts(wanted[video_id], rows[video_id], verify)
-        copy = shelf.incoming / (video_id + wanted[video_id].suffix.lower())
+        copy = target.incoming / (video_id + wanted[video_id].suffix.lower())
         _copy(wanted[video_id], copy, link=link)
         facts = replace(facts, mtime_ns=copy.stat().st_mtime_ns, origin="import")
-        return shelf.put(copy, facts)
+        return target.put(copy, facts)
 
     adopted, failed = _each(wanted, adopt, ledger, dataset, workers, progress)
     return AdoptReport(adopted=adopted, already=already, unknown=tuple(unknown), failed=failed)

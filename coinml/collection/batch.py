@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coinml.collection.download import FetchOptions, fetch, http_status, is_unreachable, source_url
-from coinml.collection.files import Shelf, Verify, verified_facts
 from coinml.collection.outcomes import (
     BatchReport,
     BatchUnfinishedError,
@@ -20,6 +19,7 @@ from coinml.collection.outcomes import (
     VideoOutcome,
 )
 from coinml.collection.pacing import Admission, Pacer
+from coinml.collection.video_folder import Verify, VideoFolder, verified_facts
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults.classification import JITTER, POLICY, Fault, explain
 from coinml.ledger import (
@@ -56,7 +56,7 @@ class Batch:
     credentials: str | None
     owner: str
     pacer: Pacer
-    shelf: Shelf
+    folder: VideoFolder
     max_wait_s: float
     retry_now: bool | Collection[Fault | str]
     verify: Verify | None
@@ -160,7 +160,7 @@ class Batch:
             fetched = fetch(
                 video_id,
                 source_url(self.source, video_id),
-                self.shelf.incoming,
+                self.folder.incoming,
                 options=self.options,
                 on_data=lambda: self.pacer.answered(admission),
             )
@@ -183,12 +183,12 @@ class Batch:
 
     def _adopt(self, row: LedgerRow, clock: float) -> bool:
         """Take what an earlier run had fetched, or even renamed, and could not record."""
-        for path in self.shelf.leftovers(row.video_id):
+        for path in self.folder.leftovers(row.video_id):
             try:
                 facts = self._verified(row, path)
             except CorruptVideoError as err:
                 log.info("%s: %s does not decode (%s); fetching it", row.video_id, path, err)
-                self.shelf.discard(path)
+                self.folder.discard(path)
                 continue
             self._record(row, facts, None, clock)
             return True
@@ -201,7 +201,7 @@ class Batch:
             duration_s=row.duration_s,
             tolerance=self.duration_tolerance,
         )
-        return self.shelf.put(path, replace(facts, title=title))
+        return self.folder.put(path, replace(facts, title=title))
 
     def _record(
         self, row: LedgerRow, facts: FileFacts, attempt: Attempt | None, clock: float
@@ -276,7 +276,7 @@ class Batch:
         kept = None
         if fault is Fault.CORRUPT:
             # The last bad copy is kept for whoever wants to look at it.
-            kept = self.shelf.put_aside(video_id, keep=given_up)
+            kept = self.folder.put_aside(video_id, keep=given_up)
         self.ledger.record_fault(
             self.dataset,
             video_id,
@@ -307,7 +307,7 @@ class Batch:
         Raises:
             SourcePausedError: That would take longer than this call may wait.
         """
-        self.shelf.check_room()
+        self.folder.check_room()
         wait_s = self.pacer.reserve()
         while wait_s > 0:
             time.sleep(min(wait_s, 60.0))

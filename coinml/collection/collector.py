@@ -16,7 +16,6 @@ from typing import Any
 
 from coinml.collection.batch import Batch
 from coinml.collection.download import FetchOptions, source_url
-from coinml.collection.files import Shelf, Verify
 from coinml.collection.outcomes import (
     BatchReport,
     BatchUnfinishedError,
@@ -24,6 +23,7 @@ from coinml.collection.outcomes import (
     VideoOutcome,
 )
 from coinml.collection.pacing import Pacer, Pauses, source_name
+from coinml.collection.video_folder import Verify, VideoFolder
 from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
 
@@ -110,7 +110,7 @@ def collect_batch(
         credentials=options.credentials(),
         owner=owner,
         pacer=pacer,
-        shelf=Shelf(folder, min_free_bytes=min_free_bytes),
+        folder=VideoFolder(folder, min_free_bytes=min_free_bytes),
         max_wait_s=max_wait_s,
         retry_now=retry_now,
         verify=verify,

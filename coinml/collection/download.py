@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from coinml.collection.masking import Mask
+from coinml.collection.redaction import Redactor
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults.classification import Fault, as_error, chain, explain
 
@@ -258,10 +258,10 @@ class _Log:
     """Where yt-dlp talks to: nothing of it reaches the terminal."""
 
     def __init__(self, options: FetchOptions) -> None:
-        self._mask = Mask(options.proxy)
+        self._redactor = Redactor(options.proxy)
 
     def debug(self, message: str) -> None:
-        log.debug("%s", self._mask.text(message))
+        log.debug("%s", self._redactor.text(message))
 
     info = warning = error = debug
 
@@ -367,10 +367,10 @@ def _format(max_height: int) -> str:
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
-    mask = Mask(options.proxy)
-    message = mask.text(_brief(str(err)) or type(err).__name__)
+    redactor = Redactor(options.proxy)
+    message = redactor.text(_brief(str(err)) or type(err).__name__)
     fault, rule = explain(err)
-    mask.error(err)
+    redactor.error(err)
     kinds = {type(one).__name__ for one in chain(err)}
     if "UnsupportedError" in kinds and urlsplit(url).path.endswith(MEDIA_SUFFIXES):
         # A page where a file should be: a portal or a proxy spoke, not the video's owner.

@@ -1,7 +1,7 @@
 """The durable record of what became of each video (SQLite or PostgreSQL)."""
 
 from coinml.ledger.ledger import Ledger
-from coinml.ledger.reading import downloader_version
+from coinml.ledger.queries import downloader_version
 from coinml.ledger.records import (
     DOWNLOADED,
     PENDING,

@@ -17,7 +17,7 @@ from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
-from coinml.ledger.reading import LedgerReader
+from coinml.ledger.queries import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts
 from coinml.ledger.schema import attempts, chunks, seconds, videos
 from coinml.runtime.process_identity import is_dead

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from coinml.media.checking import check
 from coinml.media.container import probe
+from coinml.media.decode_pool import DecodePool
 from coinml.media.full_decode import unusable
 from coinml.media.records import ClipSpec, MediaInfo, SampledClips, Verdict
-from coinml.media.workers import DecodePool
 from coinml.media.writing import write_video
 
 if TYPE_CHECKING:
-    from coinml.media.indexed import decoders_here
+    from coinml.media.random_access_decoders import decoders_here
     from coinml.media.sampling import sample
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load what needs numpy when it is first asked for."""
     if name == "decoders_here":
-        from coinml.media.indexed import decoders_here
+        from coinml.media.random_access_decoders import decoders_here
 
         return decoders_here
     if name == "sample":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coinml.media.decode_pool import DecodePool
 from coinml.media.full_decode import decode_fully
 from coinml.media.records import Verdict
-from coinml.media.workers import DecodePool
 
 
 def check(path: str | Path, *, deadline_s: float | None = 30) -> Verdict:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
+from coinml.media.clip_placement import place_clips
 from coinml.media.decoders import Decoder, DecoderMissingError, DecoderUnsuitedError
-from coinml.media.indexed import DecordDecoder, TorchcodecDecoder
-from coinml.media.placing import place_clips
+from coinml.media.pyav_decoder import PyavDecoder
+from coinml.media.random_access_decoders import DecordDecoder, TorchcodecDecoder
 from coinml.media.records import ClipSpec, DecoderName, SampledClips
 from coinml.media.timeline import Timeline, count_timeline, read_timeline
-from coinml.media.walk import PyavDecoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

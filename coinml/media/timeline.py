@@ -10,7 +10,7 @@ import numpy as np
 
 from coinml.errors import CorruptVideoError
 from coinml.media.container import listen_to, open_video
-from coinml.media.nal import UNKNOWN, Role, role_reader
+from coinml.media.nal_headers import UNKNOWN, Role, role_reader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,8 +17,8 @@ import numpy as np
 
 from coinml.data.taxonomy import DOMAIN_COLUMNS, DOMAIN_CSV, STEP_COLUMNS, STEP_CSV
 from coinml.media import write_video
-from coinml.miniature.compositions import FRAME_RATES, Scene, random_scene, random_stretch
 from coinml.miniature.drawing import draw
+from coinml.miniature.scenes import FRAME_RATES, Scene, random_motion, random_scene
 from coinml.miniature.tasks import TASKS, Task, TaskStep
 from coinml.runtime.cpus import processors
 
@@ -30,7 +30,7 @@ _FORM = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PlannedVideo:
     """One video before it is drawn.
 
     Attributes:
@@ -97,7 +97,7 @@ def draw_dataset(
     return annotations
 
 
-def plan_dataset(*, seed: int, training: int, testing: int) -> list[Plan]:
+def plan_dataset(*, seed: int, training: int, testing: int) -> list[PlannedVideo]:
     """Everything about every video, drawn from the seed."""
     plans = []
     for task in TASKS:
@@ -108,7 +108,7 @@ def plan_dataset(*, seed: int, training: int, testing: int) -> list[Plan]:
     return plans
 
 
-def draw_video(plan: Plan, folder: Path) -> Path:
+def draw_video(plan: PlannedVideo, folder: Path) -> Path:
     """Draw one video; the file appears under its name when it is whole."""
     times_s = np.arange(round(plan.duration_s * plan.fps)) / plan.fps
     frames = (
@@ -121,19 +121,19 @@ def draw_video(plan: Plan, folder: Path) -> Path:
     return write_video(folder / f"{plan.video_id}.mp4", frames, fps=plan.fps, gop=48)
 
 
-def _plan(rng: np.random.Generator, task: Task, subset: str) -> Plan:
+def _plan(rng: np.random.Generator, task: Task, subset: str) -> PlannedVideo:
     letters = rng.choice(_ID_LETTERS, size=11)
     if rng.random() < 0.02:
         letters[0] = "-"
     fps = int(rng.choice(FRAME_RATES))
     duration_s = round(float(rng.uniform(4.0, 10.0)) * fps) / fps
     segments = _segments(rng, task.steps, duration_s)
-    stretches = [
-        random_stretch(rng, step.motion, start_s=start_s, end_s=end_s)
+    motions = [
+        random_motion(rng, step.motion, start_s=start_s, end_s=end_s)
         for step, start_s, end_s in segments
     ]
-    scene = random_scene(rng, surface=task.surface, tool=task.tool, stretches=stretches)
-    return Plan(
+    scene = random_scene(rng, surface=task.surface, tool=task.tool, motions=motions)
+    return PlannedVideo(
         video_id="".join(letters),
         task=task,
         subset=subset,
@@ -162,7 +162,7 @@ def _segments(
     return tuple(segments)
 
 
-def _entry(plan: Plan, number: int) -> dict[str, Any]:
+def _entry(plan: PlannedVideo, number: int) -> dict[str, Any]:
     """An entry in the official layout, with the official file's oddities."""
     entry: dict[str, Any] = {
         "recipe_type": plan.task.recipe_type,
@@ -203,7 +203,7 @@ def _write_taxonomy(folder: Path) -> None:
 
 
 def _draw_all(
-    plans: Sequence[Plan],
+    plans: Sequence[PlannedVideo],
     folder: Path,
     *,
     jobs: int,

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from coinml.miniature.compositions import Scene
 from coinml.miniature.motions import Pose, pose
+from coinml.miniature.scenes import Scene
 from coinml.miniature.textures import paint
-from coinml.miniature.tools import REACH, distance
+from coinml.miniature.tool_shapes import REACH, distance
 
 Frames = NDArray[np.uint8]
 

@@ -78,7 +78,7 @@ class SourceRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class FaultPlan:
     """What the host does to whom.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
     slow_s: float = 2.0
 
     @classmethod
-    def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> Plan:
+    def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> FaultPlan:
         """Check a plan as read from JSON.
 
         Raises:
@@ -122,7 +122,7 @@ class Plan:
         return cls(videos=videos, source=source, **times)
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
+    def read(cls, path: Path) -> FaultPlan:
         """Read a plan from a JSON file.
 
         Raises:
@@ -142,19 +142,19 @@ class FlakyHost:
 
     Args:
         folder: Where the videos lie, as `<id>.mp4`.
-        plan: A `Plan`, or a mapping in the form of the JSON file.
+        plan: A `FaultPlan`, or a mapping in the form of the JSON file.
         port: 0 takes a free one.
     """
 
     def __init__(
         self,
         folder: Path | str,
-        plan: Plan | Mapping[str, Any] | None = None,
+        plan: FaultPlan | Mapping[str, Any] | None = None,
         *,
         port: int = 0,
     ) -> None:
         self.folder = Path(folder)
-        self.plan = plan if isinstance(plan, Plan) else Plan.from_dict(plan or {})
+        self.plan = plan if isinstance(plan, FaultPlan) else FaultPlan.from_dict(plan or {})
         self.port = port
         self._lock = threading.Lock()
         self._requests: list[tuple[str, str]] = []
@@ -379,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", type=Path, metavar="FILE", help="JSON: which faults when")
     args = parser.parse_args(argv)
     try:
-        plan = Plan.read(args.plan) if args.plan else Plan(videos={})
+        plan = FaultPlan.read(args.plan) if args.plan else FaultPlan(videos={})
         host = FlakyHost(args.folder, plan, port=args.port)
         host.start()
     except InvalidInputError as err:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coinml.miniature.compositions import Scene, Stretch
+from coinml.miniature.scenes import MotionSegment, Scene
 
 Floats = NDArray[np.float64]
 
@@ -35,31 +35,31 @@ def pose(scene: Scene, times_s: Floats) -> Pose:
     """Place the scene's tool at the given moments.
 
     Args:
-        scene: Its tool's home and its stretches count.
+        scene: Its tool's home and its motions count.
         times_s: Moments in seconds, float64 [T].
     """
     x, y = np.zeros_like(times_s), np.zeros_like(times_s)
     scale, shown = np.ones_like(times_s), np.ones_like(times_s)
-    for stretch in scene.stretches:
-        now = (times_s >= stretch.start_s) & (times_s < stretch.end_s)
-        turn = stretch.phase + (times_s[now] - stretch.start_s) / stretch.period_s
-        x[now], y[now] = _offset(stretch, 2 * np.pi * turn)
-        if stretch.motion == "press":
+    for segment in scene.motions:
+        now = (times_s >= segment.start_s) & (times_s < segment.end_s)
+        turn = segment.phase + (times_s[now] - segment.start_s) / segment.period_s
+        x[now], y[now] = _offset(segment, 2 * np.pi * turn)
+        if segment.motion == "press":
             scale[now] = 1.0 + _PRESS_DEPTH * np.sin(2 * np.pi * turn)
-        elif stretch.motion == "dab":
+        elif segment.motion == "dab":
             shown[now] = (turn % 1.0) < _DAB_DUTY
     home_x, home_y = scene.tool.home
     return Pose(home_x + x, home_y + y, scale, shown)
 
 
-def _offset(stretch: Stretch, angle: Floats) -> tuple[Floats, Floats]:
+def _offset(segment: MotionSegment, angle: Floats) -> tuple[Floats, Floats]:
     """The way from home, [T] each."""
-    along, across = stretch.amplitude * np.sin(angle), stretch.amplitude * np.cos(angle)
+    along, across = segment.amplitude * np.sin(angle), segment.amplitude * np.cos(angle)
     nothing = np.zeros_like(angle)
-    if stretch.motion == "slide":
+    if segment.motion == "slide":
         return along, nothing
-    if stretch.motion == "lift":
+    if segment.motion == "lift":
         return nothing, along
-    if stretch.motion == "circle":
-        return stretch.direction * along, across
+    if segment.motion == "circle":
+        return segment.direction * along, across
     return nothing, nothing

@@ -25,9 +25,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from coinml.encoder.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessor
-from coinml.miniature.card import write_card
-from coinml.miniature.clips import FRAMES, ClipBatch, draw_clips
-from coinml.miniature.compositions import MOTIONS, SURFACES, TOOLS
+from coinml.miniature.model_card import write_card
+from coinml.miniature.pretraining_clips import FRAMES, ClipBatch, draw_clips
+from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
 
 ATTRIBUTES = {"surface": SURFACES, "tool": TOOLS, "motion": MOTIONS}
 IMAGE_SIZE, PATCH_SIZE, TUBELET = 80, 16, 4

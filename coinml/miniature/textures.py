@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coinml.errors import InvalidInputError
-from coinml.miniature.compositions import SURFACES, Texture
+from coinml.miniature.scenes import SURFACES, Texture
 
 Floats = NDArray[np.float32]
 

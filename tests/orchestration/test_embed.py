@@ -26,7 +26,7 @@ from coinml.selection import Selection
 from flows.embed import embed
 
 Coin = tuple[Path, list[str]]
-DECODER = "coinml.media.worker"
+DECODER = "coinml.media.decode_worker"
 
 
 @contextmanager

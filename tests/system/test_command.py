@@ -19,7 +19,7 @@ from coinml.faults.classification import Fault
 from coinml.ledger import Attempt, Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
-from tests.helpers.coins import write_drawn_coin
+from tests.helpers.small_coin_datasets import write_drawn_coin
 
 pytestmark = pytest.mark.stack
 

@@ -16,8 +16,8 @@ import pytest
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
 from coinml_ops.deployments.apply import SILENT_S
-from tests.helpers.coins import write_linked_coin
 from tests.helpers.prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
+from tests.helpers.small_coin_datasets import write_linked_coin
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.helpers.standing import Standing, standing_in, wait_for
+from tests.helpers.coinml_stack import CoinmlStack, coinml_stack, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -35,9 +35,9 @@ DEPLOYMENTS = {
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoinmlStack]:
     """A stack whose worker has run the whole way on the drawn COIN."""
-    with standing_in(tmp_path_factory.mktemp("pages")) as here:
+    with coinml_stack(tmp_path_factory.mktemp("pages")) as here:
         here.up()
         run = here.start_run("pipeline/mini")
         wait_for(
@@ -61,9 +61,9 @@ def browser_page(chromium: str) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_assistant(browser_page: Page, standing: Standing) -> None:
+def _no_assistant(browser_page: Page, running_stack: CoinmlStack) -> None:
     """Have MLflow's assistant, which takes a quarter of the page, step aside for good."""
-    browser_page.goto(f"{standing.stack().mlflow_url}/#/experiments")
+    browser_page.goto(f"{running_stack.stack().mlflow_url}/#/experiments")
     browser_page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').click()
 
 
@@ -81,9 +81,9 @@ def take(browser_page: Page) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def runs(standing: Standing) -> dict[str, dict[str, Any]]:
+def runs(running_stack: CoinmlStack) -> dict[str, dict[str, Any]]:
     """The run of each head, as MLflow's own API has it."""
-    api = f"{standing.stack().mlflow_url}/api/2.0/mlflow"
+    api = f"{running_stack.stack().mlflow_url}/api/2.0/mlflow"
     experiment = httpx.get(
         f"{api}/experiments/get-by-name", params={"experiment_name": "mini-task"}
     ).json()["experiment"]
@@ -107,14 +107,14 @@ def see(page: Page, address: str) -> None:
 
 
 def test_the_runs_of_both_heads_are_listed_and_compared(
-    standing: Standing,
+    running_stack: CoinmlStack,
     runs: dict[str, dict[str, Any]],
     browser_page: Page,
     take: Callable[[str], None],
 ) -> None:
     page = browser_page
     experiment = runs["mlp"]["experiment_id"]
-    see(page, f"{standing.stack().mlflow_url}/#/experiments/{experiment}/runs")
+    see(page, f"{running_stack.stack().mlflow_url}/#/experiments/{experiment}/runs")
     for head in ("mlp", "svm"):
         page.get_by_role("link", name=runs[head]["run_name"]).wait_for()
 
@@ -136,7 +136,7 @@ def test_the_runs_of_both_heads_are_listed_and_compared(
 
 
 def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
-    standing: Standing,
+    running_stack: CoinmlStack,
     runs: dict[str, dict[str, Any]],
     browser_page: Page,
     take: Callable[[str], None],
@@ -145,7 +145,7 @@ def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
     experiment = runs["mlp"]["experiment_id"]
     see(
         page,
-        f"{standing.stack().mlflow_url}/#/experiments/{experiment}/runs?compareRunsMode=CHART",
+        f"{running_stack.stack().mlflow_url}/#/experiments/{experiment}/runs?compareRunsMode=CHART",
     )
     page.get_by_placeholder("Search metric charts").fill("^(val|train)_(loss|accuracy)$")
     charts = page.locator(".js-plotly-plot")
@@ -163,7 +163,7 @@ def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
 
 
 def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
-    standing: Standing,
+    running_stack: CoinmlStack,
     runs: dict[str, dict[str, Any]],
     browser_page: Page,
     take: Callable[[str], None],
@@ -172,7 +172,7 @@ def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
     run = runs["svm"]
     see(
         page,
-        f"{standing.stack().mlflow_url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+        f"{running_stack.stack().mlflow_url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
         "/artifacts",
     )
     page.get_by_text("figures", exact=True).click()
@@ -185,20 +185,20 @@ def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
 
 
 def test_the_registry_shows_who_is_champion(
-    standing: Standing, browser_page: Page, take: Callable[[str], None]
+    running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
     page = browser_page
-    see(page, f"{standing.stack().mlflow_url}/#/models/mini-task")
+    see(page, f"{running_stack.stack().mlflow_url}/#/models/mini-task")
     page.get_by_text("champion").first.wait_for()
     assert "challenger" in page.locator("body").inner_text()
     take("mlflow-registry")
 
 
 def test_prefect_shows_the_deployments_with_their_schedules(
-    standing: Standing, browser_page: Page, take: Callable[[str], None]
+    running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
     page = browser_page
-    see(page, f"{standing.stack().prefect_url}/deployments")
+    see(page, f"{running_stack.stack().prefect_url}/deployments")
     page.get_by_text("nightly").first.wait_for()
     shown = page.locator("body").inner_text()
     for flow, name in DEPLOYMENTS.items():
@@ -209,15 +209,15 @@ def test_prefect_shows_the_deployments_with_their_schedules(
 
 
 def test_prefect_shows_what_runs_left_behind(
-    standing: Standing, browser_page: Page, take: Callable[[str], None]
+    running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
     page = browser_page
-    see(page, f"{standing.stack().prefect_url}/artifacts")
+    see(page, f"{running_stack.stack().prefect_url}/artifacts")
     page.get_by_text("attrition-mini").first.wait_for()
     take("prefect-artifacts")
     page.get_by_text("attrition-mini").first.click()
     page.locator("a[href*='/artifacts/artifact/']").first.click()
     page.get_by_text("downloaded").first.wait_for()
-    see(page, f"{standing.stack().prefect_url}/runs")
+    see(page, f"{running_stack.stack().prefect_url}/runs")
     page.get_by_text("pipeline mini").first.wait_for()
     take("prefect-runs")

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from coinml.miniature.host import FlakyHost
-from tests.helpers.coins import write_drawn_coin
 from tests.helpers.postgres import PostgresServer
+from tests.helpers.small_coin_datasets import write_drawn_coin
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 COOKIE, PROXY, DATABASE, TRACKING = (

@@ -18,7 +18,7 @@ import pytest
 
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
-from tests.helpers.standing import fetch, free_port, wait_for
+from tests.helpers.coinml_stack import fetch, free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 

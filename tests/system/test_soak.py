@@ -15,8 +15,8 @@ import pytest
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
-from tests.helpers.coins import write_linked_coin
 from tests.helpers.prefect_stack import prefect_stack, processes_of, wait_for
+from tests.helpers.small_coin_datasets import write_linked_coin
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(2400)]
 

@@ -19,14 +19,14 @@ from coinml.runtime.process_identity import process_start
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml_ops.stack import health, record
 from coinml_ops.stack.record import Process
-from tests.helpers.standing import (
+from tests.helpers.coinml_stack import (
     COMMAND,
     PREFECT,
     SERVICES,
-    Standing,
+    CoinmlStack,
+    coinml_stack,
     fetch,
     free_port,
-    standing_in,
     status,
     wait_for,
 )
@@ -56,9 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Standing]:
+def running_stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[CoinmlStack]:
     """A stack in a home that was used without servers before."""
-    with standing_in(tmp_path_factory.mktemp("stack")) as here:
+    with coinml_stack(tmp_path_factory.mktemp("stack")) as here:
         collected = here.coinml("collect", "--dataset", f"folder:{folder}")
         assert collected.returncode == 0, collected.stderr
         store = MlflowStore(
@@ -78,15 +78,15 @@ def standing(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator
     assert here.processes() == []
 
 
-def typed(standing: Standing) -> list[dict[str, Any]]:
+def typed(running_stack: CoinmlStack) -> list[dict[str, Any]]:
     """The runs of commands that a test has given, beside those that are scheduled."""
-    return [one for one in standing.flow_runs() if one["name"].startswith("collect clips")]
+    return [one for one in running_stack.flow_runs() if one["name"].startswith("collect clips")]
 
 
-def test_all_of_it_answers_and_the_deployments_are_there(standing: Standing) -> None:
-    assert standing.are_up() == SERVICES
-    flows = {flow["id"]: flow["name"] for flow in standing.api("/flows/filter", {})}
-    deployments = standing.api("/deployments/filter", {})
+def test_all_of_it_answers_and_the_deployments_are_there(running_stack: CoinmlStack) -> None:
+    assert running_stack.are_up() == SERVICES
+    flows = {flow["id"]: flow["name"] for flow in running_stack.api("/flows/filter", {})}
+    deployments = running_stack.api("/deployments/filter", {})
     names = {f"{flows[one['flow_id']]}/{one['name']}": one for one in deployments}
     assert set(names) == DEPLOYMENTS
     scheduled = {name for name, one in names.items() if one["schedules"]}
@@ -97,38 +97,40 @@ def test_all_of_it_answers_and_the_deployments_are_there(standing: Standing) -> 
         "train/on-growth",
     } <= scheduled
     # The servers keep to this machine.
-    for process in standing.processes():
+    for process in running_stack.processes():
         for connection in process.net_connections("inet"):
             if connection.status == "LISTEN":
                 assert connection.laddr.ip in ("127.0.0.1", "::1"), process.cmdline()
 
 
-def test_a_second_up_finds_it_running(standing: Standing) -> None:
-    before = standing.stack().services
-    again = standing.up()
+def test_a_second_up_finds_it_running(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack().services
+    again = running_stack.up()
     assert again["was_running"] is True
     assert again["services"] == {name: one.pid for name, one in before.items()}
-    assert standing.stack().services == before
+    assert running_stack.stack().services == before
 
 
-def test_it_cannot_be_had_otherwise_while_it_runs(standing: Standing) -> None:
-    other = standing.coinml("up", "--prefect-port", str(free_port()))
+def test_it_cannot_be_had_otherwise_while_it_runs(running_stack: CoinmlStack) -> None:
+    other = running_stack.coinml("up", "--prefect-port", str(free_port()))
     assert other.returncode == 2
     assert "coinml down" in other.stderr
-    assert standing.are_up() == SERVICES
+    assert running_stack.are_up() == SERVICES
 
 
-def test_what_was_done_without_servers_shows_whole(standing: Standing, folder: Path) -> None:
-    (run,) = typed(standing)
+def test_what_was_done_without_servers_shows_whole(
+    running_stack: CoinmlStack, folder: Path
+) -> None:
+    (run,) = typed(running_stack)
     assert (run["name"], run["state_type"]) == (f"collect {folder.name} 9/9", "COMPLETED")
-    url = standing.stack().mlflow_url
-    store = MlflowStore(uri=url, artifact_root=standing.home / "mlartifacts")
+    url = running_stack.stack().mlflow_url
+    store = MlflowStore(uri=url, artifact_root=running_stack.home / "mlartifacts")
     client = store.client()
     experiment = client.get_experiment_by_name("earlier")
     (earlier,) = client.search_runs([experiment.experiment_id])
     assert earlier.info.run_name == "before any server"
     assert earlier.data.metrics == {"val_accuracy": 0.75}
-    (stored,) = (standing.home / "mlartifacts").rglob("earlier.csv")
+    (stored,) = (running_stack.home / "mlartifacts").rglob("earlier.csv")
     shown = fetch(f"{url}/get-artifact?run_id={earlier.info.run_id}&path=tables/earlier.csv")
     assert shown == stored.read_bytes() == b"a,b\n1,2\n"
     # What is logged from now on goes through the server, and can be had by other machines.
@@ -136,20 +138,20 @@ def test_what_was_done_without_servers_shows_whole(standing: Standing, folder: P
     client.log_text(run.info.run_id, "new", "note.txt")
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
     assert fetch(f"{url}/get-artifact?run_id={run.info.run_id}&path=note.txt") == b"new"
-    (kept,) = (standing.home / "mlartifacts").rglob("note.txt")
+    (kept,) = (running_stack.home / "mlartifacts").rglob("note.txt")
     assert kept.read_text() == "new"
 
 
-def test_other_commands_use_it(standing: Standing, folder: Path) -> None:
-    before = len(typed(standing))
-    done = standing.coinml("collect", "--dataset", f"folder:{folder}")
+def test_other_commands_use_it(running_stack: CoinmlStack, folder: Path) -> None:
+    before = len(typed(running_stack))
+    done = running_stack.coinml("collect", "--dataset", f"folder:{folder}")
     assert done.returncode == 0, done.stderr
-    assert len(typed(standing)) == before + 1
-    assert not (standing.home / "data" / "prefect" / "server.json").exists()
+    assert len(typed(running_stack)) == before + 1
+    assert not (running_stack.home / "data" / "prefect" / "server.json").exists()
 
 
-def test_foreign_names_and_foreign_pages_are_refused(standing: Standing) -> None:
-    stack = standing.stack()
+def test_foreign_names_and_foreign_pages_are_refused(running_stack: CoinmlStack) -> None:
+    stack = running_stack.stack()
     page = f"{stack.prefect_api}/health"
     assert status(page)[0] == 200
     assert status(page.replace("127.0.0.1", "localhost"))[0] == 200
@@ -168,11 +170,11 @@ def test_foreign_names_and_foreign_pages_are_refused(standing: Standing) -> None
     assert "access-control-allow-origin" not in headers
 
 
-def test_a_page_of_another_site_gets_no_web_socket(standing: Standing) -> None:
+def test_a_page_of_another_site_gets_no_web_socket(running_stack: CoinmlStack) -> None:
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 
-    socket = f"ws://127.0.0.1:{standing.stack().prefect_port}/api/events/out"
+    socket = f"ws://127.0.0.1:{running_stack.stack().prefect_port}/api/events/out"
     with connect(socket, subprotocols=["prefect"]):
         pass
     with pytest.raises(InvalidStatus) as refused:
@@ -180,56 +182,58 @@ def test_a_page_of_another_site_gets_no_web_socket(standing: Standing) -> None:
     assert refused.value.response.status_code == 403
 
 
-def test_ui_says_where_it_is(standing: Standing) -> None:
-    stack = standing.stack()
+def test_ui_says_where_it_is(running_stack: CoinmlStack) -> None:
+    stack = running_stack.stack()
     both = {"prefect": stack.prefect_url, "mlflow": stack.mlflow_url}
-    assert standing.answer("ui", "--no-open") == both
-    assert standing.coinml("ui", "mlflow").stdout.split() == ["mlflow", stack.mlflow_url]
-    assert standing.coinml("ui", "grafana").returncode == 2
+    assert running_stack.answer("ui", "--no-open") == both
+    assert running_stack.coinml("ui", "mlflow").stdout.split() == ["mlflow", stack.mlflow_url]
+    assert running_stack.coinml("ui", "grafana").returncode == 2
     assert b"<html" in fetch(stack.prefect_url + "/").lower()
     assert b"<html" in fetch(stack.mlflow_url + "/").lower()
 
 
-def test_the_record_is_for_its_owner_alone(standing: Standing) -> None:
-    path = record.stack_dir(standing.home) / "stack.json"
+def test_the_record_is_for_its_owner_alone(running_stack: CoinmlStack) -> None:
+    path = record.stack_dir(running_stack.home) / "stack.json"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_killed_comes_back(standing: Standing) -> None:
-    before = standing.stack().services
+def test_what_is_killed_comes_back(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack().services
     for process in before.values():
         os.kill(process.pid, signal.SIGKILL)
     wait_for(
-        lambda: standing.are_up() == SERVICES and not _same(before, standing.stack().services),
+        lambda: (
+            running_stack.are_up() == SERVICES and not _same(before, running_stack.stack().services)
+        ),
         seconds=180,
-        said=standing.logs,
+        said=running_stack.logs,
     )
-    assert {one.restarts for one in standing.stack().services.values()} == {1}
+    assert {one.restarts for one in running_stack.stack().services.values()} == {1}
 
 
-def test_what_a_killed_supervisor_leaves_is_taken_over(standing: Standing) -> None:
-    before = standing.stack()
+def test_what_a_killed_supervisor_leaves_is_taken_over(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack()
     assert before.supervisor is not None
     os.kill(before.supervisor.pid, signal.SIGKILL)
-    wait_for(lambda: not standing.stack().up(), seconds=10)
+    wait_for(lambda: not running_stack.stack().up(), seconds=10)
     os.kill(before.services["worker-gpu"].pid, signal.SIGKILL)
-    answer = standing.up()
+    answer = running_stack.up()
     assert answer["was_running"] is True
-    after = standing.stack()
+    after = running_stack.stack()
     assert after.up()
     assert _same(before.services, after.services) == SERVICES - {"worker-gpu"}
-    assert standing.are_up() == SERVICES
+    assert running_stack.are_up() == SERVICES
 
 
-def test_two_at_once_start_one(standing: Standing) -> None:
-    standing.coinml("down")
-    assert standing.processes() == []
-    prefect, mlflow = map(str, standing.ports)
+def test_two_at_once_start_one(running_stack: CoinmlStack) -> None:
+    running_stack.coinml("down")
+    assert running_stack.processes() == []
+    prefect, mlflow = map(str, running_stack.ports)
     call = [COMMAND, "up", "--prefect-port", prefect, "--mlflow-port", mlflow]
     both = [
         subprocess.Popen(
             call,
-            env=standing.environment,
+            env=running_stack.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -239,63 +243,65 @@ def test_two_at_once_start_one(standing: Standing) -> None:
     errors = [one.communicate(timeout=400)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], errors
     assert sum("it is running" in text for text in errors) == 1
-    names = [process.cmdline() for process in standing.processes()]
+    names = [process.cmdline() for process in running_stack.processes()]
     assert sum("coinml_ops.stack.supervisor" in line for line in names) == 1
     assert sum("coinml_ops.prefect_server.process" in line for line in names) == 1
 
 
-def test_a_deployment_is_carried_out_by_a_worker(standing: Standing) -> None:
+def test_a_deployment_is_carried_out_by_a_worker(running_stack: CoinmlStack) -> None:
     run = subprocess.run(
         [PREFECT, "deployment", "run", "pipeline/mini", "--watch"],
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
-        cwd=standing.home,
-        env=standing.environment | {"PREFECT_API_URL": standing.stack().prefect_api},
+        cwd=running_stack.home,
+        env=running_stack.environment | {"PREFECT_API_URL": running_stack.stack().prefect_api},
     )
-    assert run.returncode == 0, run.stdout + run.stderr + standing.logs()
-    (done,) = [one for one in standing.flow_runs() if one["name"].startswith("pipeline")]
+    assert run.returncode == 0, run.stdout + run.stderr + running_stack.logs()
+    (done,) = [one for one in running_stack.flow_runs() if one["name"].startswith("pipeline")]
     assert done["state_type"] == "COMPLETED"
-    registry = standing.answer("registry", "--dataset", "mini")
+    registry = running_stack.answer("registry", "--dataset", "mini")
     assert registry
 
 
-def test_down_ends_a_run_and_leaves_no_process(standing: Standing) -> None:
-    run_id = standing.start_run("pipeline/mini")
-    wait_for(lambda: standing.run_state(run_id) == "RUNNING", seconds=120, said=standing.logs)
+def test_down_ends_a_run_and_leaves_no_process(running_stack: CoinmlStack) -> None:
+    run_id = running_stack.start_run("pipeline/mini")
+    wait_for(
+        lambda: running_stack.run_state(run_id) == "RUNNING", seconds=120, said=running_stack.logs
+    )
     bystander = subprocess.Popen(["sleep", "600"])
-    others = {process.pid for process in standing.processes()}
+    others = {process.pid for process in running_stack.processes()}
     assert len(others) > len(SERVICES) + 1
-    stopped = standing.answer("down")
+    stopped = running_stack.answer("down")
     assert set(stopped["stopped"]) == SERVICES
-    assert standing.processes() == []
+    assert running_stack.processes() == []
     assert bystander.poll() is None
     bystander.kill()
     assert bystander.wait() != 0
-    with sqlite3.connect(standing.home / "data" / "prefect" / "prefect.db") as connection:
+    with sqlite3.connect(running_stack.home / "data" / "prefect" / "prefect.db") as connection:
         ((state,),) = connection.execute(
             "SELECT state_type FROM flow_run WHERE replace(id, '-', '') = ?",
             (run_id.replace("-", ""),),
         ).fetchall()
     # It is not left as running for ever: the server was there until the run had said its last.
     assert state == "CRASHED"
-    assert standing.coinml("ui").returncode == 1
-    again = standing.coinml("down")
+    assert running_stack.coinml("ui").returncode == 1
+    again = running_stack.coinml("down")
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
 
-def test_a_dataset_that_is_none_starts_nothing(standing: Standing) -> None:
-    refused = standing.coinml("up", "--dataset", "no-such.json")
+def test_a_dataset_that_is_none_starts_nothing(running_stack: CoinmlStack) -> None:
+    refused = running_stack.coinml("up", "--dataset", "no-such.json")
     assert refused.returncode == 2
     assert "no-such.json" in refused.stderr
-    assert standing.processes() == []
+    assert running_stack.processes() == []
 
 
-def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
+def test_one_service_in_the_foreground_ends_its_run(running_stack: CoinmlStack) -> None:
     """As systemd and Compose run them."""
-    prefect, mlflow = map(str, standing.ports)
-    environment = standing.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
+    prefect, mlflow = map(str, running_stack.ports)
+    environment = running_stack.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
     running = {}
     try:
         for name in ("prefect", "mlflow", "worker-gpu"):
@@ -318,8 +324,8 @@ def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
             wait_for(lambda url=url: health.answers(url), seconds=180)  # type: ignore[misc]
         deployed = subprocess.run([COMMAND, "deploy"], env=environment, check=False)
         assert deployed.returncode == 0
-        run_id = standing.start_run("pipeline/mini")
-        wait_for(lambda: standing.run_state(run_id) == "RUNNING", seconds=180)
+        run_id = running_stack.start_run("pipeline/mini")
+        wait_for(lambda: running_stack.run_state(run_id) == "RUNNING", seconds=180)
         worker = running["worker-gpu"]
         known = [
             worker.pid,
@@ -328,7 +334,7 @@ def test_one_service_in_the_foreground_ends_its_run(standing: Standing) -> None:
         assert len(known) > 2
         worker.terminate()
         assert worker.wait(90) == 0
-        assert standing.run_state(run_id) == "CRASHED"
+        assert running_stack.run_state(run_id) == "CRASHED"
         assert [pid for pid in known if process_start(pid)] == []
     finally:
         for process in running.values():

@@ -14,7 +14,7 @@ import pytest
 from coinml.runtime.process_identity import is_dead
 from coinml_ops.deployments.apply import SILENT_S
 from coinml_ops.stack.postgres import Databases
-from tests.helpers.standing import COMMAND, SERVICES, Standing, standing_in, wait_for
+from tests.helpers.coinml_stack import COMMAND, SERVICES, CoinmlStack, coinml_stack, wait_for
 
 if TYPE_CHECKING:
     from tests.helpers.postgres import PostgresServer
@@ -31,11 +31,11 @@ def server(new_postgres: Callable[..., PostgresServer]) -> PostgresServer:
 
 
 @pytest.fixture(scope="module")
-def standing(
+def running_stack(
     tmp_path_factory: pytest.TempPathFactory, server: PostgresServer
-) -> Iterator[Standing]:
+) -> Iterator[CoinmlStack]:
     """A stack that was told of the server on its command line."""
-    with standing_in(tmp_path_factory.mktemp("postgres")) as here:
+    with coinml_stack(tmp_path_factory.mktemp("postgres")) as here:
         prefect, mlflow = map(str, here.ports)
         call = [
             COMMAND,
@@ -90,13 +90,13 @@ def count(url: str, table: str) -> int:
     return int(rows)
 
 
-def ended(standing: Standing, run_id: str, *, within_s: float = LONG_S) -> str:
+def ended(running_stack: CoinmlStack, run_id: str, *, within_s: float = LONG_S) -> str:
     """The state in which a run ends."""
     over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     state: str = wait_for(
-        lambda: (state := standing.run_state(run_id)) in over and state,
+        lambda: (state := running_stack.run_state(run_id)) in over and state,
         seconds=within_s,
-        said=standing.logs,
+        said=running_stack.logs,
     )
     return state
 
@@ -113,19 +113,22 @@ def kill(victims: list[psutil.Process]) -> None:
             process.kill()
 
 
-def test_all_of_it_answers(standing: Standing) -> None:
-    assert standing.are_up() == SERVICES
-    assert standing.stack().postgres
+def test_all_of_it_answers(running_stack: CoinmlStack) -> None:
+    assert running_stack.are_up() == SERVICES
+    assert running_stack.stack().postgres
     # A second one needs not be told again.
-    again = standing.up()
+    again = running_stack.up()
     assert again["was_running"] is True
     assert again["database"].startswith("PostgreSQL at 127.0.0.1")
 
 
-def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer) -> None:
+def test_one_of_two_workers_is_killed(running_stack: CoinmlStack, server: PostgresServer) -> None:
     """The other goes on, and what depends on it; the next run does what is left, once."""
     databases = Databases(server.address)
-    pipeline, hourly = standing.start_run("pipeline/mini"), standing.start_run("collect/hourly")
+    pipeline, hourly = (
+        running_stack.start_run("pipeline/mini"),
+        running_stack.start_run("collect/hourly"),
+    )
     downloads = "SELECT run_id, count(*) FROM attempts WHERE outcome = 'downloaded' GROUP BY run_id"
     wait_for(
         lambda: (
@@ -134,27 +137,29 @@ def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer
             else False
         ),
         seconds=300,
-        said=standing.logs,
+        said=running_stack.logs,
     )
-    before = standing.stack().services["worker-gpu"].pid
+    before = running_stack.stack().services["worker-gpu"].pid
     kill([psutil.Process(before), *flow_processes(before)])
-    assert standing.run_state(pipeline) == "RUNNING"
-    assert ended(standing, hourly) == "COMPLETED", standing.logs()
+    assert running_stack.run_state(pipeline) == "RUNNING"
+    assert ended(running_stack, hourly) == "COMPLETED", running_stack.logs()
 
     # What it brought goes its way, in the worker that came back; the training is killed as well.
     training = "SELECT run_uuid FROM runs WHERE status = 'RUNNING'"
     cut_off = wait_for(
-        lambda: query(databases.mlflow, training), seconds=LONG_S, said=standing.logs
+        lambda: query(databases.mlflow, training), seconds=LONG_S, said=running_stack.logs
     )
     running = {"state": {"type": {"any_": ["RUNNING"]}}}
-    (run,) = standing.flow_runs(flows={"name": {"any_": ["train"]}}, flow_runs=running)
-    after = standing.stack().services["worker-gpu"].pid
+    (run,) = running_stack.flow_runs(flows={"name": {"any_": ["train"]}}, flow_runs=running)
+    after = running_stack.stack().services["worker-gpu"].pid
     assert after != before
     kill(flow_processes(after))
-    assert ended(standing, run["id"], within_s=60) == "CRASHED"
-    assert ended(standing, pipeline, within_s=SILENT_S + 120) == "CRASHED"
+    assert ended(running_stack, run["id"], within_s=60) == "CRASHED"
+    assert ended(running_stack, pipeline, within_s=SILENT_S + 120) == "CRASHED"
 
-    assert ended(standing, standing.start_run("pipeline/mini")) == "COMPLETED", standing.logs()
+    assert ended(running_stack, running_stack.start_run("pipeline/mini")) == "COMPLETED", (
+        running_stack.logs()
+    )
     twice = (
         "SELECT video_id FROM attempts WHERE outcome = 'downloaded' "
         "GROUP BY video_id HAVING count(*) > 1"
@@ -169,34 +174,38 @@ def test_one_of_two_workers_is_killed(standing: Standing, server: PostgresServer
     assert "RUNNING" not in states.values()
 
 
-def test_a_run_through_a_worker_is_in_all_three(standing: Standing, server: PostgresServer) -> None:
+def test_a_run_through_a_worker_is_in_all_three(
+    running_stack: CoinmlStack, server: PostgresServer
+) -> None:
     databases = Databases(server.address)
     assert count(databases.prefect, "flow_run") > 3
     assert count(databases.mlflow, "model_versions") == 2
     assert count(databases.ledger, "videos") >= 240
     # Other commands find them, and no file was made beside.
-    status = standing.answer("status", "--dataset", "mini")
+    status = running_stack.answer("status", "--dataset", "mini")
     assert status["downloaded"] >= 240
-    assert standing.answer("registry", "--dataset", "mini")
-    stray = {path.name for path in standing.home.rglob("*.db")}
+    assert running_stack.answer("registry", "--dataset", "mini")
+    stray = {path.name for path in running_stack.home.rglob("*.db")}
     assert not {"mlflow.db", "prefect.db", "ledger.db"} & stray
 
 
-def test_the_password_is_nowhere_to_be_seen(standing: Standing) -> None:
+def test_the_password_is_nowhere_to_be_seen(running_stack: CoinmlStack) -> None:
     assert with_password() == []
     holders = [
         path
-        for path in standing.home.rglob("*")
+        for path in running_stack.home.rglob("*")
         if path.is_file() and PASSWORD.encode() in path.read_bytes()
     ]
-    assert holders == [standing.home / "data" / "stack" / "stack.json"]
+    assert holders == [running_stack.home / "data" / "stack" / "stack.json"]
     assert holders[0].stat().st_mode & 0o777 == 0o600
     for command in (("up",), ("ui", "--no-open"), ("status", "--dataset", "mini"), ("doctor",)):
-        done = standing.coinml(*command)
+        done = running_stack.coinml(*command)
         assert PASSWORD not in done.stdout + done.stderr, command
 
 
-def test_the_password_is_not_in_the_databases(standing: Standing, server: PostgresServer) -> None:
+def test_the_password_is_not_in_the_databases(
+    running_stack: CoinmlStack, server: PostgresServer
+) -> None:
     databases = Databases(server.address)
     for url in (databases.prefect, databases.mlflow, databases.ledger):
         plain = url.replace("+asyncpg", "").replace("+psycopg", "")
@@ -214,8 +223,8 @@ def test_the_password_is_not_in_the_databases(standing: Standing, server: Postgr
                 assert found[0] == 0, table
 
 
-def test_the_ledger_stays_there_while_it_is_down(standing: Standing) -> None:
-    before = standing.answer("status", "--dataset", "mini")
-    standing.answer("down")
-    after = standing.answer("status", "--dataset", "mini")
+def test_the_ledger_stays_there_while_it_is_down(running_stack: CoinmlStack) -> None:
+    before = running_stack.answer("status", "--dataset", "mini")
+    running_stack.answer("down")
+    after = running_stack.answer("status", "--dataset", "mini")
     assert after["downloaded"] == before["downloaded"]

@@ -15,8 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from coinml.tracking.mlflow_store import MlflowStore
-    from tests.helpers.collecting import Place
-    from tests.helpers.kitchen import Material, Trained
+    from tests.helpers.kitchen_dataset import EmbeddedDataset, Trained
+    from tests.helpers.local_collector import LocalCollector
     from tests.helpers.postgres import PostgresServer
 
 
@@ -61,21 +61,21 @@ def store(new_store: Callable[[Path], MlflowStore], tmp_path: Path) -> MlflowSto
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Material:
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> EmbeddedDataset:
     """27 real videos of three classes with their embeddings."""
-    from tests.helpers.kitchen import make_material
+    from tests.helpers.kitchen_dataset import make_embedded_dataset
 
-    return make_material(tmp_path_factory.mktemp("material"), tiny_encoder_dir)
+    return make_embedded_dataset(tmp_path_factory.mktemp("material"), tiny_encoder_dir)
 
 
 @pytest.fixture(scope="session")
 def trained(
     tmp_path_factory: pytest.TempPathFactory,
     new_store: Callable[[Path], MlflowStore],
-    material: Material,
+    material: EmbeddedDataset,
 ) -> Trained:
     """Both heads trained on the material and one of them the champion."""
-    from tests.helpers.kitchen import train_both
+    from tests.helpers.kitchen_dataset import train_both
 
     home = tmp_path_factory.mktemp("home")
     return train_both(home, new_store(home), material)
@@ -106,7 +106,7 @@ def model_folder(trained: Trained, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
     """What a host serves: sixty names of one short video."""
-    from tests.helpers.collecting import ids
+    from tests.helpers.local_collector import ids
 
     folder = tmp_path_factory.mktemp("served")
     first = make_video(folder / f"{ids(1)[0]}.mp4", seconds=0.4)
@@ -116,15 +116,17 @@ def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 
 
 @pytest.fixture
-def place(tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def collector(
+    tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalCollector]:
     """A collector that tries again at once."""
     from dataclasses import replace
 
     from coinml.faults.classification import POLICY, Fault
-    from tests.helpers.collecting import Place
+    from tests.helpers.local_collector import LocalCollector
 
     for fault in (Fault.TRANSIENT, Fault.CORRUPT):
         monkeypatch.setitem(POLICY, fault, replace(POLICY[fault], delays_in_run_s=(0.05,)))
-    made = Place(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
+    made = LocalCollector(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
     yield made
     made.ledger.close()

@@ -17,35 +17,35 @@ from coinml.errors import InvalidInputError, LocalError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger import DOWNLOADED, PENDING
 from coinml.miniature.host import FlakyHost
-from tests.helpers.collecting import Place, ids
+from tests.helpers.local_collector import LocalCollector, ids
 
 
-def test_a_batch_lands_in_the_folder_and_in_the_ledger(place: Place) -> None:
-    some = place.register(5)
-    with FlakyHost(place.served) as host:
-        report = place.batch(host, some)
+def test_a_batch_lands_in_the_folder_and_in_the_ledger(collector: LocalCollector) -> None:
+    some = collector.register(5)
+    with FlakyHost(collector.served) as host:
+        report = collector.batch(host, some)
     assert report.downloaded == tuple(some)
-    assert [one.video_id for one in place.told] == some
-    assert set(place.states().values()) == {DOWNLOADED}
-    place.assert_consistent()
-    row = place.ledger.row("mini", some[0])
+    assert [one.video_id for one in collector.told] == some
+    assert set(collector.states().values()) == {DOWNLOADED}
+    collector.assert_consistent()
+    row = collector.ledger.row("mini", some[0])
     assert row.media_duration_s == pytest.approx(0.4, abs=0.1)
     assert row.tool_version is not None
 
 
-def test_what_is_here_is_not_asked_for_again(place: Place) -> None:
-    some = place.register(4)
-    with FlakyHost(place.served) as host:
-        place.batch(host, some[:2])
+def test_what_is_here_is_not_asked_for_again(collector: LocalCollector) -> None:
+    some = collector.register(4)
+    with FlakyHost(collector.served) as host:
+        collector.batch(host, some[:2])
         asked = host.log()
-        report = place.batch(host, some, run_id="r2")
+        report = collector.batch(host, some, run_id="r2")
         assert report.skipped == tuple(some[:2])
         assert {video_id: host.log()[video_id] for video_id in some[:2]} == asked
-    place.assert_consistent()
+    collector.assert_consistent()
 
 
-def test_every_fault_ends_where_it_should(place: Place) -> None:
-    some = place.register(12)
+def test_every_fault_ends_where_it_should(collector: LocalCollector) -> None:
+    some = collector.register(12)
     plan = {
         some[0]: ["404"],
         some[1]: ["410"],
@@ -59,52 +59,52 @@ def test_every_fault_ends_where_it_should(place: Place) -> None:
         some[9]: ["ok", "html", "ok"],
         some[10]: ["403", "ok"],
     }
-    with FlakyHost(place.served, {"videos": plan}) as host:
+    with FlakyHost(collector.served, {"videos": plan}) as host:
         with pytest.raises(BatchUnfinishedError) as caught:
-            place.batch(host, some)
+            collector.batch(host, some)
         assert set(caught.value.report.again) == {some[i] for i in (2, 3, 4, 5, 6, 7, 8, 9)}
-        report = place.run(host, some)
+        report = collector.run(host, some)
         asked = host.log()
     expected = dict.fromkeys(some, DOWNLOADED)
     expected |= {some[0]: "gone", some[1]: "gone", some[6]: "corrupt", some[7]: "transient"}
-    assert place.states() == expected
+    assert collector.states() == expected
     assert (asked[some[0]], asked[some[1]]) == (1, 1)
     assert asked[some[7]] == POLICY[Fault.TRANSIENT].attempts_in_run
     assert asked[some[6]] == POLICY[Fault.CORRUPT].attempts_in_run
     assert report.again == ()
-    place.assert_consistent()
+    collector.assert_consistent()
     # What has settled is left alone by this run and by the next.
-    with FlakyHost(place.served) as quiet:
-        place.run(quiet, some)
-        place.run(quiet, some, run_id="r2")
+    with FlakyHost(collector.served) as quiet:
+        collector.run(quiet, some)
+        collector.run(quiet, some, run_id="r2")
         assert quiet.log() == {}
-        place.run(quiet, some, run_id="r3", retry_now=True)
+        collector.run(quiet, some, run_id="r3", retry_now=True)
         assert set(quiet.log()) == {some[0], some[1], some[6], some[7]}
-    place.assert_consistent()
+    collector.assert_consistent()
 
 
-def test_a_full_disk_stops_the_run_and_blames_nobody(place: Place) -> None:
-    some = place.register(3)
-    with FlakyHost(place.served) as host:
+def test_a_full_disk_stops_the_run_and_blames_nobody(collector: LocalCollector) -> None:
+    some = collector.register(3)
+    with FlakyHost(collector.served) as host:
         with pytest.raises(LocalError, match="free"):
-            place.batch(host, some, min_free_bytes=1 << 60)
+            collector.batch(host, some, min_free_bytes=1 << 60)
         assert host.log() == {}
-        assert set(place.states().values()) == {PENDING}
-        assert set(place.batch(host, some).downloaded) == set(some)
+        assert set(collector.states().values()) == {PENDING}
+        assert set(collector.batch(host, some).downloaded) == set(some)
 
 
 def test_a_file_that_outgrows_the_limit_stops_the_run(
-    place: Place, served: Path, tmp_path: Path
+    collector: LocalCollector, served: Path, tmp_path: Path
 ) -> None:
     """The kernel itself refuses to write on, as it does on a full disk."""
-    some = place.register(3)
-    place.served = tmp_path / "large"
-    place.served.mkdir()
+    some = collector.register(3)
+    collector.served = tmp_path / "large"
+    collector.served.mkdir()
     video = (served / f"{some[0]}.mp4").read_bytes()
     # A box that players skip makes it large at no cost.
     padding = (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)
     for video_id in some:
-        (place.served / f"{video_id}.mp4").write_bytes(video + padding)
+        (collector.served / f"{video_id}.mp4").write_bytes(video + padding)
     script = textwrap.dedent("""
         import resource, sys
         from coinml.collection.collector import collect_batch
@@ -120,11 +120,20 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
             print("LocalError", err)
     """)
     limit = "400000"
-    assert (place.served / f"{some[0]}.mp4").stat().st_size > 2 * int(limit)
-    place.ledger.close()
-    with FlakyHost(place.served) as host:
+    assert (collector.served / f"{some[0]}.mp4").stat().st_size > 2 * int(limit)
+    collector.ledger.close()
+    with FlakyHost(collector.served) as host:
         done = subprocess.run(
-            [sys.executable, "-c", script, place.url, host.source, str(place.folder), *some, limit],
+            [
+                sys.executable,
+                "-c",
+                script,
+                collector.url,
+                host.source,
+                str(collector.folder),
+                *some,
+                limit,
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -132,71 +141,73 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
         )
         assert "LocalError" in done.stdout, done.stderr
         assert "File too large" in done.stdout
-        assert set(place.states().values()) == {PENDING}
-        assert set(place.run(host, some, run_id="r2").downloaded) == set(some)
-    place.assert_consistent()
+        assert set(collector.states().values()) == {PENDING}
+        assert set(collector.run(host, some, run_id="r2").downloaded) == set(some)
+    collector.assert_consistent()
 
 
-def test_a_video_of_another_length_is_another_video(place: Place) -> None:
+def test_a_video_of_another_length_is_another_video(collector: LocalCollector) -> None:
     lengths = {"right": 0.5, "rounded": 2.3, "other": 60.0, "unknown": None}
     some = ids(4)
     videos = tuple(
         Video(video_id=video_id, label="saw", subset="training", split="train", duration_s=length)
         for video_id, length in zip(some, lengths.values(), strict=True)
     )
-    place.ledger.register(Dataset(name="mini", videos=videos))
-    with FlakyHost(place.served) as host:
-        place.run(host, some, duration_tolerance=0.1)
+    collector.ledger.register(Dataset(name="mini", videos=videos))
+    with FlakyHost(collector.served) as host:
+        collector.run(host, some, duration_tolerance=0.1)
         assert host.log()[some[2]] == 4
-    states = dict(zip(lengths, place.states().values(), strict=True))
+    states = dict(zip(lengths, collector.states().values(), strict=True))
     assert states == dict.fromkeys(lengths, DOWNLOADED) | {"other": "corrupt"}
-    assert "where the annotations say 60.0 s" in (place.ledger.row("mini", some[2]).message or "")
-    place.assert_consistent()
+    assert "where the annotations say 60.0 s" in (
+        collector.ledger.row("mini", some[2]).message or ""
+    )
+    collector.assert_consistent()
     # It is kept for whoever wants to look at it, and nobody asks for it again.
-    assert (place.folder / ".quarantine" / f"{some[2]}.mp4").is_file()
-    assert place.ledger.due("mini") == []
+    assert (collector.folder / ".quarantine" / f"{some[2]}.mp4").is_file()
+    assert collector.ledger.due("mini") == []
 
 
-def test_what_was_renamed_and_not_recorded_is_recognised(place: Place) -> None:
-    some = place.register(3)
+def test_what_was_renamed_and_not_recorded_is_recognised(collector: LocalCollector) -> None:
+    some = collector.register(3)
     name = f"{some[0]}.mp4"
-    (place.folder / ".incoming").mkdir(parents=True)
-    (place.folder / name).write_bytes((place.served / name).read_bytes())
-    fetched = place.folder / ".incoming" / f"{some[1]}.mp4"
-    fetched.write_bytes((place.served / name).read_bytes())
-    (place.folder / f"{some[2]}.mp4").write_bytes(b"junk")
-    with FlakyHost(place.served) as host:
-        report = place.batch(host, some)
+    (collector.folder / ".incoming").mkdir(parents=True)
+    (collector.folder / name).write_bytes((collector.served / name).read_bytes())
+    fetched = collector.folder / ".incoming" / f"{some[1]}.mp4"
+    fetched.write_bytes((collector.served / name).read_bytes())
+    (collector.folder / f"{some[2]}.mp4").write_bytes(b"junk")
+    with FlakyHost(collector.served) as host:
+        report = collector.batch(host, some)
         assert set(host.log()) == {some[2]}
     assert report.downloaded == tuple(some)
-    assert [one.fetched for one in place.told] == [False, False, True]
-    assert place.ledger.attempts("mini", some[0]) == []
-    place.assert_consistent()
+    assert [one.fetched for one in collector.told] == [False, False, True]
+    assert collector.ledger.attempts("mini", some[0]) == []
+    collector.assert_consistent()
 
 
-def test_two_collectors_at_once_fetch_no_video_twice(place: Place) -> None:
-    some = place.register(24)
-    with FlakyHost(place.served) as host:
+def test_two_collectors_at_once_fetch_no_video_twice(collector: LocalCollector) -> None:
+    some = collector.register(24)
+    with FlakyHost(collector.served) as host:
         threads = [
-            threading.Thread(target=place.run, args=(host, order, f"r{i}"))
+            threading.Thread(target=collector.run, args=(host, order, f"r{i}"))
             for i, order in enumerate([some, some[::-1], some[12:] + some[:12]])
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        place.run(host, some, "last")
+        collector.run(host, some, "last")
         # Two requests a video: what is it, and the thing itself.
         assert host.log() == dict.fromkeys(some, 2)
-    place.assert_consistent()
+    collector.assert_consistent()
 
 
 def test_two_processes_at_once_fetch_no_video_twice(
     ledger_url: str, served: Path, tmp_path: Path
 ) -> None:
-    place = Place(ledger_url, tmp_path / "videos", served)
-    some = place.register(30)
-    place.ledger.close()
+    collector = LocalCollector(ledger_url, tmp_path / "videos", served)
+    some = collector.register(30)
+    collector.ledger.close()
     script = textwrap.dedent("""
         import sys
         from coinml.collection.collector import collect
@@ -208,7 +219,15 @@ def test_two_processes_at_once_fetch_no_video_twice(
     with FlakyHost(served, plan) as host:
         started = [
             subprocess.Popen(
-                [sys.executable, "-c", script, ledger_url, host.source, str(place.folder), *order],
+                [
+                    sys.executable,
+                    "-c",
+                    script,
+                    ledger_url,
+                    host.source,
+                    str(collector.folder),
+                    *order,
+                ],
                 stderr=subprocess.PIPE,
             )
             for order in (["a", *some], ["b", *some[::-1]], ["c", *some[10:], *some[:10]])
@@ -218,25 +237,25 @@ def test_two_processes_at_once_fetch_no_video_twice(
             assert (process.returncode, errors) == (0, b"")
         expected = dict.fromkeys(some, 2) | {some[3]: 1, some[4]: 3}
         assert host.log() == expected
-    assert place.states() == {**dict.fromkeys(some, DOWNLOADED), some[3]: "gone"}
-    place.assert_consistent()
-    place.ledger.close()
+    assert collector.states() == {**dict.fromkeys(some, DOWNLOADED), some[3]: "gone"}
+    collector.assert_consistent()
+    collector.ledger.close()
 
 
-def test_the_pace_is_kept(place: Place) -> None:
-    some = place.register(6)
-    with FlakyHost(place.served) as host:
+def test_the_pace_is_kept(collector: LocalCollector) -> None:
+    some = collector.register(6)
+    with FlakyHost(collector.served) as host:
         start = time.monotonic()
-        place.batch(host, some, rate_per_hour=3600 * 4, burst=2)
+        collector.batch(host, some, rate_per_hour=3600 * 4, burst=2)
         # Two at once, four more at a quarter of a second each.
         assert time.monotonic() - start > 0.95
 
 
-def test_ids_are_checked_before_anything_happens(place: Place) -> None:
-    place.register(1)
-    with FlakyHost(place.served) as host:
+def test_ids_are_checked_before_anything_happens(collector: LocalCollector) -> None:
+    collector.register(1)
+    with FlakyHost(collector.served) as host:
         with pytest.raises(InvalidInputError, match="video id"):
-            place.batch(host, [*ids(1), "../../etc/passwd"])
+            collector.batch(host, [*ids(1), "../../etc/passwd"])
         assert host.log() == {}
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from coinml.collection.download import FetchOptions, fetch, is_unreachable, source_url
-from coinml.collection.masking import Mask
+from coinml.collection.redaction import Redactor
 from coinml.errors import (
     CoinmlError,
     CorruptVideoError,
@@ -234,11 +234,11 @@ def test_a_proxy_that_is_no_address_is_the_users_matter(proxy: str) -> None:
 
 
 def test_a_mask_leaves_other_words_alone() -> None:
-    mask = Mask("http://a:on@proxy.invalid:3128")
-    assert mask.text("a connection to proxy.invalid:3128 as a:on") == (
+    redactor = Redactor("http://a:on@proxy.invalid:3128")
+    assert redactor.text("a connection to proxy.invalid:3128 as a:on") == (
         "*** connection to *** as ***"
     )
-    assert Mask(None).text("anything") == "anything"
+    assert Redactor(None).text("anything") == "anything"
 
 
 @pytest.mark.parametrize(

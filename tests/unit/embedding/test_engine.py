@@ -219,7 +219,7 @@ def test_a_worker_that_is_killed_costs_nothing(
             super().__init__(workers=workers)
             pools.append(self)
 
-    monkeypatch.setattr("coinml.media.workers.DecodePool", Watched)
+    monkeypatch.setattr("coinml.media.decode_pool.DecodePool", Watched)
     killed = 0
 
     def kill_one(done: int, _: int) -> None:

@@ -15,7 +15,7 @@ from coinml.embedding_sets.table import build_table
 from coinml.evaluation.class_counts import class_counts, classes_without
 from coinml.evaluation.leaks import drop_leaks, find_leaks
 from coinml.tracking.mlflow_store import MlflowStore
-from tests.helpers.kitchen import Material, train
+from tests.helpers.kitchen_dataset import EmbeddedDataset, train
 
 
 def table_of(vectors: np.ndarray, splits: list[str]) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def test_a_copy_encoded_anew_is_found_among_real_videos(
 
 
 def test_a_planted_leak_is_reported_and_dropped(
-    store: MlflowStore, material: Material, caplog: pytest.LogCaptureFixture
+    store: MlflowStore, material: EmbeddedDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = material.table
     hashes = {video_id: f"file of {video_id}" for video_id in table["video_id"]}
@@ -146,7 +146,7 @@ def test_a_planted_leak_is_reported_and_dropped(
     assert again.metrics["leaks_dropped"] == 1
 
 
-def test_classes_without_videos_are_named(store: MlflowStore, material: Material) -> None:
+def test_classes_without_videos_are_named(store: MlflowStore, material: EmbeddedDataset) -> None:
     table = material.table
     lost = table[~((table["label"] == "Cut") & (table["split"] == "test"))]
     report = train("svm", store, material, table=lost)
@@ -180,7 +180,7 @@ def test_a_class_of_which_nothing_is_left_is_counted() -> None:
 
 
 def test_the_command_line_says_it(
-    capsys: pytest.CaptureFixture[str], material: Material, store: MlflowStore
+    capsys: pytest.CaptureFixture[str], material: EmbeddedDataset, store: MlflowStore
 ) -> None:
     from coinml_cli.printing import print_heads
     from tasks.summaries import TrainSummary

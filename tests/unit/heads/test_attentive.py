@@ -12,7 +12,7 @@ from coinml.errors import InvalidInputError
 from coinml.heads.attentive import AttentiveHead, train_attentive
 from coinml.heads.mlp import train_mlp
 from coinml.heads.training_loop import EpochMetrics
-from tests.helpers.drawn_samples import CLIPS, DIM, needles
+from tests.helpers.synthetic_samples import CLIPS, DIM, needles
 
 SMALL = {"width": 32, "attention_heads": 2, "epochs": 60, "batch_size": 32, "lr": 3e-3}
 

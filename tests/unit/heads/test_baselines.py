@@ -9,7 +9,7 @@ import pytest
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.heads.baselines import BaselineHead, train_knn, train_logreg
-from tests.helpers.drawn_samples import blobs, rings
+from tests.helpers.synthetic_samples import blobs, rings
 
 TRAIN, VAL, TEST = blobs(160, seed=1), blobs(40, seed=2), blobs(80, seed=3)
 

@@ -10,7 +10,7 @@ import pytest
 from coinml.errors import InvalidInputError
 from coinml.heads.kinds import HEADS, USUAL, check_heads, head_file, load_head, seen_by
 from coinml.heads.learning import fit_head, most_steps, settings_of
-from tests.helpers.drawn_samples import needles
+from tests.helpers.synthetic_samples import needles
 
 TRAIN, VAL, TEST = needles(400, seed=1), needles(80, seed=2), needles(200, seed=3)
 

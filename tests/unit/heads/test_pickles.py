@@ -17,7 +17,7 @@ from coinml.encoder.clip_encoder import load_encoder
 from coinml.errors import CoinmlError
 from coinml.heads.kinds import load_head
 from coinml.registry.versions import version_at
-from tests.helpers.kitchen import Trained
+from tests.helpers.kitchen_dataset import Trained
 
 
 class Evil:

@@ -10,7 +10,7 @@ from coinml.errors import InvalidInputError
 from coinml.heads import svm_search
 from coinml.heads.pairwise import kernel_values, solve
 from coinml.heads.svm import FitMetrics, SVMHead, train_svm
-from tests.helpers.drawn_samples import blobs, rings
+from tests.helpers.synthetic_samples import blobs, rings
 
 TRAIN, VAL, TEST = blobs(160, seed=1), blobs(40, seed=2), blobs(80, seed=3)
 

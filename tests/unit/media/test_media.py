@@ -14,9 +14,9 @@ import pytest
 
 from coinml import media
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
-from coinml.media.placing import place_clips
+from coinml.media.clip_placement import place_clips
+from coinml.media.pyav_decoder import PyavDecoder
 from coinml.media.timeline import read_timeline
-from coinml.media.walk import PyavDecoder
 from tests.helpers.numbered_frames import SIZE, all_frames, number_of, numbered
 
 
@@ -190,17 +190,17 @@ def test_the_way_to_a_frame_is_not_decoded_needlessly(
         def __call__(self, frame: object) -> np.ndarray:
             return np.zeros(SIZE, np.uint8)
 
-    monkeypatch.setattr("coinml.media.walk._Converter", Counting)
-    from coinml.media import walk
+    monkeypatch.setattr("coinml.media.pyav_decoder._Converter", Counting)
+    from coinml.media import pyav_decoder
 
-    decode = walk.Walk._decode
+    decode = pyav_decoder.RangeDecoder._decode
 
-    def counted(self: walk.Walk, packet: object) -> None:
+    def counted(self: pyav_decoder.RangeDecoder, packet: object) -> None:
         nonlocal fed
         fed += packet is not None
         decode(self, packet)
 
-    monkeypatch.setattr(walk.Walk, "_decode", counted)
+    monkeypatch.setattr(pyav_decoder.RangeDecoder, "_decode", counted)
     PyavDecoder().read(path, timeline, [3, 100, 250], lambda number, _: kept.append(number))
     assert kept == [3, 100, 250]
     assert fed < 40

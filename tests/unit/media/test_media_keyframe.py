@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coinml import media
 from coinml.errors import InvalidInputError
-from coinml.media.placing import _assign, place_clips
+from coinml.media.clip_placement import _assign, place_clips
 from coinml.media.timeline import Timeline, count_timeline, read_timeline
 from tests.helpers.numbered_frames import SIZE, all_frames, number_of, numbered
 

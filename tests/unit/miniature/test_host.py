@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coinml.errors import InvalidInputError
-from coinml.miniature.host import ANSWERS, FlakyHost, Plan
+from coinml.miniature.host import ANSWERS, FaultPlan, FlakyHost
 
 BODY = bytes(range(256)) * 40
 
@@ -153,7 +153,7 @@ def test_the_source_says_when_to_come_back(folder: Path) -> None:
 )
 def test_a_wrong_plan_is_refused_by_name(plan: dict[str, object], word: str) -> None:
     with pytest.raises(InvalidInputError, match=word):
-        Plan.from_dict(plan)
+        FaultPlan.from_dict(plan)
 
 
 def test_every_answer_of_the_contract_is_known() -> None:

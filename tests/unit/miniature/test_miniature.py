@@ -12,11 +12,11 @@ import pytest
 from coinml.data.annotations import load_dataset
 from coinml.data.targets import TARGETS, examples
 from coinml.media import check, probe
-from coinml.miniature.clips import draw_clips, random_triple
-from coinml.miniature.compositions import MOTIONS, SURFACES, TOOLS
 from coinml.miniature.dataset import draw_dataset, plan_dataset
 from coinml.miniature.fault_plan import fault_plan
-from coinml.miniature.host import Plan
+from coinml.miniature.host import FaultPlan
+from coinml.miniature.pretraining_clips import draw_clips, random_triple
+from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
 from coinml.miniature.tasks import TASKS, TRIPLES
 
 
@@ -139,7 +139,7 @@ def test_the_fault_plan_is_one_that_the_host_takes(tmp_path: Path) -> None:
     annotations = tmp_path / "COIN.json"
     annotations.write_text(json.dumps({"database": {plan.video_id: {} for plan in plans}}))
     plan = fault_plan(annotations)
-    assert Plan.from_dict(plan)
+    assert FaultPlan.from_dict(plan)
     assert plan == fault_plan(annotations)
     gone = [i for i, answers in plan["videos"].items() if answers[-1] in ("404", "410")]
     flaky = [i for i, answers in plan["videos"].items() if answers[-1] == "ok"]

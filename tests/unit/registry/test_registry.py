@@ -21,7 +21,7 @@ from coinml.registry.versions import (
 )
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.run_log import RunLog
-from tests.helpers.kitchen import MODEL, Trained
+from tests.helpers.kitchen_dataset import MODEL, Trained
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
 
 

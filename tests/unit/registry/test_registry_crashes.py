@@ -14,7 +14,7 @@ import pytest
 from coinml.errors import RegistryError
 from coinml.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, promote, rollback, version_at
 from coinml.tracking.mlflow_store import MlflowStore
-from tests.helpers.kitchen import MODEL, Trained
+from tests.helpers.kitchen_dataset import MODEL, Trained
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
 
 # Dies by SIGKILL in the very call that would move an alias, as a machine that goes down would.
@@ -36,7 +36,7 @@ def die(self, name, moved, version):
 
 MlflowClient.set_registered_model_alias = die
 if alias == "challenger":
-    from tests.helpers.kitchen import train
+    from tests.helpers.kitchen_dataset import train
     train("svm", store, pickle.loads((folder / "material.pickle").read_bytes()))
 else:
     promote(store, "coin-task")

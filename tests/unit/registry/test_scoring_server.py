@@ -19,7 +19,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from tests.helpers.kitchen import Trained
+from tests.helpers.kitchen_dataset import Trained
 
 
 def test_behind_a_server_only_files_below_the_root_are_read(

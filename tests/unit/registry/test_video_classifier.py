@@ -21,7 +21,7 @@ from coinml.errors import InvalidInputError, RegistryError
 from coinml.registry.predict import predict_files
 from coinml.registry.versions import register, version_at
 from coinml.tracking.mlflow_store import MlflowStore
-from tests.helpers.kitchen import Material, Trained, train
+from tests.helpers.kitchen_dataset import EmbeddedDataset, Trained, train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -146,7 +146,7 @@ def test_an_empty_table_gets_an_empty_answer(champion: Any) -> None:
 
 @pytest.mark.parametrize("head", ["attentive", "knn"])
 def test_every_kind_of_head_answers_as_it_did_in_training(
-    head: str, store: MlflowStore, material: Material
+    head: str, store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     report = train(head, store, material, options={"epochs": 40} if head == "attentive" else {})
     assert (report.head, report.version) == (head, 1)
@@ -240,7 +240,7 @@ def test_predict_files_names_the_model_that_is_not_there(trained: Trained) -> No
 
 
 def test_an_encoder_in_a_folder_cannot_be_referred_to(
-    store: MlflowStore, material: Material, tmp_path: Path
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="only an encoder on the hub"):
         register(
@@ -256,7 +256,7 @@ def test_an_encoder_in_a_folder_cannot_be_referred_to(
 
 
 def test_a_model_by_reference_carries_no_encoder(
-    material: Material, tmp_path: Path, new_store: Callable[[Path], MlflowStore]
+    material: EmbeddedDataset, tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
     from coinml.registry.video_classifier import staged_model
 

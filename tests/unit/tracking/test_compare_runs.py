@@ -16,7 +16,7 @@ from coinml.ledger import Attempt, FileFacts, Ledger
 from coinml.tracking.compare_runs import compare_runs
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.run_log import RunLog
-from tests.helpers.kitchen import Trained
+from tests.helpers.kitchen_dataset import Trained
 
 LABELS = ("Boil", "Cut")
 

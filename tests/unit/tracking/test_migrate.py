@@ -21,7 +21,7 @@ from coinml.tracking.migrate import move_store
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
-    from tests.helpers.kitchen import Trained
+    from tests.helpers.kitchen_dataset import Trained
 
 CHAMPION = "models:/kitchen-task@champion"
 

@@ -28,8 +28,8 @@ from coinml.training import sweep as sweeping
 from coinml.training import train_head as training
 from coinml.training.sweep import sweep
 from coinml.training.sweep_runs import tune_head, tuning_samples
-from tests.helpers.drawn_samples import needles
-from tests.helpers.kitchen import MODEL, Material, train
+from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, train
+from tests.helpers.synthetic_samples import needles
 
 TRAIN, VAL = needles(400, seed=1), needles(80, seed=2)
 
@@ -159,7 +159,7 @@ tune_head("knn", "kitchen", material.table, trials=4, store=store,
 
 @pytest.mark.timeout(200)
 def test_a_killed_sweep_goes_on_where_it_was(
-    store: MlflowStore, material: Material, tmp_path: Path
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
     process = subprocess.Popen(
@@ -210,7 +210,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
 
 
 def test_what_a_sweep_found_is_trained_as_it_was_tried(
-    store: MlflowStore, material: Material
+    store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     tuned = tune_head(
         "logreg",
@@ -276,7 +276,7 @@ def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
     seed: int,
     head: str,
     tmp_path_factory: pytest.TempPathFactory,
-    material: Material,
+    material: EmbeddedDataset,
     new_store: Any,
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
@@ -301,7 +301,7 @@ def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
 
 
 def test_two_identical_trainings_have_identical_metrics(
-    store: MlflowStore, material: Material, tmp_path: Path, new_store: Any
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path, new_store: Any
 ) -> None:
     (tmp_path / "other").mkdir()
     other = new_store(tmp_path / "other")

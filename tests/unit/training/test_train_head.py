@@ -18,7 +18,7 @@ from coinml.embedding_sets.table import ids_digest, permute_labels, table_digest
 from coinml.errors import InvalidInputError, TransientError
 from coinml.tracking.mlflow_store import MlflowStore, answering, code_version
 from coinml.training import train_head
-from tests.helpers.kitchen import MODEL, Material, Trained, train
+from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train
 
 INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
 
@@ -201,7 +201,7 @@ def test_the_same_recipe_is_not_trained_again(trained: Trained) -> None:
 
 
 def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
-    store: MlflowStore, material: Material, monkeypatch: pytest.MonkeyPatch
+    store: MlflowStore, material: EmbeddedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = [train("svm", store, material), train("svm", store, material, seed=1)]
     shuffled = permute_labels(material.table, seed=1)
@@ -218,7 +218,7 @@ def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
 
 
 def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
-    store: MlflowStore, material: Material
+    store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     class StopError(Exception):
         pass
@@ -256,7 +256,7 @@ def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
 
 
 def test_a_run_without_its_version_is_not_taken_for_whole(
-    store: MlflowStore, material: Material, monkeypatch: pytest.MonkeyPatch
+    store: MlflowStore, material: EmbeddedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(*_args: object, **_options: object) -> int:
         raise OSError("no space left")
@@ -271,7 +271,7 @@ def test_a_run_without_its_version_is_not_taken_for_whole(
 
 
 def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
-    store: MlflowStore, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "fitted"
     fits: list[int] = []
@@ -305,7 +305,7 @@ def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
 
 
 def test_a_kept_head_that_was_damaged_is_trained_again(
-    store: MlflowStore, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_head, "register", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -323,7 +323,7 @@ def test_a_kept_head_that_was_damaged_is_trained_again(
 
 
 def test_a_run_that_was_cut_off_after_its_version_is_whole(
-    store: MlflowStore, material: Material
+    store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     report = train("knn", store, material)
     store.client().set_terminated(report.run_id, "KILLED")
@@ -333,7 +333,7 @@ def test_a_run_that_was_cut_off_after_its_version_is_whole(
 
 
 def test_too_little_data_is_said_before_a_run_is_made(
-    store: MlflowStore, material: Material
+    store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     table = material.table
     with pytest.raises(InvalidInputError, match="no embedded video in the val split"):
@@ -345,7 +345,7 @@ TRAIN = """
 import pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.helpers.kitchen import train
+from tests.helpers.kitchen_dataset import train
 from coinml.tracking.mlflow_store import MlflowStore, code_version
 folder = Path(sys.argv[1])
 material = pickle.loads((folder / "material.pickle").read_bytes())
@@ -357,7 +357,7 @@ for head in ("mlp", "svm"):
 
 @pytest.mark.timeout(200)
 def test_training_says_nothing_on_its_own(
-    store: MlflowStore, material: Material, tmp_path: Path
+    store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
     done = subprocess.run(
@@ -378,7 +378,9 @@ def test_a_report_is_plain_values(trained: Trained) -> None:
         assert json.loads(json.dumps(report.as_dict()))["version"] == report.version
 
 
-def test_both_heads_are_trained_at_the_same_time(store: MlflowStore, material: Material) -> None:
+def test_both_heads_are_trained_at_the_same_time(
+    store: MlflowStore, material: EmbeddedDataset
+) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:

@@ -30,7 +30,7 @@ MODEL = "kitchen-task"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class EmbeddedDataset:
     """A dataset of drawn videos with its embeddings, as the stages before training leave it."""
 
     dataset: Dataset
@@ -45,13 +45,13 @@ class Material:
 class Trained:
     """Both heads trained on the material; encoder, sets and ledger are deleted afterwards."""
 
-    material: Material
+    material: EmbeddedDataset
     home: Path
     store: MlflowStore
     reports: dict[str, TrainReport]
 
 
-def make_material(folder: Path, encoder_dir: Path) -> Material:
+def make_embedded_dataset(folder: Path, encoder_dir: Path) -> EmbeddedDataset:
     """Draw and embed nine videos of each class.
 
     One more official test video is lost, and one of training is not yet here.
@@ -82,7 +82,7 @@ def make_material(folder: Path, encoder_dir: Path) -> Material:
     table = build_table(dataset.videos, embeddings.videos())
     clips = clips_by_video(embeddings.clips())
     shutil.rmtree(folder / "sets")
-    return Material(
+    return EmbeddedDataset(
         dataset=dataset,
         videos=files,
         checkpoint=find_checkpoint(encoder_dir),
@@ -92,7 +92,7 @@ def make_material(folder: Path, encoder_dir: Path) -> Material:
     )
 
 
-def train_both(home: Path, store: MlflowStore, material: Material) -> Trained:
+def train_both(home: Path, store: MlflowStore, material: EmbeddedDataset) -> Trained:
     """Train both heads with a copy of the encoder, ask the gate, and delete the copy."""
     encoder = home / "encoder"
     shutil.copytree(material.checkpoint.folder, encoder)
@@ -106,7 +106,7 @@ def train_both(home: Path, store: MlflowStore, material: Material) -> Trained:
 def train(
     head: str,
     store: MlflowStore,
-    material: Material,
+    material: EmbeddedDataset,
     *,
     table: pd.DataFrame | None = None,
     checkpoint: Checkpoint | None = None,

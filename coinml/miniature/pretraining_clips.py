@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coinml.miniature.compositions import (
+from coinml.miniature.drawing import draw
+from coinml.miniature.motions import pose
+from coinml.miniature.scenes import (
     FRAME_RATES,
     MOTIONS,
     SURFACES,
     TOOLS,
+    random_motion,
     random_scene,
-    random_stretch,
 )
-from coinml.miniature.drawing import draw
-from coinml.miniature.motions import pose
 from coinml.miniature.tasks import TRIPLES
 
 FRAMES = 16
@@ -78,8 +78,8 @@ def _clip(
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int], NDArray[np.bool_]]:
     surface, tool, motion = random_triple(rng)
     times_s = float(rng.uniform(0, 2)) + np.arange(FRAMES) * STRIDE / int(rng.choice(FRAME_RATES))
-    stretch = random_stretch(rng, motion, start_s=0.0, end_s=60.0)
-    scene = random_scene(rng, surface=surface, tool=tool, stretches=[stretch])
+    segment = random_motion(rng, motion, start_s=0.0, end_s=60.0)
+    scene = random_scene(rng, surface=surface, tool=tool, motions=[segment])
     frames = draw(scene, times_s, width=DRAWN_SIZE, height=DRAWN_SIZE)
     place = pose(scene, times_s)
     middles = (np.arange(grid) + 0.5) / grid - 0.5

@@ -26,7 +26,7 @@ def checked(path: Path) -> Verdict:
     return check(path, deadline_s=None)
 
 
-class Place:
+class LocalCollector:
     """A ledger, a folder and a host."""
 
     def __init__(self, url: str, folder: Path, served: Path) -> None:

@@ -31,7 +31,7 @@ from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, Loc
 from coinml.media.frame_memory import Borrower
 from coinml.media.full_decode import unusable
 from coinml.media.records import ClipSpec, SampledClips, Verdict
-from coinml.media.wire import receive, send
+from coinml.media.worker_messages import receive, send
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -265,7 +265,7 @@ class _Owner(threading.Thread):
                 [
                     sys.executable,
                     # Without the working folder on the path, whose files could pose as modules.
-                    *("-P", "-m", "coinml.media.worker"),
+                    *("-P", "-m", "coinml.media.decode_worker"),
                     *(str(theirs.fileno()), str(self._memory_bytes or 0)),
                 ],
                 pass_fds=[theirs.fileno()],

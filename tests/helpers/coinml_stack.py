@@ -28,7 +28,7 @@ SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class CoinmlStack:
     """A COINML_HOME and the commands that are given there.
 
     Attributes:
@@ -115,9 +115,9 @@ class Standing:
 
 
 @contextmanager
-def standing_in(folder: Path) -> Iterator[Standing]:
+def coinml_stack(folder: Path) -> Iterator[CoinmlStack]:
     """A home in a folder; whatever was brought up there is brought down, however the test ends."""
-    here = Standing(folder / "home")
+    here = CoinmlStack(folder / "home")
     here.home.mkdir()
     try:
         yield here

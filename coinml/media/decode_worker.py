@@ -1,6 +1,6 @@
 """The other end of `workers`: answers requests over a socket until its parent is gone.
 
-Run as `python -m coinml.media.worker DESCRIPTOR MEMORY_BYTES` by `DecodePool` alone.
+Run as `python -m coinml.media.decode_worker DESCRIPTOR MEMORY_BYTES` by `DecodePool` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from coinml.errors import CoinmlError
 from coinml.media.frame_memory import Lender
 from coinml.media.full_decode import decode_fully
-from coinml.media.wire import receive, send
+from coinml.media.worker_messages import receive, send
 
 
 def main(descriptor: int, memory_bytes: int) -> None:

@@ -52,7 +52,7 @@ Verify = Callable[[Path], VerdictLike]
 """A full decode of a file."""
 
 
-class Shelf:
+class VideoFolder:
     """The folder of a dataset's videos.
 
     Finished files lie in it as `<id>.<ext>`; `.incoming` below it holds what is being fetched

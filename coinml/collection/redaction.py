@@ -11,7 +11,7 @@ _SHORT = 6
 """A secret of fewer characters may occur within words: it is masked only where it stands alone."""
 
 
-class Mask:
+class Redactor:
     """Takes the parts of a proxy URL out of texts.
 
     Args:

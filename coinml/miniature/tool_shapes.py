@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coinml.errors import InvalidInputError
-from coinml.miniature.compositions import TOOLS
+from coinml.miniature.scenes import TOOLS
 
 Floats = NDArray[np.float32]
 

@@ -56,13 +56,13 @@ class PyavDecoder:
                     if not wanted:
                         break
                 return
-            walk = Walk(container, stream, timeline, take)
-            for stretch in stretches(timeline, sorted(wanted)):
-                walk.through(stretch)
+            decoder = RangeDecoder(container, stream, timeline, take)
+            for span in packet_ranges(timeline, sorted(wanted)):
+                decoder.decode(span)
 
 
 @dataclass(slots=True)
-class Stretch:
+class PacketRange:
     """Packets to decode in one go.
 
     Attributes:
@@ -78,9 +78,9 @@ class Stretch:
     wanted: set[int]
 
 
-def stretches(timeline: Timeline, wanted: Sequence[int]) -> list[Stretch]:
+def packet_ranges(timeline: Timeline, wanted: Sequence[int]) -> list[PacketRange]:
     """What to decode for frames, given by ascending ticks."""
-    found: list[Stretch] = []
+    found: list[PacketRange] = []
     for pts in wanted:
         # By time shown: frames that come after a key frame in the file and are shown before it
         # may need the one before.
@@ -92,11 +92,11 @@ def stretches(timeline: Timeline, wanted: Sequence[int]) -> list[Stretch]:
             found[-1].end = max(end, found[-1].end)
             found[-1].wanted.add(pts)
         else:
-            found.append(Stretch(key, start, end, {pts}))
+            found.append(PacketRange(key, start, end, {pts}))
     return found
 
 
-class Walk:
+class RangeDecoder:
     """One way through a file."""
 
     def __init__(
@@ -113,17 +113,17 @@ class Walk:
         self._packets: Iterator[Packet[VideoStream]] = container.demux(stream)
         self._next = 0
 
-    def through(self, stretch: Stretch) -> None:
-        """Decode a stretch and hand over all that comes out."""
-        packet = self._go_to(stretch)
+    def decode(self, span: PacketRange) -> None:
+        """Decode a range and hand over all that comes out."""
+        packet = self._go_to(span)
         if packet is None:
             return  # What is missing is counted by the caller.
         spare = self._timeline.spare
-        at = stretch.start
+        at = span.start
         while True:
-            if packet.pts not in spare or packet.pts in stretch.wanted:
+            if packet.pts not in spare or packet.pts in span.wanted:
                 self._decode(packet)
-            if at >= stretch.end or (packet := self._read()) is None:
+            if at >= span.end or (packet := self._read()) is None:
                 break
             place = self._place(packet)
             at = at + 1 if place is None else place
@@ -132,19 +132,19 @@ class Walk:
         self._decode(None)
         self._stream.codec_context.flush_buffers()
 
-    def _go_to(self, stretch: Stretch) -> Packet[VideoStream] | None:
-        """The first packet of a stretch."""
-        if 0 <= stretch.start - self._next <= _WORTH_A_SEEK and (found := self._find(stretch)):
+    def _go_to(self, span: PacketRange) -> Packet[VideoStream] | None:
+        """The first packet of the range."""
+        if 0 <= span.start - self._next <= _WORTH_A_SEEK and (found := self._find(span)):
             return found
         keys = self._timeline.keys
-        place = bisect_right(keys, stretch.key) if stretch.key is not None else 0
+        place = bisect_right(keys, span.key) if span.key is not None else 0
         # Containers with a poor index land behind the frame: farther back, then.
         for key in reversed(keys[max(0, place - 3) : place]):
-            if found := self._seek(key, stretch):
+            if found := self._seek(key, span):
                 return found
-        return self._seek(min(self._timeline.order), stretch)
+        return self._seek(min(self._timeline.order), span)
 
-    def _seek(self, pts: int, stretch: Stretch) -> Packet[VideoStream] | None:
+    def _seek(self, pts: int, span: PacketRange) -> Packet[VideoStream] | None:
         import av
 
         try:
@@ -152,15 +152,15 @@ class Walk:
         except av.error.FFmpegError:
             return None
         self._packets = self._container.demux(self._stream)
-        return self._find(stretch)
+        return self._find(span)
 
-    def _find(self, stretch: Stretch) -> Packet[VideoStream] | None:
-        """Read on to the first packet of a stretch, if it comes."""
+    def _find(self, span: PacketRange) -> Packet[VideoStream] | None:
+        """Read on to the first packet of the range, if it comes."""
         while (packet := self._read()) is not None:
             at = self._place(packet)
-            if at == stretch.start:
+            if at == span.start:
                 return packet
-            if at is not None and at > stretch.start:
+            if at is not None and at > span.start:
                 break
         return None
 

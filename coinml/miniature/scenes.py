@@ -64,7 +64,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class MotionSegment:
     """A motion that the tool makes from one moment to another.
 
     Attributes:
@@ -98,7 +98,7 @@ class Scene:
         plate_power: Exponent of the superellipse that bounds it: 2 is an ellipse, more
             comes nearer to a rectangle.
         tool: What it is worked with.
-        stretches: The motions in order of time; the tool rests between them.
+        motions: The motions in order of time; the tool rests between them.
         noise: Standard deviation of the sensor noise, on the scale of 0 to 255.
         noise_seed: Seeds the noise.
     """
@@ -109,7 +109,7 @@ class Scene:
     plate_half: tuple[float, float]
     plate_power: float
     tool: Tool
-    stretches: tuple[Stretch, ...]
+    motions: tuple[MotionSegment, ...]
     noise: float
     noise_seed: int
 
@@ -119,7 +119,7 @@ def random_scene(
     *,
     surface: str,
     tool: str,
-    stretches: Sequence[Stretch],
+    motions: Sequence[MotionSegment],
 ) -> Scene:
     """Draw at random whatever the surface, the tool and the motions leave open.
 
@@ -130,7 +130,7 @@ def random_scene(
         rng: The only source of randomness.
         surface: One of `SURFACES`.
         tool: One of `TOOLS`.
-        stretches: The motions, as `random_stretch` makes them.
+        motions: The motions, as `random_motion` makes them.
     """
     middle = float(rng.uniform(0.3, 0.7))
     contrast = float(rng.uniform(0.28, 0.5))
@@ -154,17 +154,17 @@ def random_scene(
             colour=_colour(rng, _tool_brightness(rng, middle, contrast)),
             home=(float(rng.uniform(-0.1, 0.1)), float(rng.uniform(-0.08, 0.08))),
         ),
-        stretches=tuple(stretches),
+        motions=tuple(motions),
         noise=float(rng.uniform(1.0, 5.0)),
         noise_seed=int(rng.integers(2**31)),
     )
 
 
-def random_stretch(
+def random_motion(
     rng: np.random.Generator, motion: str, *, start_s: float, end_s: float
-) -> Stretch:
+) -> MotionSegment:
     """Draw the speed, the extent and the direction of a motion at random."""
-    return Stretch(
+    return MotionSegment(
         motion=motion,
         start_s=start_s,
         end_s=end_s,
