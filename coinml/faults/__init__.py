@@ -1,4 +1,4 @@
-"""What a failed download means, and what happens next."""
+"""Classifying failed downloads, and what follows from each fault."""
 
 from coinml.faults.classification import POLICY, Fault, classify
 

@@ -1,8 +1,7 @@
-"""What a failure means, and what is done about it.
+"""Classifying failures into faults, and the retry policy of each fault.
 
-Two things are decided here and nowhere else: the `Fault` that a failure is (`classify`), from
-its structure where there is any (the exception's class, the HTTP status, the errno) and from
-its text where there is not; and what follows from a fault (`POLICY`).
+`classify` finds the `Fault` of a failure from its structure where there is any (exception class,
+HTTP status, errno), otherwise from its text. `POLICY` says what follows from a fault.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from coinml.faults.rules import COMPILED, HTTP, STATUS
 
 
 class Fault(StrEnum):
-    """Why a video is not here; the names are part of the ledger and of `status --json`."""
+    """Why a video is not downloaded; the ledger and `status --json` contain these names."""
 
     TRANSIENT = "transient"
     BLOCKED = "blocked"
@@ -42,17 +41,17 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What is done about a video under one fault.
+    """When a video that failed with one fault is tried again.
 
     Attributes:
-        attempts_in_run: How often one run asks for the video under this fault.
+        attempts_in_run: Attempts at the video in one run.
         delays_in_run_s: Seconds before the second, third, ... attempt of a run; the last repeats.
-        later_s: Seconds before a later run may ask again, after the first run that gave up;
-            None: time alone does not bring it back.
-        later_factor: By how much that grows with each further failure.
-        later_cap_s: Where the growth ends.
-        attempts_in_all: After so many attempts under this fault nobody asks again; None: no end.
-        returns_with: What else brings it back: "credentials" (cookies or proxy changed),
+        later_s: Seconds until a later run may try again, after the first run that gave up;
+            None: never because of time alone.
+        later_factor: Growth of that delay with each further failure.
+        later_cap_s: Upper limit of that delay.
+        attempts_in_all: Attempts with this fault over all runs; None: no limit.
+        returns_with: What else makes the video due: "credentials" (cookies or proxy changed),
             "downloader" (yt-dlp was upgraded), or None.
     """
 
@@ -65,11 +64,14 @@ class Policy:
     returns_with: str | None = None
 
     def delay_in_run_s(self, attempts: int) -> float:
-        """Seconds to wait in a run after so many attempts, before jitter."""
+        """Seconds to wait within a run after this many attempts, before jitter."""
         return self.delays_in_run_s[min(max(attempts, 1), len(self.delays_in_run_s)) - 1]
 
     def delay_later_s(self, failures: int) -> float | None:
-        """Seconds until a later run, before jitter; `failures` counts those of this fault."""
+        """Seconds until a later run may try again after `failures` of this fault, before jitter.
+
+        None: never because of time alone.
+        """
         if self.later_s is None or (
             self.attempts_in_all is not None and failures >= self.attempts_in_all
         ):
@@ -85,13 +87,13 @@ POLICY: dict[Fault, Policy] = {
         attempts_in_run=4,
         delays_in_run_s=(1.0, 4.0, 15.0),
         later_s=15 * _MINUTE_S,
-        # `failures` counts attempts, of which a run makes four: this doubles from run to run.
+        # `failures` counts attempts, and a run makes four, so the delay doubles per run.
         later_factor=2.0**0.25,
         later_cap_s=_DAY_S,
         attempts_in_all=60,
     ),
-    # The pause of the source is the breaker's matter; this is for the one video that alone is
-    # refused while the source answers others.
+    # For a video that is refused while the source answers others; a source that refuses all is
+    # paused by the circuit breaker (`collection.pacing`).
     Fault.BLOCKED: Policy(later_s=_HOUR_S, later_factor=2.0, later_cap_s=2 * _DAY_S),
     Fault.GONE: Policy(later_s=28 * _DAY_S, later_factor=2.0, later_cap_s=180 * _DAY_S),
     Fault.RESTRICTED: Policy(returns_with="credentials"),
@@ -99,24 +101,24 @@ POLICY: dict[Fault, Policy] = {
     Fault.CORRUPT: Policy(attempts_in_run=2, later_s=_HOUR_S, attempts_in_all=2),
     Fault.LOCAL: Policy(later_s=0.0),
 }
-"""What is done about each fault."""
+"""The retry policy of each fault."""
 
 JITTER = 0.3
-"""Each delay is drawn from [1 - JITTER, 1 + JITTER] times its length."""
+"""Each delay is multiplied by a random factor from [1 - JITTER, 1 + JITTER]."""
 
 
 def classify(failure: str | BaseException) -> Fault:
-    """Say which fault a failure is; what nobody knows is transient.
+    """The fault of a failure; an unknown failure is transient.
 
     Args:
         failure: A message as yt-dlp writes it (colours, progress lines and several lines are
-            allowed), or an exception; its causes are looked at too.
+            allowed), or an exception, whose causes count too.
     """
     return explain(failure)[0]
 
 
 def explain(failure: str | BaseException) -> tuple[Fault, str]:
-    """Like `classify`, with the name of the rule that spoke ("unknown" when none did)."""
+    """The fault, and the name of the rule that matched ("unknown" when none did)."""
     if isinstance(failure, BaseException):
         for error in chain(failure):
             known = _by_structure(error)
@@ -127,7 +129,7 @@ def explain(failure: str | BaseException) -> tuple[Fault, str]:
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """An exception and what it came from, in the ways yt-dlp and Python record that."""
+    """An exception and its causes, as yt-dlp and Python record them."""
     found: list[BaseException] = []
     queue: list[object] = [error]
     while queue:
@@ -144,7 +146,7 @@ def chain(error: BaseException) -> list[BaseException]:
 def as_error(
     fault: Fault, message: str, *, rule: str, retry_after_s: float | None = None
 ) -> CoinmlError:
-    """An error of the kind that a fault calls for, which `explain` will read back."""
+    """The error of the class that belongs to a fault; `explain` returns its fault and rule."""
     error: CoinmlError
     if fault is Fault.BLOCKED:
         error = SourceBlockedError(message, retry_after_s=retry_after_s)
@@ -178,7 +180,7 @@ _LOCAL_ERRNOS = frozenset(
     }
 )
 
-# By class name, so that knowing them does not mean importing yt-dlp.
+# By name, so that yt-dlp need not be imported.
 _CLASSES: dict[str, Fault] = {
     "GeoRestrictedError": Fault.RESTRICTED,
     "UserNotLive": Fault.UNSUPPORTED,
@@ -209,7 +211,7 @@ def _by_structure(error: BaseException) -> tuple[Fault, str] | None:
         return Fault.LOCAL, "errno"
     status = getattr(error, "status", None)
     if isinstance(status, int) and status in _STATUS:
-        # What YouTube says in words outranks the number that it comes with.
+        # YouTube's message outranks the status that it comes with.
         fault, rule = _by_text(str(error))
         return (fault, rule) if rule not in ("unknown", HTTP) else (_STATUS[status], HTTP)
     for parent in type(error).__mro__:
@@ -233,7 +235,7 @@ _STATUS: dict[int, Fault] = {
     451: Fault.RESTRICTED,
 } | dict.fromkeys(range(500, 600), Fault.TRANSIENT)
 
-_LONGEST = 6000
+_LONGEST_MESSAGE = 6000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HINTS = re.compile(
     r"use --cookies-from-browser or --cookies for the authentication.*"
@@ -254,7 +256,7 @@ _REASON = re.compile(
 
 def _by_text(message: str) -> tuple[Fault, str]:
     text = normalise(message)
-    # The last thing called an error is the verdict; what stands before it is the way there.
+    # The last "error: " begins the verdict; progress and warnings come before it.
     verdict = text.rpartition("error: ")[2] if "error: " in text else text
     for part in dict.fromkeys((verdict, text)):
         for name, fault, pattern in COMPILED:
@@ -269,14 +271,17 @@ def _by_text(message: str) -> tuple[Fault, str]:
 
 
 def normalise(message: str) -> str:
-    """A message without colours, markup, advice, addresses and the whims of typesetting."""
-    # The verdict stands at the end; what could be a whole log is not searched through.
-    text = html.unescape(_ANSI.sub("", message[-_LONGEST:])).replace("\r", "\n")
+    """A message as the rules match it.
+
+    Lower case, on one line, with straight quotes, without colours, markup, advice and URLs.
+    """
+    # A message can be a whole log: the verdict is at its end, and the search must stay fast.
+    text = html.unescape(_ANSI.sub("", message[-_LONGEST_MESSAGE:])).replace("\r", "\n")
     text = re.sub(r"<(?:a\b[^>]*|/a|br ?/?|b|/b)>", " ", text, flags=re.IGNORECASE)
     text = text.translate(str.maketrans("\u2019\u2018\u201c\u201d\u2013\u2014\u00a0", "''\"\"-- "))
     text = re.sub(r"\s+", " ", text).strip().casefold()
-    # Words in an address, an id, yt-dlp's advice ("to pass cookies") or the standard phrase of
-    # an HTTP status ("Payment Required") are not about the video.
+    # Words in a URL, an id, yt-dlp's advice ("to pass cookies") or the standard phrase of an HTTP
+    # status ("Payment Required") are not about the video.
     for pattern in (_HINTS, _URL, _ITEM, _REASON):
         text = pattern.sub(" ", text)
     return text

@@ -1,9 +1,8 @@
-"""The words by which failures are told apart, ordered by how strong the evidence is.
+"""Patterns that tell a failure's fault from its message, strongest evidence first.
 
-The first rule with a pattern that occurs in a message speaks. Patterns are matched against
-normalised text: lower case, straight quotes, one line, no addresses and no advice (see
-`coinml.faults.classification.normalise`). A pattern
-earns its place by naming a kind of failure, not one message.
+The first rule with a match decides. Patterns are matched against normalised text: lower case,
+straight quotes, one line, no URLs and no advice (`coinml.faults.classification.normalise`).
+A pattern names a kind of failure, not one message.
 """
 
 from __future__ import annotations
@@ -11,463 +10,196 @@ from __future__ import annotations
 import re
 
 HTTP = "http"
-"""The rule that stands for an HTTP status which came without words of the site's own."""
+"""The rule for an HTTP status without words of the site's own: `STATUS` finds the number."""
 
-_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    # -- this machine: it says so by its own name, whatever else the line complains of
-    (
-        "os",
-        "local",
-        (
-            r"\[errno (?:1|5|12|13|20|21|23|24|27|28|30|36|63|69|78|122)\]",
-            r"\[winerror (?:3|5|32|39|112|123|206)\]",
-            r"no space left",
-            r"not enough (?:disk )?space",
-            r"disk (?:is )?full",
-            r"disk quota",
-            r"permission denied",
-            r"access is denied",
-            r"operation not permitted",
-            r"read-only file system",
-            r"file ?name too long",
-            r"file too large",
-            r"too many open files",
-            r"cannot allocate memory",
-            r"out of memory",
-            r"memoryerror",
-            r"input/output error",
-            r"is a directory",
-            r"not a directory",
-            r"being used by another process",
-            r"unable to (?:open for writing|create directory|rename file|write (?:data|file))",
-        ),
-    ),
-    (
-        "tool",
-        "local",
-        (
-            r"ff(?:mpeg|probe)\b.*(?:not found|not installed|not be found|required|not available)",
-            r"(?:not found|install|requires?|without).*\bff(?:mpeg|probe)\b",
-            r"(?:: |command )not found$",
-            r"command not found",
-            r"is not recognized as an internal",
-            r"no such file or directory",
-            r"error while loading shared libraries",
-            r"no module named",
-            r"importerror",
-            r"modulenotfounderror",
-            r"no (?:supported|usable)? ?(?:javascript|js) runtime",
-            r"(?:unsupported|requires?|deprecated|need) (?:version of )?python",
-            r"impersonat\w* target.*not available",
-            r"postprocess\w*: (?!.*http error)",
-            r"conversion failed",
-            r"rtmpdump",
-            r"(?:missing|requires?|install).*(?:pycryptodome|curl_cffi|websockets|brotli)",
-        ),
-    ),
-    (
-        "cookies",
-        "local",
-        (
-            r"dpapi",
-            r"cookies? database",
-            r"keyring",
-            r"secretstorage",
-            r"cookieload",
-            r"netscape format",
-            r"cookies? file",
-            r"could not (?:copy|find|open|read|decrypt|load)\b.*\bcookie",
-            r"(?:failed|unable) to (?:decrypt|load|open|read|copy)\b.*\bcookie",
-        ),
-    ),
-    (
-        "proxy",
-        "local",
-        (
-            r"tunnel connection failed",
-            r"proxy authentication",
-            r"proxyerror",
-            r"(?:unable|cannot|failed) (?:to )?connect to proxy",
-            r"\bproxy\b.*\b(?:40[37]|refused|failed|error|denied)",
-            r"socks(?:4a?|5h?)?\b.*\b(?:error|failed|refused|unsupported)",
-            r"(?:unsupported|invalid) proxy",
-        ),
-    ),
-    (
-        "certificate",
-        "local",
-        (
-            r"certificate[_ ]verify[_ ]failed",
-            r"certificate verify",
-            r"certificate has expired",
-            r"unable to get local issuer",
-            r"self[- ]signed certificate",
-        ),
-    ),
-    # -- the line and the server: ahead of "unavailable" and of "try again later", which stand
-    #    in such messages too
-    (
-        "line",
-        "transient",
-        (
-            r"timed? ?-?out\b",
-            r"timeout",
-            r"broken pipe",
-            r"reset by peer",
-            r"remote end closed",
-            r"connection ?(?:was )?(?:aborted|reset|refused|closed|broken|error)",
-            r"err_(?:connection|network|internet|name|address|timed|empty)",
-            r"remote ?disconnected",
-            r"connection.*forcibly",
-            r"recv failure",
-            r"name resolution",
-            r"failed to resolve",
-            r"could not resolve",
-            r"getaddrinfo",
-            r"gaierror",
-            r"nodename nor servname",
-            r"name or service not known",
-            r"no address associated",
-            r"temporary failure",
-            r"network error",
-            r"network is (?:unreachable|down)",
-            r"no route to host",
-            r"host is (?:unreachable|down)",
-            r"max retries exceeded",
-            r"newconnectionerror",
-            r"failed to establish a new connection",
-            r"winerror 100[3-6]\d",
-            r"errno 1100\d",
-            r"\berrno (?:100|101|102|103|104|110|111|112|113)\b",
-            r"incomplete ?read",
-            r"bytes read",
-            r"content too short",
-            r"did not get any data",
-            r"downloaded \d+ bytes, expected",
-            r"(?:downloaded )?file is empty",
-            r"returned nothing",
-            r"eof occurred",
-            r"unexpected eof",
-            r"handshake",
-            r"tlsv1",
-            r"bad record mac",
-            r"wrong version number",
-            r"decryption failed",
-            r"ssl(?:v3)?[:_ ].*(?:alert|eof|protocol)",
-            r"bad ?status ?line",
-            r"invalid chunk",
-            r"chunked ?encoding",
-            r"protocolerror",
-            r"urlopen error (?!.*unknown url type)",
-            r"curl: \((?:6|7|16|18|28|35|52|55|56|92)\)",
-            r"fragment (?:\d+ )?not found(?!.*\b40[23]\b)",
-            r"giving up after \d+ .*retries$",
-            r"throttle limit",
-            r"server[- ]side",
-            r"backend error",
-            r"(?:internal )?server error(?!.*\b4\d\d\b)",
-            r"bad gateway",
-            r"service unavailable",
-        ),
-    ),
-    # -- the source is tired of us, in words that name us and not the video
-    (
-        "robot",
-        "blocked",
-        (
-            r"not a (?:ro)?bot\b",
-            r"captcha",
-            r"anti-?bot",
-            r"you(?:'re| are) (?:a )?human",
-            r"pas un robot",
-            r"kein (?:ro)?bot",
-            r"no eres un (?:ro)?bot",
-            r"n[aã]o é um rob[oô]",
-            r"unusual traffic",
-            r"automated (?:queries|requests|traffic)",
-            r"suspicious activity",
-            r"rate[- ]?limit",
-            r"too ?many ?(?:requests|attempts|quer)",
-            r"wait a few minutes",
-            r"(?:this|your|current) (?:ip|session|account|address|network)\b.{0,40}"
-            r"(?:block|ban|limit|flag|throttl|suspicious)",
-            r"\bip\b.{0,30}\b(?:block|ban)",
-            r"(?:block|ban)\w*.{0,20}\bip\b",
-            r"(?:content|video) (?:isn't|is not) available,? (?:please )?try again later",
-            r"requests? (?:(?:was|were|has been|have been) )?(?:blocked|throttled)",
-            r"quota ?exceeded",
-            r"exceeded.{0,20}quota",
-            r"latest version of youtube",
-            r"not available on this app",
-            r"po token.{0,40}(?:required|invalid)",
-            r"access (?:to this (?:page|site) )?(?:has been |was )?denied",
-            r"cloudflare",
-            r"\bforbidden",
-        ),
-    ),
-    # -- a private video asks for a login too, which would not help
-    (
-        "private",
-        "gone",
-        (
-            r"\bprivate\b(?! network| key)",
-            r"granted access",
-            r"非公開",
-            r"privée?\b",
-        ),
-    ),
-    # -- it exists, for others than us
-    (
-        "place",
-        "restricted",
-        (
-            r"\b(?:in|from|for|to|within|outside) (?:(?:your|this|certain|some|the|these|most) )+"
-            r"(?:current )?(?:country|countries|region|location|territor|area|state)",
-            r"geo[- _]?(?:restrict|block|graph)",
-            r"country.?restrict",
-            r"vpn",
-            r"available in (?:your|the following)",
-            r"available (?:only )?in [a-z ]{2,30} only",
-            r"available only (?:in|from|within) ",
-            r"in deinem land",
-            r"dans votre pays",
-            r"en (?:tu|su) país",
-            r"お住まいの国",
-            r"вашей стране",
-        ),
-    ),
-    (
-        "age",
-        "restricted",
-        (
-            r"confirm your age",
-            r"verify your age",
-            r"age[- ]?(?:restrict|gate|limit|verif|check)",
-            r"\badults?\b",
-            r"mature",
-            r"nsfw",
-            r"under ?age",
-            r"inappropriate (?:for|or)",
-            r"(?:18|eighteen)(?:\+| years| or (?:over|older))",
-            r"viewer discretion",
-            r"may be (?:offensive|inappropriate|disturbing)",
-            r"content warning",
-        ),
-    ),
-    (
-        "members",
-        "restricted",
-        (
-            r"members?[- ]only",
-            r"\bmembers\b",
-            r"membership",
-            r"join this channel",
-            r"premium",
-            r"subscri(?:be|ption)",
-            r"followers? only",
-            r"patron",
-            r"purchas",
-            r"\brent(?:al|ed|s)?\b",
-            r"\bpa(?:y|id)\b",
-            r"payment",
-            r"requires? (?:a )?ticket",
-            r"\bbuy\b",
-        ),
-    ),
-    (
-        "login",
-        "restricted",
-        (
-            r"(?:sign|log)(?:ged|ging)?[- ]?in\b",
-            r"login",
-            r"authenticat",
-            r"authoriz",
-            r"unauthorized",
-            r"credentials",
-            r"cookies",
-            r"password",
-            r"registered users",
-            r"account (?:is )?(?:required|needed)",
-            r"requires? (?:an? )?account",
-            r"restricted",
-            r"organi[sz]ation",
-            r"administrator",
-            r"workspace",
-            r"youtube kids",
-            r"account does not have",
-        ),
-    ),
-    (
-        "embed",
-        "restricted",
-        (
-            r"(?:playback|embedding).{0,40}(?:disabled|not allowed|disallowed)",
-            r"other websites",
-            r"watch (?:this video )?on youtube",
-        ),
-    ),
-    (HTTP, "transient", ()),
-    # -- nothing to be had from it with what runs here
-    (
-        "format",
-        "unsupported",
-        (
-            r"formats?\b.{0,40}(?:not available|unavailable|missing|skipped|not found|cannot be)",
-            r"no (?:(?:video|audio|playable|suitable|usable|active) )*(?:formats?|streams?)\b",
-            r"only images",
-            r"\bdrm\b",
-            r"widevine",
-            r"\bsabr\b",
-            r"encrypted (?:media|with)",
-            r"not (?:currently )?supported",
-            r"is unsupported",
-            r"currently unsupported",
-            r"unsupported (?!.*(?:proxy|python))",
-            r"no suitable (?:extractor|infoextractor)",
-            r"not a valid url",
-            r"unknown url type",
-            r"invalid url",
-            r"forget to quote",
-            r"truncated",
-            r"incomplete youtube id",
-            r"no file came",
-            r"unsafe extension",
-            r"extension .*(?:unusual|unsafe)",
-        ),
-    ),
-    (
-        "removed",
-        "gone",
-        (
-            r"\bremoved\b",
-            r"\bdelet(?:ed|ion)",
-            r"\bterminat",
-            r"\bsuspended",
-            r"\bwithdrawn",
-            r"no longer (?:available|exists?|on)",
-            r"(?:does|do|did) ?(?:n't|not) exist",
-            r"copyright",
-            r"trademark",
-            r"infring",
-            r"violat",
-            r"take[- ]?down",
-            r"taken down",
-            r"dmca",
-            r"account.{0,30}closed",
-            r"closed.{0,30}account",
-            r"\bbanned",
-            r"has been disabled",
-            r"legal (?:complaint|request)",
-            r"court order",
-            r"non-?existent",
-            r"no such video",
-            r"(?:cannot|could not) be found",
-            r"cannot find video",
-            r"invalid video id",
-            r"hate speech",
-            r"community guidelines",
-            r"terms of (?:service|use)",
-        ),
-    ),
-    (
-        "live",
-        "unsupported",
-        (
-            r"\blive ?(?:stream|event|broadcast)",
-            r"(?:is|currently) (?:not )?(?:currently )?live\b",
-            r"will begin",
-            r"premi(?:e)?re",
-            r"\boffline\b",
-            r"upcoming",
-            r"scheduled",
-            r"starts? in\b",
-            r"not (?:yet )?(?:started|begun|available yet)",
-            r"not yet available",
-            r"process(?:ed|ing) (?:this |the )?video",
-            r"(?:still being|is) process",
-            r"recording is not available",
-            r"\blive\b.{0,30}(?:ended|over)",
-            r"live dash",
-        ),
-    ),
-    (
-        "dated",
-        "unsupported",
-        (
-            r"unable to (?:extract|parse|decode|decrypt|find|determine|get)",
-            r"(?:could not|cannot|failed to|couldn't) "
-            r"(?:extract|parse|identify|decode|decrypt|find)",
-            r"extraction failed",
-            r"extractor (?:error|is|has)",
-            r"nsig",
-            r"\bsignature",
-            r"challenge",
-            r"player (?:url|version|code)",
-            r"precondition",
-            r"page needs to be reloaded",
-            r"regexnotfound",
-            r"keyerror",
-            r"typeerror",
-            r"attributeerror",
-            r"jsondecode",
-            r"please report this",
-            r"confirm you are on the latest",
-            r"(?:newer|latest) version of",
-            r"(?:yt-dlp|youtube-dl) -u\b",
-            r"out of date",
-            r"outdated",
-            r"upgrade",
-            r"update (?:yt|youtube)",
-        ),
-    ),
-    # -- vague: it may come back by itself, to us or to anyone
-    ("response", "transient", (r"player response", r"initial data")),
-    (
-        "absent",
-        "gone",
-        (
-            r"(?:video|content|media|item|page|clip) (?:is |was )?(?:currently )?"
-            r"(?:unavailable|not available|not found|isn't available)",
-            r"unavailable video",
-            r"not available any ?more",
-            r"(?:^|: )unavailable",
-            r"nicht (?:mehr )?verfügbar",
-            r"n'est (?:plus|pas) disponible",
-            r"ya no está disponible",
-            r"no está disponible",
-            r"não está (?:mais )?disponível",
-            r"non è (?:più )?disponibile",
-            r"недоступно",
-            r"利用できません",
-            r"再生できません",
-            r"不可用",
-            r"无法播放",
-        ),
-    ),
-    ("later", "blocked", (r"try again (?:later|in)", r"retry later", r"come back later")),
-    (
-        "vague",
-        "transient",
-        (
-            r"temporar",
-            r"internal error",
-            r"something went wrong",
-            r"try again",
-            r"incomplete",
-            r"overload",
-            r"error occurred",
-            r"reload",
-            r"unexpected error",
-        ),
-    ),
-    ("nothing", "gone", (r"\bnot available\b", r"\bunavailable\b", r"not found", r"no video")),
-)
+# (rule, fault) -> a regular expression. Its lines are stripped and joined, so a line that does not
+# begin with "|" continues the one above, and none may end in a space that counts.
+_RULES: dict[tuple[str, str], str] = {
+    # This machine: the operating system and the tools name themselves.
+    ("os", "local"): r"""
+        \[errno (?:1|5|12|13|20|21|23|24|27|28|30|36|63|69|78|122)\]
+        |\[winerror (?:3|5|32|39|112|123|206)\]
+        |no space left|not enough (?:disk )?space|disk (?:is )?full|disk quota
+        |permission denied|access is denied|operation not permitted
+        |read-only file system|file ?name too long|file too large
+        |too many open files|cannot allocate memory|out of memory|memoryerror
+        |input/output error|is a directory|not a directory
+        |being used by another process
+        |unable to (?:open for writing|create directory|rename file|write (?:data|file))
+    """,
+    ("tool", "local"): r"""
+        ff(?:mpeg|probe)\b.*(?:not found|not installed|not be found|required|not available)
+        |(?:not found|install|requires?|without).*\bff(?:mpeg|probe)\b
+        |(?:: |command )not found$|command not found|is not recognized as an internal
+        |no such file or directory|error while loading shared libraries
+        |no module named|importerror|modulenotfounderror
+        |no (?:supported|usable)? ?(?:javascript|js) runtime
+        |(?:unsupported|requires?|deprecated|need) (?:version of )?python
+        |impersonat\w* target.*not available
+        |postprocess\w*: (?!.*http error)|conversion failed|rtmpdump
+        |(?:missing|requires?|install).*(?:pycryptodome|curl_cffi|websockets|brotli)
+    """,
+    ("cookies", "local"): r"""
+        dpapi|cookies? database|keyring|secretstorage|cookieload
+        |netscape format|cookies? file
+        |could not (?:copy|find|open|read|decrypt|load)\b.*\bcookie
+        |(?:failed|unable) to (?:decrypt|load|open|read|copy)\b.*\bcookie
+    """,
+    ("proxy", "local"): r"""
+        tunnel connection failed|proxy authentication|proxyerror
+        |(?:unable|cannot|failed) (?:to )?connect to proxy
+        |\bproxy\b.*\b(?:40[37]|refused|failed|error|denied)
+        |socks(?:4a?|5h?)?\b.*\b(?:error|failed|refused|unsupported)
+        |(?:unsupported|invalid) proxy
+    """,
+    ("certificate", "local"): r"""
+        certificate[_ ]verify[_ ]failed|certificate verify|certificate has expired
+        |unable to get local issuer|self[- ]signed certificate
+    """,
+    # Network and server errors: before "unavailable" and "try again later", which such messages
+    # also contain.
+    ("line", "transient"): r"""
+        timed? ?-?out\b|timeout|broken pipe|reset by peer|remote end closed
+        |connection ?(?:was )?(?:aborted|reset|refused|closed|broken|error)
+        |err_(?:connection|network|internet|name|address|timed|empty)
+        |remote ?disconnected|connection.*forcibly|recv failure
+        |name resolution|failed to resolve|could not resolve|getaddrinfo|gaierror
+        |nodename nor servname|name or service not known|no address associated
+        |temporary failure|network error|network is (?:unreachable|down)
+        |no route to host|host is (?:unreachable|down)|max retries exceeded
+        |newconnectionerror|failed to establish a new connection
+        |winerror 100[3-6]\d|errno 1100\d
+        |\berrno (?:100|101|102|103|104|110|111|112|113)\b
+        |incomplete ?read|bytes read|content too short|did not get any data
+        |downloaded \d+ bytes, expected|(?:downloaded )?file is empty|returned nothing
+        |eof occurred|unexpected eof|handshake|tlsv1|bad record mac
+        |wrong version number|decryption failed|ssl(?:v3)?[:_ ].*(?:alert|eof|protocol)
+        |bad ?status ?line|invalid chunk|chunked ?encoding|protocolerror
+        |urlopen error (?!.*unknown url type)
+        |curl: \((?:6|7|16|18|28|35|52|55|56|92)\)
+        |fragment (?:\d+ )?not found(?!.*\b40[23]\b)|giving up after \d+ .*retries$
+        |throttle limit|server[- ]side|backend error
+        |(?:internal )?server error(?!.*\b4\d\d\b)|bad gateway|service unavailable
+    """,
+    # The source refuses this client: the message names the client, not the video.
+    ("robot", "blocked"): r"""
+        not a (?:ro)?bot\b|captcha|anti-?bot|you(?:'re| are) (?:a )?human
+        |pas un robot|kein (?:ro)?bot|no eres un (?:ro)?bot|n[aã]o é um rob[oô]
+        |unusual traffic|automated (?:queries|requests|traffic)|suspicious activity
+        |rate[- ]?limit|too ?many ?(?:requests|attempts|quer)|wait a few minutes
+        |(?:this|your|current) (?:ip|session|account|address|network)\b.{0,40}
+        (?:block|ban|limit|flag|throttl|suspicious)
+        |\bip\b.{0,30}\b(?:block|ban)|(?:block|ban)\w*.{0,20}\bip\b
+        |(?:content|video) (?:isn't|is not) available,? (?:please )?try again later
+        |requests? (?:(?:was|were|has been|have been) )?(?:blocked|throttled)
+        |quota ?exceeded|exceeded.{0,20}quota
+        |latest version of youtube|not available on this app
+        |po token.{0,40}(?:required|invalid)
+        |access (?:to this (?:page|site) )?(?:has been |was )?denied|cloudflare
+        |\bforbidden
+    """,
+    # Before "login": a private video asks for a login, which does not help.
+    ("private", "gone"): r"""
+        \bprivate\b(?! network| key)|granted access|非公開|privée?\b
+    """,
+    # The video exists, but not for this client.
+    ("place", "restricted"): r"""
+        \b(?:in|from|for|to|within|outside) (?:(?:your|this|certain|some|the|these|most) )+
+        (?:current )?(?:country|countries|region|location|territor|area|state)
+        |geo[- _]?(?:restrict|block|graph)|country.?restrict|vpn
+        |available in (?:your|the following)|available (?:only )?in [a-z ]{2,30} only
+        |available only (?:in|from|within) |in deinem land|dans votre pays|en (?:tu|su) país
+        |お住まいの国|вашей стране
+    """,
+    ("age", "restricted"): r"""
+        confirm your age|verify your age|age[- ]?(?:restrict|gate|limit|verif|check)
+        |\badults?\b|mature|nsfw|under ?age|inappropriate (?:for|or)
+        |(?:18|eighteen)(?:\+| years| or (?:over|older))|viewer discretion
+        |may be (?:offensive|inappropriate|disturbing)|content warning
+    """,
+    ("members", "restricted"): r"""
+        members?[- ]only|\bmembers\b|membership|join this channel|premium
+        |subscri(?:be|ption)|followers? only|patron|purchas|\brent(?:al|ed|s)?\b
+        |\bpa(?:y|id)\b|payment|requires? (?:a )?ticket|\bbuy\b
+    """,
+    ("login", "restricted"): r"""
+        (?:sign|log)(?:ged|ging)?[- ]?in\b|login|authenticat|authoriz
+        |unauthorized|credentials|cookies|password|registered users
+        |account (?:is )?(?:required|needed)|requires? (?:an? )?account|restricted
+        |organi[sz]ation|administrator|workspace|youtube kids
+        |account does not have
+    """,
+    ("embed", "restricted"): r"""
+        (?:playback|embedding).{0,40}(?:disabled|not allowed|disallowed)|other websites
+        |watch (?:this video )?on youtube
+    """,
+    (HTTP, "transient"): "",
+    # No usable format, no longer there, not there yet, or an outdated yt-dlp.
+    ("format", "unsupported"): r"""
+        formats?\b.{0,40}(?:not available|unavailable|missing|skipped|not found|cannot be)
+        |no (?:(?:video|audio|playable|suitable|usable|active) )*(?:formats?|streams?)\b
+        |only images|\bdrm\b|widevine|\bsabr\b|encrypted (?:media|with)
+        |not (?:currently )?supported|is unsupported|currently unsupported
+        |unsupported (?!.*(?:proxy|python))|no suitable (?:extractor|infoextractor)
+        |not a valid url|unknown url type|invalid url|forget to quote
+        |truncated|incomplete youtube id|no file came|unsafe extension
+        |extension .*(?:unusual|unsafe)
+    """,
+    ("removed", "gone"): r"""
+        \bremoved\b|\bdelet(?:ed|ion)|\bterminat|\bsuspended|\bwithdrawn
+        |no longer (?:available|exists?|on)|(?:does|do|did) ?(?:n't|not) exist
+        |copyright|trademark|infring|violat|take[- ]?down|taken down|dmca
+        |account.{0,30}closed|closed.{0,30}account|\bbanned|has been disabled
+        |legal (?:complaint|request)|court order|non-?existent|no such video
+        |(?:cannot|could not) be found|cannot find video|invalid video id
+        |hate speech|community guidelines|terms of (?:service|use)
+    """,
+    ("live", "unsupported"): r"""
+        \blive ?(?:stream|event|broadcast)|(?:is|currently) (?:not )?(?:currently )?live\b
+        |will begin|premi(?:e)?re|\boffline\b|upcoming|scheduled|starts? in\b
+        |not (?:yet )?(?:started|begun|available yet)|not yet available
+        |process(?:ed|ing) (?:this |the )?video|(?:still being|is) process
+        |recording is not available|\blive\b.{0,30}(?:ended|over)|live dash
+    """,
+    ("dated", "unsupported"): r"""
+        unable to (?:extract|parse|decode|decrypt|find|determine|get)
+        |(?:could not|cannot|failed to|couldn't) (?:extract|parse|identify|decode|decrypt|find)
+        |extraction failed|extractor (?:error|is|has)|nsig|\bsignature|challenge
+        |player (?:url|version|code)|precondition|page needs to be reloaded
+        |regexnotfound|keyerror|typeerror|attributeerror|jsondecode
+        |please report this|confirm you are on the latest|(?:newer|latest) version of
+        |(?:yt-dlp|youtube-dl) -u\b|out of date|outdated|upgrade
+        |update (?:yt|youtube)
+    """,
+    # Weak evidence.
+    ("response", "transient"): r"""
+        player response|initial data
+    """,
+    ("absent", "gone"): r"""
+        (?:video|content|media|item|page|clip) (?:is |was )?(?:currently )?
+        (?:unavailable|not available|not found|isn't available)
+        |unavailable video|not available any ?more|(?:^|: )unavailable
+        |nicht (?:mehr )?verfügbar|n'est (?:plus|pas) disponible|ya no está disponible
+        |no está disponible|não está (?:mais )?disponível|non è (?:più )?disponibile
+        |недоступно|利用できません|再生できません|不可用|无法播放
+    """,
+    ("later", "blocked"): r"""
+        try again (?:later|in)|retry later|come back later
+    """,
+    ("vague", "transient"): r"""
+        temporar|internal error|something went wrong|try again|incomplete
+        |overload|error occurred|reload|unexpected error
+    """,
+    ("nothing", "gone"): r"""
+        \bnot available\b|\bunavailable\b|not found|no video
+    """,
+}
 
 COMPILED: tuple[tuple[str, str, re.Pattern[str] | None], ...] = tuple(
-    (name, fault, re.compile("|".join(patterns)) if patterns else None)
-    for name, fault, patterns in _RULES
+    (rule, fault, re.compile("".join(map(str.strip, lines.splitlines()))) if lines else None)
+    for (rule, fault), lines in _RULES.items()
 )
-"""(name of the rule, name of the fault, pattern); no pattern: `HTTP`."""
+"""(rule, fault, pattern), strongest evidence first; the pattern of `HTTP` is None."""
 
 STATUS = re.compile(
     r"(?:http(?: status)?(?: error)?(?: code)?|status(?: code)?|response(?: code)?|returned|code)"
@@ -476,4 +208,4 @@ STATUS = re.compile(
     r"|<httperror ([45]\d\d)"
     r"|\b([45]\d\d) (?:client |server )?(?:error|forbidden|too many|not found)"
 )
-"""An HTTP status as messages write it."""
+"""An HTTP status from 400 to 599, as messages write it."""

@@ -21,13 +21,13 @@ from coinml.errors import (
 from coinml.faults.classification import POLICY, Fault, as_error, classify, explain
 
 
-def test_the_names_are_those_of_the_contract() -> None:
+def test_fault_names_are_stable() -> None:
     names = "transient blocked gone restricted unsupported corrupt local"
     assert [str(fault) for fault in Fault] == names.split()
     assert set(POLICY) == set(Fault)
 
 
-def test_the_corpus_of_real_messages(shared_data: Path) -> None:
+def test_real_messages_are_classified_correctly(shared_data: Path) -> None:
     with (shared_data / "ytdlp_errors.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 100
@@ -39,7 +39,7 @@ def test_the_corpus_of_real_messages(shared_data: Path) -> None:
     assert len(wrong) <= 0.03 * len(rows), wrong
 
 
-# None of these stands in the corpus.
+# None of these is in the corpus of real messages.
 @pytest.mark.parametrize(
     ("message", "fault"),
     [
@@ -79,7 +79,7 @@ def test_the_corpus_of_real_messages(shared_data: Path) -> None:
         ("unable to write data: [Errno 27] File too large", "local"),
     ],
 )
-def test_other_messages_of_the_same_kinds(message: str, fault: str) -> None:
+def test_messages_outside_the_corpus_are_classified(message: str, fault: str) -> None:
     assert explain(message)[0] == fault
     assert explain(message)[1] != "unknown"
 
@@ -95,7 +95,7 @@ def test_other_messages_of_the_same_kinds(message: str, fault: str) -> None:
         ("Sign in to confirm you're not a bot", "Sign in to confirm your age"),
     ],
 )
-def test_a_word_more_changes_the_meaning(stronger: str, weaker: str) -> None:
+def test_stronger_evidence_outranks_weaker(stronger: str, weaker: str) -> None:
     assert classify(stronger) is not classify(weaker)
 
 
@@ -118,11 +118,13 @@ def test_a_word_more_changes_the_meaning(stronger: str, weaker: str) -> None:
         ("Requested format is not available.", "unsupported"),
     ],
 )
-def test_dress_does_not_matter(dressed: str, message: str, fault: str) -> None:
+def test_prefixes_colours_and_advice_do_not_change_the_fault(
+    dressed: str, message: str, fault: str
+) -> None:
     assert classify(dressed.format(message)) == fault
 
 
-def test_what_nobody_knows_is_transient_and_said_to_be_unknown() -> None:
+def test_an_unknown_message_is_transient_by_rule_unknown() -> None:
     assert explain("flubber gazork") == (Fault.TRANSIENT, "unknown")
     assert explain("") == (Fault.TRANSIENT, "unknown")
 
@@ -145,7 +147,7 @@ def test_structure_outranks_text(error: BaseException, fault: str) -> None:
     assert classify(error) == fault
 
 
-def test_the_cause_is_found_in_all_the_places_yt_dlp_puts_it() -> None:
+def test_causes_are_found_wherever_yt_dlp_stores_them() -> None:
     from yt_dlp.networking import Response
     from yt_dlp.networking.exceptions import HTTPError, TransportError
     from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
@@ -165,7 +167,7 @@ def test_the_cause_is_found_in_all_the_places_yt_dlp_puts_it() -> None:
     assert classify(failed(UnsupportedError("http://x.invalid"))) == "unsupported"
     disk = TransportError(cause=OSError(errno.ENOSPC, "voll"))
     assert classify(failed(ExtractorError("no", cause=disk))) == "local"
-    # Its class says nothing here, its words do.
+    # The class decides nothing here, the text does.
     private = ExtractorError("Private video", expected=True)
     assert classify(failed(private, "ERROR: Private video")) == "gone"
 
@@ -177,7 +179,7 @@ def test_an_error_carries_its_fault(fault: Fault) -> None:
     assert explain(RuntimeError(error)) == (fault, "because")
 
 
-def test_delays_grow_and_end() -> None:
+def test_delays_grow_up_to_their_limits() -> None:
     transient, gone = POLICY[Fault.TRANSIENT], POLICY[Fault.GONE]
     delays = [transient.delay_later_s(failures) for failures in range(1, 60)]
     numbers = [delay for delay in delays if delay is not None]
@@ -194,11 +196,11 @@ def test_delays_grow_and_end() -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_has_a_fault(message: str) -> None:
+def test_every_text_gets_a_fault(message: str) -> None:
     assert classify(message) in Fault
 
 
-def test_a_long_log_is_read_in_a_moment() -> None:
+def test_a_long_log_is_classified_within_a_second() -> None:
     log = "[download] ffmpeg proxy cookie connection ip account request\n" * 20_000
     start = time.perf_counter()
     assert classify(log + "ERROR: Private video") == "gone"
