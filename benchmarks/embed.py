@@ -37,7 +37,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.media import DecodePool, sample, write_video
 from coinml.miniature.tiny_encoder import ENCODER
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 COIN_VIDEOS, COIN_CLIPS = 11_827, 8
 SIZE = (640, 360)
@@ -80,7 +80,7 @@ def main() -> int:
     bars = Bars()
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, torch {torch.__version__}"
-    print(f"{processors()} processors, {device}")
+    print(f"{cpu_count()} CPUs, {device}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = draw_videos(folder, seconds=8 if quick else 30)
@@ -116,7 +116,7 @@ def main() -> int:
 def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
     encoder = load_encoder(work.folder, device="cpu", clips=work.clips)
     jobs = jobs_of(files, work.videos)
-    cores, share = processors(), work.videos / work.sample
+    cores, share = cpu_count(), work.videos / work.sample
     seconds: dict[str, list[float]] = {}
     print(f"\n{work.name}: {work.videos} videos of {work.clips} clips, CPU, float32")
     embed(jobs[:2], encoder, new_set(sets / "warm", encoder))
@@ -277,7 +277,7 @@ def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[tor
 def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
     """Decode everything with all cores and nothing else."""
     spec = encoder.clip_spec()
-    with DecodePool(workers=processors()) as pool:
+    with DecodePool(workers=cpu_count()) as pool:
         for start in range(0, len(jobs), 64):
             futures = [pool.submit_sample(job.path, spec) for job in jobs[start : start + 64]]
             wait(futures)

@@ -1,31 +1,31 @@
-"""The exception tree: what went wrong, said in terms of what to do about it.
+"""The exception tree, ordered by what the caller does about an error.
 
 CoinmlError
   x TransientError      retry this item
   x SourceBlockedError  pause the source
-  x UnavailableError    gone, restricted, unsupported: record and go on
+  x UnavailableError    gone, restricted, unsupported: record and continue
   x CorruptVideoError   record, quarantine
   x LocalError          stop the run: this machine is at fault
-  x InvalidInputError   (also ValueError) the user's input
-  x RegistryError       no such model, alias or version; or the gate said no
+  x InvalidInputError   (also ValueError) the user's input is wrong
+  x RegistryError       no such model, alias or version, or refused by the promotion gate
 """
 
 from __future__ import annotations
 
 
 class CoinmlError(Exception):
-    """Any failure that coinml understands; its text is fit to be shown as it is."""
+    """Any failure that coinml recognises; its text can be shown to the user as it is."""
 
 
 class TransientError(CoinmlError):
-    """A passing failure of one item: doing the same again may succeed."""
+    """A temporary failure of one item: a retry may succeed."""
 
 
 class SourceBlockedError(CoinmlError):
-    """The source refuses everyone for now; no single video is to blame.
+    """The source refuses this client for now; the cause is no single video.
 
     Attributes:
-        retry_after_s: Seconds the source asked to wait, if it said so.
+        retry_after_s: Seconds that the source asked to wait; None where it did not say.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -34,11 +34,11 @@ class SourceBlockedError(CoinmlError):
 
 
 class UnavailableError(CoinmlError):
-    """The video cannot be had: it is gone, restricted or in no usable format."""
+    """The video is gone, restricted or in no usable format."""
 
 
 class CorruptVideoError(CoinmlError):
-    """A file is there but does not decode."""
+    """A video file does not decode."""
 
 
 class LocalError(CoinmlError):
@@ -50,4 +50,4 @@ class InvalidInputError(CoinmlError, ValueError):
 
 
 class RegistryError(CoinmlError):
-    """There is no such model, alias or version, or the promotion gate said no."""
+    """There is no such model, alias or version, or the promotion gate refused it."""

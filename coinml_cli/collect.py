@@ -155,12 +155,12 @@ def check(
     from coinml import media
     from coinml.errors import InvalidInputError
     from coinml.runtime import progress
-    from coinml.runtime.cpus import processors
+    from coinml.runtime.cpus import cpu_count
     from coinml_cli.console import print_json, table
     from coinml_cli.session import watched
 
     verdicts: list[dict[str, Any]] = []
-    workers = min(processors(), len(files))
+    workers = min(cpu_count(), len(files))
     with (
         watched(),
         progress.stage("check", len(files)),

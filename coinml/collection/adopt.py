@@ -15,7 +15,7 @@ from coinml.data.records import Dataset
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _each(
         except CorruptVideoError as err:
             return err
 
-    with ThreadPoolExecutor(workers or processors()) as pool:
+    with ThreadPoolExecutor(workers or cpu_count()) as pool:
         try:
             for done, (video_id, facts) in enumerate(zip(ids, pool.map(attempt, ids), strict=True)):
                 if isinstance(facts, FileFacts):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.media import DecodePool
@@ -186,6 +186,6 @@ def _pool() -> DecodePool:
         if pool is None:
             from coinml.media import DecodePool
 
-            pool = _pools[os.getpid()] = DecodePool(workers=min(processors(), 8))
+            pool = _pools[os.getpid()] = DecodePool(workers=min(cpu_count(), 8))
             atexit.register(pool.close)
         return pool

@@ -30,7 +30,7 @@ from coinml.embedding import shards
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding.shards import Shard
 from coinml.errors import InvalidInputError, LocalError
-from coinml.runtime.cpus import processor_numbers
+from coinml.runtime.cpus import cpu_ids
 from coinml.runtime.progress import StoppedError
 from coinml.runtime.settings import Settings
 
@@ -217,7 +217,7 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
     Raises:
         LocalError: The processes do not start.
     """
-    numbers = processor_numbers()
+    numbers = cpu_ids()
     # A process prints its log from its start, which is for people who look after clusters.
     quiet = {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical"}}
     workers = {

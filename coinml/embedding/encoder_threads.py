@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Lanes:
         self._on_cpu = encoder.device.type == "cpu"
         self._clips = clips
         batches = -(-clips // batch_clips)
-        self.count = max(1, min(processors(), clips)) if self._on_cpu else 2
+        self.count = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
         self._compile = not self._on_cpu and batches >= _COMPILE_FROM_BATCHES
         self._threads_before: int | None = None
         self._encoders = ThreadPoolExecutor(self.count, thread_name_prefix="encode")
@@ -59,7 +59,7 @@ class Lanes:
         self._resizers = (
             self._encoders
             if self._on_cpu
-            else ThreadPoolExecutor(max(2, min(8, processors() // 4)), thread_name_prefix="resize")
+            else ThreadPoolExecutor(max(2, min(8, cpu_count() // 4)), thread_name_prefix="resize")
         )
         self._lock = threading.Lock()
         self._running = 0
@@ -132,7 +132,7 @@ class Lanes:
         """Run work on this lane's share of the processors."""
         import torch
 
-        torch.set_num_threads(max(1, processors() // self.count))
+        torch.set_num_threads(max(1, cpu_count() // self.count))
         return work()
 
     def _count(self, change: int) -> None:

@@ -18,7 +18,7 @@ from coinml.embedding.report import EmbedReport, Progress, Tally
 from coinml.embedding_sets import EmbeddingSet
 from coinml.errors import InvalidInputError
 from coinml.media import DecodePool
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
@@ -91,7 +91,7 @@ def embed(
     tally.tell()
     if todo:
         batch = min(batch_clips or encoder.batch_clips, len(todo) * encoder.spec.clips)
-        workers = min(workers or processors(), len(todo))
+        workers = min(workers or cpu_count(), len(todo))
         with (
             DecodePool(workers=workers) as pool,
             Lanes(encoder, batch_clips=batch, clips=len(todo) * encoder.spec.clips) as lanes,

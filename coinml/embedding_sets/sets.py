@@ -37,7 +37,7 @@ from coinml.embedding_sets.places import (
 )
 from coinml.embedding_sets.spec import SetSpec
 from coinml.errors import InvalidInputError, LocalError
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -348,7 +348,7 @@ class EmbeddingSet:
 
     def in_threads(self, work: Callable[[Any], Read], items: Iterable[Any]) -> list[Read]:
         """The work of each item, several at a time: decoding and waiting leave the lock alone."""
-        readers = min(processors(), _LOCAL_READERS)
+        readers = min(cpu_count(), _LOCAL_READERS)
         if not is_local(self.filesystem):
             readers = _REMOTE_READERS
         with ThreadPoolExecutor(readers) as pool:

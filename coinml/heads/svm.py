@@ -20,7 +20,7 @@ from coinml.evaluation.intervals import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values
 from coinml.heads.svm_search import KERNELS, SvmFit, check_grid, every_fit, grid_of, width_of
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def train_svm(
     search: list[FitMetrics] = []
     best: tuple[FitMetrics, SvmFit] | None = None
     shown = np.arange(0, len(train), -(-len(train) // _MEASURED_TRAINING))
-    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or processors()):
+    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or cpu_count()):
         metrics = FitMetrics(
             fit=len(search) + 1,
             fits=fits,

@@ -20,7 +20,7 @@ from coinml.media import write_video
 from coinml.miniature.drawing import draw
 from coinml.miniature.scenes import FRAME_RATES, Scene, random_motion, random_scene
 from coinml.miniature.tasks import TASKS, Task, TaskStep
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 WIDTH, HEIGHT = 128, 96
 _ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -90,7 +90,7 @@ def draw_dataset(
             old.unlink()
     plans = plan_dataset(seed=seed, training=training, testing=testing)
     todo = [plan for plan in plans if not (videos / f"{plan.video_id}.mp4").is_file()]
-    _draw_all(todo, videos, jobs=jobs or processors(), total=len(plans), progress=progress)
+    _draw_all(todo, videos, jobs=jobs or cpu_count(), total=len(plans), progress=progress)
     database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
     _write_whole(annotations, {"database": database})
     _write_whole(marker, wanted)

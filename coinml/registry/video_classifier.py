@@ -32,7 +32,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips, write_video
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
@@ -127,7 +127,7 @@ class VideoClassifier(PythonModel):
         """Classify each row's video; the answers stand in the order of the rows."""
         rows = list(_rows(model_input))
         answers: list[dict[str, Any]] = []
-        workers = max(1, min(processors(), len(rows)))
+        workers = max(1, min(cpu_count(), len(rows)))
         with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
             # A few ahead of the encoder and no more: a decoded video takes some 100 MB.
             ahead: deque[Future[SampledClips]] = deque()

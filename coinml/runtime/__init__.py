@@ -1,1 +1,1 @@
-"""This process and this machine: settings, processors, progress, and who owns a run."""
+"""This process and this machine: settings, folders, CPUs, process identity, progress."""

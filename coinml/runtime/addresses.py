@@ -1,4 +1,4 @@
-"""Addresses as they may be written down: a URL can hold a password."""
+"""URLs without the credentials they may contain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def without_password(url: str) -> str:
-    """A URL with its password, if it has one, as three asterisks."""
+    """A URL with its password, if any, replaced by three asterisks."""
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
     if not at or ":" not in user:
@@ -15,6 +15,6 @@ def without_password(url: str) -> str:
 
 
 def without_user(url: str) -> str:
-    """A URL without user and password, as a browser may open it."""
+    """A URL without user and password, for a browser to open."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

@@ -1,15 +1,15 @@
-"""How many processors there are for the work of this process."""
+"""The CPUs that this process may use."""
 
 from __future__ import annotations
 
 import os
 
 
-def processors() -> int:
-    """Number of processors that this process may use."""
-    return len(processor_numbers()) or os.cpu_count() or 1
+def cpu_count() -> int:
+    """Number of CPUs that this process may use, at least 1."""
+    return len(cpu_ids()) or os.cpu_count() or 1
 
 
-def processor_numbers() -> list[int]:
-    """Which ones those are, ascending; none where the system does not say."""
+def cpu_ids() -> list[int]:
+    """Their numbers, ascending; empty where the system has no CPU affinity."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -1,4 +1,4 @@
-"""Where all state lies, unless COINML_HOME says otherwise."""
+"""The folder of all state: COINML_HOME, or the default."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def default_home() -> Path:
-    """The checkout that this package runs from, else the working folder."""
+    """The checkout that this package runs from, else the working directory."""
     repository = Path(__file__).resolve().parents[2]
     return repository if (repository / "pyproject.toml").is_file() else Path.cwd()
 
 
 def home() -> Path:
-    """The folder below which all state lies, for what must not wait for `Settings`."""
+    """The folder of all state, without importing `Settings` (and pydantic)."""
     named = os.environ.get("COINML_HOME")
     return Path(named).expanduser().resolve() if named else default_home()

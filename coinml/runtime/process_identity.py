@@ -1,4 +1,4 @@
-"""Whose a lease or a run is: a process that can be told to be dead by whoever comes later."""
+"""Names for the owner of a lease or a run, from which others can tell that it has died."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def new_owner() -> str:
-    """A name for one worker of this process, unlike any other's."""
+    """A unique name for one worker of this process: host, process id, start time, nonce."""
     pid = os.getpid()
     return f"{_host()}|{pid}|{process_start(pid)}|{uuid.uuid4().hex[:8]}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process behind a name ran on this host and does so no more."""
+    """Whether the process behind a name ran on this host and has ended."""
     parts = owner.split("|")
     if len(parts) != 4 or parts[0] != _host():
         return False
@@ -24,9 +24,9 @@ def is_dead(owner: str) -> bool:
 
 
 def process_start(pid: int) -> str:
-    """When a process began, as an opaque word; "" when there is none.
+    """When a process started, as an opaque string; "" when there is none.
 
-    A process id is given out again sooner or later; the start tells its bearers apart.
+    Process ids are reused; the start time tells two processes with one id apart.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -37,7 +37,7 @@ def process_start(pid: int) -> str:
         return ""
     else:
         state, *fields = stat.rpartition(")")[2].split()
-        # A zombie holds its id until its parent looks, but does no work any more.
+        # A zombie keeps its id until its parent reaps it, but has ended.
         return "" if state == "Z" else fields[18]
     import psutil
 
@@ -49,7 +49,8 @@ def process_start(pid: int) -> str:
 
 @functools.cache
 def _host() -> str:
-    # Containers on one machine share its boot id, not its process ids: the namespace counts too.
+    # Containers on one machine share its boot id but not its process ids, so the PID namespace
+    # is part of the name.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
         namespace = str(Path("/proc/self/ns/pid").readlink())

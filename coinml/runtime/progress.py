@@ -1,8 +1,7 @@
-"""How far a long stage is, and whether it should go on.
+"""Progress of long stages, and stopping them.
 
-Stages tell their progress here and whoever watches installs a listener. Every stage
-passes here after each item, when all that was done is on record: the one place where a
-run can be stopped without losing anything, from whichever thread.
+Stages report progress here, and listeners show it. A stage calls `advance` after each item,
+once that item's result is recorded, so a run that stops there loses nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from coinml.errors import CoinmlError
 
 
 class Listener(Protocol):
-    """Shows the progress of stages, each known by its name."""
+    """Shows the progress of stages, each identified by its name."""
 
     def begin(self, stage: str, total: int | None) -> None:
-        """A stage of `total` items begins; None: how many will turn out."""
+        """A stage of `total` items begins; None: the number is not known yet."""
 
     def advance(self, stage: str, items: int, total: int | None) -> None:
-        """`items` more are done; `total` says how many there are, if that has turned out."""
+        """`items` more are done; `total` is the number of items where it has become known."""
 
     def end(self, stage: str) -> None:
-        """The stage is over, whether it was finished or not."""
+        """The stage ended, complete or not."""
 
 
 class StoppedError(CoinmlError):
-    """The run was asked to stop; what is done is on record and the next run goes on."""
+    """The run was asked to stop; finished items are recorded and the next run continues."""
 
 
 _listeners: tuple[Listener, ...] = ()
@@ -38,13 +37,13 @@ _stop = threading.Event()
 
 
 def request_stop() -> None:
-    """Make every stage of this process end after the item that it is at."""
+    """Make every stage of this process end after its current item."""
     _stop.set()
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it, stages of this process report to `listener` too, from whichever thread."""
+    """Within it, stages of all threads of this process report to `listener` too."""
     global _listeners
     with _lock:
         _listeners = (*_listeners, listener)
@@ -69,7 +68,7 @@ def stage(name: str, total: int | None = None) -> Iterator[None]:
 
 
 def advance(name: str, items: int = 1, *, total: int | None = None) -> None:
-    """Count items of a stage, all of whose traces are on record.
+    """Count items of a stage whose results are recorded.
 
     Raises:
         StoppedError: A stop was requested.
@@ -79,11 +78,11 @@ def advance(name: str, items: int = 1, *, total: int | None = None) -> None:
             for listener in _listeners:
                 listener.advance(name, items, total)
     if _stop.is_set():
-        raise StoppedError("stopped; the next call goes on from here")
+        raise StoppedError("stopped; the next call continues from here")
 
 
 def counter(name: str) -> Callable[[int, int], None]:
-    """For what reports how many are done of how many: counts the steps between two reports."""
+    """A callback (done, total) for a stage: advances it by the items since the last call."""
     before = 0
 
     def report(done: int, _total: int) -> None:

@@ -1,4 +1,4 @@
-"""Where this machine keeps things, and how hard it may pull at the source (`COINML_*`)."""
+"""The settings of this machine, read from the environment (`COINML_*`)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ YOUTUBE = "https://www.youtube.com/watch?v={id}"
 
 
 class Settings(BaseSettings):
-    """Every setting of this machine; each is `COINML_` and its name in capitals.
+    """Every setting of this machine; the variable is `COINML_` and the name in capitals.
 
     Attributes:
-        home: All state lies below this folder.
-        ledger_url: SQLAlchemy URL of the ledger; SQLite serves one host, PostgreSQL many; never
-            shown, since it may hold a password.
+        home: The folder of all state.
+        ledger_url: SQLAlchemy URL of the ledger: SQLite for one host, PostgreSQL for several;
+            never shown, since it may contain a password.
         embeddings_root: Folder or fsspec URL of the embedding sets.
-        rate_per_hour: Videos an hour asked of a source that is not on loopback.
-        parallel: Videos in flight at once.
+        rate_per_hour: Videos requested per hour from a source that is not on loopback.
+        parallel: Concurrent downloads.
         cookies: Netscape cookies file for the source.
         proxy: Proxy URL for the source; never logged.
-        bytes_per_s: What one download may take of the line; None: no limit.
+        bytes_per_s: Bandwidth limit of one download; None: no limit.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     device: str = "auto"
 
     def model_post_init(self, _context: object) -> None:
-        """Make the paths absolute and derive what was not set from `home`."""
+        """Make `home` absolute and derive unset locations from it."""
         self.home = self.home.expanduser().resolve()
         self.ledger_url = self.ledger_url or f"sqlite:///{self.data_dir / 'ledger.db'}"
         self.embeddings_root = self.embeddings_root or str(self.data_dir / "embeddings")
@@ -55,12 +55,12 @@ class Settings(BaseSettings):
         return self.home / "data"
 
     def videos_dir(self, dataset: str) -> Path:
-        """Where the collected files of a dataset lie."""
+        """The folder of a dataset's collected files."""
         return self.data_dir / "videos" / dataset
 
     @property
     def logs_dir(self) -> Path:
-        """Where long-running parts write what they have to say."""
+        """The folder of log files."""
         return self.data_dir / "logs"
 
     @property

@@ -16,7 +16,7 @@ from coinml.encoder.clip_encoder import ClipEncoder
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.media import probe
 from coinml.media.reencoding import RECIPE, reencode
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 from coinml.studies.plans import rows_name
 
 _BATCH = 48
@@ -117,7 +117,7 @@ def _reencode_all(
         return replace(job, path=str(target), file_sha256=wanted[job.video_id])
 
     # Threads: nearly all of the time is spent in FFmpeg, which lets others run.
-    with ThreadPoolExecutor(processors()) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads:
         return [job for job in threads.map(one, enumerate(jobs)) if job is not None]
 
 
