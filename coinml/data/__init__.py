@@ -1,1 +1,1 @@
-"""Which videos there are: annotations, class folders, taxonomy, splits and targets."""
+"""Datasets: annotations, class folders, taxonomy, splits and targets."""

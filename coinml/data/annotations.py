@@ -1,4 +1,4 @@
-"""COIN's annotations and class folders, read into records."""
+"""Reading datasets: files in COIN's JSON layout, and class folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coinml.data.taxonomy import find_taxonomy
 from coinml.errors import InvalidInputError
 
 COIN = "coin"
-"""What a JSON file's dataset is called where nobody says otherwise."""
+"""Default name of a dataset that is a JSON file."""
 
 FOLDER_PREFIX = "folder:"
 SUBSETS: tuple[Subset, ...] = ("training", "testing")
@@ -34,16 +34,16 @@ def load_dataset(
     group: str | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Read what `--dataset` names.
+    """Read the dataset that `--dataset` names.
 
     Args:
-        ref: A COIN-layout JSON file, or `folder:DIR` with one folder a class.
-        name: The dataset's name; `coin` for a JSON, DIR's for a folder.
-        classes: Keep these classes only; empty keeps all.
-        limit: Keep so many videos, stratified by class and split.
-        group: Regular expression; files below one class folder whose names match it
-            with the same text stay on one side (the subject, the source video).
-        seed: Cuts `val` (and for folders the test side too).
+        ref: A JSON file in COIN's layout, or `folder:DIR` with one folder per class.
+        name: The dataset's name; default: `coin` for a JSON file, DIR's name for a folder.
+        classes: Keep only these classes; empty keeps all.
+        limit: Keep at most this many videos, stratified by class and split.
+        group: Only for folders: regular expression. Files whose paths match it with the same
+            text (a subject, a source video) stay in one split.
+        seed: Seed of the val split, and for folders of the test split.
 
     Raises:
         InvalidInputError: If the file, an entry, a class, the name or the limit is wrong;
@@ -96,7 +96,7 @@ def _keep_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     if unknown:
         known = ", ".join(dataset.classes)
         raise InvalidInputError(
-            f"{dataset.origin}: no class {', '.join(unknown)}; there are {known}"
+            f"{dataset.origin}: no class {', '.join(unknown)}; the classes are {known}"
         )
     wanted = set(classes)
     return replace(dataset, videos=tuple(v for v in dataset.videos if v.label in wanted))
@@ -108,7 +108,7 @@ def _database(path: Path) -> Mapping[str, Any]:
         if len(record) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise InvalidInputError(f"{path}: {', '.join(twice)} stands there twice")
+            raise InvalidInputError(f"{path}: duplicate keys: {', '.join(twice)}")
         return record
 
     try:
@@ -165,7 +165,7 @@ def _video(
 
 
 def _seconds(where: str, entry: Mapping[str, Any], field: str) -> float | None:
-    """A time that may be missing; COIN writes 0 as an integer and others as floats."""
+    """A field in seconds, None where it is missing; COIN writes 0 as an integer."""
     value = entry.get(field)
     if value is None:
         return None
@@ -193,6 +193,6 @@ def _steps(where: str, annotation: Any) -> tuple[Step, ...]:
         if isinstance(step_id, bool) or not isinstance(step_id, int | str) or step_id == "":
             raise InvalidInputError(f"{at}, 'id': {step_id!r} is not the id of a step")
         if not isinstance(label, str):
-            raise InvalidInputError(f"{at}, 'label': {label!r} is not a text")
+            raise InvalidInputError(f"{at}, 'label': {label!r} is not a string")
         steps.append(Step(step_id=str(step_id), label=label, start_s=start_s, end_s=end_s))
     return tuple(sorted(steps, key=lambda step: step.start_s))

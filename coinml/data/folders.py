@@ -1,4 +1,4 @@
-"""Datasets that are folders of video files, one folder a class."""
+"""Datasets that are folders of video files, one folder per class."""
 
 from __future__ import annotations
 
@@ -38,31 +38,33 @@ def read_folder(
     group: str | None = None,
     seed: int = 0,
 ) -> Dataset:
-    r"""Read one class a folder; an id is the path below `folder` without its ending.
+    r"""Read a dataset from class folders; an id is the path below `folder` without extension.
 
-    Folders that start with `_` or `.` are skipped, and so are files that do not end like
-    a video. The cut is seeded, stratified and 70/15/15 (`splits.folder_splits`).
+    Class folders whose names start with `_` or `.` are skipped, and so are files without a video
+    extension. The split is seeded, stratified and 70/15/15 (`splits.folder_splits`).
 
     Args:
         folder: The folder of class folders.
         name: The dataset's name.
-        classes: Keep these classes only; empty keeps all.
-        group: Regular expression searched in the path below the class folder; what it
-            matches (its first group, if it has one) keeps files on one side, such as
-            ``^subject\d+``.
-        seed: Another seed is another cut.
+        classes: Keep only these classes; empty keeps all.
+        group: Regular expression searched in the path below the class folder, such as
+            ``^subject\d+``. Files with the same match (of its first group, if it has one) stay
+            in one split.
+        seed: Seed of the split.
 
     Raises:
-        InvalidInputError: If there is no such folder or class, too little in it, two files
-            with one id, or the expression does not compile.
+        InvalidInputError: If there is no such folder or class, a class has too few files, two
+            files have one id, or the expression does not compile.
     """
     if not folder.is_dir():
-        raise InvalidInputError(f"{folder}: no such folder; expected one folder a class in it")
+        raise InvalidInputError(f"{folder}: no such folder; expected one folder per class in it")
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "_.")
     unknown = sorted(set(classes) - set(found))
     if unknown or not found:
         missing = f"no class {', '.join(unknown)}" if unknown else "no class folders"
-        raise InvalidInputError(f"{folder}: {missing}; there are {', '.join(found) or 'none'}")
+        raise InvalidInputError(
+            f"{folder}: {missing}; the class folders are {', '.join(found) or 'none'}"
+        )
     pattern = _compile(group)
 
     files: dict[str, Path] = {}
@@ -74,7 +76,8 @@ def read_folder(
             video_id = path.relative_to(folder).with_suffix("").as_posix()
             if video_id in files:
                 raise InvalidInputError(
-                    f"{folder}: {files[video_id].name} and {path.name} would both be {video_id!r}"
+                    f"{folder}: {files[video_id].name} and {path.name} have the same id "
+                    f"{video_id!r}"
                 )
             files[video_id] = path
             match = pattern.search(path.relative_to(folder / label).as_posix()) if pattern else None

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Subset = Literal["training", "testing"]
-"""The side a video was put on by whoever published the dataset."""
+"""The published subset of a video."""
 
 Split = Literal["train", "val", "test"]
-"""What coinml does with a video: `val` is cut from the training subset."""
+"""The split that coinml uses: `val` is taken from the training subset."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Target = Literal["task", "domain", "step"]
-"""What heads tell apart."""
+"""What a head classifies."""
 
 Extent = Literal["video", "annotated", "segments"]
 """Which part of a video is embedded: all of it, from the first to the last annotated second, or
-each annotated step on its own."""
+each annotated segment on its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Step:
     """One annotated segment of a video.
 
     Attributes:
-        step_id: Id in the taxonomy, as published ("587"); the key of a step class,
-            since 25 of COIN's labels stand under two ids.
-        label: What is done in it.
+        step_id: Id in the taxonomy, as published ("587"); identifies a step class, since 25 of
+            COIN's labels have two ids.
+        label: Name of the step.
         start_s: Start in seconds from the start of the video.
         end_s: End in seconds, greater than `start_s`.
     """
@@ -44,17 +44,17 @@ class Video:
     """One entry of a dataset's annotations.
 
     Attributes:
-        video_id: Unique in its dataset: 11 characters for YouTube, the path below the
-            folder without its ending for class folders.
+        video_id: Unique in its dataset: 11 characters for YouTube, the path below the folder
+            without extension for class folders.
         label: The task class.
-        subset: The official side.
-        split: What coinml uses it for.
-        duration_s: Length in seconds, if the annotations say so.
+        subset: The published subset.
+        split: The split that coinml uses.
+        duration_s: Length in seconds, if annotated.
         start_s: Start of the annotated extent in seconds, if annotated.
         end_s: End of the annotated extent in seconds, if annotated.
-        domain: The taxonomy's domain of the class, if known.
-        steps: The annotated segments in order of time.
-        path: Where the file is, for datasets that are folders already.
+        domain: The domain of the class in the taxonomy, if known.
+        steps: The annotated segments, ordered by start.
+        path: Path of the file, for datasets that are folders.
     """
 
     video_id: str
@@ -74,9 +74,9 @@ class Dataset:
     """A named list of videos.
 
     Attributes:
-        name: Keys the ledger rows, the embedding sets, the experiment and the model.
+        name: Identifies the ledger rows, the embedding sets, the experiment and the model.
         videos: In the order of the annotations; ids are unique.
-        origin: Where the annotations came from, for messages.
+        origin: File or folder of the annotations, for messages.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which video is for training, choosing and testing: by hash, so that it stays so."""
+"""Train, val and test splits, by the hash of the id so that they are stable."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TEST_FRACTION = 0.15
 
 
 def unit_hash(key: str, *, seed: int = 0) -> float:
-    """A number in [0, 1) that depends on the key and the seed alone."""
+    """A number in [0, 1) that depends only on the key and the seed."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def official_split(video_id: str, subset: str, *, seed: int = 0) -> Split:
-    """The split of a video whose test side is published.
+    """The split of a video with a published subset.
 
-    `val` is cut from `training` by the hash of the id alone, so that a video keeps its
-    side however many others have been collected.
+    `val` is taken from `training` by the hash of the id, so a video's split does not depend on
+    which others are selected or collected.
     """
     if subset == "testing":
         return "test"
@@ -33,19 +33,19 @@ def official_split(video_id: str, subset: str, *, seed: int = 0) -> Split:
 def folder_splits(
     labels: Mapping[str, str], groups: Mapping[str, str], *, seed: int = 0
 ) -> dict[str, Split]:
-    """Cut a dataset without published sides 70/15/15, never through a group.
+    """Split a dataset without published subsets 70/15/15, keeping groups together.
 
-    Where no group holds two classes, each class is cut on its own (stratified);
-    otherwise the groups are cut together. Each split gets at least one group. Groups
-    stand in the order of their hashes, so a new file moves at most those at a border.
+    If no group contains two classes, each class is split on its own (stratified); otherwise all
+    groups are split together. Each split gets at least one group. Groups are ordered by their
+    hashes, so a new file changes the split of at most the groups next to a border.
 
     Args:
         labels: Class by video id.
-        groups: Group by video id (the id itself where nothing binds it to others).
-        seed: Another seed is another cut.
+        groups: Group by video id (the id itself for a video without a group).
+        seed: Seed of the split.
 
     Raises:
-        InvalidInputError: If fewer than three groups are to be cut.
+        InvalidInputError: If there are fewer than three groups to split.
     """
     classes_of_group: dict[str, set[str]] = defaultdict(set)
     for video_id, label in labels.items():
@@ -62,7 +62,7 @@ def folder_splits(
             members[groups[video_id]].append(video_id)
         if len(members) < len(SPLITS):
             raise InvalidInputError(
-                f"{stratum}: {len(members)} independent videos or groups cannot be cut into "
+                f"{stratum}: {len(members)} independent videos or groups cannot be split into "
                 f"{', '.join(SPLITS)}; at least {len(SPLITS)} are needed"
             )
         ordered = sorted(members, key=lambda group: unit_hash(group, seed=seed))
@@ -72,7 +72,7 @@ def folder_splits(
 
 
 def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:
-    """Give the first groups to test, the next to val and the rest to train."""
+    """Assign the first groups to test, the next to val and the rest to train."""
     total = sum(size for _, size in groups)
     quotas: list[tuple[Split, float]] = [
         ("test", TEST_FRACTION * total),
@@ -81,8 +81,8 @@ def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:
     taken = 0.0
     for position, (group, size) in enumerate(groups):
         left = len(groups) - position
-        # A full split hands over to the next; so does one whose going on would leave
-        # the later splits without a group.
+        # Go to the next split when this one is full, or when the groups that are left are only
+        # enough for one group per later split.
         while quotas and taken > 0 and (taken + size / 2 > quotas[0][1] or left <= len(quotas)):
             quotas.pop(0)
             taken = 0.0
@@ -96,8 +96,8 @@ def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:
 def limit_videos(videos: Sequence[Video], limit: int, *, seed: int = 0) -> tuple[Video, ...]:
     """The first `limit` videos in an order that is stratified by class and split.
 
-    One of every (class, split) comes first, train before test before val; the rest
-    follow in proportion. A larger limit keeps all that a smaller one had.
+    One video of every (class, split) comes first, train before test before val; the rest follow
+    in proportion. The videos of a smaller limit are among those of a larger one.
 
     Raises:
         InvalidInputError: If `limit` is not positive.

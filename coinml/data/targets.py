@@ -1,4 +1,4 @@
-"""What heads tell apart (task, domain or step), and which part of a video that is about."""
+"""Targets (what a head classifies) and extents (which part of a video it looks at)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 EXTENTS: tuple[Extent, ...] = get_args(Extent)
 
 FEW_VIDEOS = 5
-"""A class with fewer training videos is reported: what is learnt of it hangs on single ones."""
+"""Classes with fewer training videos are reported: their results depend on single videos."""
 
 Span = tuple[float | None, float | None]
 """Start and end in seconds from the first frame; both None for the whole video."""
@@ -22,15 +22,15 @@ Span = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One thing to learn from or to be measured on.
+    """One labelled sample: a video, or a segment of one.
 
     Attributes:
-        sample_id: Unique in its dataset: the video's id, and for a step `<video id>#<n>`, the
-            n-th segment of the video in order of time, from 1.
-        video_id: The video that it is (a part of).
+        sample_id: Unique in its dataset: the video's id, or for a step `<video id>#<n>`, where n
+            counts the video's segments in order of time, from 1.
+        video_id: The video.
         label: Its class.
-        split: Its video's, so that all segments of a video are on one side.
-        span: The part of the video that is looked at.
+        split: The video's split, so all segments of a video are in one split.
+        span: The part of the video that is used.
     """
 
     sample_id: str
@@ -43,15 +43,15 @@ class Example:
 def examples(
     videos: Sequence[Video], *, target: Target = "task", extent: Extent = "video"
 ) -> list[Example]:
-    """What a dataset has to learn from, whether it is collected or not.
+    """The labelled samples of a dataset, whether collected or not.
 
     Args:
-        videos: The dataset's.
-        target: Whose classes.
-        extent: Which part of a video, for `task` and `domain`.
+        videos: The dataset's videos.
+        target: What is classified.
+        extent: The part of a video that is used, for `task` and `domain`.
 
     Raises:
-        InvalidInputError: The annotations or the taxonomy do not say what the target asks for.
+        InvalidInputError: The annotations or the taxonomy lack the target's labels.
     """
     if target == "step":
         names = step_names(videos)
@@ -80,7 +80,7 @@ def examples(
             video_id=video.video_id,
             label=str(video.domain) if target == "domain" else video.label,
             split=video.split,
-            # A video without the extent counts among those that are not here.
+            # A video without the extent has no embedding and counts as missing.
             span=next(iter(spans(video, extent)), (None, None)),
         )
         for video in videos
@@ -88,10 +88,10 @@ def examples(
 
 
 def spans(video: Video, extent: Extent) -> list[Span]:
-    """The parts of a video that a set of this extent holds; each once, in order of time.
+    """The parts of a video that an embedding set of this extent contains, in order of time.
 
-    The annotated extent goes from the first to the last annotated second: from the
-    annotations' own start and end where they are there, and always over all segments.
+    The annotated extent runs from the first to the last annotated second: it covers all
+    segments, and the annotations' own start and end where given.
     """
     if extent == "video":
         return [(None, None)]
@@ -105,25 +105,25 @@ def spans(video: Video, extent: Extent) -> list[Span]:
 
 
 def require_spans(videos: Sequence[Video], extent: Extent) -> list[Video]:
-    """The videos whose annotations do not say where the extent is.
+    """The videos without annotations of the extent.
 
     Raises:
-        InvalidInputError: None of them does.
+        InvalidInputError: All of them are without.
     """
     without = [video for video in videos if not spans(video, extent)]
     if videos and len(without) == len(videos):
         raise InvalidInputError(
             f"extent {extent}: none of these {len(videos)} videos has annotated segments; COIN's "
-            "layout has them, class folders do not; take the extent `video`"
+            "layout has them, class folders do not; use the extent `video`"
         )
     return without
 
 
 def extent_of(target: str | None, extent: str | None) -> Extent:
-    """The extent that is meant where a target or an extent is named, or both.
+    """The extent that follows from a target, an extent, or both.
 
     Raises:
-        InvalidInputError: An unknown one, or two that contradict each other.
+        InvalidInputError: One is unknown, or they contradict each other.
     """
     if target is not None and target not in TARGETS:
         raise InvalidInputError(f"target {target!r}: one of {', '.join(TARGETS)} is allowed")
@@ -133,17 +133,17 @@ def extent_of(target: str | None, extent: str | None) -> Extent:
         return "segments" if target == "step" else "video"
     if target is not None and (target == "step") != (extent == "segments"):
         raise InvalidInputError(
-            f"target {target} and extent {extent} contradict each other: steps are learnt on "
-            "`segments`, tasks and domains on `video` or `annotated`"
+            f"target {target} and extent {extent} contradict each other: steps need the extent "
+            "`segments`, tasks and domains `video` or `annotated`"
         )
     return extent
 
 
 def step_names(videos: Iterable[Video]) -> dict[str, str]:
-    """The class of each step by its id: the label with the id behind it.
+    """Class name of each step by its id: "label (id)".
 
-    The id is there for every step, since 25 of COIN's labels stand under two ids, and a name
-    that depended on what else is selected would be another class in every run.
+    Every name contains the id, since 25 of COIN's labels have two ids and a class name must not
+    depend on which other steps are selected.
     """
     labels: dict[str, str] = {}
     for step in _steps(videos):
@@ -152,9 +152,9 @@ def step_names(videos: Iterable[Video]) -> dict[str, str]:
 
 
 def domains_of_classes(videos: Sequence[Video], *, target: Target = "task") -> dict[str, str]:
-    """Domain by class, where the taxonomy knows one and all videos of the class agree.
+    """Domain by class, where the taxonomy has exactly one for all videos of the class.
 
-    Empty where the classes are the domains themselves.
+    Empty for the target `domain`.
     """
     if target == "domain":
         return {}
@@ -168,7 +168,7 @@ def domains_of_classes(videos: Sequence[Video], *, target: Target = "task") -> d
 
 
 def official_sizes(found: Iterable[Example]) -> Mapping[Split, int]:
-    """Number of examples that each split has officially, lost ones included."""
+    """Number of examples of each split as published, lost videos included."""
     counts = Counter(example.split for example in found)
     return {split: counts[split] for split in SPLITS}
 

@@ -18,11 +18,11 @@ STEP_COLUMNS = ("Target Id", "Target Label", "Action Id", "Action Label")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taxonomy:
-    """What belongs to what.
+    """Domains, tasks and steps.
 
     Attributes:
         domains: Domain by task.
-        steps: Label by step id. Ids are the keys, since 25 labels stand under two ids.
+        steps: Label by step id; 25 labels have two ids.
         tasks_of_step: The tasks in which a step occurs, by step id.
     """
 
@@ -93,7 +93,7 @@ def _read_workbook(path: Path) -> Taxonomy:
             f"{path}: no sheet has the columns {list(DOMAIN_COLUMNS)}; "
             f"found {[list(header) for header in found]}"
         )
-    # A domain is written once for all of its tasks (merged cells), so it carries on.
+    # A domain is written once for all of its tasks (merged cells).
     domain_rows: list[list[str]] = []
     for row in found[DOMAIN_COLUMNS]:
         domain_rows.append(row if len(row) == 2 else [domain_rows[-1][0], row[0]])

@@ -1,4 +1,4 @@
-"""COIN's layout with all its oddities, the taxonomy, and what bad input is told."""
+"""Reading COIN's layout and taxonomy, and the messages for bad input."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_oddities_of_the_official_file_are_read(tmp_path: Path) -> None:
         ({"annotation": [{"id": 1, "segment": [1, 2]}]}, "label"),
     ],
 )
-def test_bad_entry_is_named_with_file_id_and_field(
+def test_a_bad_entry_is_reported_with_file_id_and_field(
     tmp_path: Path, changes: dict[str, Any], field: str
 ) -> None:
     ref = write(tmp_path, good_one____=entry(), bad_one_____=entry(**changes))
@@ -98,11 +98,11 @@ def test_bad_entry_is_named_with_file_id_and_field(
         ("{", "not JSON"),
         ("[]", "'database'"),
         ('{"database": {}}', "empty"),
-        ('{"database": {"a": {}, "a": {}}}', "twice"),
+        ('{"database": {"a": {}, "a": {}}}', "duplicate keys: a"),
         ('{"database": {"../../etc": {}}}', "../../etc"),
     ],
 )
-def test_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_a_bad_file_is_reported_with_its_path(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(InvalidInputError) as caught:
@@ -111,19 +111,19 @@ def test_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_missing_file_says_what_is_expected(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="folder:DIR"):
         load_dataset(str(tmp_path / "nothing.json"))
 
 
-def test_unknown_class_lists_the_known(tmp_path: Path) -> None:
+def test_an_unknown_class_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     ref = write(tmp_path, good_one____=entry())
     with pytest.raises(InvalidInputError, match=r"Fry.*BoilEgg"):
         load_dataset(ref, classes=["Fry"])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", "x" * 65])
-def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
+def test_dataset_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> None:
     ref = write(tmp_path, good_one____=entry())
     if name == "":
         assert load_dataset(ref, name=name).name == "coin"
@@ -132,7 +132,7 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
         load_dataset(ref, name=name)
 
 
-def test_workbook_gives_the_domains(tmp_path: Path) -> None:
+def test_domains_are_read_from_the_workbook(tmp_path: Path) -> None:
     book = Workbook()
     sheet = book.active
     assert sheet is not None
@@ -149,7 +149,7 @@ def test_workbook_gives_the_domains(tmp_path: Path) -> None:
     assert {v.video_id: v.domain for v in load_dataset(ref).videos} == {"a": "Dish", "b": "Dish"}
 
 
-def test_coin_is_read_whole_and_fast(shared_data: Path) -> None:
+def test_the_official_file_is_read_completely_within_two_seconds(shared_data: Path) -> None:
     begun = time.process_time()
     dataset = load_dataset(str(shared_data / "coin" / "COIN.json"))
     assert time.process_time() - begun < 2
@@ -160,7 +160,7 @@ def test_coin_is_read_whole_and_fast(shared_data: Path) -> None:
     assert sum(video.start_s is None for video in dataset.videos) == 945
 
 
-def test_taxonomy_keeps_labels_under_two_ids(shared_data: Path) -> None:
+def test_the_taxonomy_keeps_both_ids_of_a_label(shared_data: Path) -> None:
     from coinml.data.taxonomy import find_taxonomy
 
     taxonomy = find_taxonomy(shared_data / "coin")

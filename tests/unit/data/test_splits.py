@@ -1,4 +1,4 @@
-"""The cuts: official sides stay, folders are stratified, groups stay whole."""
+"""Splits: published subsets are kept, folders are stratified, groups are not divided."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
         path.touch()
 
 
-def test_val_is_cut_from_training_by_the_id_alone() -> None:
+def test_val_depends_on_the_video_id_alone() -> None:
     sides = Counter(official_split(f"id{n}", "training") for n in range(4000))
     assert sides["test"] == 0
     assert 0.13 < sides["val"] / 4000 < 0.17
@@ -36,7 +36,7 @@ def test_val_is_cut_from_training_by_the_id_alone() -> None:
     ),
     st.integers(0, 5),
 )
-def test_classes_are_cut_on_their_own(labels: dict[str, str], seed: int) -> None:
+def test_each_class_is_split_on_its_own(labels: dict[str, str], seed: int) -> None:
     sizes = Counter(labels.values())
     if min(sizes.values()) < 3:
         with pytest.raises(InvalidInputError):
@@ -51,7 +51,7 @@ def test_classes_are_cut_on_their_own(labels: dict[str, str], seed: int) -> None
         assert abs(cut["val"] - 0.15 * size) <= 1
 
 
-def test_a_group_is_never_cut() -> None:
+def test_a_group_is_never_divided() -> None:
     labels = {f"{c}/s{s}_{n}": c for c in ("fall", "adl") for s in range(1, 6) for n in range(4)}
     groups = {i: i.split("/")[1].split("_")[0] for i in labels}
     splits = folder_splits(labels, groups)
@@ -80,15 +80,15 @@ def test_folder_ids_groups_and_skipped_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "options", "says"),
     [
-        (["a/1.mp4", "a/1.webm"], {}, "would both be 'a/1'"),
+        (["a/1.mp4", "a/1.webm"], {}, "have the same id 'a/1'"),
         (["a/1.mp4", "a/2.mp4"], {}, "at least 3"),
         (["a/1.mp4", "b/x.txt"], {}, "no videos in b"),
-        (["a/1.mp4"], {"classes": ["z"]}, "no class z; there are a"),
+        (["a/1.mp4"], {"classes": ["z"]}, "no class z; the class folders are a"),
         (["a/1.mp4"], {"group": "("}, "not a regular expression"),
         ([], {}, "no class folders"),
     ],
 )
-def test_bad_folder_is_told_what_is_wrong(
+def test_a_bad_folder_is_reported_with_the_reason(
     tmp_path: Path, names: list[str], options: dict[str, object], says: str
 ) -> None:
     touch(tmp_path, *names)
@@ -98,7 +98,7 @@ def test_bad_folder_is_told_what_is_wrong(
     assert str(tmp_path) in str(caught.value) or "group" in says or "expression" in says
 
 
-def test_limit_is_stratified_and_grows_by_adding() -> None:
+def test_limit_is_stratified_and_a_larger_limit_only_adds() -> None:
     videos = [
         Video(
             video_id=f"{label}{n}",

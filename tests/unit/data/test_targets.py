@@ -1,4 +1,4 @@
-"""What heads tell apart: examples, their classes, their sides and the extents they come from."""
+"""Targets: examples with their classes, splits and extents."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ TWO_STEPS = video(
 
 
 def embedded(rows: list[tuple[str, float | None, float | None]]) -> pd.DataFrame:
-    """A set's rows; the one feature is the row's number."""
+    """Rows of an embedding set; the one feature is the row's number."""
     table = pd.DataFrame(rows, columns=["video_id", "start_s", "end_s"])
     return table.assign(e0000=np.arange(len(rows), dtype=np.float32))
 
 
-def test_the_extents_of_a_video() -> None:
+def test_spans_of_each_extent() -> None:
     assert spans(TWO_STEPS, "video") == [(None, None)]
     assert spans(TWO_STEPS, "segments") == [(2.0, 4.0), (5.0, 9.5)]
-    # To the last annotated second, whoever says it.
+    # From the earlier start (the video's) to the later end (the last step's).
     assert spans(TWO_STEPS, "annotated") == [(1.0, 9.5)]
     assert spans(video(steps=TWO_STEPS.steps), "annotated") == [(2.0, 9.5)]
     assert spans(video(start_s=1.0, end_s=2.0), "annotated") == [(1.0, 2.0)]
@@ -66,7 +66,7 @@ def test_the_extents_of_a_video() -> None:
     assert spans(same, "segments") == [(0.0, 1.0)]
 
 
-def test_steps_are_told_apart_by_id_and_shown_by_label() -> None:
+def test_step_classes_are_labels_with_ids() -> None:
     other = video("b", split="test", steps=(step("7", 0.0, 3.0),))
     found = examples([TWO_STEPS, other, video("c")], target="step")
     assert [(one.sample_id, one.label, one.split, one.span) for one in found] == [
@@ -83,13 +83,13 @@ def test_domains_need_a_taxonomy() -> None:
         examples([TWO_STEPS, video("b")], target="domain")
 
 
-def test_what_is_not_annotated_is_said() -> None:
+def test_missing_annotations_are_reported() -> None:
     with pytest.raises(InvalidInputError, match="target step: none"):
         examples([video(), video("b")], target="step")
     with pytest.raises(InvalidInputError, match="extent annotated: none of these 1 videos"):
         require_spans([video()], "annotated")
     assert [one.video_id for one in require_spans([TWO_STEPS, video("b")], "segments")] == ["b"]
-    # It is not here, and counts as such.
+    # A video without annotations still counts in the official size.
     found = examples([TWO_STEPS, video("b")], extent="annotated")
     assert official_sizes(found)["train"] == 2
 
@@ -105,7 +105,7 @@ def test_what_is_not_annotated_is_said() -> None:
         (None, "segments", "segments"),
     ],
 )
-def test_a_target_names_its_extent(target: Any, extent: Any, meant: str) -> None:
+def test_the_extent_follows_from_the_target(target: Any, extent: Any, meant: str) -> None:
     assert extent_of(target, extent) == meant
     if target is not None:
         assert SetOptions(extent=extent).for_target(target).extent == meant
@@ -120,16 +120,18 @@ def test_a_target_names_its_extent(target: Any, extent: Any, meant: str) -> None
         (None, "whole", "one of video, annotated, segments"),
     ],
 )
-def test_contradictions_are_refused(target: Any, extent: Any, message: str) -> None:
+def test_unknown_or_contradicting_targets_and_extents_are_refused(
+    target: Any, extent: Any, message: str
+) -> None:
     with pytest.raises(InvalidInputError, match=message):
         extent_of(target, extent)
 
 
-def test_a_table_of_segments_has_a_row_for_each_that_is_embedded() -> None:
+def test_a_step_table_has_a_row_per_embedded_segment() -> None:
     rows = [("a", 2.0, 4.0), ("a", 5.0, 9.0), ("b", 0.0, 3.0), ("a", None, None)]
     other = video("b", split="val", steps=(step("7", 0.0, 3.0),))
     table = build_table([TWO_STEPS, other], embedded(rows), target="step")
-    # The second segment was embedded when it ended elsewhere: it is not the one of today.
+    # The second segment was embedded with another end, so it does not count.
     assert table.to_dict(orient="list") == {
         "video_id": ["a", "b"],
         "label": ["pour (1)", "pour (7)"],
@@ -149,7 +151,7 @@ def test_a_table_of_segments_has_a_row_for_each_that_is_embedded() -> None:
         build_table([TWO_STEPS], embedded([("a", None, None)]), target="step")
 
 
-def test_segments_know_their_videos() -> None:
+def test_segments_are_grouped_by_video() -> None:
     videos = [
         video(f"{split}{number}", split=split, steps=(step("1", 0, 1), step("2", 1, 2, "stir")))
         for split in ("train", "val", "test")
@@ -163,7 +165,7 @@ def test_segments_know_their_videos() -> None:
     assert (len(parts["test"]), parts["test"].videos) == (4, 2)
 
 
-def test_the_clips_of_a_segment_are_its_own() -> None:
+def test_clips_are_assigned_to_their_segment() -> None:
     entries = [
         ("a", 5.0, 9.5, 0, 7),
         ("a", 2.0, 4.0, 1, 2),
@@ -192,7 +194,7 @@ def test_the_clips_of_a_segment_are_its_own() -> None:
     assert {key: part.tolist() for key, part in whole.items()} == {"a": [[6]], "b": [[5]]}
 
 
-def test_classes_of_which_there_is_little_are_named() -> None:
+def test_classes_with_few_training_videos_are_listed() -> None:
     rows = [("Tea", "train", number) for number in range(6)] + [("Tea", "test", 9)]
     rows += [("Soup", "train", 0)] * 7 + [("Soup", "test", 8), ("Cake", "val", 7)]
     table = pd.DataFrame(
@@ -202,12 +204,12 @@ def test_classes_of_which_there_is_little_are_named() -> None:
     official = [(label, split) for label, split, _ in rows] + [("Lost", "train")]
     counts = class_counts(table, official).set_index("class")
     assert counts["train"].to_dict() == {"Cake": 0, "Lost": 0, "Soup": 7, "Tea": 6}
-    # Seven segments of one video are one video.
+    # Seven segments of one video count as one video.
     assert counts["train_videos"].to_dict() == {"Cake": 0, "Lost": 0, "Soup": 1, "Tea": 6}
     assert scarce_classes(counts.reset_index()) == ("Soup",)
 
 
-def test_one_job_an_extent_of_what_is_here() -> None:
+def test_one_embedding_job_per_span_of_each_downloaded_video() -> None:
     videos = [TWO_STEPS, video("b", steps=(step("7", 0.0, 3.0),)), video("c")]
     files = {"a": ("/a.mp4", "aa"), "c": ("/c.mp4", "cc"), "b": (None, None)}
     nothing = dict.fromkeys(LedgerRow.__dataclass_fields__)
@@ -224,11 +226,11 @@ def test_one_job_an_extent_of_what_is_here() -> None:
     assert count_done(jobs, {key_of(jobs[1]), ("a", 2.0, 4.0, "old")}) == {"a": 1}
 
 
-def test_a_domain_by_class_where_there_is_one() -> None:
+def test_domains_of_classes_omit_ambiguous_ones() -> None:
     other = video("b", label="Soup", domain="Food", steps=(step("2", 0.0, 1.0, "stir"),))
     videos = [TWO_STEPS, other]
     assert domains_of_classes(videos) == {"Tea": "Drink", "Soup": "Food"}
-    # Stirred in tea and in soup.
+    # The step "stir" occurs in both domains.
     assert domains_of_classes(videos, target="step") == {"pour (1)": "Drink"}
     assert domains_of_classes(videos, target="domain") == {}
     assert domains_of_classes([video()]) == {}
@@ -267,7 +269,7 @@ def coin(path: Path, database: dict[str, Any]) -> list[Video]:
 
 @settings(max_examples=30, deadline=None)
 @given(entries, st.data())
-def test_a_side_depends_on_nothing_else_and_no_video_is_on_two(
+def test_splits_do_not_depend_on_other_videos_and_segments_stay_together(
     tmp_path_factory: pytest.TempPathFactory, database: dict[str, Any], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "sides.json"
@@ -304,7 +306,7 @@ def test_coin_has_180_tasks_12_domains_and_778_steps(shared_data: Path) -> None:
     }
     twice = Counter(name.rsplit(" (", 1)[0] for name in step_names(videos).values())
     assert sum(count > 1 for count in twice.values()) == 25
-    # Whole seconds where the annotations begin with the video, and always around all steps.
+    # The annotated extent contains all steps.
     for one in videos:
         ((start_s, end_s),) = spans(one, "annotated")
         assert start_s is not None
