@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coinml.collection.download import MEDIA_SUFFIXES
 from coinml.collection.video_folder import Verify, VideoFolder, verified_facts
 from coinml.data.records import Dataset
+from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
@@ -207,12 +207,12 @@ def _videos_below(folder: Path) -> Iterator[Path]:
     some = False
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in MEDIA_SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in VIDEO_ENDINGS and not hidden and path.is_file():
             some = True
             yield path
     if not some:
         raise InvalidInputError(
-            f"{folder}: no video file in it or below it ({' '.join(MEDIA_SUFFIXES)})"
+            f"{folder}: no video file in it or below it ({' '.join(VIDEO_ENDINGS)})"
         )
 
 

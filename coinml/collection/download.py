@@ -20,27 +20,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from coinml.collection.redaction import Redactor
+from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults.classification import Fault, as_error, chain, explain
 
 log = logging.getLogger(__name__)
-
-MEDIA_SUFFIXES = (
-    ".mp4",
-    ".webm",
-    ".mkv",
-    ".m4v",
-    ".mov",
-    ".avi",
-    ".flv",
-    ".3gp",
-    ".ts",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".ogv",
-)
-"""Endings a downloaded video may have, the usual ones first."""
 
 MAX_HEIGHT = 360
 """Rows of the picture at most, by default; VideoMAE looks at 224 of them."""
@@ -372,7 +356,7 @@ def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
     fault, rule = explain(err)
     redactor.error(err)
     kinds = {type(one).__name__ for one in chain(err)}
-    if "UnsupportedError" in kinds and urlsplit(url).path.endswith(MEDIA_SUFFIXES):
+    if "UnsupportedError" in kinds and urlsplit(url).path.endswith(VIDEO_ENDINGS):
         # A page where a file should be: a portal or a proxy spoke, not the video's owner.
         return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
     return as_error(fault, message, rule=rule, retry_after_s=_retry_after_s(err))

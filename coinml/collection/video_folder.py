@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from coinml.collection.download import MEDIA_SUFFIXES
+from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
 from coinml.runtime.cpus import cpu_count
@@ -89,7 +89,7 @@ class VideoFolder:
     def leftovers(self, video_id: str) -> Iterator[Path]:
         """Whole files of a video that an earlier run did not come to record."""
         for folder in (self.folder, self.incoming):
-            for suffix in MEDIA_SUFFIXES:
+            for suffix in VIDEO_ENDINGS:
                 path = folder / (video_id + suffix)
                 if path.is_file():
                     yield path
@@ -123,7 +123,7 @@ class VideoFolder:
             else:
                 path.unlink(missing_ok=True)
         # A partial file may be the bad beginning of the next attempt.
-        for suffix in MEDIA_SUFFIXES:
+        for suffix in VIDEO_ENDINGS:
             (self.incoming / f"{video_id}{suffix}.part").unlink(missing_ok=True)
         return kept
 

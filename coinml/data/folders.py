@@ -8,26 +8,8 @@ from pathlib import Path
 
 from coinml.data.records import Dataset, Video
 from coinml.data.splits import folder_splits
+from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import InvalidInputError
-
-VIDEO_ENDINGS = frozenset(
-    {
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-    }
-)
 
 
 def read_folder(
