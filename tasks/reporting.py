@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
 from coinml.registry.versions import Verdict
+from coinml.runtime.markdown import markdown_table
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_head import TrainReport
@@ -50,7 +51,8 @@ def report_training(summary: TrainSummary) -> None:
     rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
     create_markdown_artifact(
         key=key_of("heads", *whose),
-        markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n{_table(_HEADS, rows)}\n\n"
+        markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n"
+        f"{markdown_table(_HEADS, rows)}\n\n"
         "In brackets 95 % intervals.",
         description=str(summary),
     )
@@ -59,7 +61,7 @@ def report_training(summary: TrainSummary) -> None:
     compared = summary.comparison
     if compared is not None:
         result = compared.result
-        table = _table(
+        table = markdown_table(
             (
                 "videos",
                 f"only {compared.head_a} right",
@@ -94,7 +96,8 @@ def report_verdicts(model: str, verdicts: Sequence[Verdict]) -> None:
     ]
     create_markdown_artifact(
         key=key_of("champion", model),
-        markdown=f"# {model} before the gate\n\n{_table(('version', 'verdict', 'why'), rows)}",
+        markdown=f"# {model} before the gate\n\n"
+        f"{markdown_table(('version', 'verdict', 'why'), rows)}",
         description=f"What the gate said of {model}",
     )
 
@@ -126,9 +129,3 @@ def _publish_figure(store: MlflowStore, run_id: str, name: str, whose: Sequence[
             image_url=f"data:image/png;base64,{base64.b64encode(content).decode()}",
             description=f"{name}: {' '.join(whose)}",
         )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
-    lines = [f"| {' | '.join(line)} |" for line in (header, *cells)]
-    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from coinml.evaluation.intervals import Estimate
+from coinml.runtime.markdown import markdown_table
 from coinml.studies.costs import Cost
 from coinml.studies.estimates import Difference
 from coinml.studies.plans import Condition
@@ -222,9 +223,7 @@ def markdown(report: StudyReport) -> str:
         "",
         *(f"- {sentence}" for sentence in report.conclusions),
         "",
-        f"| {' | '.join(columns)} |",
-        f"|{' --- |' * len(columns)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        markdown_table(columns, rows),
         "",
         *report.notes,
     ]

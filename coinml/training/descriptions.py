@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coinml.data.records import Dataset, Split, Target
 from coinml.embedding_sets.spec import SetSpec
+from coinml.runtime.markdown import markdown_table
 
 if TYPE_CHECKING:
     from coinml.training.sweep import SweepResult
@@ -92,11 +93,14 @@ def run_description(
     ]
     if metrics:
         rows = [
-            f"| {label} | {metrics[name]:.3f} | "
-            f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f} |"
+            (
+                label,
+                f"{metrics[name]:.3f}",
+                f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}",
+            )
             for label, name in _ROWS
         ]
-        parts.append("\n".join(["| | | 95 % interval |", "| --- | --- | --- |", *rows]))
+        parts.append(markdown_table(("", "", "95 % interval"), rows))
         parts.append(
             "Always answering the most frequent class would score "
             f"{metrics['test_majority_rate']:.3f} on test."

@@ -1,0 +1,15 @@
+"""Tables in Markdown, for the pages of MLflow and Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of one line a row, without a line break at its end; cells may hold any text."""
+    lines = [f"| {' | '.join(_cell(value) for value in row)} |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", r"\|").splitlines())
