@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coinml.collection.attrition import MEANING
 from coinml.data.targets import FEW_VIDEOS
 from coinml.errors import InvalidInputError
 from coinml_cli.console import line, print_json, table
@@ -58,10 +57,7 @@ def status_of(settings: Settings, dataset: str) -> Status:
 def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> None:
     """Here, lost and still possible; by fault, by split and by class."""
     status = status_of(settings, dataset)
-    rows = [["downloaded", status.downloaded, "here, decoded to the end and on record"]]
-    rows += [["pending", status.pending, "not tried yet"]] if status.pending else []
-    rows += [[fault, count, MEANING[fault]] for fault, count in status.faults.items()]
-    table([f"{status.total:,} videos of {dataset}", "count", "what it means"], rows)
+    table([f"{status.total:,} videos of {dataset}", "count", "what it means"], status.states())
     parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
     for what, counts in parts:
         table(

@@ -6,17 +6,7 @@ import re
 from collections.abc import Mapping
 
 from coinml.ledger import Counts, Status
-
-MEANING = {
-    "transient": "a passing failure; asked again later",
-    "blocked": "the source refused; asked again later",
-    "gone": "removed, closed or under copyright",
-    "restricted": "private, age, members, region or login",
-    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
-    "corrupt": "arrived, but does not decode",
-    "local": "this machine was at fault",
-}
-"""What each fault means, in a few words."""
+from coinml.runtime.markdown import markdown_table
 
 
 def attrition_key(dataset: str) -> str:
@@ -38,11 +28,11 @@ def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
         f"{status.downloaded:,} of {status.total:,} videos are here ({share:.1%}), "
         f"{status.possible:,} are still possible, {_lost(status):,} are lost.",
         "",
-        *_table(
+        markdown_table(
             ("state", "videos", "share", "means"),
             [
                 (name, f"{count:,}", f"{count / status.total:.1%}", means)
-                for name, count, means in _states(status)
+                for name, count, means in status.states()
             ],
         ),
     ]
@@ -50,33 +40,18 @@ def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
         lines += ["", f"{duplicates:,} files have the content of another video."]
     if status.eta_hours:
         lines += ["", f"About {status.eta_hours:.1f} hours to go at the allowed rate."]
-    lines += ["", "## By split", "", *_counts("split", status.by_split)]
-    lines += ["", "## By class", "", *_counts("class", status.by_class)]
+    lines += ["", "## By split", "", _counts("split", status.by_split)]
+    lines += ["", "## By class", "", _counts("class", status.by_class)]
     return "\n".join(lines) + "\n"
-
-
-def _states(status: Status) -> list[tuple[str, int, str]]:
-    states = [("downloaded", status.downloaded, "here, decoded to the end")]
-    states += [("pending", status.pending, "not tried yet")] if status.pending else []
-    return states + [(fault, count, MEANING[fault]) for fault, count in status.faults.items()]
 
 
 def _lost(status: Status) -> int:
     return sum(counts.lost for counts in status.by_split.values())
 
 
-def _counts(what: str, groups: Mapping[str, Counts]) -> list[str]:
+def _counts(what: str, groups: Mapping[str, Counts]) -> str:
     worst_first = sorted(groups.items(), key=lambda item: (-item[1].lost, item[0]))
-    return _table(
+    return markdown_table(
         (what, "all", "here", "lost", "possible"),
         [(name, c.total, c.downloaded, c.lost, c.possible) for name, c in worst_first],
     )
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
-    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
-    return [
-        f"| {' | '.join(header)} |",
-        f"|{' --- |' * len(header)}",
-        *(f"| {' | '.join(row)} |" for row in cells),
-    ]

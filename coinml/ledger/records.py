@@ -13,6 +13,19 @@ Origin = Literal["download", "import", "in_place"]
 PENDING = "pending"
 DOWNLOADED = "downloaded"
 
+MEANING = {
+    DOWNLOADED: "here, decoded to the end",
+    PENDING: "not tried yet",
+    "transient": "a passing failure; asked again later",
+    "blocked": "the source refused; asked again later",
+    "gone": "removed, closed or under copyright",
+    "restricted": "private, age, members, region or login",
+    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
+    "corrupt": "arrived, but does not decode",
+    "local": "this machine was at fault",
+}
+"""What each state of a video means, in a few words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
@@ -170,6 +183,15 @@ class Status:
     def possible(self) -> int:
         """Not here, and not lost."""
         return sum(counts.possible for counts in self.by_split.values())
+
+    def states(self) -> list[tuple[str, int, str]]:
+        """The states that occur: name, number of videos, meaning; `downloaded` in any case."""
+        counts = {DOWNLOADED: self.downloaded, PENDING: self.pending, **self.faults}
+        return [
+            (state, count, MEANING[state])
+            for state, count in counts.items()
+            if count or state == DOWNLOADED
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The form of `coinml status --json`."""

@@ -13,7 +13,6 @@ from plotly.colors import qualitative
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from coinml.collection.attrition import MEANING
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
 from coinml.report.mapping import NAMES, EmbeddingMap
@@ -103,13 +102,6 @@ def lost_by_class(
     )
     figure.update_yaxes(automargin=True)
     return figure
-
-
-def faults(status: Status) -> list[tuple[str, int, str]]:
-    """State, number of videos, meaning: the rows of a table."""
-    rows = [("downloaded", status.downloaded, "here, decoded to the end")]
-    rows += [("pending", status.pending, "not tried yet")] if status.pending else []
-    return rows + [(name, count, MEANING[name]) for name, count in status.faults.items()]
 
 
 def curves(head: HeadView) -> go.Figure | None:

@@ -93,7 +93,7 @@ def render(
     return environment.get_template("page.html").render(
         material=material,
         status=status,
-        states=charts.faults(status),
+        states=status.states(),
         share=status.downloaded / status.total if status.total else 0.0,
         figures=figures,
         comparison=comparison,

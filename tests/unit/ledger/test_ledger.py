@@ -12,6 +12,7 @@ from coinml.data.records import Dataset, Video
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, PENDING, Ledger, new_owner
+from coinml.ledger.records import MEANING
 from tests.helpers.ledger_rows import NOW, attempt, dataset, facts, ids
 
 
@@ -119,6 +120,12 @@ def test_the_status_adds_up(ledger: Ledger) -> None:
     assert (status.total, status.downloaded, status.pending, status.due) == (6, 1, 2, 3)
     assert status.faults == {"transient": 2, "gone": 1}
     assert status.eta_hours == 2.0
+    assert [(state, count) for state, count, _ in status.states()] == [
+        ("downloaded", 1),
+        ("pending", 2),
+        ("transient", 2),
+        ("gone", 1),
+    ]
     testing = status.by_split["testing"]
     assert (testing.total, testing.downloaded, testing.lost, testing.due) == (2, 1, 0, 1)
     assert status.by_class["saw"].lost == 1
@@ -136,6 +143,10 @@ def test_the_status_adds_up(ledger: Ledger) -> None:
         "by_class",
         "eta_hours",
     }
+
+
+def test_every_state_has_a_meaning() -> None:
+    assert set(MEANING) == {DOWNLOADED, PENDING, *map(str, Fault)}
 
 
 def test_the_digest_follows_states_and_files(ledger: Ledger) -> None:
