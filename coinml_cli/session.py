@@ -13,7 +13,7 @@ import typer
 from coinml.runtime import progress
 from coinml_cli.console import ProgressBars, note
 from coinml_ops.environment import log_to
-from coinml_ops.prefect_server.local_server import prefect_api
+from coinml_ops.prefect_server.api import prefect_api
 
 if TYPE_CHECKING:
     from coinml.data.records import Dataset
@@ -60,8 +60,8 @@ def watched() -> Iterator[None]:
 def _await_stack(settings: Settings) -> None:
     """Give this home's stack time to answer, if it is what the command is going to use."""
     from coinml_ops.stack import record
+    from coinml_ops.stack.lifecycle import wait_until_up
     from coinml_ops.stack.services import MLFLOW, PREFECT
-    from coinml_ops.stack.starting import wait_until_up
 
     stack = record.read(settings.home)
     if stack is None or not stack.up():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +14,13 @@ from coinml_cli import options
 from coinml_ops.environment import FROM_STACK
 
 if TYPE_CHECKING:
+    from coinml.runtime.settings import Settings
     from coinml_ops.stack.record import Stack
 
 POSTGRES = "COINML_POSTGRES"
 NO_POSTGRES = "none"
+COINML = (sys.executable, "-P", "-m", "coinml_cli")
+"""Command line of `coinml`, wherever it is installed."""
 
 Postgres = Annotated[
     str | None,
@@ -26,8 +28,8 @@ Postgres = Annotated[
         metavar="URL",
         envvar=POSTGRES,
         show_envvar=True,
-        help="PostgreSQL server for Prefect, MLflow and the ledger, a database each, made if "
-        "absent; `none` for files again. By default what the last `up` used.",
+        help="PostgreSQL server for Prefect, MLflow and the ledger, with a database each, created "
+        "if missing; `none`: files. By default what the last `up` used.",
     ),
 ]
 Host = Annotated[
@@ -43,14 +45,14 @@ MlflowPort = Annotated[
 ]
 Scheduled = Annotated[
     str | None,
-    typer.Option(help="What the scheduled deployments work on, as `coinml deploy` takes it."),
+    typer.Option(help="Dataset of the scheduled deployments, as for `coinml deploy`."),
 ]
 Print = Annotated[
     str | None,
     typer.Option(
         "--print",
         metavar="systemd|compose",
-        help="Start nothing; write files that have it started by systemd or by Docker Compose.",
+        help="Start nothing; write files that let systemd or Docker Compose start it.",
     ),
 ]
 Out = Annotated[
@@ -75,78 +77,54 @@ def up(
     out: Out = None,
     json: options.Json = False,
 ) -> None:
-    """Leave Prefect, MLflow and two workers running here, with the deployments applied."""
+    """Start Prefect, MLflow and two workers in the background, and apply the deployments."""
     from coinml.runtime.settings import Settings
-    from coinml_cli.console import note
     from coinml_cli.stack_files import print_files
-    from coinml_ops.prefect_server.local_server import LocalPrefect
-    from coinml_ops.stack import starting
+    from coinml_ops.deployments.selection import absolute_dataset
     from coinml_ops.stack.postgres import checked
     from coinml_ops.stack.record import Stack
-    from coinml_ops.stack.services import PREFECT
 
     _hide(postgres)
     if postgres is not None:
         postgres = "" if postgres in (NO_POSTGRES, "") else checked(postgres)
     settings = Settings()
-    dataset = None if dataset is None else _anywhere(dataset)
+    dataset = None if dataset is None else absolute_dataset(dataset)
     if out is not None and print_ is None:
         raise InvalidInputError("--out goes with --print")
-    ledger_url = os.environ.get("COINML_LEDGER_URL", "")
-    for name in FROM_STACK:
-        # What the stack that runs told this command is nothing that the user has set.
-        os.environ.pop(name, None)
-        ledger_url = "" if name == "COINML_LEDGER_URL" else ledger_url
+    ledger_url = _own_ledger_url()
     if print_ is not None:
         stack = Stack(
             id="printed",
             home=str(settings.home),
-            host=host or starting.LOOPBACK,
+            host=host or "127.0.0.1",
             prefect_port=prefect_port or 4200,
             mlflow_port=mlflow_port or 5000,
             postgres=postgres or "",
             dataset=dataset or "",
         )
-        print_files(print_, stack, out=out, json=json)
+        print_files(print_, stack, coinml=COINML, out=out, json=json)
         return
-    with starting.only_one(settings.home):
-        LocalPrefect(settings.data_dir / "prefect").make_way()
-        stack, running = starting.begin(
-            settings.home,
-            host=host,
-            prefect_port=prefect_port,
-            mlflow_port=mlflow_port,
-            postgres=postgres,
-            ledger_url=ledger_url,
-            dataset=dataset,
-        )
-        if running:
-            note("it is running; starting what has died, and applying the deployments anew")
-        else:
-            note("starting Prefect, MLflow and workers; this takes about half a minute")
-        deployed = _deploy(stack)
-        try:
-            starting.wait_until_up(stack, (PREFECT,))
-            _check(deployed)
-            stack = starting.wait_until_up(stack, said=lambda name: note(f"{name} is up"))
-        except (KeyboardInterrupt, CoinmlError):
-            deployed.kill()
-            deployed.wait()
-            if not running:
-                starting.end(settings.home)
-            raise
+    stack, running = _start_and_deploy(
+        settings,
+        host=host,
+        prefect_port=prefect_port,
+        mlflow_port=mlflow_port,
+        postgres=postgres,
+        ledger_url=ledger_url,
+        dataset=dataset,
+    )
     _tell(stack, running=running, json=json)
 
 
 def down(json: options.Json = False) -> None:
-    """Stop what `up` has started, and nothing else; runs in progress get time to stop."""
+    """Stop what `up` has started; runs in progress get time to stop."""
     from coinml.runtime.settings import Settings
     from coinml_cli.console import line, print_json
-    from coinml_ops.stack import starting
+    from coinml_ops.stack import lifecycle
 
     home = Settings().home
-    with starting.only_one(home):
-        stopped = starting.end(home)
+    with lifecycle.exclusive(home):
+        stopped = lifecycle.stop(home)
     if json:
         print_json({"stopped": stopped})
     elif stopped:
@@ -159,10 +137,10 @@ def ui(
     which: Annotated[
         str | None, typer.Argument(metavar="[prefect|mlflow]", help="Which; by default both.")
     ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Only say where they are.")] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only print the addresses.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Say where Prefect's and MLflow's pages are, and open them in the browser."""
+    """Print the addresses of Prefect's and MLflow's pages, and open them in the browser."""
     import webbrowser
 
     from coinml.runtime.settings import Settings
@@ -181,7 +159,7 @@ def ui(
     else:
         for name, url in shown.items():
             line(f"{name:<8}{url}")
-    # Without a display, Python would take a browser that runs in this terminal.
+    # Without a display, Python would open a browser that runs in this terminal.
     display = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
@@ -190,10 +168,54 @@ def ui(
             webbrowser.open(url)
 
 
-def _hide(postgres: str | None) -> None:
-    """Have a password that was typed on the command line taken from it, for all to see there.
+def _own_ledger_url() -> str:
+    """COINML_LEDGER_URL, if the user has set it; the running stack's variables are removed."""
+    url = os.environ.get("COINML_LEDGER_URL", "")
+    for name in FROM_STACK:
+        os.environ.pop(name, None)
+    return "" if "COINML_LEDGER_URL" in FROM_STACK else url
 
-    The process goes on as the same one with the URL in its environment.
+
+def _start_and_deploy(settings: Settings, **asked: Any) -> tuple[Stack, bool]:
+    """Start the stack, apply the deployments, and wait until every service answers.
+
+    Returns:
+        The stack, and whether it was running before; if not, a failure stops it again.
+    """
+    from coinml_cli.console import note
+    from coinml_ops.prefect_server.local_server import LocalPrefect
+    from coinml_ops.stack import lifecycle
+    from coinml_ops.stack.deploying import finish_deploy, start_deploy
+    from coinml_ops.stack.services import PREFECT
+
+    with lifecycle.exclusive(settings.home):
+        LocalPrefect(settings.data_dir / "prefect").make_way()
+        stack, running = lifecycle.start(
+            settings.home,
+            **asked,
+        )
+        if running:
+            note("it is running; restarting dead services and applying the deployments again")
+        else:
+            note("starting Prefect, MLflow and workers; this takes about half a minute")
+        deploy = start_deploy(stack, COINML)
+        try:
+            lifecycle.wait_until_up(stack, (PREFECT,))
+            finish_deploy(deploy)
+            stack = lifecycle.wait_until_up(stack, on_up=lambda name: note(f"{name} is up"))
+        except (KeyboardInterrupt, CoinmlError):
+            deploy.kill()
+            deploy.wait()
+            if not running:
+                lifecycle.stop(settings.home)
+            raise
+    return stack, running
+
+
+def _hide(postgres: str | None) -> None:
+    """Remove a PostgreSQL password from the command line, which every user can read.
+
+    The process replaces itself by one with the URL in its environment.
     """
     from coinml_ops.stack.postgres import password_of
 
@@ -210,52 +232,6 @@ def _hide(postgres: str | None) -> None:
     if kept != arguments:
         os.environ[POSTGRES] = postgres
         os.execv(sys.executable, [sys.executable, *kept])
-
-
-def _anywhere(dataset: str) -> str:
-    """A dataset as it can be named from any folder."""
-    from coinml.data.annotations import FOLDER_PREFIX
-    from coinml.selection import MINI
-
-    if dataset == MINI:
-        return dataset
-    prefix = FOLDER_PREFIX if dataset.startswith(FOLDER_PREFIX) else ""
-    return prefix + str(Path(dataset.removeprefix(prefix)).expanduser().resolve())
-
-
-def _deploy(stack: Stack) -> subprocess.Popen[str]:
-    """Have the deployments applied to the stack's server as soon as it answers."""
-    from coinml_ops.stack import starting
-    from coinml_ops.stack.services import services
-
-    worker = services(stack)[-1]
-    call = [sys.executable, "-m", "coinml_cli", "deploy", "--json"]
-    call += ["--wait", str(starting.UP_TIMEOUT_S)]
-    if stack.dataset:
-        call += ["--dataset", stack.dataset]
-    # Only its answer goes to stdout, and only what is wrong to stderr: less than a pipe holds.
-    return subprocess.Popen(
-        call,
-        env=worker.full_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _check(deployed: subprocess.Popen[str]) -> None:
-    """Wait until the deployments are applied.
-
-    Raises:
-        InvalidInputError: The dataset is none.
-        LocalError: They could not be applied.
-    """
-    _, errors = deployed.communicate()
-    if deployed.returncode == 0:
-        return
-    said = errors.strip().rpartition("error: ")[2] or f"exit code {deployed.returncode}"
-    error = InvalidInputError if deployed.returncode == 2 else LocalError
-    raise error(f"the deployments were not applied: {said}")
 
 
 def _addresses(stack: Stack) -> dict[str, str]:

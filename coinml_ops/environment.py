@@ -1,4 +1,4 @@
-"""What must be in the environment before Prefect, MLflow or transformers are imported."""
+"""The process environment and logging, set before Prefect, MLflow or transformers is imported."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import os
 from pathlib import Path
 
 _DEFAULTS = {
-    # MLflow takes DO_NOT_TRACK only when it is exactly `true`.
+    # MLflow accepts no other value of DO_NOT_TRACK.
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "ALEMBIC_LOG_LEVEL": "WARNING",
-    # The command shows what matters; the whole story is in the log file and the API.
+    # The terminal shows a summary; the log file and the API have every record.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "coinml",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    # The automations of `coinml deploy` take a run that is silent for four of them for dead.
+    # In seconds. `coinml deploy`'s automation marks a run without heartbeats as crashed.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    # Tokenizers and OpenMP complain when a process is forked after they have threads.
+    # Tokenizers warn when a process is forked after their threads have started.
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 FROM_STACK: set[str] = set()
-"""Variables that were not the user's but taken from the stack."""
+"""Names of the variables that `use_stack` set, not the user."""
 
 
 def prepare_environment() -> None:
-    """Switch telemetry off and third parties quiet, unless the user has set otherwise."""
+    """Disable telemetry and third-party output, unless the user has set otherwise."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def use_stack() -> None:
-    """Have this command use what `coinml up` runs here, unless the user names something else."""
+    """Use the servers of this home's `coinml up`, unless the user has named others."""
     from coinml.runtime.home import home
     from coinml_ops.stack import record
 
@@ -52,7 +52,7 @@ def use_stack() -> None:
     if stack.postgres:
         from coinml_ops.stack.postgres import Databases
 
-        # Also while it is down: a second ledger, in a file, would know of nothing.
+        # Also while the stack is down: a new ledger in a file would be empty.
         found["COINML_LEDGER_URL"] = Databases(stack.postgres).ledger
     elif stack.up() and stack.ledger_url:
         found["COINML_LEDGER_URL"] = stack.ledger_url
@@ -63,7 +63,11 @@ def use_stack() -> None:
 
 
 def log_to(folder: Path) -> Path:
-    """Send every log record of this process to a file; nothing goes to the terminal."""
+    """Send every log record of this process to `coinml.log` in a folder, none to the terminal.
+
+    Returns:
+        The log's path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "coinml.log"
     handler = logging.FileHandler(path, delay=True)
@@ -73,7 +77,7 @@ def log_to(folder: Path) -> Path:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # A line for each call of an API would drown the rest.
+    # They log a line for every API call.
     for chatty in ("httpx", "alembic", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)

@@ -1,4 +1,4 @@
-"""Where a worker finds the flows: the pull step of every deployment (`prefect.yaml`)."""
+"""The pull step of every deployment: tells a worker where the flows are (`prefect.yaml`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_code() -> dict[str, str]:
         if not (PROJECT / "pyproject.toml").is_file():
             raise LocalError("this worker has no COINML_HOME: set it where the worker is started")
         os.environ["COINML_HOME"] = str(PROJECT)
-    # Unlike at a terminal, a run's log lines are what a worker has to show.
+    # A worker's log shows the log lines of its runs.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     prepare_environment()
     import_from_project()

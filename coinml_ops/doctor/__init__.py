@@ -1,1 +1,1 @@
-"""Is this machine fit for the work? A file of checks for each subject."""
+"""Checks whether this machine is ready for coinml; a file for each group of subjects."""

@@ -1,6 +1,6 @@
-"""The ledger's and MLflow's databases: are they at the migration that the code here expects?
+"""Checks that the ledger's and MLflow's databases are at the installed code's migration.
 
-Both are looked at without being opened by their owners, who would migrate them on sight.
+Neither is opened through `Ledger` or MLflow unless it is current, since opening migrates it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def check_ledger(settings: Settings) -> Finding:
-    """Whether the ledger answers and is at this coinml's migration."""
+    """Whether the ledger can be read and is at this coinml's migration."""
     from coinml.ledger import Ledger
     from coinml.ledger.database import schema_version
     from coinml.ledger.schema import HEAD
 
     url = settings.ledger_url
-    if _is_lacking(url):
-        return Finding(subject="ledger", state="ok", text="not made yet (the first run makes it)")
+    if _is_missing(url):
+        return Finding(subject="ledger", state="ok", text="none yet (the first run creates it)")
     try:
         version = schema_version(url)
         if version is None:
@@ -36,14 +36,14 @@ def check_ledger(settings: Settings) -> Finding:
                 subject="ledger",
                 state="failed",
                 text=f"at migration {version}, this coinml knows {HEAD}",
-                remedy="a newer coinml wrote it: use that one",
+                remedy="a newer coinml wrote it: use that version",
             )
         if version < HEAD:
             return Finding(
                 subject="ledger",
                 state="warning",
                 text=f"at migration {version}, this coinml has {HEAD}",
-                remedy="the next command brings it up to date; keep a copy if you may go back",
+                remedy="the next command migrates it; keep a copy if you may go back",
             )
         with Ledger(url) as ledger:
             names = ledger.datasets()
@@ -59,11 +59,11 @@ def check_ledger(settings: Settings) -> Finding:
 
 
 def ledger_is_current(settings: Settings) -> bool:
-    """Whether the ledger is there and a look into it changes nothing."""
+    """Whether the ledger exists and opening it would not migrate it."""
     from coinml.ledger.database import schema_version
     from coinml.ledger.schema import HEAD
 
-    if _is_lacking(settings.ledger_url):
+    if _is_missing(settings.ledger_url):
         return False
     try:
         return schema_version(settings.ledger_url) == HEAD
@@ -72,10 +72,10 @@ def ledger_is_current(settings: Settings) -> bool:
 
 
 def check_mlflow_store(settings: Settings) -> Finding:
-    """Whether MLflow's database, used without a server, is at this MLflow's migration."""
+    """Whether MLflow's local database is at this MLflow's migration."""
     uri, version = settings.tracking_uri, installed("mlflow")
     shown = without_password(uri)
-    if _is_lacking(uri):
+    if _is_missing(uri):
         return Finding(subject="mlflow", state="ok", text=f"{version}, no mlflow.db yet")
     found = _revision(uri)
     script = _migrations()
@@ -88,7 +88,7 @@ def check_mlflow_store(settings: Settings) -> Finding:
             subject="mlflow",
             state="warning",
             text=text,
-            remedy="it is migrated at its next use, and an older mlflow cannot read it then: "
+            remedy="its next use migrates it, after which an older mlflow cannot read it: "
             "keep a copy",
         )
     return Finding(
@@ -99,7 +99,7 @@ def check_mlflow_store(settings: Settings) -> Finding:
     )
 
 
-def _is_lacking(url: str) -> bool:
+def _is_missing(url: str) -> bool:
     return url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).exists()
 
 
@@ -107,7 +107,7 @@ def _revision(uri: str) -> str | None:
     from sqlalchemy import create_engine, inspect, text
 
     path = uri.removeprefix("sqlite:///")
-    # Not even a journal is to be left beside it.
+    # Read-only, so that SQLite leaves no journal beside it.
     address = f"sqlite:///file:{path}?mode=ro&uri=true" if path != uri else uri
     engine = create_engine(address)
     try:
@@ -125,6 +125,6 @@ def _migrations() -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
     spec = importlib.util.find_spec("mlflow")
-    assert spec is not None  # It is one of our dependencies.
+    assert spec is not None  # A dependency of coinml.
     assert spec.origin is not None
     return ScriptDirectory(str(Path(spec.origin).parent / "store" / "db_migrations"))

@@ -1,4 +1,4 @@
-"""Is this machine fit for the work? One finding a subject, with what to do about it."""
+"""Runs every check of `coinml doctor`: one finding for each subject, with a remedy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Finding]:
-    """Look at everything; a subject that cannot be examined is a finding, too.
+    """Run all checks; a check that raises becomes a finding with the state "failed".
 
     Args:
         settings: This machine's.
-        prefect_api: The Prefect server that commands use; None where each starts its own.
+        prefect_api: The Prefect server that commands use; None if they start a local one.
     """
     checks: dict[str, Callable[[], Finding]] = {
         "python": check_python,
@@ -42,7 +42,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
     for subject, check in checks.items():
         try:
             findings.append(check())
-        # The one that stumbles must not hide what the others have to say.
+        # One failing check must not hide the findings of the others.
         except Exception as err:
             text = f"{type(err).__name__}: {err}"
             findings.append(Finding(subject=subject, state="failed", text=text))

@@ -1,4 +1,4 @@
-"""What was found of one subject."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found of one subject.
+    """The result of one check.
 
     Attributes:
-        subject: What was looked at.
-        state: "failed" keeps coinml from working, "warning" takes something away.
-        text: What was found.
+        subject: What was checked.
+        state: "failed": coinml does not work; "warning": something is limited.
+        text: The observation.
         remedy: What to do, or "".
     """
 
@@ -24,12 +24,12 @@ class Finding:
     remedy: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields, for JSON."""
         return asdict(self)
 
 
 def installed(distribution: str) -> str | None:
-    """The version of a package that is installed here."""
+    """The installed version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

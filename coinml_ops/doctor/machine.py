@@ -1,4 +1,4 @@
-"""Python, torch, decoders and disk."""
+"""Checks Python, torch, the video decoders and the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTED_PYTHON = (3, 11)
 
 
 def check_python() -> Finding:
-    """Whether this is the Python that the tested versions are for."""
+    """Whether this is the tested Python version."""
     text = f"{platform.python_version()} on {platform.machine()}"
     if sys.version_info[:2] != TESTED_PYTHON:
         return Finding(
@@ -29,7 +29,7 @@ def check_python() -> Finding:
 
 
 def check_torch(settings: Settings) -> Finding:
-    """Whether torch sees the device that is asked for."""
+    """Whether torch sees the device that COINML_DEVICE names."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -49,10 +49,10 @@ def check_torch(settings: Settings) -> Finding:
 
 
 def check_decoders() -> Finding:
-    """Which decoders load, each of which is tried."""
+    """Which video decoders can be loaded."""
     from coinml.media import decoders_here
 
-    # Each is loaded: torchcodec can be installed and still not find FFmpeg's libraries.
+    # Each is loaded, since torchcodec can be installed without finding FFmpeg's libraries.
     found = decoders_here()
     text = ", ".join(what if name in what else f"{name} {what}" for name, what in found.items())
     if found["pyav"].startswith("pyav"):
@@ -61,7 +61,7 @@ def check_decoders() -> Finding:
 
 
 def check_disk(settings: Settings) -> Finding:
-    """Free room against what is still to come: videos that are possible, at the mean size."""
+    """Whether the free space suffices for the videos that may still be downloaded."""
     place = settings.data_dir
     while not place.exists():
         place = place.parent
@@ -82,16 +82,16 @@ def check_disk(settings: Settings) -> Finding:
             subject="disk",
             state="warning",
             text=text,
-            remedy="make room, or set COINML_HOME to a larger disk",
+            remedy="free some space, or set COINML_HOME to a larger disk",
         )
     return Finding(subject="disk", state="ok", text=text)
 
 
 def _still_to_come_bytes(settings: Settings) -> float:
-    """What the videos that are still possible will take; 0 where no size is known."""
+    """Number of videos that may still come times their mean size so far; 0 if none is known."""
     from coinml.ledger import DOWNLOADED, Ledger
 
-    # An older ledger would be migrated by a look into it.
+    # Opening an older ledger would migrate it.
     if not ledger_is_current(settings):
         return 0.0
     coming = 0.0

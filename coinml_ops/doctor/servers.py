@@ -1,6 +1,6 @@
-"""Prefect's and MLflow's servers: do they answer, with the version that is installed here?
+"""Checks that Prefect's and MLflow's servers answer, with the version installed here.
 
-By plain HTTP: to import either client takes longer than all other checks together.
+By plain HTTP: importing either client takes longer than all other checks together.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import httpx
 from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.finding import Finding, installed
+from coinml_ops.work_pool import POOL
 
 TIMEOUT_S = 5.0
-POOL = "coinml"
 
 
 def check_mlflow_server(settings: Settings) -> Finding:
@@ -34,7 +34,7 @@ def check_prefect(api: str | None) -> Finding:
         return Finding(
             subject="prefect",
             state="ok",
-            text=f"{installed('prefect')}, each command starts a server of its own",
+            text=f"{installed('prefect')}, commands start a local server",
         )
     return _check_version(
         "prefect",
@@ -45,12 +45,12 @@ def check_prefect(api: str | None) -> Finding:
 
 
 def check_workers(api: str) -> Finding:
-    """Whether workers wait for the runs of deployments."""
+    """Whether workers are online to run deployments."""
     pool = f"{api.rstrip('/')}/work_pools/{POOL}"
     try:
         answer = httpx.post(f"{pool}/workers/filter", json={}, timeout=TIMEOUT_S)
     except httpx.HTTPError as err:
-        return Finding(subject="workers", state="warning", text=_said(err))
+        return Finding(subject="workers", state="warning", text=_text(err))
     if answer.status_code == httpx.codes.NOT_FOUND:
         return Finding(
             subject="workers",
@@ -76,7 +76,7 @@ def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Findin
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S)
     except httpx.HTTPError as err:
-        text = f"{shown} does not answer: {_said(err)}"
+        text = f"{shown} does not answer: {_text(err)}"
         return Finding(subject=package, state="failed", text=text, remedy=remedy)
     if not answer.is_success:
         return Finding(
@@ -97,7 +97,7 @@ def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Findin
 
 
 def _version_in(answer: httpx.Response) -> str:
-    """Prefect's is a JSON string, MLflow's the text itself."""
+    """The version in an answer: a JSON string from Prefect, plain text from MLflow."""
     try:
         said: Any = answer.json()
     except ValueError:
@@ -105,5 +105,5 @@ def _version_in(answer: httpx.Response) -> str:
     return str(said).strip()[:40]
 
 
-def _said(err: httpx.HTTPError) -> str:
+def _text(err: httpx.HTTPError) -> str:
     return str(err) or type(err).__name__

@@ -1,4 +1,4 @@
-"""What the source of the videos wants: yt-dlp, a JavaScript runtime, cookies, a proxy."""
+"""Checks what downloads need: yt-dlp, a JavaScript runtime, cookies, a proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ YTDLP_STALE_DAYS = 60
 
 
 def check_ytdlp() -> Finding:
-    """How old yt-dlp is: an old one is a broken one."""
+    """Whether yt-dlp is recent; YouTube soon refuses an old one."""
     version = installed("yt-dlp")
     upgrade = "pip install --upgrade 'yt-dlp[default,deno]'"
     if version is None:
@@ -38,8 +38,8 @@ def check_ytdlp() -> Finding:
 
 
 def check_javascript() -> Finding:
-    """Whether there is a runtime for YouTube's player."""
-    # The deno package puts its binary beside the interpreter, which need not be on the PATH.
+    """Whether yt-dlp finds a JavaScript runtime for YouTube's player."""
+    # The deno package installs its binary beside the interpreter, which may not be on the PATH.
     beside = Path(sys.executable).parent
     deno = shutil.which("deno") or shutil.which("deno", path=str(beside))
     if deno:
@@ -53,7 +53,7 @@ def check_javascript() -> Finding:
 
 
 def check_cookies(settings: Settings) -> Finding:
-    """Whether the cookies file can be read, is one, and is read by nobody else."""
+    """Whether the cookies file is valid, and unreadable for other users."""
     from coinml.collection.download import FetchOptions
 
     path = settings.cookies
@@ -79,7 +79,7 @@ def check_cookies(settings: Settings) -> Finding:
 
 
 def check_proxy(settings: Settings) -> Finding:
-    """Whether the proxy is one; it is not shown."""
+    """Whether the proxy's URL is valid. The URL is not shown: it may hold a password."""
     from coinml.collection.download import FetchOptions
 
     if settings.proxy is None:

@@ -1,11 +1,11 @@
-"""Garbage in reference cycles, collected where it keeps nobody waiting.
+"""Collects reference cycles in a thread of its own, to keep SQLite from blocking the event loop.
 
-Python collects in whichever thread happens to make the next object; in a server, that is the one
-with the event loop. Python 3.11's cursor of a statement that failed keeps the statement, which the
-connection uses again; when such a cursor is collected while that is under way in another thread,
-SQLite has the collector wait for it. It may itself wait for a transaction that only the event loop
-can end: the server stands still until SQLite gives up after a minute, and what waited fails with
-"database is locked".
+Python runs its cyclic collector in whichever thread allocates the next object; in a server, that
+is usually the event loop's. In Python 3.11, a cursor whose statement failed still holds the
+statement, which the connection reuses. Collecting such a cursor while another thread runs that
+statement makes the collecting thread wait for SQLite. If it is the event loop, the other thread
+may in turn be waiting for a transaction that only the event loop can end: the server blocks until
+SQLite's timeout of a minute, and the waiting request fails with "database is locked".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVERY_S = 0.5
 
 
 def collect_in_a_thread() -> None:
-    """From now on, have a thread of its own collect, as often as Python would about as well."""
+    """Collect in a background thread from now on, about as often as Python would."""
     gc.disable()
     threading.Thread(target=_collect, name="garbage", daemon=True).start()
 
@@ -27,6 +27,6 @@ def _collect() -> None:
     while True:
         time.sleep(EVERY_S)
         counts, limits = gc.get_count(), gc.get_threshold()
-        full = [place for place in range(len(counts)) if counts[place] > limits[place]]
-        if full:
-            gc.collect(max(full))
+        due = [number for number in range(len(counts)) if counts[number] > limits[number]]
+        if due:
+            gc.collect(max(due))

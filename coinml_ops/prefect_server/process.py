@@ -1,9 +1,8 @@
-"""A Prefect server as a process, which listens to nobody but its own pages and this machine.
+"""A Prefect server that accepts requests only from its own pages and from programs.
 
-Run as ``python -m coinml_ops.prefect_server.process --port P``. With ``--users DIR`` it ends when
-the last of its users has gone: the processes whose ids name a file in DIR. One that was killed
-leaves its file behind; its id is then that of no living process, so that no server outlives
-the work it was started for.
+Run as ``python -P -m coinml_ops.prefect_server.process --port P``. With ``--users DIR`` it ends
+when no living process is registered in DIR any more, so that it does not outlive a command that
+was killed.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from coinml.runtime.process_identity import process_start
 from coinml_ops.prefect_server.garbage_collection import collect_in_a_thread
+from coinml_ops.prefect_server.users import live_users
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 POLL_S = 2.0
 GRACE_S = 10.0
-"""A user's file may be written a moment after the server was started."""
+"""A user may register itself a moment after the server was started."""
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
 
     import uvicorn
 
-    # By default leases are in memory and die with the server: the slots of a run that was killed
-    # would stay taken for ever, and one that lives would be ended for having lost its own.
+    # The default keeps leases in memory: after a restart of the server, the slots of a killed run
+    # would stay taken for ever, and a living run would be ended because its lease is unknown.
     os.environ.setdefault(
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
         "prefect.server.concurrency.lease_storage.filesystem",
@@ -55,7 +55,7 @@ def main() -> None:
             host=options.host,
             port=options.port,
             log_level="error",
-            # A page that is left open in a browser keeps its socket for ever.
+            # A page that is open in a browser never closes its web socket.
             timeout_graceful_shutdown=5,
         )
     )
@@ -68,60 +68,45 @@ def main() -> None:
 
 
 def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
-    """A server that is called by its own names only, and not by other sites' pages.
+    """An app that refuses requests with a foreign Host or Origin header.
 
-    Prefect has neither check. Without the first, a page whose name is made to lead to 127.0.0.1
-    (DNS rebinding) could read and start everything; without the second, any page could open the
-    web socket with the events, to which the browser's same-origin rule does not apply.
+    Prefect checks neither. Without the first check, a page whose host name resolves to 127.0.0.1
+    (DNS rebinding) could read and start everything. Without the second, any page could open the
+    events' web socket, to which the browser's same-origin rule does not apply.
     """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    own = _OwnPages(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
+    own = _OwnPagesOnly(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
     return TrustedHostMiddleware(own, allowed_hosts=hosts, www_redirect=False)
 
 
-class _OwnPages:
-    """Refuses what the page of another site asks for."""
+class _OwnPagesOnly:
+    """Refuses requests from other sites' pages."""
 
     def __init__(self, app: ASGIApp, places: Sequence[str]) -> None:
         self.app = app
         self.places = frozenset(place.lower() for place in places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not self._is_ours(scope):
+        if scope["type"] in ("http", "websocket") and not self._is_own(scope):
             from starlette.responses import PlainTextResponse
 
             await PlainTextResponse("Foreign origin", status_code=403)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
+    def _is_own(self, scope: Scope) -> bool:
         from starlette.datastructures import Headers
 
         headers = Headers(scope=scope)
-        # Programs send none; browsers always do where it matters.
+        # Programs send no Origin; browsers do for every request that could do harm.
         origin = headers.get("origin")
         if origin is None:
             return True
         return urlsplit(origin).netloc.lower() in {*self.places, headers.get("host", "").lower()}
 
 
-def live_users(folder: Path) -> list[int]:
-    """The ids of the living processes that use the server; forgets the dead."""
-    import psutil
-
-    alive = []
-    for file in folder.glob("*"):
-        pid, started = int(file.name), file.read_text()
-        # A process id is used again sooner or later; the time of its start tells.
-        if psutil.pid_exists(pid) and started == process_start(pid):
-            alive.append(pid)
-        else:
-            file.unlink(missing_ok=True)
-    return alive
-
-
-def _stop_when_unused(server: object, users: Path) -> None:
+def _stop_when_unused(server: uvicorn.Server, users: Path) -> None:
     unused_since: float | None = None
     while True:
         time.sleep(POLL_S)
@@ -129,15 +114,16 @@ def _stop_when_unused(server: object, users: Path) -> None:
             unused_since = None
         elif unused_since is None:
             unused_since = time.monotonic()
-        elif time.monotonic() - unused_since > GRACE_S and _resign(users):
-            server.should_exit = True  # type: ignore[attr-defined]
+        elif time.monotonic() - unused_since > GRACE_S and _remove_record(users):
+            server.should_exit = True
             return
 
 
-def _resign(users: Path) -> bool:
-    """Take this server's record away, unless somebody has just joined; False in that case.
+def _remove_record(users: Path) -> bool:
+    """Remove this server's record, so that no command joins a server that is about to end.
 
-    Otherwise a command could join a server that has made up its mind to end.
+    Returns:
+        False if a command has joined in the meantime; the record stays.
     """
     from filelock import FileLock
 

@@ -1,4 +1,4 @@
-"""The servers and workers of one machine: started, watched, stopped (`coinml up`, `down`).
+"""The servers and workers of one machine, as `coinml up` starts and `coinml down` stops them.
 
-Nothing here imports Prefect or MLflow; they are run as processes of their own.
+Nothing here imports Prefect or MLflow; they run as processes of their own.
 """

@@ -1,7 +1,7 @@
-"""One service in the foreground, for systemd or Docker Compose to watch.
+"""Runs one service in the foreground, for systemd or Docker Compose.
 
-Run as ``python -m coinml_ops.stack prefect|mlflow|worker-network|worker-gpu``. What `coinml up` is
-told by its options stands in the command line; COINML_HOME and COINML_POSTGRES in the environment.
+Run as ``python -P -m coinml_ops.stack prefect|mlflow|worker-network|worker-gpu``. Ports and hosts
+are options; COINML_HOME and COINML_POSTGRES are read from the environment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from coinml.runtime.home import home
 from coinml_ops.stack import health, processes
-from coinml_ops.stack.ending import end_worker
 from coinml_ops.stack.postgres import Databases, checked
-from coinml_ops.stack.record import QUEUES, Stack
+from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import MARK, MLFLOW, PREFECT, SERVICE, Service, services
+from coinml_ops.stack.shutdown import stop_worker
+from coinml_ops.work_pool import QUEUES
 
 if TYPE_CHECKING:
     import psutil
@@ -29,7 +30,7 @@ NAMES = (PREFECT, MLFLOW, *(f"worker-{queue}" for queue in QUEUES))
 
 
 def main() -> None:
-    """Run the service that is named; a server takes the place of this process."""
+    """Run the service that is named; a server replaces this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("service", choices=NAMES)
     parser.add_argument("--host", default="127.0.0.1")
@@ -49,7 +50,7 @@ def main() -> None:
         ledger_url=os.environ.get("COINML_LEDGER_URL", ""),
     )
     if stack.postgres:
-        Databases(stack.postgres).make()
+        Databases(stack.postgres).create()
     (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
     service = next(one for one in services(stack) if one.name == options.service)
     if service.queue is None:
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def _run_worker(stack: Stack, service: Service) -> int:
-    """Run a worker until it ends or is to end, and then its runs first."""
+    """Run a worker until it ends or SIGTERM arrives; its runs are stopped before it."""
     environment = service.full_environment()
     # In a container, the servers have other addresses than on this machine.
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
@@ -80,7 +81,7 @@ def _run_worker(stack: Stack, service: Service) -> int:
     while worker.poll() is None and not stop.wait(0.5):
         pass
     if stop.is_set():
-        end_worker(worker.pid, left, api=api)
+        stop_worker(worker.pid, left, api=api)
         return 0
     return worker.wait()
 

@@ -1,4 +1,4 @@
-"""A Docker Compose file, and the image it builds: `coinml up --print compose`."""
+"""A Docker Compose file that runs the services of a stack: `coinml up --print compose`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Any
 
 import yaml
 
-from coinml_ops.stack.record import QUEUES, Stack
+from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import MLFLOW, PREFECT
+from coinml_ops.work_pool import QUEUES
 
 IMAGE = "coinml:local"
 STATE = "/state"
+RUN_SERVICE = ("python", "-P", "-m", "coinml_ops.stack")
 HEADER = """\
 # Prefect, MLflow, two workers, and the deployments: docker compose up --detach --build
-# The state is in the volume `state`, not in the folder of a `coinml` without containers.
+# The state is in the volume `state`, not in the COINML_HOME of this machine.
 # For a GPU, give worker-gpu `gpus: all`.
 """
 
 
 def compose_file(stack: Stack, *, code: Path, secrets: Path) -> str:
-    """The file's text. Published ports are on this machine's loopback.
+    """The file's text. Ports are published on this machine's loopback address only.
 
     Args:
-        stack: The ports that are published, and the dataset.
+        stack: The published ports, and the dataset.
         code: The checkout with the Dockerfile.
-        secrets: The file of variables that are nobody else's business; it need not exist.
+        secrets: The file of variables that only its owner may read; it need not exist.
     """
     inside = {
         "COINML_HOME": STATE,
@@ -50,12 +52,12 @@ def compose_file(stack: Stack, *, code: Path, secrets: Path) -> str:
     workers = {
         f"worker-{queue}": {
             **common,
-            "command": ["python", "-m", "coinml_ops.stack", f"worker-{queue}"],
+            "command": [*RUN_SERVICE, f"worker-{queue}"],
             "depends_on": {
                 "deploy": {"condition": "service_completed_successfully"},
                 MLFLOW: {"condition": "service_healthy"},
             },
-            # Its runs are ended first, and say what became of them.
+            # Time for its flow runs to stop and report their state.
             "stop_grace_period": "90s",
         }
         for queue in QUEUES
@@ -75,7 +77,7 @@ def compose_file(stack: Stack, *, code: Path, secrets: Path) -> str:
 
 
 class _Plain(yaml.SafeDumper):  # type: ignore[misc]
-    """Writes what occurs twice twice, for people to read."""
+    """Repeats shared values in full instead of YAML aliases, for people to read."""
 
     def ignore_aliases(self, _data: Any) -> bool:
         return True
@@ -85,11 +87,9 @@ def _server(common: dict[str, Any], name: str, port: int, path: str) -> dict[str
     look = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}{path}', timeout=5)"
     return {
         **common,
-        # Within the containers' own network; the others call it by its service's name.
+        # Reachable within the containers' network, where its host name is the service's name.
         "command": [
-            "python",
-            "-m",
-            "coinml_ops.stack",
+            *RUN_SERVICE,
             name,
             "--host",
             "0.0.0.0",
@@ -98,7 +98,7 @@ def _server(common: dict[str, Any], name: str, port: int, path: str) -> dict[str
             f"--{name}-port",
             str(port),
         ],
-        # The same port outside as inside, since Prefect tells its pages where its API is.
+        # The same port outside as inside: Prefect's pages are told the address of its API.
         "ports": [f"127.0.0.1:{port}:{port}"],
         "healthcheck": {
             "test": ["CMD", "python", "-c", look],

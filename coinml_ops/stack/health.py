@@ -9,8 +9,9 @@ import urllib.request
 from datetime import UTC, datetime
 from typing import Any
 
-from coinml_ops.stack.record import POOL, Process, Stack
+from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import Service, worker_name
+from coinml_ops.work_pool import POOL
 
 TIMEOUT_S = 5.0
 
@@ -25,10 +26,10 @@ def answers(url: str) -> bool:
 
 
 def post(url: str, body: dict[str, Any]) -> bytes:
-    """What a server answers to a JSON document.
+    """A server's answer to a JSON document.
 
     Raises:
-        URLError: It refuses, or does not answer.
+        URLError: It answers with an error status, or not at all.
     """
     request = urllib.request.Request(
         url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
@@ -38,7 +39,7 @@ def post(url: str, body: dict[str, Any]) -> bytes:
 
 
 def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
-    """Whether a service's process lives and answers; for a worker: has told the server so."""
+    """Whether a service's process lives and answers; a worker must have sent a heartbeat."""
     if process is None or not process.alive():
         return False
     if service.health is not None:
@@ -47,7 +48,7 @@ def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
 
 
 def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
-    """Whether the worker has been heard of since its process began."""
+    """Whether the worker has sent a heartbeat since its process started."""
     import psutil
 
     try:
@@ -63,6 +64,6 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
 
 
 def _open(request: str | urllib.request.Request) -> Any:
-    # A proxy of this environment has no business between two processes of one machine.
+    # Not through a proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     return opener.open(request, timeout=TIMEOUT_S)

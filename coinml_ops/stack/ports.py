@@ -1,4 +1,4 @@
-"""Free ports, and who holds those that are not."""
+"""Free ports, and the processes that hold the others."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import socket
 from coinml.errors import InvalidInputError
 
 
-def choose(host: str, wanted: int | None, usual: int, *, option: str) -> int:
-    """A port to bind to: the one that is asked for, else the usual one, else any that is free.
+def choose(host: str, wanted: int | None, default: int, *, option: str) -> int:
+    """A port to bind to: the requested one, else the default, else any free port.
 
     Raises:
-        InvalidInputError: The one that is asked for is in use; says by whom.
+        InvalidInputError: The requested port is in use; names the process that holds it.
     """
     if wanted is not None:
         if not is_free(host, wanted):
             raise InvalidInputError(f"{option} {wanted}: that port is in use{holder(wanted)}")
         return wanted
-    return usual if is_free(host, usual) else _any(host)
+    return default if is_free(host, default) else _any(host)
 
 
 def is_free(host: str, port: int) -> bool:
     """Whether a server could bind to a port."""
     with _socket(host) as probe:
-        # As servers do: the remains of closed connections are nobody.
+        # As servers do: connections in TIME_WAIT do not hold a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -33,7 +33,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """` by process 123 (name)`; empty if this user may not know."""
+    """` by process 123 (name)`; "" where this user may not see it."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""One PostgreSQL server for Prefect, MLflow and the ledger: a database each."""
+"""Databases for Prefect, MLflow and the ledger on one PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ class Databases:
     """The URLs of the three databases on a server.
 
     Attributes:
-        server: The server's URL. Its path, if it has one, is what the databases' names begin
-            with instead of `coinml`.
+        server: The server's URL. Its path, if it has one, replaces `coinml` as the prefix of the
+            databases' names.
     """
 
     server: str = field(repr=False)
 
     @property
     def prefect(self) -> str:
-        """Prefect's, by asyncpg."""
+        """URL of Prefect's database, for asyncpg."""
         return self._url("postgresql+asyncpg", "prefect")
 
     @property
     def mlflow(self) -> str:
-        """MLflow's, by psycopg."""
+        """URL of MLflow's database, for psycopg."""
         return self._url("postgresql+psycopg", "mlflow")
 
     @property
     def ledger(self) -> str:
-        """The ledger's, by psycopg."""
+        """URL of the ledger's database, for psycopg."""
         return self._url("postgresql+psycopg", "ledger")
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """What the databases are called."""
+        """Names of the three databases."""
         prefix = urlsplit(self.server).path.strip("/") or "coinml"
         return (f"{prefix}_prefect", f"{prefix}_mlflow", f"{prefix}_ledger")
 
     def shown(self) -> str:
-        """The server, without its password."""
+        """The server's host and port, without user and password."""
         parts = urlsplit(self.server)
         return (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
 
-    def make(self) -> None:
-        """Make those that are not there.
+    def create(self) -> None:
+        """Create the databases that do not exist.
 
         Raises:
             LocalError: The server refuses, or psycopg is not installed.
@@ -67,17 +67,17 @@ class Databases:
                             sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
                         )
                     except (errors.UniqueViolation, errors.DuplicateDatabase):
-                        # Somebody else made it at this moment.
+                        # Another process created it at this moment.
                         continue
         except psycopg.Error as err:
-            # Its text names host, port, user and database, and no password.
+            # The text names host, port, user and database, and no password.
             raise LocalError(f"PostgreSQL at {self.shown()}: {str(err).strip()}") from err
 
     def _url(self, scheme: str, purpose: str) -> str:
         parts = urlsplit(self._plain(next(n for n in self.names if n.endswith(purpose))))
         query = dict(parse_qsl(parts.query))
         if scheme.endswith("asyncpg") and "sslmode" in query:
-            # The same thing has another name there.
+            # asyncpg has another name for this option.
             query["ssl"] = query.pop("sslmode")
         return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
 
@@ -86,10 +86,10 @@ class Databases:
 
 
 def checked(url: str) -> str:
-    """A PostgreSQL server's URL, as it was given.
+    """A PostgreSQL server's URL, unchanged.
 
     Raises:
-        InvalidInputError: It is none; the message has nothing of it but the scheme.
+        InvalidInputError: It is not such a URL; the message does not repeat it.
     """
     try:
         parts = urlsplit(url)
@@ -99,12 +99,12 @@ def checked(url: str) -> str:
     if not named or parts.scheme not in SCHEMES or "/" in parts.path.strip("/"):
         raise InvalidInputError(
             "--postgres: give a server as postgresql://USER:PASSWORD@HOST:PORT, with /PREFIX "
-            "after it if the databases' names are not to begin with `coinml`"
+            "after it to replace the prefix `coinml` of the databases' names"
         )
     return url
 
 
 def password_of(url: str) -> str | None:
-    """The password in a URL, if there is one."""
+    """The password in a URL, decoded; None if there is none."""
     found = urlsplit(url).password
     return None if found is None else unquote(found)

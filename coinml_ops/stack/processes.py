@@ -1,11 +1,11 @@
-"""The processes of a stack and what they have started, found by what is in their environment."""
+"""Finds a stack's processes by the variables in their environment, and ends them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from coinml_ops.stack.services import MARK, SERVICE
@@ -17,35 +17,39 @@ KILL_TIMEOUT_S = 10.0
 
 
 def marked(stack_id: str, *, service: str | None = None) -> list[psutil.Process]:
-    """Living processes of a stack, or of one of its services, children of theirs included.
+    """Living processes of a stack, or of one of its services, children included.
 
-    A child whose parent was killed is found as well, since it keeps its environment.
+    A child whose parent was killed is found as well, since it keeps its environment. The command
+    line does not matter: processes of an earlier version are found, too.
     """
     import psutil
 
     return [
         process
-        for process in _others(psutil.process_iter())
-        if (variables := environment(process)).get(MARK) == stack_id
+        for process in psutil.process_iter()
+        if process.pid != os.getpid()
+        and (variables := environment(process)).get(MARK) == stack_id
         and (service is None or variables.get(SERVICE) == service)
     ]
 
 
-def end(find: Callable[[], Sequence[psutil.Process]], *, grace_s: float, tell: bool = True) -> int:
-    """Have processes end: SIGTERM, time to finish, SIGKILL to whatever is left.
+def terminate(
+    find: Callable[[], Sequence[psutil.Process]], *, grace_s: float, send_sigterm: bool = True
+) -> int:
+    """End processes: SIGTERM, time to finish, SIGKILL to those that remain.
 
     Args:
-        find: Answers which are left; what they start meanwhile is among them.
+        find: Returns the processes that remain, those started in the meantime included.
         grace_s: Seconds before SIGKILL.
-        tell: Send SIGTERM first; otherwise they know already.
+        send_sigterm: False if they have been told to end already.
 
     Returns:
-        How many had to be killed.
+        Number of processes that had to be killed.
     """
     import psutil
 
     left = find()
-    if tell:
+    if send_sigterm:
         for process in left:
             _send(process.terminate)
     deadline = time.monotonic() + grace_s
@@ -63,7 +67,7 @@ def end(find: Callable[[], Sequence[psutil.Process]], *, grace_s: float, tell: b
 
 
 def environment(process: psutil.Process) -> dict[str, str]:
-    """A living process's environment; empty if there is none to be had."""
+    """A living process's environment; empty for another user's process or one that has ended."""
     import psutil
 
     try:
@@ -71,12 +75,7 @@ def environment(process: psutil.Process) -> dict[str, str]:
             return {}
         return process.environ()
     except (psutil.Error, OSError):
-        # Somebody else's, or gone by now.
         return {}
-
-
-def _others(processes: Iterator[psutil.Process]) -> Iterator[psutil.Process]:
-    return (process for process in processes if process.pid != os.getpid())
 
 
 def _send(signal: Callable[[], None]) -> None:

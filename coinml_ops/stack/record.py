@@ -1,7 +1,7 @@
-"""What is known of a home's stack, on disk: how it is set up, and which processes it has.
+"""The record of a home's stack on disk: its settings and its processes.
 
 `data/stack/stack.json` is written by `coinml up` before anything runs, and by the supervisor
-from then on. It can hold a password (PostgreSQL's), so that only its owner may read it.
+from then on. It can hold PostgreSQL's password, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from coinml.runtime.process_identity import process_start
 if TYPE_CHECKING:
     from filelock import FileLock
 
-POOL = "coinml"
-QUEUES = ("network", "gpu")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process that can be told from a later one of the same id.
+    """A process, distinguishable from a later one with the same id.
 
     Attributes:
-        pid: Its id.
-        started: When it began, as `coinml.runtime.process_identity.process_start` has it.
-        restarts: How often it came back after it had died.
+        pid: Process id.
+        started: Its start time, from `coinml.runtime.process_identity.process_start`.
+        restarts: How often the service was restarted after it had died.
     """
 
     pid: int
@@ -37,7 +34,7 @@ class Process:
 
     @classmethod
     def of(cls, pid: int, *, restarts: int = 0) -> Process:
-        """A process that runs now."""
+        """The running process with this id."""
         return cls(pid=pid, started=process_start(pid), restarts=restarts)
 
     def alive(self) -> bool:
@@ -47,19 +44,19 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """How a stack is set up, and its processes.
+    """A stack's settings and processes.
 
     Attributes:
-        id: Marks the processes of this stack (environment variable COINML_STACK).
+        id: Value of COINML_STACK in the environment of this stack's processes.
         home: COINML_HOME.
         host: The address that the servers bind to.
         prefect_port: Prefect's.
         mlflow_port: MLflow's.
-        names: Further host names by which the servers may be called.
+        names: Additional host names that requests to the servers may use.
         postgres: URL of the PostgreSQL server, or "".
-        ledger_url: The ledger that the workers are told of, or "" for the home's own.
-        dataset: What the scheduled deployments work on, or "" for `coinml deploy`'s choice.
-        supervisor: Who starts and watches the services; None while the stack is down.
+        ledger_url: The workers' COINML_LEDGER_URL, or "" for the home's own ledger.
+        dataset: Dataset of the scheduled deployments, or "" for `coinml deploy`'s default.
+        supervisor: The process that starts and watches the services; None while it is down.
         services: The process of each service by its name.
     """
 
@@ -77,27 +74,27 @@ class Stack:
 
     @property
     def folder(self) -> Path:
-        """Where the stack keeps what it has to know."""
+        """Folder of the record and its locks."""
         return stack_dir(Path(self.home))
 
     @property
     def logs(self) -> Path:
-        """Where each service writes `<service>.log`."""
+        """Folder of the services' logs, `<service>.log`."""
         return Path(self.home) / "data" / "logs"
 
     @property
     def prefect_url(self) -> str:
-        """Where Prefect's pages are."""
+        """Address of Prefect's pages."""
         return f"http://{self._reachable}:{self.prefect_port}"
 
     @property
     def prefect_api(self) -> str:
-        """What PREFECT_API_URL is to be."""
+        """Value for PREFECT_API_URL."""
         return f"{self.prefect_url}/api"
 
     @property
     def mlflow_url(self) -> str:
-        """Where MLflow's pages are, and what MLFLOW_TRACKING_URI is to be."""
+        """Address of MLflow's pages, and value for MLFLOW_TRACKING_URI."""
         return f"http://{self._reachable}:{self.mlflow_port}"
 
     @property
@@ -117,7 +114,7 @@ def stack_dir(home: Path) -> Path:
 
 
 def read(home: Path) -> Stack | None:
-    """The stack of a home, whether it runs or not; None if there never was one."""
+    """The stack of a home, running or not; None if there never was one."""
     try:
         known: dict[str, Any] = json.loads((stack_dir(home) / "stack.json").read_text())
         supervisor = known.pop("supervisor")
@@ -132,20 +129,20 @@ def read(home: Path) -> Stack | None:
 
 
 def write(stack: Stack) -> None:
-    """Put a stack on record, readable by its owner alone."""
-    with _alone(stack.folder):
+    """Replace the record; only its owner can read it."""
+    with _lock(stack.folder):
         _write(stack)
 
 
 def update(home: Path, **changes: Any) -> None:
-    """Change some of what is on record; the rest stays as whoever else has written it."""
-    with _alone(stack_dir(home)):
+    """Change some fields of the record; the others keep what other processes wrote."""
+    with _lock(stack_dir(home)):
         stack = read(home)
         if stack is not None:
             _write(dataclasses.replace(stack, **changes))
 
 
-def _alone(folder: Path) -> FileLock:
+def _lock(folder: Path) -> FileLock:
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +152,7 @@ def _alone(folder: Path) -> FileLock:
 def _write(stack: Stack) -> None:
     temporary = stack.folder / "stack.json.tmp"
     temporary.unlink(missing_ok=True)
-    # Nobody else may read it for a moment even.
+    # Created with its final permissions, so that no other user can read it at any moment.
     temporary.touch(mode=0o600, exist_ok=False)
     temporary.write_text(json.dumps(dataclasses.asdict(stack), indent=2))
     temporary.replace(stack.folder / "stack.json")

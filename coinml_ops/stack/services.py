@@ -1,4 +1,4 @@
-"""What runs in a stack: each service's command, environment, and how one sees that it is up."""
+"""The services of a stack: command, environment and health check of each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coinml_ops.stack.postgres import Databases
-from coinml_ops.stack.record import POOL, QUEUES, Stack
+from coinml_ops.stack.record import Stack
+from coinml_ops.work_pool import POOL, QUEUES
 
 MARK = "COINML_STACK"
-"""Environment variable with the stack's id, by which its processes and their children are known."""
+"""Environment variable with the stack's id; identifies its processes and their children."""
 SERVICE = "COINML_STACK_SERVICE"
 """Environment variable with the service's name."""
 
@@ -39,11 +40,11 @@ class Service:
     """One long-running process.
 
     Attributes:
-        name: Also its log's.
-        command: No secret is in it, since everyone can read a command line.
-        environment: What is set on top of the caller's environment.
-        unset: What is taken out of it.
-        health: URL that answers 200 when it is up; for a worker None.
+        name: Name of the service and of its log.
+        command: Command line, without secrets: every user of the machine can read it.
+        environment: Variables added to the caller's environment.
+        unset: Variables removed from it.
+        health: URL that answers 200 when it is up; None for a worker.
         needs: URL that must answer 200 before it is started, if any.
         queue: The work queue that it serves, if it is a worker.
     """
@@ -57,13 +58,13 @@ class Service:
     queue: str | None = None
 
     def full_environment(self) -> dict[str, str]:
-        """The environment to run it in."""
+        """The environment of its process."""
         inherited = {key: value for key, value in os.environ.items() if key not in self.unset}
         return {**inherited, **self.environment}
 
 
 def services(stack: Stack) -> tuple[Service, ...]:
-    """What runs in a stack, in the order of starting."""
+    """The services of a stack, in the order of starting."""
     return (_prefect(stack), _mlflow(stack), *(_worker(stack, queue) for queue in QUEUES))
 
 
@@ -72,13 +73,13 @@ def _prefect(stack: Stack) -> Service:
     if stack.postgres:
         database = Databases(stack.postgres).prefect
     else:
-        # The one that commands with a server of their own write to: their runs show here.
+        # Commands that start a local server write to the same file, so their runs are shown here.
         database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     origins = [f"http://{name}:{stack.prefect_port}" for name in ("127.0.0.1", "localhost")]
     return Service(
         name=PREFECT,
         command=(
-            *(sys.executable, "-m", "coinml_ops.prefect_server.process"),
+            *(sys.executable, "-P", "-m", "coinml_ops.prefect_server.process"),
             *("--host", stack.host, "--port", str(stack.prefect_port)),
             *(part for name in allowed_hosts(stack) for part in ("--allow-host", name)),
         ),
@@ -87,12 +88,12 @@ def _prefect(stack: Stack) -> Service:
             **RECORDER,
             "PREFECT_HOME": str(folder),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-            # A busy machine is no reason to answer that something is wrong (5 and 10 s).
+            # The defaults of 5 and 10 s are too short for SQLite on a busy machine.
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             "PREFECT_SERVER_UI_ENABLED": "true",
             "PREFECT_SERVER_UI_API_URL": stack.prefect_api,
-            # Prefect's default lets every web site read the API of this machine.
+            # Prefect's default lets every web site read this API.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join([stack.prefect_url, *origins]),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
@@ -118,12 +119,12 @@ def _mlflow(stack: Stack) -> Service:
     return Service(
         name=MLFLOW,
         command=(
-            *(sys.executable, "-m", "mlflow", "server"),
+            *(sys.executable, "-P", "-m", "mlflow", "server"),
             *("--host", stack.host, "--port", str(stack.mlflow_port)),
-            # Four workers and the job runner, which nothing here uses, would take 3.2 GB.
+            # The default of four workers, with the job runner that is not used here, takes 3.2 GB.
             *("--workers", "1", "--serve-artifacts"),
             *("--artifacts-destination", (home / "mlartifacts").as_uri()),
-            # By default it takes 10.* for an address of a private network, and so 10.evil.com.
+            # The default allows 10.* for private networks, and with it 10.evil.com.
             *("--allowed-hosts", ",".join(hosts)),
             *("--uvicorn-opts", "--log-level warning --timeout-graceful-shutdown 5"),
         ),
@@ -142,7 +143,7 @@ def _worker(stack: Stack, queue: str) -> Service:
     return Service(
         name=f"worker-{queue}",
         command=(
-            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL),
+            *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL),
             *("--work-queue", queue, "--type", "process", "--name", worker_name(queue)),
         ),
         environment={
@@ -151,28 +152,28 @@ def _worker(stack: Stack, queue: str) -> Service:
             "PREFECT_API_URL": stack.prefect_api,
             "MLFLOW_TRACKING_URI": stack.mlflow_url,
             **({"COINML_LEDGER_URL": ledger} if ledger else {}),
-            # What a worker and its runs have to say is for the log, unlike at a terminal.
+            # The log of a worker and its runs, unlike a terminal, gets every message.
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
-            # Whoever waits in a browser looks more often than every ten seconds.
+            # The default of 10 s is long for somebody who waits in a browser.
             "PREFECT_WORKER_QUERY_SECONDS": "5",
         },
         unset=("COINML_POSTGRES",),
-        # A worker that comes first would make them without what `coinml deploy` gives them.
+        # A worker that starts first would create pool and queues without `coinml deploy`'s limits.
         needs=f"{stack.prefect_api}/work_pools/{POOL}/queues/{queue}",
         queue=queue,
     )
 
 
 def worker_name(queue: str) -> str:
-    """A worker's name on its Prefect server; those of two machines differ."""
+    """A worker's name on its Prefect server, unique for each machine."""
     return f"{queue}@{socket.gethostname()}"
 
 
 def allowed_hosts(stack: Stack) -> tuple[str, ...]:
-    """The names by which a client may call the servers.
+    """Values of the Host header that the servers accept.
 
-    A page of somebody else's can have its own name lead to 127.0.0.1 (DNS rebinding) and would
-    then be let in by the browser; but it still calls the server by its own name.
+    A foreign page whose host name resolves to 127.0.0.1 (DNS rebinding) passes the browser's
+    same-origin rule, but its requests still carry its own host name.
     """
     names = [*LOOPBACK, *stack.names]
     if stack.host in ("0.0.0.0", "::"):

@@ -1,7 +1,7 @@
-"""Starts the services of a stack, brings back those that die, and ends them when it is told to.
+"""Starts the services of a stack, restarts those that die, and stops all of them on SIGTERM.
 
-Run as ``python -m coinml_ops.stack.supervisor HOME``. SIGTERM and SIGINT end everything. If it is
-killed itself, the services go on; the next `coinml up` starts another, which takes them over.
+Run as ``python -P -m coinml_ops.stack.supervisor HOME``. If the supervisor itself is killed, the
+services go on; the next `coinml up` starts another supervisor, which adopts them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml_ops.stack import health, processes, record
-from coinml_ops.stack.ending import end_worker
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import Service, services
+from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
 
 if TYPE_CHECKING:
     import psutil
@@ -29,17 +30,16 @@ POLL_S = 0.5
 FIRST_BACKOFF_S = 1.0
 LAST_BACKOFF_S = 60.0
 STABLE_S = 60.0
-"""Who has lived so long has no history any more: its next death is answered at once."""
+"""After a service has run for so long, its next restart has the first backoff again."""
 
-SERVER_GRACE_S = 15.0
-LOG_BYTES = 20_000_000
-"""A larger log is put aside, over the one before it."""
+MAX_LOG_BYTES = 20_000_000
+"""A larger log is rotated, over the rotated one before it."""
 
 logger = logging.getLogger(__name__)
 
 
-class Watched:
-    """A service and what became of it so far."""
+class WatchedService:
+    """A service, its process, and when it may be restarted."""
 
     def __init__(self, service: Service, process: Process | None) -> None:
         self.service = service
@@ -51,19 +51,20 @@ class Watched:
         self._since = time.monotonic()
 
     def alive(self) -> bool:
-        """Whether it runs; buries it if it was a child of ours."""
+        """Whether it runs; reaps it if it was a child of this process."""
         if self._child is not None:
             self._child.poll()
         return self.process is not None and self.process.alive()
 
     def start(self, stack: Stack) -> None:
-        """Start it; what its predecessor left behind and would be in its way is ended first."""
+        """Start it, after ending what a previous process of a server has left behind."""
         if self.service.queue is None:
-            # A server's child may still hold its port. A worker's are runs, which may finish.
+            # A server's child may still hold its port. A worker's children are flow runs, which
+            # may finish.
             remains = processes.marked(stack.id, service=self.service.name)
             if remains:
-                logger.warning("%s: ending %d remains", self.service.name, len(remains))
-                processes.end(
+                logger.warning("%s: ending %d leftovers", self.service.name, len(remains))
+                processes.terminate(
                     lambda: processes.marked(stack.id, service=self.service.name), grace_s=5
                 )
         log = stack.logs / f"{self.service.name}.log"
@@ -75,26 +76,28 @@ class Watched:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # Signals that are meant for the supervisor are not for its services.
+                # A signal to the supervisor's process group must not reach its services.
                 start_new_session=True,
             )
         self.process = Process.of(self._child.pid, restarts=self.restarts)
         self._since = time.monotonic()
         logger.info("%s: started as %d", self.service.name, self._child.pid)
 
-    def died(self) -> None:
-        """Decide when it may come back."""
+    def on_death(self) -> None:
+        """Decide when it may be restarted."""
         if time.monotonic() - self._since > STABLE_S:
             self._backoff_s = FIRST_BACKOFF_S
         code = None if self._child is None else self._child.returncode
-        logger.warning("%s: ended (%s), back in %.0f s", self.service.name, code, self._backoff_s)
+        logger.warning(
+            "%s: ended (%s), restart in %.0f s", self.service.name, code, self._backoff_s
+        )
         self.not_before = time.monotonic() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
         self.restarts += 1
         self.process = None
 
-    def at_once(self) -> None:
-        """Somebody asks for it now."""
+    def restart_at_once(self) -> None:
+        """Skip the rest of the backoff."""
         self.not_before = 0.0
         self._backoff_s = FIRST_BACKOFF_S
 
@@ -106,33 +109,35 @@ class Supervisor:
         self.stack = stack
         self._me = Process.of(os.getpid())
         self._stop = threading.Event()
-        self._hurry = threading.Event()
-        self._watched = [Watched(service, _adopted(stack, service)) for service in services(stack)]
+        self._skip_backoff = threading.Event()
+        self._watched = [
+            WatchedService(service, _adopted(stack, service)) for service in services(stack)
+        ]
 
     def run(self) -> None:
-        """Start what does not run, and stay."""
+        """Keep the services running until SIGTERM or SIGINT; SIGHUP skips every backoff."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: self._hurry.set())
+        signal.signal(signal.SIGHUP, lambda *_: self._skip_backoff.set())
         self._write()
         while not self._stop.is_set():
-            if self._hurry.is_set():
-                self._hurry.clear()
+            if self._skip_backoff.is_set():
+                self._skip_backoff.clear()
                 for one in self._watched:
-                    one.at_once()
+                    one.restart_at_once()
             changed = [self._look_after(one) for one in self._watched]
             if any(changed):
                 self._write()
             self._stop.wait(POLL_S)
-        self._end()
+        self._stop_services()
 
-    def _look_after(self, one: Watched) -> bool:
-        """Start a service if it is time to; whether anything has changed."""
+    def _look_after(self, one: WatchedService) -> bool:
+        """Start a service if it is due; whether anything has changed."""
         if one.alive():
             _rotate(self.stack.logs / f"{one.service.name}.log")
             return False
         if one.process is not None:
-            one.died()
+            one.on_death()
             return True
         if time.monotonic() < one.not_before:
             return False
@@ -141,36 +146,36 @@ class Supervisor:
         one.start(self.stack)
         return True
 
-    def _end(self) -> None:
-        """Workers first: of a run that is ended, something is said to the servers."""
-        logger.info("ending")
-        workers = [one for one in self._watched if one.service.queue is not None]
-        together = [
-            threading.Thread(target=self._end_worker, args=(one,), daemon=True) for one in workers
+    def _stop_services(self) -> None:
+        """Stop the workers first: the state of their runs is reported to the servers."""
+        logger.info("stopping")
+        threads = [
+            threading.Thread(target=self._stop_service, args=(one,), daemon=True)
+            for one in self._watched
+            if one.service.queue is not None
         ]
-        for thread in together:
+        for thread in threads:
             thread.start()
-        for thread in together:
+        for thread in threads:
             thread.join()
         for one in self._watched:
-            self._finish(one.service.name)
+            name = one.service.name
+            killed = processes.terminate(partial(self._left, name), grace_s=SERVER_GRACE_S)
+            if killed:
+                logger.warning("%s: %d had to be killed", name, killed)
         record.update(Path(self.stack.home), supervisor=None, services={})
 
-    def _end_worker(self, one: Watched) -> None:
-        alive = one.process is not None and one.alive()
-        pid = one.process.pid if one.process and alive else None
+    def _stop_service(self, one: WatchedService) -> None:
         name = one.service.name
-        killed = end_worker(pid, lambda: self._left(name), api=self.stack.prefect_api)
-        logger.info("%s: ended, %d killed", name, killed)
-
-    def _finish(self, name: str) -> None:
-        killed = processes.end(lambda: self._left(name), grace_s=SERVER_GRACE_S)
-        if killed:
-            logger.warning("%s: %d had to be killed", name, killed)
+        one.alive()
+        killed = stop_service(
+            one.service, one.process, partial(self._left, name), api=self.stack.prefect_api
+        )
+        logger.info("%s: stopped, %d killed", name, killed)
 
     def _left(self, name: str) -> list[psutil.Process]:
         for one in self._watched:
-            # A child that has ended is there until it is asked for.
+            # A child that has ended remains as a zombie until it is reaped.
             one.alive()
         return processes.marked(self.stack.id, service=name)
 
@@ -183,14 +188,14 @@ class Supervisor:
 
 
 def _adopted(stack: Stack, service: Service) -> Process | None:
-    """The service's process, if a supervisor before this one left it running."""
+    """The service's process, if an earlier supervisor left it running."""
     process = stack.services.get(service.name)
     return process if process is not None and process.alive() else None
 
 
 def _rotate(log: Path) -> None:
-    # The service holds the file open for appending: it is copied, and then emptied.
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
+    # The service holds the file open for appending, so it is copied and then truncated.
+    if log.is_file() and log.stat().st_size > MAX_LOG_BYTES:
         shutil.copyfile(log, log.with_suffix(".log.1"))
         os.truncate(log, 0)
 

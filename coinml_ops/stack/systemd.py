@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from coinml_ops.prefect_project import PROJECT
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import PREFECT, Service, services
 
@@ -13,16 +15,17 @@ TARGET = "coinml.target"
 FOLDER = "/etc/systemd/system"
 
 
-def units(stack: Stack, *, secrets: Path) -> dict[str, str]:
+def units(stack: Stack, *, secrets: Path, coinml: Sequence[str]) -> dict[str, str]:
     """The text of each unit by its file's name.
 
     Args:
         stack: What is to run.
-        secrets: The file of variables that are nobody else's business.
+        secrets: The file of variables that only its owner may read.
+        coinml: Command line of `coinml`, to which `deploy` is appended.
     """
     running = services(stack)
     written = {f"coinml-{one.name}.service": _service(stack, one, secrets) for one in running}
-    written["coinml-deploy.service"] = _deploy(stack, secrets)
+    written["coinml-deploy.service"] = _deploy(stack, secrets, coinml)
     written[TARGET] = _unit(
         {
             "Unit": [
@@ -37,7 +40,7 @@ def units(stack: Stack, *, secrets: Path) -> dict[str, str]:
 
 def _service(stack: Stack, service: Service, secrets: Path) -> str:
     worker = service.queue is not None
-    command = [sys.executable, "-m", "coinml_ops.stack", service.name, *_options(stack)]
+    command = [sys.executable, "-P", "-m", "coinml_ops.stack", service.name, *_options(stack)]
     return _unit(
         {
             "Unit": [
@@ -50,7 +53,7 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
                     else "network-online.target",
                 ),
                 ("Wants", "network-online.target"),
-                # It is tried for ever: what is away now may be back tomorrow.
+                # No limit on restarts: a database that is down may return a day later.
                 ("StartLimitIntervalSec", "0"),
             ],
             "Service": [
@@ -59,7 +62,7 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
                 ("ExecStart", _quoted(command)),
                 ("Restart", "always"),
                 ("RestartSec", "5"),
-                # The service ends its children itself, in their order.
+                # The service stops its children itself, in the right order.
                 ("KillMode", "mixed"),
                 ("TimeoutStopSec", "90"),
                 *_hardening(stack),
@@ -69,8 +72,8 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
     )
 
 
-def _deploy(stack: Stack, secrets: Path) -> str:
-    command = [sys.executable, "-m", "coinml_cli", "deploy"]
+def _deploy(stack: Stack, secrets: Path, coinml: Sequence[str]) -> str:
+    command = [*coinml, "deploy"]
     if stack.dataset:
         command += ["--dataset", stack.dataset]
     return _unit(
@@ -88,7 +91,7 @@ def _deploy(stack: Stack, secrets: Path) -> str:
                 *_where(stack, secrets),
                 ("Environment", f"PREFECT_API_URL={stack.prefect_api}"),
                 ("ExecStart", _quoted(command)),
-                # The server takes a while to answer.
+                # The server may not answer yet.
                 ("Restart", "on-failure"),
                 ("RestartSec", "5"),
                 *_hardening(stack),
@@ -100,10 +103,9 @@ def _deploy(stack: Stack, secrets: Path) -> str:
 
 def _where(stack: Stack, secrets: Path) -> list[tuple[str, str]]:
     binaries = Path(sys.executable).parent
-    code = Path(__file__).resolve().parents[2]
     return [
         ("User", getpass.getuser()),
-        ("WorkingDirectory", _escaped(str(code))),
+        ("WorkingDirectory", _escaped(str(PROJECT))),
         ("Environment", _quoted([f"COINML_HOME={stack.home}"])),
         ("Environment", _quoted([f"PATH={binaries}:/usr/local/bin:/usr/bin:/bin"])),
         ("EnvironmentFile", f"-{_escaped(str(secrets))}"),
@@ -111,13 +113,13 @@ def _where(stack: Stack, secrets: Path) -> list[tuple[str, str]]:
 
 
 def _hardening(stack: Stack) -> list[tuple[str, str]]:
-    """What none of them needs. Devices and writable code stay: CUDA wants both."""
+    """Restrictions of rights that no service needs; devices and writable code stay for CUDA."""
     return [
         ("UMask", "0027"),
         ("NoNewPrivileges", "yes"),
         ("ProtectSystem", "strict"),
         ("ReadWritePaths", _quoted([stack.home])),
-        # Encoders from the hub are kept there.
+        # Encoders from the Hugging Face hub are cached there.
         ("ReadWritePaths", _quoted([f"-{Path.home() / '.cache'}"])),
         ("PrivateTmp", "yes"),
         ("ProtectKernelTunables", "yes"),
@@ -152,7 +154,7 @@ def _unit(sections: dict[str, list[tuple[str, str]]]) -> str:
 
 
 def _quoted(words: list[str]) -> str:
-    """Words of a systemd command line, in which % and $ have meanings."""
+    """Words as a systemd command line, with %, $ and quotes escaped."""
     return " ".join(
         f'"{escaped}"' if " " in escaped else escaped
         for escaped in (_escaped(word).replace("$", "$$").replace('"', r"\"") for word in words)

@@ -78,7 +78,7 @@ class PrefectStack:
         self.server = self._start(
             "server",
             [
-                *(sys.executable, "-m", "coinml_ops.prefect_server.process"),
+                *(sys.executable, "-P", "-m", "coinml_ops.prefect_server.process"),
                 *("--port", str(self.port), "--users", str(self.users)),
             ],
             self.environment,

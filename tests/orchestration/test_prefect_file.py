@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
 from coinml.errors import LocalError
-from coinml_ops.deployments import apply, pull_step
+from coinml_ops.deployments import apply, automations, pull_step
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def test_there_are_exactly_these() -> None:
         assert config["concurrency_limit"] == {"limit": 1, "collision_strategy": STRATEGIES[name]}
         assert config["work_pool"]["name"] == apply.POOL
         assert config["work_pool"]["work_queue_name"] in apply.QUEUES
-        assert apply.TAG in config["tags"]
+        assert automations.TAG in config["tags"]
         assert len(config["description"]) > 20
 
 
@@ -195,7 +195,7 @@ def test_deploying_again_keeps_what_somebody_paused(
     assert all(one["made"] for one in applied if one["kind"] != "limit")
 
     trigger = DEPLOYMENTS["embed/on-new"]["triggers"][0]["name"]
-    silence = apply.automations()[0].name
+    silence = automations.automations()[0].name
     with get_client(sync_client=True) as client:
         nightly = client.read_deployment_by_name("reprocess/nightly")
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)

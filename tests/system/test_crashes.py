@@ -15,7 +15,7 @@ import pytest
 
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
-from coinml_ops.deployments.apply import SILENT_S
+from coinml_ops.deployments.automations import SILENT_S
 from tests.helpers.prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
 from tests.helpers.small_coin_datasets import write_linked_coin
 
@@ -145,11 +145,11 @@ def test_a_run_that_a_worker_took_and_never_began_is_marked(stack: PrefectStack)
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from coinml_ops.deployments import apply
+    from coinml_ops.deployments.automations import STARTING_S, automations
 
     with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as client:
-        (automation,) = (one for one in apply.automations() if "never" in one.name)
-        assert automation.trigger.within == timedelta(seconds=apply.STARTING_S)
+        (automation,) = (one for one in automations() if "never" in one.name)
+        assert automation.trigger.within == timedelta(seconds=STARTING_S)
         (there,) = client.read_automations_by_name(automation.name)
         automation.trigger.within = timedelta(seconds=10)
         client.update_automation(there.id, automation)
@@ -162,7 +162,7 @@ def test_a_run_that_a_worker_took_and_never_began_is_marked(stack: PrefectStack)
             assert stack.slots_taken("pipeline/coin") == 1
             crashed = stack.await_state(run, "CRASHED", within_s=90)
         finally:
-            automation.trigger.within = timedelta(seconds=apply.STARTING_S)
+            automation.trigger.within = timedelta(seconds=STARTING_S)
             client.update_automation(there.id, automation)
     assert "not begun" in crashed["state"]["message"]
     assert stack.slots_taken("pipeline/coin") == 0

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from coinml.runtime.process_identity import is_dead
-from coinml_ops.deployments.apply import SILENT_S
+from coinml_ops.deployments.automations import SILENT_S
 from coinml_ops.stack.postgres import Databases
 from tests.helpers.coinml_stack import COMMAND, SERVICES, CoinmlStack, coinml_stack, wait_for
 

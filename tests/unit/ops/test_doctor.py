@@ -87,7 +87,7 @@ def test_every_subject_is_a_finding_that_says_what_to_do(settings: Settings) -> 
     ]
     for finding in findings.values():
         one(finding)
-    assert "starts a server of its own" in findings["prefect"].text
+    assert "start a local server" in findings["prefect"].text
     # Nothing was made by looking.
     assert list(settings.home.iterdir()) == []
 
@@ -188,7 +188,7 @@ def _downloaded(ledger: Ledger, video_id: str, *, size: int) -> None:
 
 
 def test_a_ledger_of_another_migration_is_told_and_left_as_it_is(settings: Settings) -> None:
-    assert "not made yet" in check_ledger(settings).text
+    assert "none yet" in check_ledger(settings).text
     with Ledger(settings.ledger_url) as ledger:
         ledger.register(Dataset(name="coin", videos=()))
     assert one(check_ledger(settings)) == ("ok", f"at migration {HEAD}; datasets: none")

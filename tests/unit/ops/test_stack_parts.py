@@ -66,13 +66,13 @@ def test_databases_are_made_once(new_postgres: Callable[..., PostgresServer]) ->
     import psycopg
 
     server = new_postgres("pa ss@/:%").address
-    Databases(server).make()
-    Databases(server).make()
+    Databases(server).create()
+    Databases(server).create()
     with psycopg.connect(Databases(server).ledger.replace("+psycopg", "")) as connection:
         rows = connection.execute("SELECT datname FROM pg_database").fetchall()
     assert set(Databases(server).names) <= {name for (name,) in rows}
     with pytest.raises(LocalError, match="password authentication failed") as refused:
-        Databases(server.replace("pa%20ss", "wrong-word")).make()
+        Databases(server.replace("pa%20ss", "wrong-word")).create()
     assert "wrong-word" not in str(refused.value)
 
 
@@ -135,7 +135,7 @@ def test_a_child_is_found_whose_parent_is_gone() -> None:
     (found,) = processes.marked("of-this-test", service="parent")
     assert found.cmdline() == ["sleep", "60"]
     assert processes.marked("of-this-test", service="other") == []
-    assert processes.end(lambda: processes.marked("of-this-test"), grace_s=10) == 0
+    assert processes.terminate(lambda: processes.marked("of-this-test"), grace_s=10) == 0
     # Where nobody is there to bury it, it is dead all the same.
     assert processes.marked("of-this-test") == []
 
@@ -149,7 +149,7 @@ def test_who_does_not_heed_is_killed() -> None:
     ) as deaf:
         assert deaf.stdout is not None
         deaf.stdout.readline()
-        assert processes.end(lambda: processes.marked("deaf"), grace_s=0.5) == 1
+        assert processes.terminate(lambda: processes.marked("deaf"), grace_s=0.5) == 1
         assert processes.marked("deaf") == []
 
 

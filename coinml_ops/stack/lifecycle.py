@@ -1,7 +1,8 @@
-"""A stack is brought up and down."""
+"""Starts and stops the stack of a COINML_HOME: the work of `coinml up` and `coinml down`."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -11,29 +12,26 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml_ops.stack import health, ports, processes, record
-from coinml_ops.stack.ending import end_worker
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Process, Stack
-from coinml_ops.stack.services import MARK, Service, services
+from coinml_ops.stack.services import MARK, services
+from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
 
-if TYPE_CHECKING:
-    import psutil
-
-SERVER_GRACE_S = 15.0
 UP_TIMEOUT_S = 240.0
 DOWN_TIMEOUT_S = 120.0
 POLL_S = 0.3
 LOOPBACK = "127.0.0.1"
+SUPERVISOR = "coinml_ops.stack.supervisor"
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Within it, no other process brings this home's stack up or down."""
+def exclusive(home: Path) -> Iterator[None]:
+    """While it is held, no other process starts or stops this home's stack."""
     from filelock import FileLock
 
     record.stack_dir(home).mkdir(parents=True, exist_ok=True)
@@ -41,7 +39,7 @@ def only_one(home: Path) -> Iterator[None]:
         yield
 
 
-def begin(
+def start(
     home: Path,
     *,
     host: str | None = None,
@@ -51,39 +49,41 @@ def begin(
     ledger_url: str = "",
     dataset: str | None = None,
 ) -> tuple[Stack, bool]:
-    """Have a supervisor at work on the stack of a home; it need not answer yet.
+    """Start the supervisor of a home's stack, which starts the services; does not wait for them.
 
     Args:
         home: COINML_HOME.
         host: The address to bind to; None: loopback.
-        prefect_port: Prefect's port; None: as before, the usual one, or any that is free.
-        mlflow_port: MLflow's.
-        postgres: A PostgreSQL server's URL; "" for none; None for what was used before.
-        ledger_url: The workers' ledger where there is no such server.
-        dataset: What the scheduled deployments work on; None for what was said before.
+        prefect_port: Prefect's port; None: the previous one, the default, or any free port.
+        mlflow_port: MLflow's port; None as above.
+        postgres: A PostgreSQL server's URL; "": none; None: the previous one.
+        ledger_url: The workers' ledger if there is no such server.
+        dataset: Dataset of the scheduled deployments; None: the previous one.
 
     Returns:
-        The stack, and whether it was up before.
+        The stack, and whether it was running before.
 
     Raises:
-        InvalidInputError: A port is in use, or what runs is set up otherwise.
+        InvalidInputError: A port is in use, or the running stack has other settings.
         LocalError: PostgreSQL refuses.
     """
     before = record.read(home)
-    if before is not None and before.up():
-        stack = _as_asked(before, host, prefect_port, mlflow_port, postgres, dataset)
-        record.update(home, dataset=stack.dataset)
-        # Whatever waits for its turn to come back need not wait any longer.
-        _signal(before, signal.SIGHUP)
-        return stack, True
-    running = before is not None and any(one.alive() for one in before.services.values())
+    running = before is not None and (
+        before.up() or any(one.alive() for one in before.services.values())
+    )
     if before is not None and running:
-        # Its supervisor was killed; another takes over what still runs, as it was set up.
-        stack = _as_asked(before, host, prefect_port, mlflow_port, postgres, dataset)
+        stack = _with_dataset(before, host, prefect_port, mlflow_port, postgres, dataset)
+        _kill_outdated_supervisor(before)
+        if before.up():
+            record.update(home, dataset=stack.dataset)
+            # Services that wait for their next restart are restarted at once.
+            _signal(before, signal.SIGHUP)
+            return stack, True
+        # Without a supervisor, services still run: the new supervisor adopts them.
     else:
         host = host or LOOPBACK
         stack = Stack(
-            # What an earlier one has left running is known by it.
+            # The same id again: processes that an earlier stack left behind carry it.
             id=before.id if before else uuid.uuid4().hex,
             home=str(home),
             host=host,
@@ -98,7 +98,7 @@ def begin(
             dataset=(before.dataset if before else "") if dataset is None else dataset,
         )
         if stack.postgres:
-            Databases(stack.postgres).make()
+            Databases(stack.postgres).create()
     record.write(stack)
     stack.logs.mkdir(parents=True, exist_ok=True)
     (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
@@ -107,45 +107,50 @@ def begin(
 
 
 def wait_until_up(
-    stack: Stack, names: tuple[str, ...] = (), *, said: Callable[[str], None] = lambda _name: None
+    stack: Stack,
+    names: tuple[str, ...] = (),
+    *,
+    on_up: Callable[[str], None] = lambda _name: None,
 ) -> Stack:
-    """Block until services answer: all, or those that are named.
+    """Block until services answer.
 
     Args:
-        stack: What was begun.
+        stack: A stack that was started.
         names: Which services; none named: all.
-        said: Is told the name of each as it answers.
+        on_up: Called with the name of each service when it first answers.
+
+    Returns:
+        The stack as it is on record now, with its processes.
 
     Raises:
-        LocalError: One did not, or its supervisor ended; names the log.
+        LocalError: A service did not answer in time, or the supervisor ended; names the log.
     """
     waiting = [one for one in services(stack) if not names or one.name in names]
-    deadline = time.monotonic() + UP_TIMEOUT_S
+    began = time.monotonic()
     home = Path(stack.home)
-    begun = time.monotonic()
-    while time.monotonic() < deadline:
+    while time.monotonic() - began < UP_TIMEOUT_S:
         now = record.read(home) or stack
         for one in list(waiting):
             if health.is_up(now, one, now.services.get(one.name)):
                 waiting.remove(one)
-                said(one.name)
+                on_up(one.name)
         if not waiting:
             return now
-        if not now.up() and time.monotonic() - begun > 10:
+        if not now.up() and time.monotonic() - began > 10:
             raise LocalError(f"the supervisor ended; its log is {stack.logs / 'supervisor.log'}")
         time.sleep(POLL_S)
     logs = ", ".join(str(stack.logs / f"{one.name}.log") for one in waiting)
     raise LocalError(f"no answer within {UP_TIMEOUT_S:.0f} s; see {logs}")
 
 
-def end(home: Path) -> tuple[str, ...]:
-    """End a stack's processes, and those that they have started.
+def stop(home: Path) -> tuple[str, ...]:
+    """Stop a stack's processes and their children.
 
     Returns:
-        The services that ran.
+        The services that were running.
 
     Raises:
-        LocalError: A process is left that cannot be ended.
+        LocalError: A process could not be ended.
     """
     stack = record.read(home)
     if stack is None:
@@ -156,10 +161,16 @@ def end(home: Path) -> tuple[str, ...]:
         deadline = time.monotonic() + DOWN_TIMEOUT_S
         while stack.up() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-    # What a supervisor that was killed left behind, workers first.
-    for one in reversed(services(stack)):
-        _end_service(stack, one)
-    processes.end(lambda: processes.marked(stack.id), grace_s=SERVER_GRACE_S)
+
+    # A supervisor that was killed leaves its services running. Workers end before the servers.
+    for service in reversed(services(stack)):
+        stop_service(
+            service,
+            stack.services.get(service.name),
+            partial(processes.marked, stack.id, service=service.name),
+            api=stack.prefect_api,
+        )
+    processes.terminate(partial(processes.marked, stack.id), grace_s=SERVER_GRACE_S)
     left = processes.marked(stack.id)
     if left:
         raise LocalError(f"still running: {', '.join(str(one.pid) for one in left)}")
@@ -167,19 +178,7 @@ def end(home: Path) -> tuple[str, ...]:
     return ran
 
 
-def _end_service(stack: Stack, service: Service) -> None:
-    def find() -> list[psutil.Process]:
-        return processes.marked(stack.id, service=service.name)
-
-    process = stack.services.get(service.name)
-    if service.queue is None:
-        processes.end(find, grace_s=SERVER_GRACE_S)
-    else:
-        alive = process is not None and process.alive()
-        end_worker(process.pid if process and alive else None, find, api=stack.prefect_api)
-
-
-def _as_asked(
+def _with_dataset(
     before: Stack,
     host: str | None,
     prefect_port: int | None,
@@ -187,28 +186,49 @@ def _as_asked(
     postgres: str | None,
     dataset: str | None,
 ) -> Stack:
-    """What runs, with another dataset if one is given.
+    """The running stack, with another dataset if one is given.
 
     Raises:
-        InvalidInputError: It cannot be had without a restart.
+        InvalidInputError: Another setting is asked for, which needs a restart.
     """
     asked = {
         "--host": (host, before.host),
         "--prefect-port": (prefect_port, before.prefect_port),
         "--mlflow-port": (mlflow_port, before.mlflow_port),
     }
-    for option, (given, runs) in asked.items():
-        if given is not None and given != runs:
-            raise InvalidInputError(f"{option} {given}: it runs with {runs}; `coinml down` first")
+    for option, (given, current) in asked.items():
+        if given is not None and given != current:
+            raise InvalidInputError(
+                f"{option} {given}: the running stack has {current}; `coinml down` first"
+            )
     if postgres is not None and postgres != before.postgres:
-        raise InvalidInputError("--postgres: it runs on another database; `coinml down` first")
+        raise InvalidInputError(
+            "--postgres: the running stack uses another database; `coinml down` first"
+        )
     return before if dataset is None else dataclasses.replace(before, dataset=dataset)
+
+
+def _kill_outdated_supervisor(stack: Stack) -> None:
+    """Kill a supervisor that was started from another version's module; its services go on.
+
+    It would restart a service by a module name that this version may no longer have.
+    """
+    import psutil
+
+    if stack.supervisor is None:
+        return
+    with contextlib.suppress(psutil.Error):
+        if SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline():
+            return
+        _signal(stack, signal.SIGKILL)
+        while stack.supervisor.alive():
+            time.sleep(0.05)
 
 
 def _launch(stack: Stack) -> None:
     with (stack.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "coinml_ops.stack.supervisor", stack.home],
+            [sys.executable, "-P", "-m", SUPERVISOR, stack.home],
             cwd=stack.folder,
             env={**os.environ, MARK: stack.id},
             stdin=subprocess.DEVNULL,
@@ -216,8 +236,8 @@ def _launch(stack: Stack) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # Until it has written so itself, whoever looks is to see that somebody is at work.
     supervisor = Process.of(process.pid)
+    # Once the supervisor has recorded itself, other commands see that the stack is up.
     while supervisor.alive():
         now = record.read(Path(stack.home))
         if now is not None and now.supervisor == supervisor:

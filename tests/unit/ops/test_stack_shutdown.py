@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from coinml_ops.stack.ending import conclude
+from coinml_ops.stack.shutdown import mark_crashed
 
 
 @contextmanager
@@ -52,11 +52,11 @@ def states(heard: list[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 def test_a_server_that_is_busy_is_asked_again() -> None:
     with busy_server(refusals=3) as (api, heard):
-        conclude("abc", api)
+        mark_crashed("abc", api)
     assert states(heard) == [("/flow_runs/abc/set_state", "CRASHED")]
 
 
 def test_a_server_that_never_has_time_ends_the_wait() -> None:
     with busy_server(refusals=1000) as (api, heard):
-        conclude("abc", api)
+        mark_crashed("abc", api)
     assert heard == []

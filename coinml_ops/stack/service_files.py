@@ -1,0 +1,66 @@
+"""Files that let systemd or Docker Compose run a stack: `coinml up --print`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from coinml.errors import InvalidInputError
+from coinml_ops.prefect_project import PROJECT
+from coinml_ops.stack.compose import compose_file
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.systemd import FOLDER, TARGET, units
+
+HOW_TO_START = {
+    "systemd": f"as root: put them into {FOLDER}, then systemctl enable --now {TARGET}",
+    "compose": "start it with: docker compose up --detach --build",
+}
+
+
+def service_files(manager: str, stack: Stack, *, coinml: Sequence[str]) -> dict[str, str]:
+    """The text of each file by its name.
+
+    Args:
+        manager: "systemd" or "compose".
+        stack: Its settings.
+        coinml: Command line of `coinml` on this machine.
+
+    Raises:
+        InvalidInputError: Compose builds an image, and this is not a checkout with a Dockerfile.
+    """
+    secrets = secrets_path(stack)
+    if manager == "systemd":
+        return units(stack, secrets=secrets, coinml=coinml)
+    if not (PROJECT / "Dockerfile").is_file():
+        raise InvalidInputError("--print compose: the image is built from a checkout of coinml")
+    return {"compose.yaml": compose_file(stack, code=PROJECT, secrets=secrets)}
+
+
+def secrets_path(stack: Stack) -> Path:
+    """The file of variables that the printed files refer to."""
+    return stack.folder / "secrets.env"
+
+
+def write_secrets(stack: Stack) -> Path:
+    """Save this environment's COINML_ variables for the services; only the owner may read them."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("COINML_") and name not in ("COINML_HOME", "COINML_STACK")
+    }
+    if kept.get("COINML_COOKIES"):
+        # The services run in another folder.
+        kept["COINML_COOKIES"] = str(Path(kept["COINML_COOKIES"]).expanduser().resolve())
+    kept.pop("COINML_POSTGRES", None)
+    if stack.postgres:
+        kept["COINML_POSTGRES"] = stack.postgres
+    path = secrets_path(stack)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    # Between single quotes, both systemd and Compose take a value literally.
+    temporary.write_text("".join(f"{name}='{value}'\n" for name, value in sorted(kept.items())))
+    temporary.replace(path)
+    return path
