@@ -1,4 +1,4 @@
-"""Which videos a run is about: the part of the parameters that every flow shares."""
+"""Which videos a run is about."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINI = "mini"
 class Selection(BaseModel):
     """A dataset, or a part of one."""
 
-    # A model and not plain parameters, since Prefect makes a form of it, with these texts.
+    # A model and not plain parameters, so that forms and help texts are made from these fields.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(

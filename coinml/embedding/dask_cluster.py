@@ -3,8 +3,7 @@
 The only importer of distributed, whose scheduler deals shards out to whoever is free and gives
 those of a process that died to another. The set says what that one had already written.
 
-Only this library travels to the workers: they need coinml and the same folders, and neither
-Prefect nor a way to its API.
+A worker process needs this library and the same folders, and nothing else of the project.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ TINY = "tiny"
 class SetOptions(BaseModel):
     """How videos become vectors: what names an embedding set."""
 
-    # A model and not plain parameters, since Prefect makes a form of it, with these texts. They
-    # are what a person says; `spec` makes a set's spec of it.
+    # A model and not plain parameters, so that forms and help texts are made from these fields.
+    # They are what a person says; `spec` makes a set's spec of it.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str | None = Field(

@@ -1,4 +1,4 @@
-"""Tables in Markdown, for the pages of MLflow and Prefect."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 

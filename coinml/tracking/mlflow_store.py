@@ -365,7 +365,7 @@ def _make_database(path: Path) -> None:
 
 @contextmanager
 def answering(store: MlflowStore) -> Iterator[None]:
-    """Within it, a store that does not answer is a `TransientError`, which a task tries again."""
+    """Within it, a store that does not answer raises a `TransientError`; a retry may succeed."""
     try:
         yield
     except (MlflowException, requests.RequestException) as err:
