@@ -1,4 +1,4 @@
-"""The durable record of what became of each video (SQLite or PostgreSQL)."""
+"""The durable record of each video's state and attempts (SQLite or PostgreSQL)."""
 
 from coinml.ledger.ledger import Ledger
 from coinml.ledger.queries import downloader_version

@@ -1,6 +1,7 @@
-"""The ledger's database: opening it, bringing its schema up to date, transactions.
+"""The ledger's database: connections, schema migration, transactions.
 
-SQLite serves the processes of one host (WAL, writers queue up), PostgreSQL those of many.
+SQLite serves the processes of one host (WAL mode, one writer at a time), PostgreSQL those of
+several.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ _MIGRATION_LOCK = 0x636F696E  # "coin"
 
 
 class Database:
-    """One database that many threads of a process may use; opened at its first use."""
+    """One database, shared by the threads of a process and opened at first use."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine: Engine | None = None
         self._opening = threading.Lock()
-        # Within a process a lock is fairer, and cheaper, than SQLite's polling for its own.
+        # Within a process a lock is fairer and cheaper than SQLite's polling.
         self._writing = threading.Lock()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run a function on a connection; it sees one state of the database."""
+        """Run a function on a connection, in one transaction."""
         return self._run(work, write=False)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run a function in a transaction that is committed when it returns.
+        """Run a function in a transaction that is committed when the function returns.
 
-        The function may be run again when the server went away in its midst.
+        The function runs again if the connection to the server was lost meanwhile.
 
         Raises:
-            LocalError: The database cannot be written (disk full, no permission, gone for
-                longer than a minute).
+            LocalError: The database cannot be written (disk full, no permission, no connection
+                for longer than a minute).
         """
         return self._run(work, write=True)
 
@@ -75,14 +76,14 @@ class Database:
     def _run(self, work: Callable[[Connection], T], *, write: bool) -> T:
         deadline, pause = time.monotonic() + _RECONNECT_S, 0.1
         while True:
-            # A server that never answered is a wrong address; one that did will come back.
+            # A server that never answered is probably a wrong address: no retry.
             was_open = self._engine is not None
             try:
                 return self._once(self._open(), work, write=write)
             except DBAPIError as err:
                 if not (was_open and self._went_away(err)) or time.monotonic() > deadline:
                     raise _translated(err, self.url) from err
-                log.warning("the ledger's database went away; trying again")
+                log.warning("lost the connection to the ledger's database; retrying")
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -93,7 +94,7 @@ class Database:
         if not write:
             return self._in_sqlite(engine, work, "BEGIN")
         with self._writing:
-            # The write lock is taken ahead: a reader that turns writer midway cannot wait.
+            # Take the write lock now: SQLite does not let a reader wait to become a writer.
             return self._in_sqlite(engine, work, "BEGIN IMMEDIATE")
 
     @staticmethod
@@ -104,7 +105,7 @@ class Database:
                 result = work(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                # SQLite has ended the transaction itself where the disk is full.
+                # On a full disk SQLite has already rolled back.
                 with contextlib.suppress(DBAPIError):
                     connection.exec_driver_sql("ROLLBACK")
                 raise
@@ -114,7 +115,7 @@ class Database:
         if self.is_sqlite:
             return False
         return err.connection_invalidated or (
-            # A server that shuts down or starts up, or is not there for a moment.
+            # The server shuts down, starts up, or is unreachable for a moment.
             type(err.orig).__name__
             in (
                 "OperationalError",
@@ -152,7 +153,7 @@ class Database:
 
 
 def schema_version(url: str) -> str | None:
-    """The migration that a ledger is at, which this leaves as it is; None for one without tables.
+    """The migration that a ledger is at, without migrating it; None for one without tables.
 
     Raises:
         LocalError: The database does not answer.
@@ -173,7 +174,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # Not shown: somewhere in it may be a password. Nor is what SQLAlchemy says, for the same.
+        # Neither the URL nor SQLAlchemy's message is shown: both may contain a password.
         raise InvalidInputError(
             "the ledger's URL (COINML_LEDGER_URL) is no database URL; one looks like "
             "postgresql+psycopg://user:password@host/database"
@@ -196,16 +197,16 @@ def _create_engine(url: str) -> Engine:
 
 def _create_sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
-        raise InvalidInputError("ledger URL: the ledger is a file, e.g. sqlite:////data/ledger.db")
+        raise InvalidInputError("ledger URL: must name a file, e.g. sqlite:////data/ledger.db")
     try:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise LocalError(f"the ledger's folder cannot be made: {err}") from err
+        raise LocalError(f"the ledger's folder cannot be created: {err}") from err
     engine = create_engine(
         url,
         pool_size=16,
-        # Transactions are begun and ended here, in words: the driver's own notion of them
-        # leaves DDL out and cannot ask for the write lock ahead.
+        # `_in_sqlite` begins and ends transactions with explicit statements: the driver's own
+        # handling excludes DDL and cannot begin with the write lock.
         isolation_level="AUTOCOMMIT",
         connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
     )
@@ -213,14 +214,14 @@ def _create_sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
         _switch_to_wal(connection)
-        # With WAL this survives the death of the process; only a power cut may lose the last
-        # rows, and their files are recognised by the next run.
+        # With WAL, commits survive the death of the process. A power cut may lose the last rows;
+        # the next run finds their files and records them again.
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "handle_error")
     def _keep(context: ExceptionContext) -> None:
-        # A signal does the connection to a file no harm. SQLAlchemy would give it up, and then
-        # refuse to end a transaction whose lock lasts as long as anybody has the exception.
+        # An exception raised by a signal handler does not break a SQLite connection. SQLAlchemy
+        # would invalidate it and not roll back, so the lock would last as long as the exception.
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
 
@@ -228,7 +229,8 @@ def _create_sqlite(url: URL) -> Engine:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    # Only the first process of all has something to switch, and SQLite does not queue for that.
+    # Only the first connection to a new file changes the mode, and SQLite's busy timeout does
+    # not apply to that.
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
@@ -246,13 +248,13 @@ def _version(engine: Engine) -> str | None:
         try:
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
         except DBAPIError as err:
-            # No such table: a new database. Anything else is told when it is migrated.
+            # No such table: a new database. Any other error will be raised by the migration.
             log.debug("no schema version: %s", err)
             return None
 
 
 def _upgrade(connection: Connection, url: str) -> None:
-    # Alembic takes longer to import than everything else here: only when there is work for it.
+    # Alembic is slow to import, so only where there is something to migrate.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

@@ -1,4 +1,4 @@
-"""The ledger: one durable row a video, one row an attempt."""
+"""The ledger: one durable row per video, one row per attempt."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _NO_FILE: dict[str, Any] = dict.fromkeys(_FILE_COLUMNS)
 
 
 class Ledger(LedgerReader):
-    """What became of each video; safe for many threads, processes and (PostgreSQL) hosts.
+    """The state of each video; safe for many threads, processes and (PostgreSQL) hosts.
 
-    Opening is left to the first use, which also creates or migrates the tables.
+    The first use opens the database and creates or migrates the tables.
 
     Args:
         url: SQLAlchemy URL, "sqlite:////path/ledger.db" or "postgresql+psycopg://...".
@@ -41,13 +41,13 @@ class Ledger(LedgerReader):
 
     @classmethod
     def shared(cls, url: str) -> Ledger:
-        """The one ledger of this process for a URL, which stays open: for many small uses."""
+        """The one ledger of this process for a URL, which stays open between uses."""
         with _sharing:
             key = (os.getpid(), url)
             ledger = _shared.setdefault(key, cls(url))
             path = ledger.database.path
             if path is not None and not path.exists():
-                # Somebody removed the file: what is still open would write to nowhere.
+                # The file was removed: open connections would write to the deleted inode.
                 ledger.close()
             return ledger
 
@@ -66,13 +66,13 @@ class Ledger(LedgerReader):
         """Close the connections; the ledger may be used again afterwards."""
         self.database.close()
 
-    # -- what there is to do
+    # -- videos
 
     def register(self, dataset: Dataset) -> int:
-        """Make sure that every video has a row; what is known of old ones stays.
+        """Add a row for every new video and update changed annotations; states stay.
 
         Returns:
-            How many rows are new.
+            The number of new rows.
         """
         values = [
             {
@@ -98,7 +98,7 @@ class Ledger(LedgerReader):
             }
             new = [value for value in values if value["video_id"] not in known]
             if new:
-                # Another process may register the same dataset at this moment.
+                # Another process may register the same dataset at the same time.
                 insert = _insert(connection)(videos).on_conflict_do_nothing()
                 connection.execute(insert, new)
             for value in values:
@@ -124,17 +124,17 @@ class Ledger(LedgerReader):
         lease_s: float = 600.0,
         now: datetime | None = None,
     ) -> list[str]:
-        """Take videos for oneself, so that no other collector takes them meanwhile.
+        """Lease videos to an owner, so that no other collector works on them.
 
         Args:
-            dataset: Its name.
+            dataset: Name of the dataset.
             ids: The videos wanted.
-            owner: From `coinml.ledger.new_owner`; the lease of a dead process ends at once.
-            lease_s: Seconds until others may take them; `extend` asks for more.
-            now: The time; default: the present.
+            owner: From `coinml.ledger.new_owner`; the lease of a dead process is void.
+            lease_s: Length of the lease in seconds; `extend` renews it.
+            now: Default: the current time.
 
         Returns:
-            Those of `ids` that are the owner's now, in their order; none that is here.
+            Those of `ids` that are leased now, in the same order, without downloaded ones.
         """
         moment = seconds(now)
 
@@ -147,7 +147,7 @@ class Ledger(LedgerReader):
                     .where(
                         videos.c.dataset == dataset,
                         videos.c.video_id.in_(chunk),
-                        # Another was faster; a lease would outlive whoever is killed with it.
+                        # Downloaded by another collector meanwhile: nothing to lease.
                         videos.c.state != DOWNLOADED,
                     )
                     .order_by(videos.c.video_id)
@@ -172,19 +172,19 @@ class Ledger(LedgerReader):
         return self.database.write(work) if ids else []
 
     def extend(self, dataset: str, *, owner: str, lease_s: float = 600.0) -> None:
-        """Hold on to all that an owner has for so many seconds from now."""
+        """Make all leases of an owner end `lease_s` seconds from now."""
         self._execute(_held(dataset, owner).values(lease_until=time.time() + lease_s))
 
     def release(self, dataset: str, *, owner: str) -> None:
-        """Give back all that an owner has."""
+        """End all leases of an owner."""
         self._execute(_held(dataset, owner).values(lease_owner=None, lease_until=None))
 
-    # -- what happened
+    # -- outcomes
 
     def record_success(
         self, dataset: str, video_id: str, *, file: FileFacts, attempt: Attempt | None
     ) -> None:
-        """Note that a verified file is here; `attempt` is None when nothing was fetched."""
+        """Record a verified file; `attempt` is None when nothing was fetched."""
         values = {
             "state": DOWNLOADED,
             "message": None,
@@ -212,17 +212,17 @@ class Ledger(LedgerReader):
         rule: str | None = None,
         path: str | None = None,
     ) -> None:
-        """Note why a video is not here, and when to ask again.
+        """Record why a video is not downloaded, and when to try again.
 
         Args:
-            dataset: Its name.
+            dataset: Name of the dataset.
             video_id: The video.
-            fault: What the failure is.
-            message: Its words.
-            next_attempt_at: None: time alone does not bring it back.
-            attempt: None when nobody asked the source (a file was found to be broken).
-            rule: What told the fault, "unknown" when nothing did.
-            path: Where a bad file was put aside.
+            fault: The fault.
+            message: The failure's message.
+            next_attempt_at: When the video is due again; None: never because of time alone.
+            attempt: None when the source was not asked (a file on disk is broken).
+            rule: The rule that classified the failure; "unknown" when none matched.
+            path: Where a bad file was moved.
         """
         values = {
             **_NO_FILE,
@@ -234,15 +234,15 @@ class Ledger(LedgerReader):
         self._record(dataset, video_id, values, attempt, str(fault), message, rule)
 
     def forget(self, dataset: str, video_id: str, reason: str) -> None:
-        """Note that a video's file is gone or another: it is as if it had never been here."""
+        """Make a video pending again, since its file is gone or was altered."""
         values = {**_NO_FILE, "state": PENDING, "message": reason, "next_attempt_at": None}
         self._record(dataset, video_id, values, None, PENDING, None, None)
 
     def quarantine(self, dataset: str, video_id: str, reason: str) -> None:
-        """Note that a file which was taken for good does not decode, and put it aside.
+        """Record that the file of a downloaded video does not decode, and move it aside.
 
-        A downloaded file is fetched once more before it is given up for good. The user's own
-        files (`origin` "in_place") stay where they are.
+        A file from the source is fetched once more before the video counts as corrupt for good.
+        The user's own files (`origin` "in_place") stay where they are.
         """
         row = self.row(dataset, video_id)
         failures = self.failures(dataset, video_id, Fault.CORRUPT) + 1
@@ -251,8 +251,8 @@ class Ledger(LedgerReader):
             aside = Path(row.path).parent / ".quarantine" / Path(row.path).name
         again = row.origin == "download" and failures < (POLICY[Fault.CORRUPT].attempts_in_all or 0)
         now = datetime.now(UTC)
-        # The row first: a file that is here and not trusted does no harm, a row that trusts a
-        # file which is gone does.
+        # Record before moving: a crash in between leaves an unused file, not a row that points
+        # to a missing one.
         self.record_fault(
             dataset,
             video_id,

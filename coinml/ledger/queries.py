@@ -1,4 +1,4 @@
-"""Asking the ledger: what is due, what is known, what was tried."""
+"""Reading from the ledger: due videos, rows, attempts, status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coinml.ledger.status import summarise
 
 
 class LedgerReader:
-    """The questions that a ledger answers; see `coinml.ledger.Ledger`."""
+    """The read-only half of `coinml.ledger.Ledger`."""
 
     database: Database
 
@@ -37,18 +37,18 @@ class LedgerReader:
         retry_now: bool | Collection[Fault | str] = False,
         credentials: str | None = None,
     ) -> list[str]:
-        """Ids that a run may ask for now: those never tried first, then the longest due.
+        """Ids of the videos that a run may try now: pending ones first, then the longest due.
 
         Args:
-            dataset: Its name.
+            dataset: Name of the dataset.
             ids: Only these.
-            faults: Only what stands under these ("pending" is allowed among them).
-            now: The time; default: the present.
-            limit: At most so many.
-            retry_now: Take what failed before whether its time has come or not; or only what
-                stands under these faults.
-            credentials: Digest of the cookies and the proxy in use: what was restricted under
-                others is due.
+            faults: Only videos in these states ("pending" is allowed).
+            now: Default: the current time.
+            limit: Maximum number of ids.
+            retry_now: True: failed videos count as due before their time; or only those with
+                these faults.
+            credentials: Digest of the cookies and the proxy in use; videos that were restricted
+                under other credentials are due.
         """
         query = (
             select(videos.c.video_id)
@@ -69,10 +69,10 @@ class LedgerReader:
         return found[:limit]
 
     def row(self, dataset: str, video_id: str) -> LedgerRow:
-        """All about one video.
+        """The row of one video.
 
         Raises:
-            InvalidInputError: The ledger does not know it.
+            InvalidInputError: The ledger has no such video.
         """
         found = self._all(_rows(dataset).where(videos.c.video_id == video_id))
         if not found:
@@ -82,7 +82,7 @@ class LedgerReader:
     def rows(
         self, dataset: str, *, state: str | None = None, ids: Sequence[str] | None = None
     ) -> list[LedgerRow]:
-        """All videos of a dataset in the order of their ids, or those in one state."""
+        """The rows of a dataset ordered by id, or only those in a state or with these ids."""
         query = _rows(dataset).order_by(videos.c.video_id)
         if state is not None:
             query = query.where(videos.c.state == str(state))
@@ -95,17 +95,17 @@ class LedgerReader:
         ]
 
     def attempts(self, dataset: str, video_id: str) -> list[AttemptRow]:
-        """Every attempt at one video, the oldest first."""
+        """Every attempt at one video, oldest first."""
         query = _attempts(dataset).where(attempts.c.video_id == video_id)
         return [_attempt_row(row) for row in self._all(query)]
 
     def unknown(self, dataset: str) -> list[AttemptRow]:
-        """Attempts whose message no rule knew, the oldest first."""
+        """Attempts whose message matched no fault rule, oldest first."""
         query = _attempts(dataset).where(attempts.c.rule == "unknown")
         return [_attempt_row(row) for row in self._all(query)]
 
     def duplicates(self, dataset: str) -> list[tuple[str, ...]]:
-        """Ids whose files have the same content, each group sorted, the largest group first."""
+        """Groups of ids whose files have the same content, each sorted, the largest first."""
         same = (
             select(videos.c.sha256)
             .where(videos.c.dataset == dataset, videos.c.sha256.is_not(None))
@@ -121,7 +121,7 @@ class LedgerReader:
         return sorted((tuple(sorted(ids)) for ids in groups.values()), key=lambda g: (-len(g), g))
 
     def asked_since(self, dataset: str, moment: datetime) -> int:
-        """How many attempts began since then."""
+        """Number of attempts that began at or after a moment."""
         query = select(func.count()).where(
             attempts.c.dataset == dataset, attempts.c.started_at >= moment.timestamp()
         )
@@ -130,7 +130,7 @@ class LedgerReader:
     def attempts_in_run(
         self, dataset: str, ids: Sequence[str], *, run_id: str
     ) -> dict[str, Counter[str]]:
-        """How often a run has asked for each of these, by outcome; those not asked are absent."""
+        """Number of attempts of a run by video and outcome; videos without any are absent."""
         counts: dict[str, Counter[str]] = {}
         for chunk in chunks(sorted(set(ids))):
             query = (
@@ -147,14 +147,15 @@ class LedgerReader:
         return counts
 
     def failures(self, dataset: str, video_id: str, fault: Fault) -> int:
-        """How many attempts over all runs ended in this fault since the last success."""
+        """Number of attempts over all runs that ended in this fault since the last success."""
         of_video = and_(attempts.c.dataset == dataset, attempts.c.video_id == video_id)
         last = (
             select(func.coalesce(func.max(attempts.c.id), 0))
             .where(of_video, attempts.c.outcome == DOWNLOADED)
             .scalar_subquery()
         )
-        # What decodes badly was a success when it came: those do not end the count.
+        # A corrupt file can have been recorded as a success first, so a success does not reset
+        # the count of `CORRUPT`.
         since = [] if fault is Fault.CORRUPT else [attempts.c.id > last]
         query = select(func.count()).where(of_video, attempts.c.outcome == str(fault), *since)
         return int(self._all(query)[0][0])
@@ -167,10 +168,10 @@ class LedgerReader:
         rate_per_hour: float | None = None,
         credentials: str | None = None,
     ) -> Status:
-        """Where a dataset stands; `rate_per_hour` makes it say when the rest will be done.
+        """Counts of a dataset's videos by state; with `rate_per_hour` also the hours to go.
 
         Raises:
-            InvalidInputError: The ledger does not know the dataset.
+            InvalidInputError: The ledger has no such dataset.
         """
         due = _is_due(seconds(now), credentials)
         query = (
@@ -195,11 +196,11 @@ class LedgerReader:
         return summarise(dataset, groups, rate_per_hour=rate_per_hour)
 
     def digest(self, dataset: str) -> str:
-        """12 hex digits that change when any video's state or file does."""
+        """12 hex digits that change with any video's state or file."""
         query = select(videos.c.video_id, videos.c.state, videos.c.sha256).where(
             videos.c.dataset == dataset
         )
-        # Sorted here: databases differ in how they order text.
+        # Sorted here, since databases order text differently.
         lines = sorted(f"{row[0]}\t{row[1]}\t{row[2] or ''}\n" for row in self._all(query))
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
@@ -213,7 +214,7 @@ class LedgerReader:
 
 @functools.cache
 def downloader_version() -> str | None:
-    """The installed yt-dlp's version, without importing it."""
+    """The version of the installed yt-dlp, without importing it."""
     try:
         return importlib.metadata.version("yt-dlp")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What goes into the ledger and what comes out of it."""
+"""The records that the ledger takes and returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 Origin = Literal["download", "import", "in_place"]
-"""How a file came: fetched, adopted from another folder, or used where it is."""
+"""How a file was obtained: downloaded, copied from another folder, or used where it is."""
 
 PENDING = "pending"
 DOWNLOADED = "downloaded"
@@ -32,13 +32,13 @@ class FileFacts:
     """A verified file.
 
     Attributes:
-        path: Where it is, absolute.
-        size_bytes: Its size.
-        sha256: Its content, in hex.
-        mtime_ns: When it was last written, in nanoseconds since the epoch.
-        media_duration_s: Its length in seconds, where known.
-        origin: How it came.
-        title: What the source calls the video, where it says.
+        path: Absolute path.
+        size_bytes: Size.
+        sha256: SHA-256 of the content, in hex.
+        mtime_ns: Modification time in nanoseconds since the epoch.
+        media_duration_s: Length of the video in seconds, where known.
+        origin: How the file was obtained.
+        title: The video's title at the source, where known.
     """
 
     path: str
@@ -52,13 +52,13 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try at one video.
+    """One attempt at one video.
 
     Attributes:
-        run_id: The run that made it; attempts of one run are counted together.
-        started_at: When it began.
-        seconds: How long it took.
-        size_bytes: Bytes that arrived, where known.
+        run_id: The run that made it; `POLICY` limits the attempts of a run.
+        started_at: Start time.
+        seconds: Duration of the attempt.
+        size_bytes: Bytes received, where known.
         tool_version: yt-dlp's version.
         credentials: Digest of the cookies and the proxy in use, None without either.
     """
@@ -73,28 +73,28 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """What is known of one video.
+    """The ledger's row of one video.
 
     Attributes:
-        video_id: Its id in the dataset.
+        video_id: Id in the dataset.
         label: The task class.
-        subset: The official side.
-        split: What coinml uses it for.
-        duration_s: Length in seconds by the annotations.
-        state: "pending", "downloaded", or the name of the fault of its last attempt.
-        path: Where the file is, absolute; None when there is none.
-        size_bytes: The file's size.
-        mtime_ns: The file's modification time when it was verified.
-        sha256: The file's content, in hex.
-        media_duration_s: The file's length in seconds.
-        origin: How the file came.
-        attempts: How many attempts were made over all runs.
-        next_attempt_at: When it is due again; None: time alone does not bring it back.
-        message: The words of its last failure.
+        subset: The published subset.
+        split: The split that coinml uses.
+        duration_s: Annotated length in seconds.
+        state: "pending", "downloaded", or the fault of the last attempt.
+        path: Absolute path of the file; None when there is none.
+        size_bytes: Size of the file.
+        mtime_ns: Modification time of the file when it was verified.
+        sha256: SHA-256 of the file, in hex.
+        media_duration_s: Length of the file in seconds.
+        origin: How the file was obtained.
+        attempts: Number of attempts over all runs.
+        next_attempt_at: When the video is due again; None: never because of time alone.
+        message: Message of the last failure.
         tool_version: yt-dlp's version at the last attempt.
         credentials: Digest of the credentials at the last attempt.
-        updated_at: When this row last changed its state.
-        title: What the source calls the video, where it says.
+        updated_at: When the state was last recorded.
+        title: The video's title at the source, where known.
     """
 
     video_id: str
@@ -120,9 +120,9 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """One attempt as recorded; `outcome` is "downloaded" or the name of a fault.
+    """A recorded attempt; `outcome` is "downloaded" or the name of a fault.
 
-    `rule` names what told the fault; "unknown" marks a message that no rule knew.
+    `rule` is the rule that classified the failure, "unknown" when none matched.
     """
 
     video_id: str
@@ -138,7 +138,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Videos of one side or class; `lost` are those that no later run will ask for by itself."""
+    """Videos of one subset or class; `lost` are those that no later run will try by itself."""
 
     total: int = 0
     downloaded: int = 0
@@ -154,19 +154,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where a dataset stands; `total` = `downloaded` + `pending` + the sum of `faults`.
+    """Counts of a dataset's videos; `total` = `downloaded` + `pending` + the sum of `faults`.
 
     Attributes:
-        dataset: Its name.
-        total: Videos registered.
-        downloaded: Files here, verified.
-        pending: Never tried.
-        faults: How many stand under which fault (those that occur).
-        due: How many would be tried by a run that starts now.
-        by_split: The official side -> counts.
-        by_class: The task class -> counts.
-        eta_hours: Hours until all that is still possible was asked for at the allowed rate;
-            None when no rate is known.
+        dataset: Name of the dataset.
+        total: Registered videos.
+        downloaded: Videos with a verified file.
+        pending: Videos never tried.
+        faults: Videos by fault, for the faults that occur.
+        due: Videos that a run starting now would try.
+        by_split: Counts by published subset.
+        by_class: Counts by task class.
+        eta_hours: Hours to try every video that is still possible once at the allowed rate; None
+            when no rate is known.
     """
 
     dataset: str

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 HEAD = "0002"
-"""The newest migration: a database that is at it needs no Alembic."""
+"""The newest migration; a database at this version is opened without Alembic."""
 
 metadata = MetaData(
     naming_convention={
@@ -33,18 +33,18 @@ videos = Table(
     metadata,
     Column("dataset", String(100), primary_key=True),
     Column("video_id", String(300), primary_key=True),
-    # What the annotations say.
+    # From the annotations.
     Column("label", Text, nullable=False),
     Column("subset", String(20), nullable=False),
     Column("split", String(20), nullable=False),
     Column("duration_s", Float),
-    # Where it stands: pending, downloaded, or the fault of its last attempt.
+    # "pending", "downloaded", or the fault of the last attempt.
     Column("state", String(20), nullable=False, server_default="pending"),
     Column("message", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", Float),
     Column("updated_at", Float),
-    # With what it failed: another yt-dlp or other credentials give it a new chance.
+    # In use at the last attempt: another yt-dlp or other credentials make some faults due.
     Column("tool_version", String(50)),
     Column("credentials", String(16)),
     # The file.
@@ -55,7 +55,7 @@ videos = Table(
     Column("sha256", String(64)),
     Column("media_duration_s", Float),
     Column("title", Text),
-    # Who is at it, and until when nobody else may be.
+    # The lease.
     Column("lease_owner", Text),
     Column("lease_until", Float),
     Index(None, "dataset", "state", "next_attempt_at"),
@@ -82,9 +82,9 @@ sources = Table(
     "sources",
     metadata,
     Column("source", String(200), primary_key=True),
-    # The token bucket, as the time at which it is full again.
+    # The token bucket: when it is full again.
     Column("full_at", Float, nullable=False, server_default="0"),
-    # The breaker.
+    # The circuit breaker.
     Column("blocked_until", Float),
     Column("blocked_since", Float),
     Column("reason", Text),
@@ -94,15 +94,15 @@ sources = Table(
 )
 
 CHUNK = 500
-"""Ids a statement: databases limit how many parameters one may have."""
+"""Ids per statement: databases limit the parameters of a statement."""
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in portions that one statement may have."""
+    """Ids in chunks of `CHUNK`."""
     for start in range(0, len(ids), CHUNK):
         yield ids[start : start + CHUNK]
 
 
 def seconds(moment: datetime | None) -> float:
-    """A time as the tables have it; None: now."""
+    """A time in seconds since the epoch, as the tables store it; None: now."""
     return time.time() if moment is None else moment.timestamp()

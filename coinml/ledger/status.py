@@ -1,4 +1,4 @@
-"""Counting: what is here, what is lost, what is still possible."""
+"""Counting a dataset's videos: downloaded, lost, still possible."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.records import DOWNLOADED, PENDING, Counts, Status
 
 Group = tuple[str, str, str, bool, bool, int]
-"""Official side, task class, state, is due, has a next attempt, how many."""
+"""Published subset, task class, state, is due, has a next attempt, number of videos."""
 
-# What only time or an upgrade may bring back is lost until it does.
+# Videos with these faults count as lost until they are due again.
 _LOST = frozenset({str(Fault.GONE), str(Fault.RESTRICTED), str(Fault.UNSUPPORTED)})
 
 
 def summarise(dataset: str, groups: Sequence[Group], *, rate_per_hour: float | None) -> Status:
-    """Add up counts of a grouped query.
+    """Sum up the counts of a grouped query.
 
     Args:
-        dataset: The dataset's name.
-        groups: One entry a combination that occurs.
-        rate_per_hour: Videos an hour that the source allows; None: unknown.
+        dataset: Name of the dataset.
+        groups: One entry per combination that occurs.
+        rate_per_hour: Allowed videos per hour; None: unknown.
     """
     whole: Counter[str] = Counter()
     faults: Counter[str] = Counter()

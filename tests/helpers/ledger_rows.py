@@ -1,4 +1,4 @@
-"""A small dataset and what happened to its videos, for tests of the ledger."""
+"""A small dataset, attempts and file facts for tests of the ledger."""
 
 from __future__ import annotations
 

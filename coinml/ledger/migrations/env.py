@@ -1,4 +1,4 @@
-"""How Alembic runs here: always on a connection that the ledger hands over, in its transaction."""
+"""Runs Alembic's migrations on the ledger's connection, in its transaction."""
 
 from alembic import context
 

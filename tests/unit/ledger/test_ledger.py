@@ -36,7 +36,7 @@ def ledger(ledger_url: str):
         yield opened
 
 
-def test_registering_twice_adds_nothing_and_keeps_what_is_known(ledger: Ledger) -> None:
+def test_registering_twice_adds_nothing_and_keeps_states(ledger: Ledger) -> None:
     ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
     assert ledger.register(dataset()) == 0
     assert ledger.register(dataset(8)) == 2
@@ -44,7 +44,7 @@ def test_registering_twice_adds_nothing_and_keeps_what_is_known(ledger: Ledger) 
     assert [row.video_id for row in ledger.rows("mini")] == ids(8)
 
 
-def test_registering_takes_over_changed_annotations(ledger: Ledger) -> None:
+def test_registering_updates_changed_annotations(ledger: Ledger) -> None:
     video = Video(video_id=ids()[0], label="plane", subset="training", split="val")
     assert ledger.register(Dataset(name="mini", videos=(video,))) == 0
     row = ledger.row("mini", ids()[0])
@@ -70,7 +70,7 @@ def test_a_success_and_its_attempt_are_read_back(ledger: Ledger) -> None:
     assert ledger.attempts("mini", video_id)[0].started_at == NOW
 
 
-def test_pending_comes_first_then_what_has_been_due_longest(ledger: Ledger) -> None:
+def test_due_lists_pending_videos_first_then_the_longest_due(ledger: Ledger) -> None:
     first, second, later, lost = ids()[:4]
     fail(ledger, second, Fault.TRANSIENT, NOW - timedelta(minutes=1))
     fail(ledger, first, Fault.BLOCKED, NOW - timedelta(hours=1))
@@ -89,7 +89,7 @@ def test_pending_comes_first_then_what_has_been_due_longest(ledger: Ledger) -> N
     assert ledger.due("mini", now=NOW + timedelta(hours=2)) == [*ids()[4:], first, second, later]
 
 
-def test_videos_with_one_content_are_found(ledger: Ledger) -> None:
+def test_duplicates_are_videos_whose_files_have_the_same_content(ledger: Ledger) -> None:
     for video_id, content in zip(ids(), "abacbb", strict=False):
         file = facts(f"/{video_id}.mp4", sha256=content * 64)
         ledger.record_success("mini", video_id, file=file, attempt=None)
@@ -98,7 +98,7 @@ def test_videos_with_one_content_are_found(ledger: Ledger) -> None:
     assert ledger.duplicates("other") == []
 
 
-def test_another_downloader_or_other_credentials_bring_videos_back(ledger: Ledger) -> None:
+def test_a_new_downloader_version_or_new_credentials_make_videos_due(ledger: Ledger) -> None:
     old, new, private = ids()[:3]
     from coinml.ledger import downloader_version
 
@@ -111,7 +111,7 @@ def test_another_downloader_or_other_credentials_bring_videos_back(ledger: Ledge
     assert ledger.due("mini", ids=ids()[:3], credentials="abc") == [old]
 
 
-def test_the_status_adds_up(ledger: Ledger) -> None:
+def test_the_counts_of_the_status_add_up(ledger: Ledger) -> None:
     ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
     fail(ledger, ids()[1], Fault.GONE, NOW + timedelta(days=20))
     fail(ledger, ids()[2], Fault.TRANSIENT, NOW + timedelta(hours=1))
@@ -149,7 +149,7 @@ def test_every_state_has_a_meaning() -> None:
     assert set(MEANING) == {DOWNLOADED, PENDING, *map(str, Fault)}
 
 
-def test_the_digest_follows_states_and_files(ledger: Ledger) -> None:
+def test_the_digest_changes_with_states_and_files(ledger: Ledger) -> None:
     seen = {ledger.digest("mini")}
     ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
     seen.add(ledger.digest("mini"))
@@ -159,26 +159,26 @@ def test_the_digest_follows_states_and_files(ledger: Ledger) -> None:
     assert all(len(digest) == 12 for digest in seen)
 
 
-def test_a_claimed_video_is_nobody_elses_until_it_is_given_back(ledger: Ledger) -> None:
+def test_a_leased_video_is_not_leased_to_another_owner(ledger: Ledger) -> None:
     mine, yours = new_owner(), new_owner()
     assert ledger.claim("mini", ids()[:4], owner=mine) == ids()[:4]
     assert ledger.claim("mini", ids(), owner=yours) == ids()[4:]
     ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
     ledger.forget("mini", ids()[1], "the file is gone")
-    # What is here is nobody's to fetch.
+    # A downloaded video is not leased.
     assert ledger.claim("mini", ids()[:4], owner=yours) == ids()[1:2]
     ledger.release("mini", owner=mine)
     assert ledger.claim("mini", ids()[:4], owner=yours) == ids()[1:4]
 
 
-def test_a_lease_ends_by_itself(ledger: Ledger) -> None:
+def test_a_lease_expires(ledger: Ledger) -> None:
     assert ledger.claim("mini", ids(), owner=new_owner(), lease_s=60, now=NOW) == ids()
     late = NOW + timedelta(seconds=61)
     assert ledger.claim("mini", ids(), owner=new_owner(), now=NOW) == []
     assert ledger.claim("mini", ids(), owner=new_owner(), now=late) == ids()
 
 
-def test_the_lease_of_a_dead_process_ends_with_it(ledger: Ledger, ledger_url: str) -> None:
+def test_the_lease_of_a_dead_process_is_void(ledger: Ledger, ledger_url: str) -> None:
     script = (
         "import sys, os; from coinml.ledger import Ledger, new_owner\n"
         "print(len(Ledger(sys.argv[1]).claim('mini', sys.argv[2:], owner=new_owner())))\n"
@@ -194,7 +194,7 @@ def test_the_lease_of_a_dead_process_ends_with_it(ledger: Ledger, ledger_url: st
     assert ledger.claim("mini", ids(), owner=new_owner()) == ids()
 
 
-def test_two_claiming_at_once_never_get_the_same(ledger: Ledger, ledger_url: str) -> None:
+def test_concurrent_claims_never_overlap(ledger: Ledger, ledger_url: str) -> None:
     ledger.register(dataset(200))
     got: list[list[str]] = []
 
@@ -209,13 +209,13 @@ def test_two_claiming_at_once_never_get_the_same(ledger: Ledger, ledger_url: str
         thread.start()
     for thread in threads:
         thread.join()
-    # An owner gets its own again, so count videos by who may have them: each is claimed.
+    # An owner can claim its own videos again, so the claims of one thread may repeat.
     taken = {video_id for some in got for video_id in some}
     assert taken == set(ids(200))
     assert ledger.claim("mini", ids(200), owner=new_owner()) == []
 
 
-def test_quarantine_puts_a_downloaded_file_aside_and_asks_once_more(
+def test_quarantine_moves_a_downloaded_file_and_allows_one_more_download(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     video_id, path = ids()[0], tmp_path / "x.mp4"
@@ -256,7 +256,7 @@ def test_unknown_messages_are_listed(ledger: Ledger) -> None:
     assert [(one.video_id, one.message) for one in ledger.unknown("mini")] == [(ids()[0], "blargh")]
 
 
-def test_failures_are_counted_since_the_last_success(ledger: Ledger) -> None:
+def test_a_success_resets_the_count_of_failures(ledger: Ledger) -> None:
     video_id = ids()[0]
     for _ in range(3):
         fail(ledger, video_id, Fault.TRANSIENT)
@@ -269,7 +269,7 @@ def test_failures_are_counted_since_the_last_success(ledger: Ledger) -> None:
     assert ledger.attempts_in_run("mini", ids(), run_id="another") == {}
 
 
-def test_what_is_not_registered_is_refused_by_name(ledger: Ledger) -> None:
+def test_unregistered_videos_and_datasets_are_refused(ledger: Ledger) -> None:
     with pytest.raises(InvalidInputError, match="nobody"):
         ledger.row("mini", "nobody")
     with pytest.raises(InvalidInputError, match="nobody"):
@@ -278,7 +278,7 @@ def test_what_is_not_registered_is_refused_by_name(ledger: Ledger) -> None:
         ledger.status("coin")
 
 
-def test_what_is_forgotten_is_due_and_keeps_its_history(ledger: Ledger) -> None:
+def test_a_forgotten_video_is_due_and_keeps_its_attempts(ledger: Ledger) -> None:
     ledger.record_success("mini", ids()[0], file=facts(), attempt=attempt())
     ledger.forget("mini", ids()[0], "its file is gone")
     row = ledger.row("mini", ids()[0])

@@ -1,4 +1,4 @@
-"""The ledger's database: made, migrated, shared, and refused where it cannot be used."""
+"""The ledger's database: creation, migration, sharing, and unusable databases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:
         assert (out.strip(), err) == ("[]", "")
 
 
-def test_the_migrations_make_the_tables_that_the_code_knows(ledger_url: str) -> None:
+def test_the_migrations_create_the_tables_of_the_schema(ledger_url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
     from sqlalchemy import create_engine, text
@@ -52,7 +52,7 @@ def test_the_migrations_make_the_tables_that_the_code_knows(ledger_url: str) -> 
     engine.dispose()
 
 
-def test_a_ledger_from_the_future_is_refused(ledger_url: str) -> None:
+def test_a_ledger_of_a_newer_version_is_refused(ledger_url: str) -> None:
     from sqlalchemy import create_engine, text
 
     with Ledger(ledger_url) as ledger:
@@ -71,7 +71,7 @@ def test_a_bad_url_is_refused(url: str) -> None:
         Ledger(url).datasets()
 
 
-def test_a_server_that_is_not_there_is_told_at_once_and_without_the_password() -> None:
+def test_a_missing_server_is_reported_at_once_and_without_the_password() -> None:
     pytest.importorskip("psycopg")
     ledger = Ledger("postgresql+psycopg://joe:s3cret@127.0.0.1:1/coinml")
     start = time.monotonic()
@@ -87,7 +87,7 @@ def test_a_read_only_folder_is_a_local_error(tmp_path: Path) -> None:
         Ledger(f"sqlite:///{tmp_path}/file/ledger.db").datasets()
 
 
-def test_opening_a_ledger_at_head_loads_no_migration_machinery(tmp_path: Path) -> None:
+def test_opening_a_ledger_at_head_does_not_import_alembic(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with Ledger(url) as ledger:
         ledger.register(dataset())
@@ -115,7 +115,7 @@ def test_a_shared_ledger_notices_that_its_file_was_removed(tmp_path: Path) -> No
     again.close()
 
 
-def test_a_server_that_is_restarted_midway_costs_nothing(postgres_server) -> None:
+def test_writes_survive_a_restart_of_the_server(postgres_server) -> None:
     url = postgres_server.new_database()
     with Ledger(url) as ledger:
         ledger.register(dataset(300))
@@ -132,11 +132,11 @@ def test_a_server_that_is_restarted_midway_costs_nothing(postgres_server) -> Non
         assert not worker.is_alive()
         assert ledger.status("mini").downloaded == 300
         counts = ledger.attempts_in_run("mini", ids(300), run_id="run")
-        # At most the one under way at that moment was entered twice.
+        # At most the write in progress at that moment was recorded twice.
         assert 300 <= sum(sum(count.values()) for count in counts.values()) <= 301
 
 
-def test_a_ledger_of_the_first_version_gains_titles_and_keeps_its_rows(ledger_url: str) -> None:
+def test_migrating_the_first_version_adds_titles_and_keeps_rows(ledger_url: str) -> None:
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import create_engine, text
@@ -159,22 +159,22 @@ def test_a_ledger_of_the_first_version_gains_titles_and_keeps_its_rows(ledger_ur
         facts = FileFacts(path="/a.mp4", size_bytes=1, sha256="0" * 64, title="How to boil <eggs>")
         opened.record_success("old", "video000000", file=facts, attempt=None)
         assert opened.row("old", "video000000").title == "How to boil <eggs>"
-        # A copy that was found on disk says nothing of the title, and takes none away.
+        # A file found on disk comes without a title and does not delete the recorded one.
         opened.record_success("old", "video000000", file=replace(facts, title=None), attempt=None)
         assert opened.row("old", "video000000").title == "How to boil <eggs>"
 
 
-class Told(BaseException):
-    """What a signal raises, as those that end a flow run do."""
+class SignalError(BaseException):
+    """Raised by a signal handler, as in a flow run that is cancelled."""
 
 
-def test_a_signal_within_a_statement_is_what_comes_out(ledger_url: str) -> None:
-    """Not what SQLAlchemy says of a connection that it has given up."""
+def test_a_signal_during_a_statement_is_raised_and_releases_the_lock(ledger_url: str) -> None:
+    """And not an error of SQLAlchemy about an invalidated connection."""
     database = Database(ledger_url)
     count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000) "
 
     def tell(*_: object) -> None:
-        raise Told
+        raise SignalError
 
     def work(connection: Connection) -> None:
         connection.execute(delete(videos))
@@ -184,10 +184,10 @@ def test_a_signal_within_a_statement_is_what_comes_out(ledger_url: str) -> None:
     before = signal.signal(signal.SIGUSR1, tell)
     try:
         for run in (database.write, database.read):
-            with pytest.raises(Told):
+            with pytest.raises(SignalError):
                 run(work)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    # Whoever comes next finds no lock.
+    # The next transaction finds no lock.
     assert database.write(lambda connection: connection.execute(delete(videos)).rowcount) == 0
     database.close()

@@ -1,4 +1,4 @@
-"""What the source calls a video."""
+"""Add the title of a video."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,10 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the title, unknown for what is here already."""
+    """Add the title, unknown for existing rows."""
     op.add_column("videos", sa.Column("title", sa.Text()))
 
 
 def downgrade() -> None:
-    """Forget the titles."""
+    """Drop the titles."""
     op.drop_column("videos", "title")
