@@ -260,7 +260,7 @@ def svm_grid(data: Data, result: Result) -> None:
 
 def log_share(data: Data, result: Result) -> None:
     """The time that logging takes inside the loop, in a real MLflow database."""
-    from coinml.heads.learning import fit_head
+    from coinml.heads.fit_head import fit_head
     from coinml.tracking.mlflow_store import MlflowStore
 
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from prefect import flow
 from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import USUAL, SetOptions
-from coinml.heads.kinds import USUAL as USUAL_HEADS
+from coinml.heads.kinds import DEFAULT_HEADS
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from flows.collect import collect
@@ -29,7 +29,7 @@ def pipeline(
     max_wait_s: float = 60.0,
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
-    heads: tuple[str, ...] = USUAL_HEADS,
+    heads: tuple[str, ...] = DEFAULT_HEADS,
     target: Target = "task",
     seed: int = 0,
     by_reference: bool = False,

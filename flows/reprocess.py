@@ -10,7 +10,7 @@ from coinml.collection.download import MAX_HEIGHT
 from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import USUAL, SetOptions
-from coinml.heads.kinds import USUAL as USUAL_HEADS
+from coinml.heads.kinds import DEFAULT_HEADS
 from coinml.registry.versions import Verdict
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
@@ -37,7 +37,7 @@ def reprocess(
     deep: bool = False,
     set_options: SetOptions = USUAL,
     decoder: str = "auto",
-    heads: tuple[str, ...] = USUAL_HEADS,
+    heads: tuple[str, ...] = DEFAULT_HEADS,
     target: Target = "task",
     min_new: int = 50,
     seed: int = 0,

@@ -9,8 +9,7 @@ from prefect import flow
 from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import USUAL, SetOptions
-from coinml.heads.kinds import USUAL as USUAL_HEADS
-from coinml.heads.kinds import check_heads
+from coinml.heads.kinds import DEFAULT_HEADS, check_heads
 from coinml.registry.versions import Verdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -35,7 +34,7 @@ from tasks.watching import progress_shown, rename_run
 )
 def train(
     selection: Selection,
-    heads: tuple[str, ...] = USUAL_HEADS,
+    heads: tuple[str, ...] = DEFAULT_HEADS,
     set_options: SetOptions = USUAL,
     target: Target = "task",
     seed: int = 0,

@@ -11,7 +11,7 @@ from coinml.embedding.engine import EmbedJob
 from coinml.embedding.shards import load_encoder_once
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
-from coinml.heads.kinds import LOOK_AT_CLIPS
+from coinml.heads.kinds import head_kind
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
@@ -80,7 +80,7 @@ def conduct_study(
         target=target,
         embeddings_root=settings.embeddings_root,
         ledger_url=settings.ledger_url,
-        with_clips=bool(set(heads) & set(LOOK_AT_CLIPS)),
+        with_clips=any(head_kind(head).takes_clips for head in heads),
     )
     return conducting.conduct(
         plan,

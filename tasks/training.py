@@ -17,8 +17,7 @@ from coinml.embedding.jobs import count_done, plan_jobs
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.table import build_table, clips_by_video
-from coinml.heads.kinds import LOOK_AT_CLIPS
-from coinml.heads.learning import most_steps
+from coinml.heads.kinds import head_kind
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -55,10 +54,10 @@ def train_head(
     """Train, log and register a head on the selection's videos that are in the set."""
     settings = Settings()
     found = _material(
-        settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
+        settings, selection, fingerprint, target=target, with_clips=head_kind(head).takes_clips
     )
     store, chosen = _store(settings), tuned.result.options if tuned else {}
-    stage, most, done = f"train {head}", most_steps(head, chosen), 0
+    stage, most, done = f"train {head}", head_kind(head).max_steps(chosen), 0
 
     def on_epoch() -> None:
         nonlocal done
@@ -113,7 +112,7 @@ def tune_head(
     """Sweep over a head's options on the training and validation videos alone."""
     settings = Settings()
     found = _material(
-        settings, selection, fingerprint, target=target, with_clips=head in LOOK_AT_CLIPS
+        settings, selection, fingerprint, target=target, with_clips=head_kind(head).takes_clips
     )
     store = _store(settings)
     with answering(store):

@@ -40,7 +40,7 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
     return figure
 
 
-def svm_search(search: pd.DataFrame, *, title: str = "") -> Figure:
+def svm_search(search: pd.DataFrame, *, title: str = "SVM, accuracy over C and gamma") -> Figure:
     """Validation curves over C (a line each kernel and gamma) and over gamma (a line each C).
 
     Dotted are the same settings on the training videos: far above val is learnt by heart.

@@ -19,6 +19,7 @@ from torch.nn import functional
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.heads.network import NetworkHead
+from coinml.heads.search_space import SearchSpace, Trial
 from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
@@ -161,6 +162,30 @@ class AttentiveHead(NetworkHead["_Network"]):
     def _built(cls, shape: dict[str, Any]) -> _Network:
         sizes = {name: shape[name] for name in ("dim", "clips", "width", "heads")}
         return _Network(**sizes, classes=len(shape["classes"]))
+
+
+def _draw_options(trial: Trial) -> dict[str, Any]:
+    return {
+        "width": trial.suggest_categorical("width", [64, 128, 256, 512]),
+        "attention_heads": trial.suggest_categorical("attention_heads", [1, 2, 4, 8]),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
+        "lr": trial.suggest_float("lr", 2e-4, 5e-3, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 10.0, log=True),
+        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
+    }
+
+
+SEARCH_SPACE = SearchSpace(
+    _draw_options,
+    {
+        "width": 256,
+        "attention_heads": 4,
+        "dropout": 0.3,
+        "lr": 1e-3,
+        "weight_decay": 1.0,
+        "label_smoothing": 0.1,
+    },
+)
 
 
 class _Network(nn.Module):

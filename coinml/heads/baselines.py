@@ -17,6 +17,7 @@ from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
+from coinml.heads.search_space import SearchSpace
 
 _ITERATIONS = 200
 
@@ -91,7 +92,7 @@ class BaselineHead:
     Attributes:
         classes: Class names in the order of the probabilities.
         kind: "logreg" or "knn".
-        setting: What val chose, by name: `C` or `k`.
+        settings: What was chosen on val, by name: `C` or `k`.
         search: One row a setting that was tried; empty on a loaded head.
     """
 
@@ -103,13 +104,13 @@ class BaselineHead:
         pipeline: Any,
         classes: tuple[str, ...],
         *,
-        setting: Mapping[str, float],
+        settings: Mapping[str, float],
         search: pd.DataFrame | None = None,
     ) -> None:
         self.kind = kind
         self._pipeline = pipeline
         self.classes = classes
-        self.setting = setting
+        self.settings = settings
         self.search = pd.DataFrame() if search is None else search
 
     @property
@@ -130,7 +131,7 @@ class BaselineHead:
 
     def save(self, path: Path) -> None:
         """Write the head into one skops file."""
-        described = {"classes": list(self.classes), "setting": dict(self.setting)}
+        described = {"classes": list(self.classes), "setting": dict(self.settings)}
         write_head(
             path,
             HeadContent(kind=self.kind, description=described, arrays={}, fitted=self._pipeline),
@@ -149,8 +150,21 @@ class BaselineHead:
             content.kind,
             content.fitted,
             tuple(described["classes"]),
-            setting=described["setting"],
+            settings=described["setting"],
         )
+
+
+def count_settings(options: Mapping[str, Any]) -> int:
+    """Number of settings that a baseline's trainer tries with these options, at most."""
+    return len(options["ks"] if "ks" in options else options["cs"])
+
+
+LOGREG_SEARCH_SPACE = SearchSpace(
+    lambda trial: {"cs": [trial.suggest_float("c", 1e-5, 10.0, log=True)]}, {"c": 1e-2}
+)
+KNN_SEARCH_SPACE = SearchSpace(
+    lambda trial: {"ks": [trial.suggest_int("k", 1, 60, log=True)]}, {"k": 5}
+)
 
 
 def _search(
@@ -171,7 +185,7 @@ def _search(
     rows = []
     for value in values:
         pipeline = make_pipeline(StandardScaler(), model(value)).fit(train.x, train.y)
-        head = BaselineHead(kind, pipeline, tuple(train.classes), setting={name: value})
+        head = BaselineHead(kind, pipeline, tuple(train.classes), settings={name: value})
         answers = [head.predict_proba(side.x).argmax(axis=1) for side in (train, val)]
         score = (
             float((answers[1] == val.y).mean()),

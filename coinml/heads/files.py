@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
 
-ARRAYS = ".safetensors"
-OBJECTS = ".skops"
+_SKOPS = ".skops"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class HeadContent:
 def write_head(path: Path, content: HeadContent) -> None:
     """Write a head; the ending says in which of the two formats."""
     form = f"coinml-{content.kind}-1"
-    if path.suffix == OBJECTS:
+    if path.suffix == _SKOPS:
         import skops.io
 
         skops.io.dump(
@@ -64,7 +63,7 @@ def read_head(path: Path, *kinds: str) -> HeadContent:
     Raises:
         InvalidInputError: The file is not such a head, or holds foreign types.
     """
-    form, content = _read_objects(path) if path.suffix == OBJECTS else _read_arrays(path)
+    form, content = _read_objects(path) if path.suffix == _SKOPS else _read_arrays(path)
     return HeadContent(kind=_kind(path, form, kinds), **content)
 
 

@@ -1,106 +1,214 @@
-"""What the rest may rely on in any head, and how to load one from its file."""
+"""The kinds of heads: how each is fitted, tuned, stored and drawn.
+
+A kind is a row of `KINDS`. A row names its parts as `module:name`, and they are imported only when
+they are used: a command can list the heads without loading torch or scikit-learn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from coinml.errors import InvalidInputError
-from coinml.heads.files import ARRAYS, OBJECTS, read_kind
 
 if TYPE_CHECKING:
-    from coinml.embedding_sets.table import Samples
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-HEADS = ("mlp", "svm", "attentive", "logreg", "knn")
-"""The heads there are."""
+    from coinml.heads.protocol import Head
+    from coinml.heads.search_space import SearchSpace
 
-USUAL = ("mlp", "svm")
-"""Those that are trained where nobody says which."""
+DEFAULT_HEADS = ("mlp", "svm")
+"""The heads that are trained by default."""
 
-LOOK_AT_CLIPS = ("attentive",)
-"""Those that need a video's clips and not their mean."""
-
-_SUFFIXES = {"mlp": ARRAYS, "svm": ARRAYS, "attentive": ARRAYS, "logreg": OBJECTS, "knn": OBJECTS}
-
-_CLASSES = {
-    "mlp": "coinml.heads.mlp:MLPHead",
-    "svm": "coinml.heads.svm:SVMHead",
-    "attentive": "coinml.heads.attentive:AttentiveHead",
-    "logreg": "coinml.heads.baselines:BaselineHead",
-    "knn": "coinml.heads.baselines:BaselineHead",
-}
+_NOT_OPTIONS = ("train", "val", "seed", "device", "jobs", "on_epoch", "on_fit")
+"""Parameters of trainers that do not change what a head learns, or are given for every head."""
 
 
-class Head(Protocol):
-    """A trained classifier of embeddings."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadKind:
+    """One kind of head.
 
-    @property
-    def classes(self) -> Sequence[str]:
-        """Class names in the order of the probabilities."""
+    Attributes:
+        name: What users call it; also in the head's file.
+        trainer: Function `(train, val, *, seed, ...)` that returns a fitted head. Trainers with
+            epochs also take `device` and `on_epoch`, the others `on_fit`.
+        head_class: Class of the fitted head; its `load` reads what its `save` wrote.
+        search_space: The `SearchSpace` of a sweep.
+        suffix: Ending of the head's file, which tells its format; see `heads.files`.
+        takes_clips: Whether its input is the embeddings of a video's clips, not their mean.
+        draws_random: Whether another seed gives another head.
+        has_epochs: Whether it is trained epoch by epoch; the others try settings one by one.
+        count_settings: Function of all options that returns the number of settings to try; for
+            heads without epochs.
+        search_figure: Function that draws the table of the settings tried, if there is one.
+    """
 
-    @property
-    def dim(self) -> int:
-        """Width of the embeddings it takes."""
+    name: str
+    trainer: str
+    head_class: str
+    search_space: str
+    suffix: str = ".safetensors"
+    takes_clips: bool = False
+    draws_random: bool = False
+    has_epochs: bool = False
+    count_settings: str | None = None
+    search_figure: str | None = None
 
-    @property
-    def takes_clips(self) -> bool:
-        """Whether it looks at a video's clips and not at their mean."""
+    def load_trainer(self) -> Callable[..., Head]:
+        """The function that fits it."""
+        trainer: Callable[..., Head] = resolve_name(self.trainer)
+        return trainer
 
-    def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Class probabilities, float32 of shape (N, C).
+    def load_search_space(self) -> SearchSpace:
+        """The options that a sweep tries."""
+        space: SearchSpace = resolve_name(self.search_space)
+        return space
 
-        Args:
-            x: Embeddings of shape (N, D); clips of shape (N, K, D) for a head that takes them.
+    def load(self, path: Path) -> Head:
+        """Read a head of this kind from its file."""
+        head: Head = resolve_name(self.head_class).load(path)
+        return head
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Check that the trainer has these options.
+
+        Raises:
+            InvalidInputError: It does not.
         """
+        unknown = sorted(set(options) - set(inspect.signature(self.load_trainer()).parameters))
+        if unknown:
+            raise InvalidInputError(
+                f"{self.name} has no option {', '.join(unknown)}; it has "
+                f"{', '.join(self.all_options({}))}"
+            )
 
-    def save(self, path: Path) -> None:
-        """Write the head into one file, which `load_head` reads."""
+    def all_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """These options, and the trainer's defaults for the others."""
+        parameters = inspect.signature(self.load_trainer()).parameters
+        defaults = {n: one.default for n, one in parameters.items() if n not in _NOT_OPTIONS}
+        return defaults | dict(options)
+
+    def logged_options(self, options: Mapping[str, Any]) -> dict[str, object]:
+        """What a head is trained with, for the run's parameters.
+
+        For a head with epochs all options. For one that tries settings only the options that were
+        given, since `Head.settings` has what was chosen.
+        """
+        given = self.all_options(options) if self.has_epochs else options
+        return {
+            name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            for name, value in given.items()
+        }
+
+    def max_steps(self, options: Mapping[str, Any]) -> int:
+        """Most epochs, or number of settings to try: how often `fit_head` calls `on_step`."""
+        given = self.all_options(options)
+        if self.count_settings is None:
+            return int(given["epochs"])
+        return int(resolve_name(self.count_settings)(given))
+
+    def draw_search(self, search: pd.DataFrame) -> Figure | None:
+        """The figure of the settings tried; None where the kind has none or none were tried."""
+        if self.search_figure is None or search.empty:
+            return None
+        figure: Figure = resolve_name(self.search_figure)(search)
+        return figure
 
 
-def seen_by(head: Head, samples: Samples) -> npt.NDArray[np.floating]:
-    """The part of the samples that a head looks at.
+KINDS: dict[str, HeadKind] = {
+    kind.name: kind
+    for kind in (
+        HeadKind(
+            name="mlp",
+            trainer="coinml.heads.mlp:train_mlp",
+            head_class="coinml.heads.mlp:MLPHead",
+            search_space="coinml.heads.mlp:SEARCH_SPACE",
+            draws_random=True,
+            has_epochs=True,
+        ),
+        HeadKind(
+            name="svm",
+            trainer="coinml.heads.svm:train_svm",
+            head_class="coinml.heads.svm:SVMHead",
+            search_space="coinml.heads.svm:SEARCH_SPACE",
+            count_settings="coinml.heads.svm:count_settings",
+            search_figure="coinml.figures.training:svm_search",
+        ),
+        HeadKind(
+            name="attentive",
+            trainer="coinml.heads.attentive:train_attentive",
+            head_class="coinml.heads.attentive:AttentiveHead",
+            search_space="coinml.heads.attentive:SEARCH_SPACE",
+            takes_clips=True,
+            draws_random=True,
+            has_epochs=True,
+        ),
+        HeadKind(
+            name="logreg",
+            trainer="coinml.heads.baselines:train_logreg",
+            head_class="coinml.heads.baselines:BaselineHead",
+            search_space="coinml.heads.baselines:LOGREG_SEARCH_SPACE",
+            suffix=".skops",
+            count_settings="coinml.heads.baselines:count_settings",
+        ),
+        HeadKind(
+            name="knn",
+            trainer="coinml.heads.baselines:train_knn",
+            head_class="coinml.heads.baselines:BaselineHead",
+            search_space="coinml.heads.baselines:KNN_SEARCH_SPACE",
+            suffix=".skops",
+            count_settings="coinml.heads.baselines:count_settings",
+        ),
+    )
+}
+"""Every kind of head by its name."""
+
+HEADS = tuple(KINDS)
+"""The names of all heads."""
+
+
+def head_kind(name: str) -> HeadKind:
+    """The kind of head of this name.
 
     Raises:
-        InvalidInputError: It looks at clips, and the samples have none.
+        InvalidInputError: There is none.
     """
-    if not head.takes_clips:
-        return samples.x
-    if samples.clips is None:
-        raise InvalidInputError("this head looks at clips, and these samples have none")
-    return samples.clips
-
-
-def load_head(path: Path) -> Head:
-    """Read a head's file; it says itself which kind it is.
-
-    Raises:
-        InvalidInputError: The ending is of no head, or the content is not.
-    """
-    if path.suffix not in set(_SUFFIXES.values()):
-        raise InvalidInputError(
-            f"{path}: a head's file ends in {' or '.join(sorted(set(_SUFFIXES.values())))}"
-        )
-    module, _, name = _CLASSES[read_kind(path, *HEADS)].partition(":")
-    head: Head = getattr(import_module(module), name).load(path)
-    return head
+    check_heads([name])
+    return KINDS[name]
 
 
 def check_heads(names: Sequence[str]) -> None:
-    """Refuse what is no list of different heads.
+    """Check a list of different heads.
 
     Raises:
-        InvalidInputError: None, an unknown one, or one twice.
+        InvalidInputError: The list is empty, or has an unknown head or one twice.
     """
-    unknown = sorted(set(names) - set(HEADS))
+    unknown = sorted(set(names) - set(KINDS))
     if unknown or not names:
-        raise InvalidInputError(f"heads {', '.join(unknown) or 'none'}: of {', '.join(HEADS)}")
+        raise InvalidInputError(
+            f"heads {', '.join(unknown) or 'none'}: allowed are {', '.join(KINDS)}"
+        )
     if len(set(names)) < len(names):
         raise InvalidInputError(f"heads {', '.join(names)}: one is named twice")
+
+
+def load_head(path: Path) -> Head:
+    """Read a head from its file, which says of which kind it is.
+
+    Raises:
+        InvalidInputError: The ending is not a head's, or the content is not.
+    """
+    from coinml.heads.files import read_kind
+
+    suffixes = sorted({kind.suffix for kind in KINDS.values()})
+    if path.suffix not in suffixes:
+        raise InvalidInputError(f"{path}: a head's file ends in {' or '.join(suffixes)}")
+    return KINDS[read_kind(path, *KINDS)].load(path)
 
 
 def head_file(name: str) -> str:
@@ -109,6 +217,4 @@ def head_file(name: str) -> str:
     Raises:
         InvalidInputError: There is no such head.
     """
-    if name not in _SUFFIXES:
-        raise InvalidInputError(f"no head {name!r}; there are {', '.join(HEADS)}")
-    return f"head{_SUFFIXES[name]}"
+    return f"head{head_kind(name).suffix}"

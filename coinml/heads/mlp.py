@@ -20,6 +20,7 @@ from torch.nn import functional
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.heads.network import NetworkHead
+from coinml.heads.search_space import SearchSpace, Trial
 from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
@@ -138,6 +139,35 @@ class MLPHead(NetworkHead["_Network"]):
     @classmethod
     def _built(cls, shape: dict[str, Any]) -> _Network:
         return _Network(shape["widths"], shortcut=shape["shortcut"])
+
+
+def _draw_options(trial: Trial) -> dict[str, Any]:
+    width = trial.suggest_categorical("width", [256, 512, 1024])
+    return {
+        "hidden": [width, width // 2],
+        "shortcut": trial.suggest_categorical("shortcut", [True, False]),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
+        "lr": trial.suggest_float("lr", 2e-4, 5e-3, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 10.0, log=True),
+        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
+        "mixup": trial.suggest_float("mixup", 0.0, 1.0),
+        "batch_size": trial.suggest_categorical("batch_size", [64, 128, 256]),
+    }
+
+
+SEARCH_SPACE = SearchSpace(
+    _draw_options,
+    {
+        "width": 512,
+        "shortcut": True,
+        "dropout": 0.4,
+        "lr": 1e-3,
+        "weight_decay": 1.0,
+        "label_smoothing": 0.1,
+        "mixup": 0.4,
+        "batch_size": 128,
+    },
+)
 
 
 class _Network(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -28,6 +29,16 @@ class NetworkHead(Generic[Network]):
         self._network = network.eval()
         self.classes = classes
         self.best_epoch = best_epoch
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What was chosen on val: the epoch."""
+        return {"best_epoch": self.best_epoch}
+
+    @property
+    def search(self) -> pd.DataFrame:
+        """Empty: networks try no settings."""
+        return pd.DataFrame()
 
     def _shape(self) -> dict[str, Any]:
         """What `_built` makes such a network of."""

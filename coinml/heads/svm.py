@@ -6,9 +6,10 @@ What val chose is not fitted again: the machines of the search are the head.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
 from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values
+from coinml.heads.search_space import SearchSpace, Trial
 from coinml.heads.svm_search import KERNELS, SvmFit, check_grid, every_fit, grid_of, width_of
 from coinml.runtime.cpus import cpu_count
 
@@ -177,6 +179,12 @@ class SVMHead:
         """Width of the embeddings it takes."""
         return len(self._scaler.mean)
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """What was chosen on val: kernel, C and, of the RBF kernel, gamma."""
+        gamma = {} if self.gamma is None else {"gamma": self.gamma}
+        return {"kernel": self.kernel, "C": self.c, **gamma}
+
     def decision(self, x: npt.NDArray[np.floating]) -> Array:
         """One value for each class that training had, shape (N, trained classes)."""
         return self._machine.decision(
@@ -277,6 +285,26 @@ class SVMHead:
             c=described["c"],
             gamma=described["gamma"],
         )
+
+
+def count_settings(options: Mapping[str, Any]) -> int:
+    """Number of settings that `train_svm` tries with these options."""
+    grid = grid_of(options["kernels"], options["linear_cs"], options["cs"], options["gammas"])
+    return sum(len(cs) for _, _, cs in grid)
+
+
+def _draw_options(trial: Trial) -> dict[str, Any]:
+    if trial.suggest_categorical("kernel", ["rbf", "linear"]) == "linear":
+        c = trial.suggest_float("linear_c", 1e-5, 1.0, log=True)
+        return {"kernels": ["linear"], "linear_cs": [c]}
+    return {
+        "kernels": ["rbf"],
+        "cs": [trial.suggest_float("c", 0.3, 100.0, log=True)],
+        "gammas": [trial.suggest_float("gamma", 0.03, 10.0, log=True)],
+    }
+
+
+SEARCH_SPACE = SearchSpace(_draw_options, {"kernel": "rbf", "c": 10.0, "gamma": 1.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

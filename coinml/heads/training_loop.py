@@ -12,7 +12,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class EpochMetrics:
     val_accuracy: float
     val_f1_macro: float
     lr: float
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers by their MLflow names."""
+        return {name: float(value) for name, value in asdict(self).items() if name != "epoch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
-    from coinml.heads.kinds import Head
+    from coinml.heads.protocol import Head
 
 DEADLINE_S = 60.0
 MAX_MB = 100

@@ -10,7 +10,7 @@ import pandas as pd
 from coinml.data.records import SPLITS, Dataset, Split, Target
 from coinml.embedding_sets.table import Samples, ids_digest, split_samples
 from coinml.errors import InvalidInputError
-from coinml.heads.kinds import LOOK_AT_CLIPS
+from coinml.heads.kinds import head_kind
 from coinml.studies import figures
 from coinml.studies.costs import Cost
 from coinml.studies.plans import Condition, Plan
@@ -168,7 +168,7 @@ def _fits(
             own, plan.conditions, heads=heads, seeds=seeds, device=device, official=official
         )
     if plan.study == "dims":
-        looking = sorted(set(heads) & set(LOOK_AT_CLIPS))
+        looking = [head for head in heads if head_kind(head).takes_clips]
         if looking:
             raise InvalidInputError(
                 f"study dims: {', '.join(looking)} looks at clips, and their means are projected"

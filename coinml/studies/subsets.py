@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coinml.data.records import Split
 from coinml.embedding_sets.table import Samples
-from coinml.heads.learning import NETWORKS
+from coinml.heads.kinds import head_kind
 from coinml.studies.plans import Condition
 from coinml.studies.trials import Fit, fit_and_answer
 
@@ -36,7 +36,7 @@ def fit_subsets(
             share = condition.value or 1.0
             size = subset_size(train.y, share)
             for head in heads:
-                if seed and size == len(train) and head not in NETWORKS:
+                if seed and size == len(train) and not head_kind(head).draws_random:
                     continue  # All videos in whatever order make the same head.
                 subset = train.take(np.sort(order[:size]))
                 yield fit_and_answer(

@@ -14,8 +14,9 @@ from coinml.data.records import Split
 from coinml.embedding_sets.table import Samples
 from coinml.evaluation.evaluate import Evaluation, evaluate
 from coinml.evaluation.predictions import predictions_table
-from coinml.heads.kinds import Head, seen_by
-from coinml.heads.learning import NETWORKS, fit_head
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import head_kind
+from coinml.heads.protocol import Head, head_input
 from coinml.studies.plans import Condition
 
 
@@ -130,7 +131,7 @@ def answered(
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
         samples = parts[split]
-        proba = fitted.predict_proba(seen_by(fitted, samples))
+        proba = fitted.predict_proba(head_input(fitted, samples))
         right[split] = proba.argmax(axis=1) == samples.y
         evaluations[split] = evaluate(
             samples.y, proba, samples.classes, official_size=max(official[split], len(samples))
@@ -151,4 +152,4 @@ def answered(
 
 def seeds_of(head: str, seeds: int) -> range:
     """The seeds that are worth a training of their own."""
-    return range(seeds if head in NETWORKS else 1)
+    return range(seeds if head_kind(head).draws_random else 1)

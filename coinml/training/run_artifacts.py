@@ -12,14 +12,14 @@ from coinml.embedding_sets.table import Samples, ids_digest
 from coinml.evaluation.evaluate import Evaluation, confused_pairs
 from coinml.evaluation.predictions import predictions_table
 from coinml.figures.evaluation import figures_of
-from coinml.figures.training import curves, svm_search
-from coinml.heads.kinds import seen_by
-from coinml.heads.learning import settings_of
+from coinml.figures.training import curves
+from coinml.heads.kinds import head_kind
+from coinml.heads.protocol import head_input
 from coinml.tracking.run_log import RunLog
 from coinml.training.unregistered import Fit
 
 if TYPE_CHECKING:
-    from coinml.heads.kinds import Head
+    from coinml.heads.protocol import Head
 
 
 def log_fit(head: str, fit: Fit, log: RunLog) -> None:
@@ -30,17 +30,18 @@ def log_fit(head: str, fit: Fit, log: RunLog) -> None:
         fit: The head and how it came about.
         log: Of its run.
     """
-    settings = settings_of(fit.head)
+    settings = dict(fit.head.settings)
     if fit.history:
         settings |= {"epochs_trained": len(fit.history)}
     log.params(settings)
     if fit.history:
         epochs = pd.DataFrame(fit.history).assign(epoch=range(1, len(fit.history) + 1))
-        log.figure("curves", curves(epochs, best_epoch=int(str(settings["best_epoch"]))))
+        log.figure("curves", curves(epochs, best_epoch=settings.get("best_epoch")))
     if not fit.search.empty:
         log.table("search", fit.search)
-    if head == "svm":
-        log.figure("search", svm_search(fit.search, title="SVM, accuracy over C and gamma"))
+    search_figure = head_kind(head).draw_search(fit.search)
+    if search_figure is not None:
+        log.figure("search", search_figure)
 
 
 def log_evaluation(
@@ -66,7 +67,7 @@ def log_evaluation(
             predictions_table(
                 split,
                 parts[split],
-                head.predict_proba(seen_by(head, parts[split])),
+                head.predict_proba(head_input(head, parts[split])),
                 head.classes,
             )
             for split in SPLITS

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 from filelock import FileLock, Timeout
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
-from coinml.heads.kinds import Head, check_heads, seen_by
-from coinml.heads.learning import Numbers, fit_head
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import head_kind
+from coinml.heads.protocol import Head, Numbers, head_input
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def sweep(
     """Try options of a head and say which val likes best; the first trial is the defaults.
 
     Args:
-        head: One of `heads.HEADS`.
+        head: One of `heads.kinds.HEADS`.
         train: What each trial learns from.
         val: What each trial is judged by.
         trials: So many in all, those of earlier calls with this name included.
@@ -98,11 +99,11 @@ def sweep(
     Raises:
         InvalidInputError: An unknown head, no trials, or the sweep goes on in another process.
     """
-    check_heads([head])
+    kind = head_kind(head)
     if trials < 1:
         raise InvalidInputError(f"{trials} trials: 1 or more are allowed")
     with _study(storage, name) as study:
-        _take_up(study, _SPACES[head].usual)
+        _take_up(study, kind.load_search_space().defaults)
         done = _done(study)
         if on_trial is not None and done:
             on_trial(min(len(done), trials))
@@ -149,10 +150,10 @@ def _study(storage: Path, name: str) -> Iterator[optuna.Study]:
             database.engine.dispose()
 
 
-def _take_up(study: optuna.Study, usual: Mapping[str, Any]) -> None:
+def _take_up(study: optuna.Study, defaults: Mapping[str, Any]) -> None:
     """Begin with the defaults; put what a killed process was at in line again."""
     if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(dict(usual))
+        study.enqueue_trial(dict(defaults))
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
@@ -176,7 +177,7 @@ def _run_trial(
     # with what it would have tried.
     study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(_done(study)))
     trial = study.ask()
-    options = _SPACES[head].suggest(trial)
+    options = head_kind(head).load_search_space().draw(trial)
     trial.set_user_attr(_OPTIONS, options)
     epoch = 0
     with (record or _no_record)(trial.number, options) as log:
@@ -206,7 +207,7 @@ def _run_trial(
 
 
 def _judge(fitted: Head, val: Samples) -> dict[str, float]:
-    proba = fitted.predict_proba(seen_by(fitted, val)).astype(np.float64)
+    proba = fitted.predict_proba(head_input(fitted, val)).astype(np.float64)
     predicted = proba.argmax(axis=1)
     of_truth = np.clip(proba[np.arange(len(val)), val.y], 1e-12, 1.0)
     return {
@@ -227,70 +228,3 @@ class _NoLog:
 @contextmanager
 def _no_record(_number: int, _options: Mapping[str, Any]) -> Iterator[TrialLog]:
     yield _NoLog()
-
-
-@dataclass(frozen=True, slots=True)
-class _Space:
-    """The options of a head that are tried, and its defaults among them."""
-
-    suggest: Callable[[Trial], dict[str, Any]]
-    usual: Mapping[str, Any]
-
-
-def _suggest_mlp(trial: Trial) -> dict[str, Any]:
-    width = trial.suggest_categorical("width", [256, 512, 1024])
-    return {
-        "hidden": [width, width // 2],
-        "shortcut": trial.suggest_categorical("shortcut", [True, False]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
-        "lr": trial.suggest_float("lr", 2e-4, 5e-3, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 10.0, log=True),
-        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
-        "mixup": trial.suggest_float("mixup", 0.0, 1.0),
-        "batch_size": trial.suggest_categorical("batch_size", [64, 128, 256]),
-    }
-
-
-def _suggest_attentive(trial: Trial) -> dict[str, Any]:
-    return {
-        "width": trial.suggest_categorical("width", [64, 128, 256, 512]),
-        "attention_heads": trial.suggest_categorical("attention_heads", [1, 2, 4, 8]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
-        "lr": trial.suggest_float("lr", 2e-4, 5e-3, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 10.0, log=True),
-        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
-    }
-
-
-def _suggest_svm(trial: Trial) -> dict[str, Any]:
-    if trial.suggest_categorical("kernel", ["rbf", "linear"]) == "linear":
-        c = trial.suggest_float("linear_c", 1e-5, 1.0, log=True)
-        return {"kernels": ["linear"], "linear_cs": [c]}
-    return {
-        "kernels": ["rbf"],
-        "cs": [trial.suggest_float("c", 0.3, 100.0, log=True)],
-        "gammas": [trial.suggest_float("gamma", 0.03, 10.0, log=True)],
-    }
-
-
-def _suggest_logreg(trial: Trial) -> dict[str, Any]:
-    return {"cs": [trial.suggest_float("c", 1e-5, 10.0, log=True)]}
-
-
-def _suggest_knn(trial: Trial) -> dict[str, Any]:
-    return {"ks": [trial.suggest_int("k", 1, 60, log=True)]}
-
-
-_NETWORK = {"dropout": 0.4, "lr": 1e-3, "weight_decay": 1.0, "label_smoothing": 0.1}
-_SPACES = {
-    "mlp": _Space(
-        _suggest_mlp,
-        _NETWORK | {"width": 512, "shortcut": True, "mixup": 0.4, "batch_size": 128},
-    ),
-    "attentive": _Space(
-        _suggest_attentive, _NETWORK | {"dropout": 0.3, "width": 256, "attention_heads": 4}
-    ),
-    "svm": _Space(_suggest_svm, {"kernel": "rbf", "c": 10.0, "gamma": 1.0}),
-    "logreg": _Space(_suggest_logreg, {"c": 1e-2}),
-    "knn": _Space(_suggest_knn, {"k": 5}),
-}

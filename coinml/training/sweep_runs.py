@@ -19,7 +19,7 @@ from coinml.data.records import Split, Target
 from coinml.embedding_sets.table import Samples, split_samples, table_digest
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
-from coinml.heads.learning import Numbers
+from coinml.heads.protocol import Numbers
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions
@@ -35,7 +35,7 @@ class TuneReport:
     """A finished sweep.
 
     Attributes:
-        head: One of `heads.HEADS`.
+        head: One of `heads.kinds.HEADS`.
         run_id: MLflow run in which the trials are nested.
         result: What was found.
     """
@@ -71,7 +71,7 @@ def tune_head(
     """Sweep over a head's options and record every trial; a sweep that was killed goes on.
 
     Args:
-        head: One of `heads.HEADS`.
+        head: One of `heads.kinds.HEADS`.
         dataset: Its name, which the experiment bears.
         table: As `dataset.build_table` makes it.
         target: What the labels of the table tell apart.

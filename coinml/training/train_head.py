@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ from coinml.evaluation.class_counts import class_counts, classes_without, scarce
 from coinml.evaluation.evaluate import evaluate
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
-from coinml.heads.kinds import head_file, seen_by
-from coinml.heads.learning import fit_head, options_of
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import head_file, head_kind
+from coinml.heads.protocol import head_input
 from coinml.registry.versions import has_version, register
 from coinml.tracking.mlflow_store import MlflowStore, code_version
 from coinml.tracking.run_log import RunLog
@@ -37,9 +38,6 @@ from coinml.training import descriptions
 from coinml.training.fingerprint import clips_digest, code_digest, digest_of
 from coinml.training.run_artifacts import log_evaluation, log_fit
 from coinml.training.unregistered import Fit, find_fit, forget_fit, keep_fit
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ class TrainReport:
     """A trained head, or one found that was trained on the same before.
 
     Attributes:
-        head: One of `heads.HEADS`.
+        head: One of `heads.kinds.HEADS`.
         run_id: Its MLflow run.
         model: Name of the registered model.
         version: Of the registered model.
@@ -122,7 +120,7 @@ def train_head(
     trained again.
 
     Args:
-        head: One of `heads.HEADS`.
+        head: One of `heads.kinds.HEADS`.
         dataset: Says how many videos each split has officially.
         table: As `dataset.build_table` makes it for the target.
         store: Where the run goes.
@@ -250,7 +248,7 @@ def train_head(
         evaluations = {
             split: evaluate(
                 parts[split].y,
-                fitted.predict_proba(seen_by(fitted, parts[split])),
+                fitted.predict_proba(head_input(fitted, parts[split])),
                 fitted.classes,
                 official_size=official[split],
                 groups=parts[split].groups or None,
@@ -354,7 +352,7 @@ def _params(
         "clips": spec.encoder.clips,
         "extent": spec.extent,
         "classes": len(parts["train"].classes),
-        **options_of(head, options),
+        **head_kind(head).logged_options(options),
         **{f"{split}_videos": samples.videos for split, samples in parts.items()},
         **{f"{split}_segments": len(samples) for split, samples in parts.items() if samples.groups},
     }
@@ -390,8 +388,7 @@ def _fit(
             device=device,
             on_step=on_step,
         )
-        search: pd.DataFrame = getattr(fitted, "search", pd.DataFrame())
-        fit = Fit(head=fitted, history=tuple(history), search=search, run_id=log.run_id)
+        fit = Fit(head=fitted, history=tuple(history), search=fitted.search, run_id=log.run_id)
         # Before anything of it is told to MLflow.
         keep(fit)
     return fit

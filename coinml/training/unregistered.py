@@ -23,7 +23,7 @@ from coinml.errors import InvalidInputError
 from coinml.heads.kinds import head_file, load_head
 
 if TYPE_CHECKING:
-    from coinml.heads.kinds import Head
+    from coinml.heads.protocol import Head
 
 _KEPT_S = 14 * 86400
 """What nobody came back for in this time was trained on what has changed since."""

@@ -24,6 +24,7 @@ from coinml.encoder.clip_encoder import load_encoder
 from coinml.media import write_video
 from coinml.registry.versions import promote
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.sweep_runs import TuneReport, tune_head
 from coinml.training.train_head import TrainReport, train_head
 
 MODEL = "kitchen-task"
@@ -133,4 +134,13 @@ def train(
         keep_in=keep_in,
         on_epoch=on_epoch,
         clips=material.clips if head == "attentive" else None,
+    )
+
+
+def tune(
+    head: str, store: MlflowStore, material: EmbeddedDataset, *, trials: int, storage: Path
+) -> TuneReport:
+    """Sweep over a head's options on the material."""
+    return tune_head(
+        head, material.dataset.name, material.table, trials=trials, store=store, storage=storage
     )

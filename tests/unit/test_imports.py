@@ -42,6 +42,7 @@ def loaded_by(code: str) -> set[str]:
         "coinml.selection",
         "coinml.ledger",
         "coinml.faults.classification",
+        "coinml.heads.kinds",
         "coinml.media",
         "coinml.miniature",
         "coinml_cli.app",

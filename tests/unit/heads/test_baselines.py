@@ -34,7 +34,7 @@ def test_val_chooses_and_of_equals_the_smallest_wins() -> None:
         best = head.search.sort_values(
             ["val_accuracy", "val_f1_macro", name], ascending=[False, False, True]
         ).iloc[0]
-        assert head.setting == {name: best[name]}
+        assert head.settings == {name: best[name]}
         answers = head.predict_proba(VAL.x).argmax(axis=1)
         assert (answers == VAL.y).mean() == pytest.approx(best["val_accuracy"])
 
@@ -44,7 +44,7 @@ def test_neighbours_see_what_no_line_divides() -> None:
     # Cosine looks at directions; the rings differ by radius alone.
     assert (train_knn(train, val).predict_proba(test.x).argmax(axis=1) == test.y).mean() < 0.8
     easy = blobs(60, seed=5)
-    assert train_knn(easy, easy, ks=(1, 500)).setting == {"k": 1}
+    assert train_knn(easy, easy, ks=(1, 500)).settings == {"k": 1}
 
 
 @pytest.mark.parametrize("kind", TRAINERS)
@@ -52,10 +52,10 @@ def test_a_saved_head_answers_the_same(kind: str, tmp_path: Path) -> None:
     head = TRAINERS[kind](TRAIN, VAL)
     head.save(tmp_path / "head.skops")
     loaded = BaselineHead.load(tmp_path / "head.skops")
-    assert (loaded.kind, loaded.classes, dict(loaded.setting)) == (
+    assert (loaded.kind, loaded.classes, dict(loaded.settings)) == (
         kind,
         head.classes,
-        dict(head.setting),
+        dict(head.settings),
     )
     assert np.array_equal(loaded.predict_proba(TEST.x), head.predict_proba(TEST.x))
 

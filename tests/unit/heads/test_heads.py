@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from coinml.errors import InvalidInputError
-from coinml.heads.kinds import HEADS, USUAL, check_heads, head_file, load_head, seen_by
-from coinml.heads.learning import fit_head, most_steps, settings_of
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import (
+    DEFAULT_HEADS,
+    HEADS,
+    KINDS,
+    check_heads,
+    head_file,
+    head_kind,
+    load_head,
+)
+from coinml.heads.protocol import head_input
 from tests.helpers.synthetic_samples import needles
 
 TRAIN, VAL, TEST = needles(400, seed=1), needles(80, seed=2), needles(200, seed=3)
@@ -25,17 +34,18 @@ def test_a_head_is_known_by_its_file(name: str, tmp_path: Path) -> None:
     )
     assert len(steps) >= 3
     # Of the numbers of neighbours some are more than there are videos.
-    most = most_steps(name, QUICK.get(name, {}))
+    most = head_kind(name).max_steps(QUICK.get(name, {}))
     assert len(steps) == most or (name == "knn" and len(steps) < most)
     assert all(("val_accuracy" in step) == (name in QUICK) for step in steps)
-    assert settings_of(head)
-    proba = head.predict_proba(seen_by(head, TEST))
+    assert head.settings
+    proba = head.predict_proba(head_input(head, TEST))
     assert proba.shape == (len(TEST), 4)
     head.save(tmp_path / head_file(name))
     loaded = load_head(tmp_path / head_file(name))
     assert type(loaded) is type(head)
-    assert loaded.takes_clips == head.takes_clips == (name == "attentive")
-    assert np.array_equal(loaded.predict_proba(seen_by(loaded, TEST)), proba)
+    assert loaded.takes_clips == head.takes_clips == head_kind(name).takes_clips
+    assert head.takes_clips == (name == "attentive")
+    assert np.array_equal(loaded.predict_proba(head_input(loaded, TEST)), proba)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -44,20 +54,23 @@ def test_identical_trainings_have_identical_numbers(name: str) -> None:
     answers = []
     for history in steps:
         head = fit_head(name, TRAIN, VAL, options=QUICK.get(name), seed=5, on_step=history.append)
-        answers.append(head.predict_proba(seen_by(head, TEST)))
+        answers.append(head.predict_proba(head_input(head, TEST)))
     assert steps[0] == steps[1]
     assert np.array_equal(answers[0], answers[1])
 
 
 def test_unknown_heads_options_and_files_are_named(tmp_path: Path) -> None:
-    assert set(USUAL) < set(HEADS)
-    with pytest.raises(InvalidInputError, match="forest: of mlp, svm, attentive, logreg, knn"):
+    assert set(DEFAULT_HEADS) < set(HEADS)
+    with pytest.raises(
+        InvalidInputError, match="forest: allowed are mlp, svm, attentive, logreg, knn"
+    ):
         check_heads(["mlp", "forest"])
     with pytest.raises(InvalidInputError, match="none"):
         check_heads([])
     with pytest.raises(InvalidInputError, match="twice"):
         check_heads(["mlp", "mlp"])
-    with pytest.raises(InvalidInputError, match="trees"):
+    assert all(KINDS[name].name == name for name in HEADS)
+    with pytest.raises(InvalidInputError, match="no option trees; it has hidden, shortcut"):
         fit_head("mlp", TRAIN, VAL, options={"trees": 3})
     with pytest.raises(InvalidInputError, match="forest"):
         head_file("forest")

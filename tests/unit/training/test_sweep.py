@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
-from coinml.heads import learning
-from coinml.heads.kinds import HEADS
-from coinml.heads.learning import fit_head
+from coinml.heads import mlp
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import HEADS, KINDS, HeadKind
+from coinml.heads.search_space import SearchSpace
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training import sweep as sweeping
 from coinml.training import train_head as training
@@ -39,16 +40,16 @@ def test_the_first_trial_is_the_defaults_and_the_best_can_be_fitted(
     head: str, tmp_path: Path
 ) -> None:
     tried: list[Mapping[str, Any]] = []
-    real = sweeping._SPACES[head].suggest
+    space = KINDS[head].load_search_space()
 
     def noted(trial: Any) -> dict[str, Any]:
-        options = real(trial) | ({"epochs": 3} if head in learning.NETWORKS else {})
+        options = space.draw(trial) | ({"epochs": 3} if KINDS[head].has_epochs else {})
         tried.append(options)
         return options
 
     with pytest.MonkeyPatch.context() as patch:
-        space = sweeping._Space(noted, sweeping._SPACES[head].usual)
-        patch.setitem(sweeping._SPACES, head, space)
+        small = SearchSpace(noted, space.defaults)
+        patch.setattr(HeadKind, "load_search_space", lambda _kind: small)
         found = sweep(head, TRAIN, VAL, trials=3, storage=tmp_path / "s.db", name="first")
     assert len(tried) == 3
     assert found.completed + found.pruned == 3
@@ -69,8 +70,8 @@ def test_the_defaults_of_the_sweep_are_those_of_the_trainers() -> None:
     from coinml.heads.mlp import train_mlp
 
     for head, trainer in (("mlp", train_mlp), ("attentive", train_attentive)):
-        space = sweeping._SPACES[head]
-        options = space.suggest(FixedTrial(dict(space.usual)))
+        space = KINDS[head].load_search_space()
+        options = space.draw(FixedTrial(dict(space.defaults)))
         for name, value in options.items():
             default = inspect.signature(trainer).parameters[name].default
             assert value == (list(default) if name == "hidden" else default), (head, name)
@@ -118,7 +119,7 @@ def test_hopeless_trials_are_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
         late = trial.number >= 6
         return {"epochs": 20, "patience": 20, "lr": 1e-7 if late else 1e-2, "hidden": [16]}
 
-    monkeypatch.setitem(sweeping._SPACES, "mlp", sweeping._Space(suggest, {}))
+    monkeypatch.setattr(mlp, "SEARCH_SPACE", SearchSpace(suggest, {}))
     small = TRAIN.take(np.arange(60))
     found = sweep("mlp", small, VAL, trials=8, storage=tmp_path / "s.db", name="n")
     assert (found.completed, found.pruned) == (6, 2)
@@ -290,7 +291,7 @@ def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
         return fit_head(name, train, val, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "fit_head", noted)
+        patch.setattr(sweeping, "fit_head", noted)
         patch.setattr(training, "fit_head", noted)
         tuned = tune_head(head, "kitchen", table, trials=2, store=store, storage=folder / "s.db")
         train(head, store, material, table=table, options=dict(tuned.result.options))
