@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.collection import adopt, collector, recheck
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
-from coinml.collection.pacing import is_loopback
+from coinml.collection.pacing import Pace, is_loopback
 from coinml.collection.recheck import RecheckReport
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.ledger import Ledger
@@ -51,9 +51,11 @@ def download_batch(
         folder=settings.videos_dir(dataset),
         options=fetch_options(settings, max_height=max_height),
         run_id=run_id,
+        pace=Pace(
+            rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
+            burst=settings.parallel,
+        ),
         max_wait_s=max_wait_s,
-        rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
-        burst=settings.parallel,
         retry_now=retry_now,
         # What stands in for the videos on loopback need not be as long as they are.
         duration_tolerance=None if is_loopback(source) else DURATION_TOLERANCE,

@@ -1,1 +1,1 @@
-"""From a list of ids to files that decode: lease, pace, fetch, verify, rename, record."""
+"""Collecting videos: lease, rate limit, download, verify, rename, record."""

@@ -1,4 +1,4 @@
-"""Taking in video files that are here already, each one verified first."""
+"""Adopting video files that exist already, each verified first."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from coinml.runtime.cpus import cpu_count
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
+"""Called with the number of files done and the number of files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptReport:
-    """What became of the files.
+    """The result of adopting files.
 
     Attributes:
         adopted: Ids whose file is now in the ledger.
-        already: Ids whose file was there before.
-        unknown: File names that are no id of the dataset.
-        failed: Id -> why its file was not taken.
+        already: Ids whose file was in the ledger before.
+        unknown: Names of files that match no id of the dataset.
+        failed: Id -> why its file was refused.
     """
 
     adopted: tuple[str, ...] = ()
@@ -51,18 +51,18 @@ def adopt_folder(
     verify: Verify | None = None,
     progress: Progress | None = None,
 ) -> AdoptReport:
-    """Copy the videos of a folder (and those below it) to where collected ones lie.
+    """Copy the videos of a folder and its subfolders to the folder of collected ones.
 
-    A file's name without its ending is its id. What does not decode is left out, and the
-    video stays due; what the ledger has already is not touched.
+    A file's name without extension is its id. A file that does not decode is not copied, and its
+    video stays due; videos that are downloaded already are skipped.
 
     Args:
-        ledger: Knows the dataset's videos (`Ledger.register`).
-        dataset: The dataset's name.
-        folder: Where the files are; they stay there.
+        ledger: Contains the dataset's videos (`Ledger.register`).
+        dataset: Name of the dataset.
+        folder: The folder of the files, which stay there.
         videos_dir: Where copies go, as `<id>.<ext>`.
-        link: Make hard links where the file system allows it, which take no room.
-        workers: Files at once; default: one a core.
+        link: Make hard links instead of copies where the file system allows it.
+        workers: Files verified at once; default: one per CPU.
         verify: Full decode of a file; default: `coinml.media` in killable processes.
         progress: Called after each file.
 
@@ -91,7 +91,7 @@ def adopt_folder(
         facts = replace(facts, mtime_ns=copy.stat().st_mtime_ns, origin="import")
         return target.put(copy, facts)
 
-    adopted, failed = _each(wanted, adopt, ledger, dataset, workers, progress)
+    adopted, failed = _adopt_all(wanted, adopt, ledger, dataset, workers, progress)
     return AdoptReport(adopted=adopted, already=already, unknown=tuple(unknown), failed=failed)
 
 
@@ -103,15 +103,15 @@ def adopt_in_place(
     verify: Verify | None = None,
     progress: Progress | None = None,
 ) -> AdoptReport:
-    """Enter the files of a dataset that is a folder, where they are.
+    """Record the files of a folder dataset where they are.
 
-    A file that has neither moved nor changed since it was verified is not verified again; one
-    that is gone or does not decode is recorded under its fault.
+    A file that has neither moved nor changed since it was verified is not verified again. A
+    missing file or one that does not decode is recorded as corrupt.
 
     Args:
-        ledger: Knows the dataset's videos (`Ledger.register`).
-        dataset: Its videos have a `path`.
-        workers: Files at once; default: one a core.
+        ledger: Contains the dataset's videos (`Ledger.register`).
+        dataset: A dataset whose videos have a `path`.
+        workers: Files verified at once; default: one per CPU.
         verify: Full decode of a file; default: `coinml.media` in killable processes.
         progress: Called after each file.
 
@@ -133,11 +133,13 @@ def adopt_in_place(
     def adopt(video_id: str) -> FileFacts:
         return replace(_facts(wanted[video_id], rows[video_id], verify), origin="in_place")
 
-    adopted, failed = _each(wanted, adopt, ledger, dataset.name, workers, progress, blame=True)
+    adopted, failed = _adopt_all(
+        wanted, adopt, ledger, dataset.name, workers, progress, record_faults=True
+    )
     return AdoptReport(adopted=adopted, already=already, failed=failed)
 
 
-def _each(
+def _adopt_all(
     ids: Iterable[str],
     adopt: Callable[[str], FileFacts],
     ledger: Ledger,
@@ -145,9 +147,9 @@ def _each(
     workers: int | None,
     progress: Progress | None,
     *,
-    blame: bool = False,
+    record_faults: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Adopt all of these side by side, and record each as soon as it is done."""
+    """Adopt files in parallel and record each as soon as it is done."""
     ids = list(ids)
     adopted: list[str] = []
     failed: dict[str, str] = {}
@@ -166,7 +168,7 @@ def _each(
                     adopted.append(video_id)
                 else:
                     failed[video_id] = str(facts)
-                    if blame:
+                    if record_faults:
                         ledger.record_fault(
                             dataset,
                             video_id,
@@ -186,7 +188,7 @@ def _each(
 
 def _facts(path: Path, row: LedgerRow, verify: Verify | None) -> FileFacts:
     if not path.is_file():
-        raise CorruptVideoError(f"{path}: the file is gone")
+        raise CorruptVideoError(f"{path}: the file is missing")
     return verified_facts(path, verify=verify, duration_s=row.duration_s)
 
 
@@ -204,13 +206,13 @@ def _is_unchanged(row: LedgerRow, path: Path) -> bool:
 def _videos_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise InvalidInputError(f"{folder}: no such folder")
-    some = False
+    found = False
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in VIDEO_ENDINGS and not hidden and path.is_file():
-            some = True
+            found = True
             yield path
-    if not some:
+    if not found:
         raise InvalidInputError(
             f"{folder}: no video file in it or below it ({' '.join(VIDEO_ENDINGS)})"
         )

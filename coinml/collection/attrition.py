@@ -1,4 +1,4 @@
-"""What became of the videos of a dataset, as a page that stands for itself."""
+"""The attrition report: how many videos of a dataset are downloaded, lost and possible."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from coinml.runtime.markdown import markdown_table
 
 
 def attrition_key(dataset: str) -> str:
-    """A name for a dataset's report that stays the same, of lower-case letters, digits, dashes."""
+    """The key of a dataset's report: lower-case letters, digits and dashes."""
     return "attrition-" + (re.sub(r"[^a-z0-9]+", "-", dataset.casefold()).strip("-") or "dataset")
 
 
 def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
-    """The report: here, lost by fault, still possible; by split and by class.
+    """The report in Markdown: videos by state, by split and by class.
 
     Args:
-        status: Where the dataset stands.
-        duplicates: Files whose content another video has as well.
+        status: The counts.
+        duplicates: Number of files with the content of another video.
     """
     share = status.downloaded / status.total if status.total else 0.0
     lines = [

@@ -1,4 +1,4 @@
-"""The work on one batch: lease, pace, fetch, verify, rename, record; see `collector`."""
+"""Collecting one batch: lease, rate limit, download, verify, rename, record; see `collector`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from coinml.ledger import (
 log = logging.getLogger(__name__)
 
 LEASE_S = 900.0
-"""A collector of another host that died holds its videos this long at most."""
+"""How long the videos of a collector that died on another host stay leased at most."""
 
-_PATIENCE = 3
-"""A video refused so often in a batch, while others are answered, has a trouble of its own."""
+_REFUSALS = 3
+"""After this many refusals in a batch that answers others, a refusal concerns the video alone."""
 
-_PATIENCE_403 = 2
-"""The same where the refusal is a 403, which speaks of one file more often than of us."""
+_REFUSALS_403 = 2
+"""The same for status 403, which more often concerns one file than the client."""
 
 
 @dataclass(kw_only=True)
@@ -74,12 +74,12 @@ class Batch:
     lease_renewed: float = field(default_factory=time.monotonic)
 
     def run(self, ids: Sequence[str]) -> BatchReport:
-        """Do what `coinml.collection.collector.collect_batch` promises."""
+        """See `coinml.collection.collector.collect_batch`."""
         claimed = self.ledger.claim(self.dataset, ids, owner=self.owner, lease_s=LEASE_S)
         try:
             return self._run(ids, claimed)
         finally:
-            # Recording a video gives it back; only what was not recorded is left.
+            # Recording a video ends its lease; others may still be leased.
             if set(claimed) - set(self.downloaded) - set(self.faults) - set(self.again):
                 self.ledger.release(self.dataset, owner=self.owner)
 
@@ -92,12 +92,12 @@ class Batch:
             while queue:
                 video_id = queue.popleft()
                 try:
-                    settled = self._one(rows[video_id])
+                    settled = self._collect(rows[video_id])
                 except BaseException:
                     queue.appendleft(video_id)
                     raise
                 if not settled:
-                    # Whoever was refused lets the others ask first.
+                    # The source refused: try the other videos first.
                     queue.append(video_id)
         except SourcePausedError as err:
             err.report = self._report(untried=tuple(queue), skipped=skipped)
@@ -124,7 +124,7 @@ class Batch:
         )
 
     def _due(self, rows: Mapping[str, LedgerRow]) -> list[str]:
-        """What to ask for, now that the rows are ours: another may have been faster."""
+        """The leased videos that are still due, since another collector may have been faster."""
         failed = [row.video_id for row in rows.values() if row.state not in (PENDING, DOWNLOADED)]
         due: set[str] = set()
         if failed:
@@ -140,15 +140,15 @@ class Batch:
         for row in rows.values():
             tries = self.tries.get(row.video_id)
             if tries and row.state in set(Fault):
-                # This run knows it: what may pass is tried again, the rest is settled.
-                may = sum(tries.values()) < POLICY[Fault(row.state)].attempts_in_run
-                (due.add if may else due.discard)(row.video_id)
+                # Tried in this run: due only while the fault's policy allows more attempts.
+                again = sum(tries.values()) < POLICY[Fault(row.state)].attempts_in_run
+                (due.add if again else due.discard)(row.video_id)
             elif row.state == PENDING:
                 due.add(row.video_id)
         return [video_id for video_id in rows if video_id in due]
 
-    def _one(self, row: LedgerRow) -> bool:
-        """Settle one video; False when the source, and not the video, was at fault."""
+    def _collect(self, row: LedgerRow) -> bool:
+        """Collect one video; False when the source refused, which settles nothing about it."""
         video_id = row.video_id
         started, clock = datetime.now(UTC), time.perf_counter()
         if self._adopt(row, clock):
@@ -182,12 +182,12 @@ class Batch:
         return True
 
     def _adopt(self, row: LedgerRow, clock: float) -> bool:
-        """Take what an earlier run had fetched, or even renamed, and could not record."""
+        """Record a file that an earlier run had downloaded, or even renamed, but not recorded."""
         for path in self.folder.leftovers(row.video_id):
             try:
                 facts = self._verified(row, path)
             except CorruptVideoError as err:
-                log.info("%s: %s does not decode (%s); fetching it", row.video_id, path, err)
+                log.info("%s: %s does not decode (%s); downloading", row.video_id, path, err)
                 self.folder.discard(path)
                 continue
             self._record(row, facts, None, clock)
@@ -224,7 +224,7 @@ class Batch:
         self, row: LedgerRow, err: CoinmlError, admission: Admission, attempt: Attempt
     ) -> bool:
         fault, rule = explain(err)
-        if fault is Fault.BLOCKED and not self._is_its_own_trouble(row.video_id, err, admission):
+        if fault is Fault.BLOCKED and not self._concerns_video_alone(row.video_id, err, admission):
             self.pacer.refused(
                 admission,
                 str(err),
@@ -235,27 +235,27 @@ class Batch:
         if is_unreachable(err):
             self.unreached += 1
             if self.unreached > 1 or admission.kind == "probe":
-                # Not this video's trouble: the next one met nobody either.
+                # The second failure in a row to connect: the source is down, not the video.
                 self.pacer.refused(admission, str(err), unreachable=True)
                 return False
         else:
             self.unreached = 0
         if fault is Fault.TRANSIENT:
-            # The line broke: that says nothing about whether the source is willing.
+            # A broken connection does not tell whether the source refuses.
             self.pacer.undecided(admission)
         else:
             self.pacer.answered(admission)
         self._record_fault(row, fault, rule, str(err), attempt)
         return True
 
-    def _is_its_own_trouble(self, video_id: str, err: CoinmlError, admission: Admission) -> bool:
-        """Whether a refusal is about this one video, and not about us."""
+    def _concerns_video_alone(self, video_id: str, err: CoinmlError, admission: Admission) -> bool:
+        """Whether a refusal concerns this video and not the client."""
         self.refusals[video_id] += 1
         forbidden = http_status(err) == 403
-        if self.refusals[video_id] < (_PATIENCE_403 if forbidden else _PATIENCE):
+        if self.refusals[video_id] < (_REFUSALS_403 if forbidden else _REFUSALS):
             return False
-        # The gate stands open again only after somebody else was answered. A lone 403 has
-        # nobody else to find that out, and must not hold up the source.
+        # "go" means that the source has answered another video since its last refusal. For the
+        # last video of a batch there is no other, and its 403 must not pause the source.
         return admission.kind == "go" or (forbidden and not self.queue)
 
     def _record_fault(
@@ -275,7 +275,7 @@ class Batch:
             next_at = time.time() + delay * random.uniform(1 - JITTER, 1 + JITTER)
         kept = None
         if fault is Fault.CORRUPT:
-            # The last bad copy is kept for whoever wants to look at it.
+            # The last bad copy is kept for inspection.
             kept = self.folder.put_aside(video_id, keep=given_up)
         self.ledger.record_fault(
             self.dataset,
@@ -302,10 +302,10 @@ class Batch:
         )
 
     def _pass_gate(self) -> Admission:
-        """Wait for a token and for the breaker.
+        """Wait for a token of the rate limit and for the circuit breaker.
 
         Raises:
-            SourcePausedError: That would take longer than this call may wait.
+            SourcePausedError: The source is paused for longer than this call may wait.
         """
         self.folder.check_room()
         wait_s = self.pacer.reserve()
@@ -318,7 +318,7 @@ class Batch:
             if admission.kind != "wait":
                 return admission
             if admission.blocked_until is None:
-                # Another collector is asking whether it is over.
+                # Another collector probes the source.
                 time.sleep(admission.wait_s)
                 continue
             if self.waited_s + admission.wait_s > self.max_wait_s:

@@ -1,9 +1,9 @@
-"""Collecting a batch of videos: lease, pace, fetch, verify, rename, record.
+"""Collecting a batch of videos: lease, rate limit, download, verify, rename, record.
 
-Everything that matters is in the ledger before it is reported, and a file gets its final name
-only after it was decoded to its end. So a collector may be killed at any moment: what it had
-finished is known, what was partial is gone on with, what was renamed and not yet recorded is
-recognised, and its leases end with its process.
+A result is in the ledger before it is reported, and a file gets its final name only after a full
+decode. So a collector may be killed at any moment: finished videos are recorded, partial
+downloads are resumed, files renamed but not recorded are recognised, and leases end with the
+process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coinml.collection.outcomes import (
     SourcePausedError,
     VideoOutcome,
 )
-from coinml.collection.pacing import Pacer, Pauses, source_name
+from coinml.collection.pacing import Pace, Pacer, source_name
 from coinml.collection.video_folder import Verify, VideoFolder
 from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
@@ -46,11 +46,9 @@ def collect_batch(
     folder: Path | str,
     run_id: str,
     options: FetchOptions | None = None,
+    pace: Pace | None = None,
     max_wait_s: float = 60.0,
-    rate_per_hour: float | None = None,
-    burst: int = 8,
     retry_now: bool | Collection[Fault | str] = False,
-    pauses: Pauses | None = None,
     min_free_bytes: int = 100 << 20,
     verify: Verify | None = None,
     duration_tolerance: float | None = None,
@@ -58,34 +56,31 @@ def collect_batch(
 ) -> BatchReport:
     """Download, verify and record each of these videos that is still due.
 
-    Calling it again with the same ids and `run_id` redoes only what is not yet done, and asks
-    no video more often in a run than `faults.POLICY` allows.
+    Calling it again with the same ids and `run_id` repeats only unfinished work, and a run tries
+    no video more often than `faults.POLICY` allows.
 
     Args:
-        ledger_url: Where the ledger is.
-        dataset: Its name there.
-        ids: Videos of it.
+        ledger_url: SQLAlchemy URL of the ledger.
+        dataset: Name of the dataset.
+        ids: Videos of the dataset.
         source: URL template with `{id}`.
         folder: Where the files go, as `<id>.<ext>`.
-        run_id: Names the run whose attempts are counted together.
-        options: How to fetch.
-        max_wait_s: How long pauses of the source are waited out, in all.
-        rate_per_hour: Videos an hour over all collectors of this source; None: no limit.
-        burst: How many may go at once after a quiet time.
-        retry_now: Ask for what failed before, whether its time has come or not; or only for
-            what stands under these faults.
-        pauses: How long the source is left alone when it does not say.
-        min_free_bytes: Stop when the disk has less room than this.
+        run_id: The run; its attempts are counted together.
+        options: How to download.
+        pace: Rate limit of the source, and pauses after refusals.
+        max_wait_s: Total time to wait out pauses of the source, in seconds.
+        retry_now: True: try failed videos before they are due; or only those with these faults.
+        min_free_bytes: Stop when less disk space than this is free.
         verify: Full decode of a file; default: `coinml.media` in killable processes.
-        duration_tolerance: By which part a file's length may differ from the annotated one
-            before it counts as corrupt; None: by any.
+        duration_tolerance: Relative difference from the annotated length above which a file
+            counts as corrupt; None: any length is accepted.
         on_video: Called for each video as soon as its outcome is recorded.
 
     Raises:
         BatchUnfinishedError: All were tried, and some may be tried again in this run.
         SourcePausedError: The source is paused for longer than `max_wait_s`.
-        LocalError: This machine is at fault; no video is blamed.
-        InvalidInputError: A bad source, id or cookies file.
+        LocalError: This machine is at fault; no video is recorded as failed.
+        InvalidInputError: A bad source, id, proxy or cookies file.
     """
     folder = Path(folder).absolute()
     for video_id in ids:
@@ -93,14 +88,6 @@ def collect_batch(
     options = options or FetchOptions()
     ledger = Ledger.shared(ledger_url)
     owner = new_owner()
-    pacer = Pacer(
-        ledger.database,
-        source_name(source),
-        owner=owner,
-        rate_per_hour=rate_per_hour,
-        burst=burst,
-        pauses=pauses,
-    )
     batch = Batch(
         ledger=ledger,
         dataset=dataset,
@@ -109,7 +96,7 @@ def collect_batch(
         options=options,
         credentials=options.credentials(),
         owner=owner,
-        pacer=pacer,
+        pacer=Pacer(ledger.database, source_name(source), owner=owner, pace=pace),
         folder=VideoFolder(folder, min_free_bytes=min_free_bytes),
         max_wait_s=max_wait_s,
         retry_now=retry_now,
@@ -130,10 +117,10 @@ def collect(
     run_id: str,
     **settings: Any,
 ) -> BatchReport:
-    """`collect_batch`, called until nothing is left that may be tried again in this run.
+    """Call `collect_batch` until no video may be tried again in this run.
 
-    This is what a caller without a retry machinery of its own wants; arguments and errors are
-    those of `collect_batch`, but for `BatchUnfinishedError`.
+    For callers that do not retry by themselves. Arguments and errors are those of
+    `collect_batch`, without `BatchUnfinishedError`.
     """
     downloaded: tuple[str, ...] = ()
     faults: dict[str, Fault] = {}

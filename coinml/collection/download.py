@@ -1,7 +1,7 @@
-"""One video from the source to a file: the only importer of yt_dlp.
+"""Downloading one video with yt-dlp, which only this module imports.
 
-What comes back is a temporary file that nobody has looked into yet, or one of coinml's errors,
-each of which carries its fault for `coinml.faults.classification.explain`.
+The result is a temporary, unverified file, or one of coinml's errors, each of which carries its
+fault for `coinml.faults.classification.explain`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from coinml.faults.classification import Fault, as_error, chain, explain
 log = logging.getLogger(__name__)
 
 MAX_HEIGHT = 360
-"""Rows of the picture at most, by default; VideoMAE looks at 224 of them."""
+"""Default maximum video height in pixels; VideoMAE's input has 224."""
 
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _LONGEST_TITLE = 300
-# No dot at the front, no slash, nothing that a shell, a URL or a file system reads otherwise.
+# No leading dot, no slash, no character that is special in a shell, a URL or a file system.
 _ANY_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchOptions:
-    """How videos are fetched.
+    """How videos are downloaded.
 
     Attributes:
-        max_height: Rows of the picture at most.
+        max_height: Maximum video height in pixels.
         cookies: Netscape cookies file.
         proxy: Proxy URL; never shown.
-        rate_limit_bytes: Bytes a second at most.
-        socket_timeout_s: Seconds of silence until a connection is given up.
+        rate_limit_bytes: Maximum bytes per second.
+        socket_timeout_s: Seconds without data until a connection is closed.
     """
 
     max_height: int = MAX_HEIGHT
@@ -55,10 +55,10 @@ class FetchOptions:
     socket_timeout_s: float = 20.0
 
     def credentials(self) -> str | None:
-        """A digest of cookies and proxy that tells others from these; None without either.
+        """A digest (16 hex digits) of cookies and proxy; None without either.
 
         Raises:
-            InvalidInputError: They are not what they should be; neither is shown.
+            InvalidInputError: The cookies file or the proxy is malformed; neither is shown.
         """
         if self.cookies is None and self.proxy is None:
             return None
@@ -72,11 +72,11 @@ class FetchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What a download brought.
+    """A downloaded file.
 
     Attributes:
-        path: The file, which nobody has looked into yet.
-        title: What the source calls the video, in one line; None where it does not say.
+        path: The file, not verified yet.
+        title: The video's title at the source, in one line; None where there is none.
     """
 
     path: Path
@@ -91,20 +91,20 @@ def fetch(
     options: FetchOptions | None = None,
     on_data: Callable[[], None] | None = None,
 ) -> Fetched:
-    """Download one video to `folder/<id>.<ext>`, going on from a partial file left there.
+    """Download one video to `folder/<id>.<ext>`, resuming a partial file that is there.
 
-    A 403 gets one fresh extraction: the addresses of media files grow stale.
+    After a 403 the media URL is extracted once more, since such URLs expire.
 
     Args:
         video_id: Becomes the file's name; check it with `source_url` first.
-        url: What to download.
-        folder: For files in the making; not where finished ones live.
+        url: The URL of the video or its page.
+        folder: For unfinished files; not the folder of finished ones.
         options: See `FetchOptions`.
-        on_data: Called once, as soon as the first bytes of the video have come.
+        on_data: Called once, when the first bytes of the video have arrived.
 
     Raises:
         TransientError, SourceBlockedError, UnavailableError, CorruptVideoError, LocalError:
-            As the failure's fault says.
+            By the fault of the failure.
     """
     options = options or FetchOptions()
     try:
@@ -112,32 +112,32 @@ def fetch(
     except CoinmlError as err:
         if http_status(err) != 403:
             raise
-        log.debug("%s: 403; extracting anew", video_id)
+        log.debug("%s: 403; extracting the media URL again", video_id)
     return _fetch(video_id, url, folder, options, on_data)
 
 
 def source_url(template: str, video_id: str) -> str:
-    """Put an id into a URL template, if it is fit to be in one.
+    """Insert an id into a URL template.
 
     Raises:
-        InvalidInputError: The template has no `{id}` or is no http(s) URL, or the id is not
-            of the form that the source uses.
+        InvalidInputError: The template has no `{id}` or is no http(s) URL, or the id does not
+            have the form of the source's ids.
     """
     parts = urlsplit(template)
     if "{id}" not in template or parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInputError(
-            f"source {template!r}: an http(s) URL with {{id}} in it is wanted, "
+            f"source {template!r}: expected an http(s) URL that contains {{id}}, "
             "e.g. https://www.youtube.com/watch?v={id}"
         )
     host = (parts.hostname or "").removeprefix("www.")
     pattern = _YOUTUBE_ID if host in _YOUTUBE_HOSTS else _ANY_ID
     if not pattern.fullmatch(video_id):
-        raise InvalidInputError(f"video id {video_id!r}: {pattern.pattern} is wanted at {host}")
+        raise InvalidInputError(f"video id {video_id!r}: ids of {host} match {pattern.pattern}")
     return template.replace("{id}", quote(video_id, safe=""))
 
 
 def _check_proxy(proxy: str) -> None:
-    # What a broken address leads to would be blamed on each video.
+    # Checked once here: yt-dlp's errors about a bad proxy would be recorded for every video.
     parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     try:
         fine = parts.hostname and (parts.port is None or parts.port > 0)
@@ -154,7 +154,7 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def _check_cookies(path: Path) -> bytes:
-    """The content of a cookies file, of which yt-dlp would print the lines that are none."""
+    """The content of a cookies file; checked here, since yt-dlp prints malformed lines."""
     try:
         content = path.read_bytes()
     except OSError as err:
@@ -166,13 +166,13 @@ def _check_cookies(path: Path) -> bytes:
         if len(fields) != 7 or not re.fullmatch(r"(?:\d+(?:\.\d+)?)?", fields[4]):
             raise InvalidInputError(
                 f"cookies file {path}, line {number}: not a line of a Netscape cookies file "
-                "(seven fields with tabs between them)"
+                "(seven fields separated by tabs)"
             )
     return content
 
 
 def http_status(err: BaseException) -> int | None:
-    """The HTTP status behind a failure, if there was one."""
+    """The HTTP status of a failure, if there was one."""
     for one in chain(err):
         status = getattr(one, "status", None)
         if isinstance(status, int):
@@ -181,15 +181,15 @@ def http_status(err: BaseException) -> int | None:
 
 
 def is_unreachable(err: BaseException) -> bool:
-    """Whether a failure is that nobody could be spoken to: no name, no route, no listener."""
+    """Whether no connection was made: no such host name, no route, connection refused."""
     return any(
         type(one).__name__ in ("NewConnectionError", "NameResolutionError", "gaierror")
-        or (isinstance(one, OSError) and one.errno in _NOBODY_THERE)
+        or (isinstance(one, OSError) and one.errno in _UNREACHABLE)
         for one in chain(err)
     )
 
 
-_NOBODY_THERE = frozenset(
+_UNREACHABLE = frozenset(
     {
         errno.ECONNREFUSED,
         errno.ENETUNREACH,
@@ -201,21 +201,21 @@ _NOBODY_THERE = frozenset(
 
 
 class _Session:
-    """A YoutubeDL, which costs more to make than most of what it then does.
+    """A `YoutubeDL`, kept for reuse since creating one is slow.
 
-    One fetch has it at a time; it is kept for the next one, whichever thread that runs in.
+    One download uses it at a time, in any thread.
     """
 
     def __init__(self, options: FetchOptions) -> None:
-        # Costs a second or two, so only where something is fetched.
+        # Importing takes a second or two, so only where something is downloaded.
         from yt_dlp import YoutubeDL
 
         self.on_data: Callable[[], None] | None = None
         self.ydl = YoutubeDL({**_parameters(options), "progress_hooks": [self._on_progress]})
 
     def close(self) -> None:
-        # Not the YoutubeDL's own `close`, which writes the cookies back: sessions would
-        # overwrite each other's file.
+        # Not `YoutubeDL.close`, which writes the cookies back: sessions would overwrite each
+        # other's file.
         director = self.ydl.__dict__.pop("_request_director", None)
         if director is not None:
             director.close()
@@ -232,14 +232,14 @@ _MOST_IDLE = 32
 
 
 def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
-    """What a session is good for: the same options, and the same cookies in their file."""
+    """The key of sessions that can be reused: options, and modification time of the cookies."""
     if options.cookies is None or not options.cookies.exists():
         return options, None
     return options, options.cookies.stat().st_mtime_ns
 
 
 class _Log:
-    """Where yt-dlp talks to: nothing of it reaches the terminal."""
+    """yt-dlp's logger: everything goes to our log at debug level, without the proxy."""
 
     def __init__(self, options: FetchOptions) -> None:
         self._redactor = Redactor(options.proxy)
@@ -269,15 +269,15 @@ def _fetch(
             session = idle.pop() if idle else None
         session = session or _Session(options)
         session.on_data = on_data
-        # "%" begins a field in yt-dlp's templates; an absolute path cannot become an option.
+        # "%" begins a field in yt-dlp's templates; an absolute path cannot look like an option.
         name = str(folder.resolve() / video_id).replace("%", "%%")
         session.ydl.params["outtmpl"]["default"] = name + ".%(ext)s"
         info = session.ydl.extract_info(url, download=True)
     except Exception as err:
-        # Everything: what an extractor stumbles over is that video's failure, not the run's.
+        # Any exception: an extractor's bug is a failure of the video, not of the run.
         failure = _translated(err, url, options)
         if http_status(err) == 403 and session is not None:
-            # The refusal may hang on what this session has of the source: it is used no more.
+            # The refusal may depend on the session's cookies: do not reuse it.
             session.close()
             session = None
         raise failure from err
@@ -293,7 +293,7 @@ def _fetch(
 
 
 def _file_of(info: Any, video_id: str, folder: Path) -> Path:
-    # yt-dlp calls it a success too when a filter or an archive kept it from fetching anything.
+    # yt-dlp also succeeds without a file, when a filter or an archive excludes the video.
     entries = (info or {}).get("requested_downloads") or [{}]
     path = Path(entries[0].get("filepath") or folder / video_id)
     if not path.is_file() or path.parent.resolve() != folder.resolve():
@@ -302,7 +302,7 @@ def _file_of(info: Any, video_id: str, folder: Path) -> Path:
 
 
 def _title_of(info: dict[str, Any], path: Path) -> str | None:
-    """The title, unless yt-dlp made it of the address, as it does for plain files."""
+    """The title, unless yt-dlp derived it from the URL, as it does for plain files."""
     words = "".join(c if c.isprintable() else " " for c in str(info.get("title") or "")).split()
     title = " ".join(words)[:_LONGEST_TITLE]
     return None if title in ("", path.stem, info.get("id")) else title
@@ -317,8 +317,8 @@ def _parameters(options: FetchOptions) -> dict[str, Any]:
         "color": {"stdout": "no_color", "stderr": "no_color"},
         "noplaylist": True,
         "playlist_items": "1",
-        # Each failure is ours to judge, to pace and to record; a piece of a fragmented video
-        # is too small for that.
+        # The collector retries, so that each failure is classified, rate limited and recorded;
+        # only fragments are retried by yt-dlp.
         "retries": 0,
         "extractor_retries": 1,
         "fragment_retries": 3,
@@ -329,14 +329,14 @@ def _parameters(options: FetchOptions) -> dict[str, Any]:
         "proxy": options.proxy,
         "continuedl": True,
         "updatetime": False,
-        # The video stream alone is taken, which needs no repair by ffmpeg.
+        # No fix-ups by ffmpeg: only the video stream is used.
         "fixup": "never",
     }
 
 
 def _format(max_height: int) -> str:
     low = f"[height<={max_height}]"
-    # H.264 first and AV1 last (decord cannot read it), without sound where that can be had.
+    # H.264 first, AV1 last (decord cannot read it), without audio where possible.
     return "/".join(
         [
             f"bv{low}[vcodec^=avc1]",
@@ -357,13 +357,13 @@ def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
     redactor.error(err)
     kinds = {type(one).__name__ for one in chain(err)}
     if "UnsupportedError" in kinds and urlsplit(url).path.endswith(VIDEO_ENDINGS):
-        # A page where a file should be: a portal or a proxy spoke, not the video's owner.
+        # A page instead of a file: from a captive portal or a proxy, not from the source.
         return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
     return as_error(fault, message, rule=rule, retry_after_s=_retry_after_s(err))
 
 
 def _brief(message: str) -> str:
-    """yt-dlp's words without its marks, and without the cause that it says twice."""
+    """yt-dlp's message without "ERROR: " and without the repeated cause."""
     message = re.sub(r" \(caused by .*\)$", "", message, flags=re.DOTALL)
     return message.replace("\r", "").removeprefix("ERROR: ").strip()
 

@@ -1,4 +1,4 @@
-"""What a collector reports about its videos, and how it says that it did not get to the end."""
+"""The reports of a collector, and the errors that carry one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from coinml.faults.classification import Fault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOutcome:
-    """What a batch did about one video.
+    """The outcome of one video in a batch.
 
     Attributes:
         video_id: The video.
         state: "downloaded" or the name of a fault.
-        message: The words of the failure.
-        path: Where the file is.
-        size_bytes: Its size.
-        seconds: How long it took, waiting for the source's pace left out.
-        fetched: False when the file was found to be here already.
-        settled: False when the same run may try it again.
+        message: The failure's message.
+        path: Path of the file.
+        size_bytes: Size of the file.
+        seconds: Time taken, without waiting for the rate limit.
+        fetched: False when the file was on disk already.
+        settled: False when the same run may try the video again.
     """
 
     video_id: str
@@ -37,15 +37,15 @@ class VideoOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport:
-    """What became of the ids of a batch; each id is in exactly one of the five.
+    """The outcome of a batch; each id is in exactly one of the first five fields.
 
     Attributes:
-        downloaded: Here now, through this call.
+        downloaded: Downloaded and recorded by this call.
         faults: Failed in this call and left to a later run: id -> fault.
         again: Failed in this call and may be tried again in this run.
-        untried: Not asked for, because the source is paused.
-        skipped: Nothing to do: here already, not due, or in another collector's hands.
-        waited_s: Seconds spent on pauses of the source.
+        untried: Not tried, because the source is paused.
+        skipped: Downloaded before, not due, or leased by another collector.
+        waited_s: Seconds spent waiting for pauses of the source.
     """
 
     downloaded: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ class BatchReport:
 
 
 class BatchUnfinishedError(TransientError):
-    """Some videos of a batch failed in a way that may pass: call again in a moment.
+    """Some videos of a batch failed and may be tried again in this run.
 
     Attributes:
-        report: What became of all of them.
-        delay_s: When to call again, in seconds from now.
+        report: The outcome of the batch so far.
+        delay_s: Seconds to wait before calling again.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class SourcePausedError(SourceBlockedError):
     """The source is paused for longer than this run may wait.
 
     Attributes:
-        report: What became of the batch until then.
-        blocked_until: When to come back.
+        report: The outcome of the batch so far.
+        blocked_until: When the pause ends.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""How hard the source may be pulled at: a token bucket and a breaker for everyone at once.
+"""The rate limit (a token bucket) and the circuit breaker of a source.
 
-The state of both is one row of the ledger's database, so they hold across threads and processes
-(and across hosts when the ledger is PostgreSQL).
+The state of both is one row of the ledger's database, so all threads and processes share them
+(and all hosts, if the ledger is in PostgreSQL).
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from coinml.ledger.schema import sources
 log = logging.getLogger(__name__)
 
 _PROBE_S = 180.0
-"""A probe that was not reported after this long was lost with its process."""
+"""A probe not reported after this time was lost with its process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """How long the source is left alone when it refuses without saying for how long.
+    """How long the source is paused after it refused.
 
     Attributes:
-        by_strike_s: Seconds after the first, second, ... refusal in a row; the last repeats.
-        unreachable_s: The same when it cannot even be reached.
-        longest_s: What the source itself asks for is believed up to this.
+        by_strike_s: Seconds after the first, second, ... refusal in a row without a Retry-After;
+            the last repeats.
+        unreachable_s: The same where no connection can be made.
+        longest_s: Upper limit of a pause that the source asks for (Retry-After).
     """
 
     by_strike_s: tuple[float, ...] = (30.0, 300.0, 1800.0, 3600.0)
@@ -39,15 +40,30 @@ class Pauses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """What the breaker says to someone who wants to ask the source for a video.
+class Pace:
+    """How fast a source may be asked.
 
     Attributes:
-        kind: "go", "probe" (go, as the only one, and report back), or "wait".
-        wait_s: For "wait": seconds until asking again makes sense.
-        blocked_until: Seconds since the epoch, while the source is paused.
-        reason: Why it is paused.
-        strikes: How many refusals in a row had been counted when this was said.
+        rate_per_hour: Videos per hour over all collectors of the source; None: no limit.
+        burst: Videos that may start at once after an idle time.
+        pauses: Lengths of the pauses after refusals.
+    """
+
+    rate_per_hour: float | None = None
+    burst: int = 8
+    pauses: Pauses = Pauses()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The circuit breaker's answer to a request to ask the source.
+
+    Attributes:
+        kind: "go", "probe" (go, as the only one, and report the result), or "wait".
+        wait_s: For "wait": seconds until the next request makes sense.
+        blocked_until: End of the pause in seconds since the epoch, while the source is paused.
+        reason: Why the source is paused.
+        strikes: Number of refusals in a row when this was answered.
     """
 
     kind: Literal["go", "probe", "wait"]
@@ -58,26 +74,24 @@ class Admission:
 
 
 def source_name(template: str) -> str:
-    """What the pace is kept for: the host (and port) of a URL template, without its "www."."""
+    """The name of a source: host (and port) of its URL template, without "www."."""
     return urlsplit(template).netloc.rpartition("@")[2].casefold().removeprefix("www.")
 
 
 def is_loopback(template: str) -> bool:
-    """Whether a source is this machine, which needs no pacing."""
+    """Whether a source is on this machine, which needs no rate limit."""
     host = urlsplit(template).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class Pacer:
-    """The gate before one source, for one collector.
+    """Rate limit and circuit breaker of one source, as used by one collector.
 
     Args:
-        database: The ledger's.
+        database: The ledger's database.
         source: From `source_name`.
-        owner: Names the collector among all others.
-        rate_per_hour: Videos an hour; None: no limit.
-        burst: How many may go at once after a quiet time.
-        pauses: How long a refusal holds.
+        owner: Identifies the collector.
+        pace: Rate limit and pauses.
     """
 
     def __init__(
@@ -86,21 +100,20 @@ class Pacer:
         source: str,
         *,
         owner: str,
-        rate_per_hour: float | None = None,
-        burst: int = 8,
-        pauses: Pauses | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        pace = pace or Pace()
         self.source = source
         self.owner = owner
-        self.pauses = pauses or Pauses()
+        self.pauses = pace.pauses
         self._database = database
-        self._interval_s = 3600.0 / rate_per_hour if rate_per_hour else 0.0
-        self._burst = max(1, burst)
+        self._interval_s = 3600.0 / pace.rate_per_hour if pace.rate_per_hour else 0.0
+        self._burst = max(1, pace.burst)
 
     def reserve(self) -> float:
-        """Take a token; its time comes after the seconds returned (0: now).
+        """Take a token of the rate limit and return the seconds until it may be used (0: now).
 
-        A token that is not used is lost: that errs on the side of the source.
+        An unused token is lost, which only makes the collector slower.
         """
         if not self._interval_s:
             return 0.0
@@ -114,7 +127,7 @@ class Pacer:
         return self._database.write(work)
 
     def admit(self) -> Admission:
-        """Ask whether the source may be asked now; "probe" and "go" must be reported back."""
+        """Ask whether the source may be asked now; report the result of a "go" or a "probe"."""
         query = select(sources).where(sources.c.source == self.source)
         row = self._database.read(lambda connection: connection.execute(query).first())
         if row is None or row.blocked_until is None:
@@ -136,7 +149,7 @@ class Pacer:
         return Admission(kind="probe", reason=row.reason, strikes=row.strikes)
 
     def answered(self, admission: Admission) -> None:
-        """Report that the source answered (were it only that a video is gone)."""
+        """Report that the source answered, be it that a video is gone."""
         if admission.kind != "probe":
             return
 
@@ -157,7 +170,7 @@ class Pacer:
         self._database.write(work)
 
     def undecided(self, admission: Admission) -> None:
-        """Report that nothing was learnt about the source (the line broke): another may probe."""
+        """Report that the result says nothing about the source, so that another may probe."""
         if admission.kind == "probe":
             self._database.write(self._give_up_probe)
 
@@ -175,15 +188,15 @@ class Pacer:
         suspicion: bool = False,
         unreachable: bool = False,
     ) -> float:
-        """Report a refusal: the source is paused for everyone.
+        """Report a refusal, which pauses the source for all collectors.
 
         Args:
-            admission: What let this request through.
-            reason: The source's words.
-            retry_after_s: Seconds that the source asked for.
-            suspicion: It may be this video's own trouble: a first refusal only has the next
-                video go alone, as a probe.
-            unreachable: Nobody answered at all.
+            admission: The admission of the request.
+            reason: The source's message.
+            retry_after_s: Seconds that the source asked to wait.
+            suspicion: The refusal may concern only this video, so the first one makes the next
+                request a probe instead of pausing the source.
+            unreachable: No connection was made.
 
         Returns:
             When the source may be asked again, in seconds since the epoch.
@@ -191,7 +204,8 @@ class Pacer:
 
         def work(connection: Connection) -> float:
             now, row = self._locked(connection)
-            # Whoever was under way when the pause began adds nothing to it but a longer wish.
+            # A request admitted before the pause began is no further strike; it can only make
+            # the pause longer.
             late = row.blocked_until is not None and admission.strikes != row.strikes
             strikes = row.strikes + (not late)
             if retry_after_s is not None:
@@ -216,7 +230,7 @@ class Pacer:
         return self._database.write(work)
 
     def _locked(self, connection: Connection) -> tuple[float, Row[Any]]:
-        """The time, and the source's row, which nobody else may change meanwhile."""
+        """The current time, and the source's row, locked until the transaction ends."""
         query = select(sources).where(sources.c.source == self.source).with_for_update()
         row = connection.execute(query).first()
         if row is None:
@@ -228,7 +242,7 @@ class Pacer:
             row = connection.execute(query).one()
         if connection.dialect.name == "sqlite":
             return time.time(), row
-        # Hosts have clocks of their own; the database has one.
+        # Clocks of several hosts differ; the database has one.
         clock = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar()
         return float(clock or 0.0), row
 

@@ -1,4 +1,4 @@
-"""Noticing that files changed behind the ledger's back."""
+"""Comparing the files on disk with the ledger."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecheckReport:
-    """What became of the files that the ledger has.
+    """The result of comparing a dataset's files with the ledger.
 
     Attributes:
-        unchanged: How many are as they were.
-        missing: Ids whose file is gone.
-        altered: Ids whose file has another content.
+        unchanged: Number of unchanged files.
+        missing: Ids whose file is missing.
+        altered: Ids whose file has changed content.
     """
 
     unchanged: int = 0
@@ -36,16 +36,16 @@ def recheck(
     deep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RecheckReport:
-    """Compare the files of a dataset with the ledger, and have those that differ fetched again.
+    """Compare the files of a dataset with the ledger and make videos whose files differ due again.
 
-    A file of another size is another file; one of the same size is read only if its time of
-    change differs. An altered file is put aside, unless it is the user's own.
+    A file of another size is altered; one of the same size is read only if its modification time
+    differs. An altered file is moved to quarantine, unless it is the user's own.
 
     Args:
-        ledger: Where the files are recorded.
-        dataset: Its name there.
-        deep: Read every file, whatever its time of change says.
-        progress: Called after each file with how many are done and how many there are.
+        ledger: The ledger.
+        dataset: Name of the dataset.
+        deep: Read every file, even where the modification time is unchanged.
+        progress: Called after each file with the number done and the number of files.
 
     Raises:
         LocalError: A file cannot be read.
@@ -57,7 +57,7 @@ def recheck(
         path = Path(row.path or "")
         if row.path is None or not path.is_file():
             missing.append(row.video_id)
-            ledger.forget(dataset, row.video_id, "its file is gone")
+            ledger.forget(dataset, row.video_id, "its file is missing")
         elif _is_altered(row, path, deep=deep):
             altered.append(row.video_id)
             ledger.forget(dataset, row.video_id, "its file was altered")

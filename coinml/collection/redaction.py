@@ -1,4 +1,4 @@
-"""Keeping the proxy's address, user and password out of whatever is written down."""
+"""Removing the proxy's address, user and password from messages and exceptions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import unquote, urlsplit
 MASK = "***"
 
 _SHORT = 6
-"""A secret of fewer characters may occur within words: it is masked only where it stands alone."""
+"""A secret with fewer characters may occur within words: only whole words are masked."""
 
 
 class Redactor:
-    """Takes the parts of a proxy URL out of texts.
+    """Replaces the parts of a proxy URL in texts by asterisks.
 
     Args:
         proxy: The URL; without one, texts stay as they are.
@@ -31,14 +31,13 @@ class Redactor:
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
     def text(self, message: str) -> str:
-        """A text without them."""
+        """A redacted text."""
         return message if self._pattern is None else self._pattern.sub(MASK, message)
 
     def error(self, error: BaseException) -> None:
-        """Take them out of an exception and of all that it came from.
+        """Redact an exception and its causes in place, since a logged traceback shows them.
 
-        A traceback that somebody logs shows those as well. The exceptions stay what they are:
-        their classes and numbers say what the fault is.
+        Classes and numbers stay: the fault is classified by them.
         """
         if self._pattern is None:
             return

@@ -1,4 +1,4 @@
-"""Video files on disk: where they lie while they come, and what is known once they are here."""
+"""The folder of a dataset's video files, and the verification of a file."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LEAST_DEADLINE_S = 60.0
+_MIN_DEADLINE_S = 60.0
 
 DURATION_TOLERANCE = 0.1
-"""By which part a video may be longer or shorter than its annotations say."""
+"""Relative difference allowed between a video's length and the annotated one."""
 
-_LEAST_DIFFERENCE_S = 2.0
-"""What any video may differ by: containers and annotators round."""
+_MIN_TOLERANCE_S = 2.0
+"""Difference allowed in any case: containers and annotators round."""
 
 
 class VerdictLike(Protocol):
-    """What a verification says; see `coinml.media.Verdict`."""
+    """The result of a verification; see `coinml.media.Verdict`."""
 
     @property
     def verdict(self) -> str:
-        """What it is: "ok", "damaged" or "unusable"."""
+        """One of "ok", "damaged" and "unusable"."""
 
     @property
     def reason(self) -> str | None:
-        """Why it is not "ok"."""
+        """Why the verdict is not "ok"."""
 
     @property
     def duration_s(self) -> float | None:
@@ -55,12 +55,12 @@ Verify = Callable[[Path], VerdictLike]
 class VideoFolder:
     """The folder of a dataset's videos.
 
-    Finished files lie in it as `<id>.<ext>`; `.incoming` below it holds what is being fetched
-    (the same file system, so that a rename finishes it), `.quarantine` what does not decode.
+    It contains finished files as `<id>.<ext>`, unfinished ones in `.incoming` (on the same file
+    system, so that a rename finishes a file), and files that do not decode in `.quarantine`.
 
     Args:
-        folder: Where the finished files lie; it is made when something comes.
-        min_free_bytes: The disk is called full when less than this is left.
+        folder: The folder of finished files; created when needed.
+        min_free_bytes: The disk counts as full when less than this is free.
     """
 
     def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
@@ -70,10 +70,10 @@ class VideoFolder:
         self._min_free_bytes = min_free_bytes
 
     def check_room(self) -> None:
-        """Make sure that there is a folder with room in it.
+        """Create the folder and check the free disk space.
 
         Raises:
-            LocalError: There is not.
+            LocalError: The folder cannot be created, or the disk is full.
         """
         try:
             self.incoming.mkdir(parents=True, exist_ok=True)
@@ -83,11 +83,11 @@ class VideoFolder:
         if free < self._min_free_bytes:
             raise LocalError(
                 f"{self.folder}: only {free / 1e6:.0f} MB are free on this disk, "
-                f"{self._min_free_bytes / 1e6:.0f} MB are wanted; make room and start again"
+                f"{self._min_free_bytes / 1e6:.0f} MB are needed; free some space and start again"
             )
 
     def leftovers(self, video_id: str) -> Iterator[Path]:
-        """Whole files of a video that an earlier run did not come to record."""
+        """Complete files of a video that an earlier run did not record."""
         for folder in (self.folder, self.incoming):
             for suffix in VIDEO_ENDINGS:
                 path = folder / (video_id + suffix)
@@ -95,7 +95,7 @@ class VideoFolder:
                     yield path
 
     def put(self, path: Path, facts: FileFacts) -> FileFacts:
-        """Give a verified file its final name."""
+        """Move a verified file to its final name."""
         final = self.folder / path.name
         try:
             if path != final:
@@ -105,14 +105,14 @@ class VideoFolder:
         return replace(facts, path=str(final))
 
     def discard(self, path: Path) -> None:
-        """Take a bad file out of the way."""
+        """Delete a bad file."""
         path.unlink(missing_ok=True)
 
     def put_aside(self, video_id: str, *, keep: bool) -> Path | None:
-        """Clear away what came of a video that does not decode.
+        """Remove the files of a video that does not decode, or keep one in quarantine.
 
         Returns:
-            Where the file is, if it was kept.
+            The path of the file that was kept, if any.
         """
         kept: Path | None = None
         for path in list(self.leftovers(video_id)):
@@ -122,7 +122,7 @@ class VideoFolder:
                 path.replace(kept)
             else:
                 path.unlink(missing_ok=True)
-        # A partial file may be the bad beginning of the next attempt.
+        # The next attempt must not resume a partial file that may be bad.
         for suffix in VIDEO_ENDINGS:
             (self.incoming / f"{video_id}{suffix}.part").unlink(missing_ok=True)
         return kept
@@ -135,30 +135,30 @@ def verified_facts(
     duration_s: float | None = None,
     tolerance: float | None = None,
 ) -> FileFacts:
-    """Decode a file to its end and say what it is.
+    """Decode a file completely and return its facts for the ledger.
 
     Args:
         path: The file.
         verify: The decode; default: `coinml.media` in killable processes.
-        duration_s: Its length as announced, which sets the time that a decode may take.
-        tolerance: By which part its length may differ from that; None: by any.
+        duration_s: Annotated length in seconds; a longer video gets more time to decode.
+        tolerance: Relative difference allowed from that length; None: any.
 
     Raises:
-        CorruptVideoError: It does not decode, or not to its end, or is of another length.
+        CorruptVideoError: It does not decode completely, or has another length.
         LocalError: It cannot be read.
     """
     if verify is None:
-        deadline_s = max(_LEAST_DEADLINE_S, duration_s or 0.0)
+        deadline_s = max(_MIN_DEADLINE_S, duration_s or 0.0)
         verdict: VerdictLike = _pool().check(path, deadline_s=deadline_s)
     else:
         verdict = verify(path)
     if verdict.verdict != "ok":
         raise CorruptVideoError(f"{verdict.verdict}: {verdict.reason or 'does not decode'}")
     if tolerance is not None and duration_s and verdict.duration_s is not None:
-        allowed_s = max(_LEAST_DIFFERENCE_S, tolerance * duration_s)
+        allowed_s = max(_MIN_TOLERANCE_S, tolerance * duration_s)
         if abs(verdict.duration_s - duration_s) > allowed_s:
             raise CorruptVideoError(
-                f"lasts {verdict.duration_s:.1f} s where the annotations say {duration_s:.1f} s"
+                f"lasts {verdict.duration_s:.1f} s, but {duration_s:.1f} s by the annotations"
             )
     try:
         with path.open("rb") as file:
@@ -180,7 +180,7 @@ _pools_lock = threading.Lock()
 
 
 def _pool() -> DecodePool:
-    """The decoding processes of all collectors here: to start one costs more than many files."""
+    """The decode pool shared by all collectors of this process, since workers start slowly."""
     with _pools_lock:
         pool = _pools.get(os.getpid())
         if pool is None:

@@ -1,4 +1,4 @@
-"""A collector of a test's own: a ledger, a folder, and a host to ask."""
+"""A collector for tests: a ledger, a folder, and a flaky host as the source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from coinml.collection.collector import VideoOutcome, collect, collect_batch
 from coinml.collection.download import FetchOptions
-from coinml.collection.pacing import Pauses
+from coinml.collection.pacing import Pace, Pauses
 from coinml.data.records import Dataset, Video
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.media import Verdict
@@ -20,14 +20,14 @@ def ids(count: int) -> list[str]:
 
 
 def checked(path: Path) -> Verdict:
-    """The real decode, in this process: what it costs to start another is not the matter here."""
+    """A real full decode in this process, without the time to start another."""
     from coinml.media import check
 
     return check(path, deadline_s=None)
 
 
 class LocalCollector:
-    """A ledger, a folder and a host."""
+    """A ledger and a folder; `served` is the folder of the host's videos."""
 
     def __init__(self, url: str, folder: Path, served: Path) -> None:
         self.url, self.folder, self.served = url, folder, served
@@ -43,14 +43,13 @@ class LocalCollector:
         return ids(count)
 
     def settings(self, host: FlakyHost, run_id: str, **values: Any) -> dict[str, Any]:
-        quick = Pauses(by_strike_s=(0.2, 0.4, 300.0))
         return {
             "source": host.source,
             "folder": self.folder,
             "run_id": run_id,
             "verify": checked,
             "options": FetchOptions(socket_timeout_s=0.5),
-            "pauses": quick,
+            "pace": Pace(pauses=Pauses(by_strike_s=(0.2, 0.4, 300.0))),
             "on_video": self.told.append,
             **values,
         }
@@ -68,7 +67,7 @@ class LocalCollector:
         return {path.name for path in self.folder.iterdir() if path.is_file()}
 
     def assert_consistent(self) -> None:
-        """What is marked present is there and whole, and nothing else is."""
+        """Every video marked as downloaded has a complete file, and there are no other files."""
         whole = (self.served / f"{ids(1)[0]}.mp4").read_bytes()
         present = {
             Path(row.path).name: row

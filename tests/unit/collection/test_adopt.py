@@ -54,7 +54,7 @@ def states(ledger: Ledger) -> list[str]:
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_folder_is_copied_in_verified(
+def test_adopting_a_folder_verifies_and_copies_its_videos(
     ledger: Ledger, folder: Path, tmp_path: Path, link: bool
 ) -> None:
     registered(ledger)
@@ -91,7 +91,7 @@ def test_a_folder_without_videos_is_refused(ledger: Ledger, tmp_path: Path) -> N
         adopt_folder(ledger, "mini", tmp_path, videos_dir=tmp_path / "videos")
 
 
-def test_files_are_taken_where_they_are(ledger: Ledger, folder: Path) -> None:
+def test_adopting_in_place_leaves_files_where_they_are(ledger: Ledger, folder: Path) -> None:
     paths = {
         "saw/-aaaaaaaaaa": folder / f"{IDS[0]}.mp4",
         "saw/b": folder / "below" / f"{IDS[1]}.mp4",
@@ -108,7 +108,7 @@ def test_files_are_taken_where_they_are(ledger: Ledger, folder: Path) -> None:
     assert all(path.exists() for name, path in paths.items() if name != "saw/gone")
 
 
-def test_only_what_changed_is_verified_again(
+def test_only_changed_files_are_verified_again(
     ledger: Ledger, folder: Path, make_video: Callable[..., Path]
 ) -> None:
     paths = {"a": folder / f"{IDS[0]}.mp4", "b": folder / "below" / f"{IDS[1]}.mp4"}

@@ -37,7 +37,7 @@ def status(tmp_path: Path) -> Status:
         return ledger.status("toy", rate_per_hour=10)
 
 
-def test_the_page_says_what_is_here_lost_and_possible(status: Status) -> None:
+def test_the_report_counts_downloaded_lost_and_possible_videos(status: Status) -> None:
     page = attrition_markdown(status, duplicates=2)
     assert "20 of 40 videos are here (50.0%), 17 are still possible, 3 are lost." in page
     assert "| gone | 2 | 5.0% |" in page
@@ -55,7 +55,7 @@ def test_the_page_says_what_is_here_lost_and_possible(status: Status) -> None:
         ("é", "attrition-dataset"),
     ],
 )
-def test_the_key_is_one_that_prefect_takes(dataset: str, key: str) -> None:
+def test_the_key_is_valid_for_a_prefect_artifact(dataset: str, key: str) -> None:
     assert attrition_key(dataset) == key
 
 

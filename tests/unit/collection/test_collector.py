@@ -1,4 +1,4 @@
-"""A batch of videos: what lands in the folder and in the ledger, whatever happens on the way."""
+"""Collecting a batch: files in the folder and rows in the ledger, under every kind of failure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coinml.collection.collector import BatchUnfinishedError
+from coinml.collection.pacing import Pace
 from coinml.data.records import Dataset, Video
 from coinml.errors import InvalidInputError, LocalError
 from coinml.faults.classification import POLICY, Fault
@@ -20,7 +21,7 @@ from coinml.miniature.host import FlakyHost
 from tests.helpers.local_collector import LocalCollector, ids
 
 
-def test_a_batch_lands_in_the_folder_and_in_the_ledger(collector: LocalCollector) -> None:
+def test_a_batch_is_downloaded_and_recorded(collector: LocalCollector) -> None:
     some = collector.register(5)
     with FlakyHost(collector.served) as host:
         report = collector.batch(host, some)
@@ -33,7 +34,7 @@ def test_a_batch_lands_in_the_folder_and_in_the_ledger(collector: LocalCollector
     assert row.tool_version is not None
 
 
-def test_what_is_here_is_not_asked_for_again(collector: LocalCollector) -> None:
+def test_downloaded_videos_are_not_requested_again(collector: LocalCollector) -> None:
     some = collector.register(4)
     with FlakyHost(collector.served) as host:
         collector.batch(host, some[:2])
@@ -44,7 +45,7 @@ def test_what_is_here_is_not_asked_for_again(collector: LocalCollector) -> None:
     collector.assert_consistent()
 
 
-def test_every_fault_ends_where_it_should(collector: LocalCollector) -> None:
+def test_every_fault_leads_to_its_state(collector: LocalCollector) -> None:
     some = collector.register(12)
     plan = {
         some[0]: ["404"],
@@ -73,7 +74,7 @@ def test_every_fault_ends_where_it_should(collector: LocalCollector) -> None:
     assert asked[some[6]] == POLICY[Fault.CORRUPT].attempts_in_run
     assert report.again == ()
     collector.assert_consistent()
-    # What has settled is left alone by this run and by the next.
+    # Neither this run nor the next tries settled videos again.
     with FlakyHost(collector.served) as quiet:
         collector.run(quiet, some)
         collector.run(quiet, some, run_id="r2")
@@ -83,7 +84,7 @@ def test_every_fault_ends_where_it_should(collector: LocalCollector) -> None:
     collector.assert_consistent()
 
 
-def test_a_full_disk_stops_the_run_and_blames_nobody(collector: LocalCollector) -> None:
+def test_a_full_disk_stops_the_run_without_recording_faults(collector: LocalCollector) -> None:
     some = collector.register(3)
     with FlakyHost(collector.served) as host:
         with pytest.raises(LocalError, match="free"):
@@ -93,15 +94,15 @@ def test_a_full_disk_stops_the_run_and_blames_nobody(collector: LocalCollector) 
         assert set(collector.batch(host, some).downloaded) == set(some)
 
 
-def test_a_file_that_outgrows_the_limit_stops_the_run(
+def test_a_write_error_during_a_download_stops_the_run(
     collector: LocalCollector, served: Path, tmp_path: Path
 ) -> None:
-    """The kernel itself refuses to write on, as it does on a full disk."""
+    """RLIMIT_FSIZE makes the kernel refuse to write, as on a full disk."""
     some = collector.register(3)
     collector.served = tmp_path / "large"
     collector.served.mkdir()
     video = (served / f"{some[0]}.mp4").read_bytes()
-    # A box that players skip makes it large at no cost.
+    # A "free" box, which players skip, makes the file large.
     padding = (1 << 20).to_bytes(4, "big") + b"free" + bytes((1 << 20) - 8)
     for video_id in some:
         (collector.served / f"{video_id}.mp4").write_bytes(video + padding)
@@ -146,7 +147,7 @@ def test_a_file_that_outgrows_the_limit_stops_the_run(
     collector.assert_consistent()
 
 
-def test_a_video_of_another_length_is_another_video(collector: LocalCollector) -> None:
+def test_a_video_of_another_length_is_corrupt(collector: LocalCollector) -> None:
     lengths = {"right": 0.5, "rounded": 2.3, "other": 60.0, "unknown": None}
     some = ids(4)
     videos = tuple(
@@ -159,16 +160,14 @@ def test_a_video_of_another_length_is_another_video(collector: LocalCollector) -
         assert host.log()[some[2]] == 4
     states = dict(zip(lengths, collector.states().values(), strict=True))
     assert states == dict.fromkeys(lengths, DOWNLOADED) | {"other": "corrupt"}
-    assert "where the annotations say 60.0 s" in (
-        collector.ledger.row("mini", some[2]).message or ""
-    )
+    assert "but 60.0 s by the annotations" in (collector.ledger.row("mini", some[2]).message or "")
     collector.assert_consistent()
-    # It is kept for whoever wants to look at it, and nobody asks for it again.
+    # The file is kept for inspection, and the video is not due again.
     assert (collector.folder / ".quarantine" / f"{some[2]}.mp4").is_file()
     assert collector.ledger.due("mini") == []
 
 
-def test_what_was_renamed_and_not_recorded_is_recognised(collector: LocalCollector) -> None:
+def test_files_that_were_not_recorded_are_recognised(collector: LocalCollector) -> None:
     some = collector.register(3)
     name = f"{some[0]}.mp4"
     (collector.folder / ".incoming").mkdir(parents=True)
@@ -197,7 +196,7 @@ def test_two_collectors_at_once_fetch_no_video_twice(collector: LocalCollector) 
         for thread in threads:
             thread.join()
         collector.run(host, some, "last")
-        # Two requests a video: what is it, and the thing itself.
+        # Two requests per video: one to look at its type, one to download it.
         assert host.log() == dict.fromkeys(some, 2)
     collector.assert_consistent()
 
@@ -242,16 +241,16 @@ def test_two_processes_at_once_fetch_no_video_twice(
     collector.ledger.close()
 
 
-def test_the_pace_is_kept(collector: LocalCollector) -> None:
+def test_the_rate_limit_is_kept(collector: LocalCollector) -> None:
     some = collector.register(6)
     with FlakyHost(collector.served) as host:
         start = time.monotonic()
-        collector.batch(host, some, rate_per_hour=3600 * 4, burst=2)
-        # Two at once, four more at a quarter of a second each.
+        collector.batch(host, some, pace=Pace(rate_per_hour=3600 * 4, burst=2))
+        # Two at once, then four with a quarter of a second each.
         assert time.monotonic() - start > 0.95
 
 
-def test_ids_are_checked_before_anything_happens(collector: LocalCollector) -> None:
+def test_ids_are_checked_before_any_request(collector: LocalCollector) -> None:
     collector.register(1)
     with FlakyHost(collector.served) as host:
         with pytest.raises(InvalidInputError, match="video id"):

@@ -1,4 +1,4 @@
-"""A source that refuses, or does not answer: who is blamed, and who waits for how long."""
+"""A source that refuses or is unreachable: which videos get a fault, and how long it is paused."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 import pytest
 
 from coinml.collection.collector import SourcePausedError
-from coinml.collection.pacing import Pauses
+from coinml.collection.pacing import Pace, Pauses
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, PENDING
 from coinml.miniature.host import FlakyHost
 from tests.helpers.local_collector import LocalCollector
 
 
-def test_a_short_refusal_is_waited_out_and_blames_nobody(collector: LocalCollector) -> None:
+def test_a_short_pause_is_waited_out_without_recording_faults(collector: LocalCollector) -> None:
     some = collector.register(8)
     plan = {"source": [{"after_requests": 5, "answer": "429", "retry_after_s": 0.3, "times": 3}]}
     with FlakyHost(collector.served, plan) as host:
@@ -25,7 +25,7 @@ def test_a_short_refusal_is_waited_out_and_blames_nobody(collector: LocalCollect
     assert all(len(collector.ledger.attempts("mini", video_id)) == 1 for video_id in some)
 
 
-def test_a_long_refusal_ends_the_run_and_says_when_to_come_back(collector: LocalCollector) -> None:
+def test_a_long_pause_ends_the_run_and_reports_its_end(collector: LocalCollector) -> None:
     some = collector.register(6)
     plan = {"source": [{"after_requests": 4, "answer": "429", "retry_after_s": 500, "times": 1}]}
     with FlakyHost(collector.served, plan) as host:
@@ -36,7 +36,7 @@ def test_a_long_refusal_ends_the_run_and_says_when_to_come_back(collector: Local
         assert caught.value.retry_after_s == pytest.approx(500, abs=10)
         assert caught.value.report.downloaded == tuple(some[:2])
         assert set(caught.value.report.untried) == set(some[2:])
-        # Nobody else asks meanwhile either.
+        # Other runs do not ask during the pause either.
         with pytest.raises(SourcePausedError):
             collector.batch(host, some, run_id="r2", max_wait_s=5)
         assert len(host.requests()) == 5
@@ -45,7 +45,7 @@ def test_a_long_refusal_ends_the_run_and_says_when_to_come_back(collector: Local
     assert collector.ledger.due("mini") == some[2:]
 
 
-def test_a_video_that_alone_is_forbidden_does_not_hold_up_the_rest(
+def test_one_forbidden_video_does_not_stop_the_others(
     collector: LocalCollector,
 ) -> None:
     some = collector.register(12)
@@ -57,7 +57,7 @@ def test_a_video_that_alone_is_forbidden_does_not_hold_up_the_rest(
     collector.assert_consistent()
 
 
-def test_a_batch_of_one_that_is_forbidden_ends(collector: LocalCollector) -> None:
+def test_a_batch_of_one_forbidden_video_ends(collector: LocalCollector) -> None:
     some = collector.register(2)
     with FlakyHost(collector.served, {"videos": {some[0]: ["403"]}}) as host:
         assert collector.run(host, some[:1]).faults == {some[0]: Fault.BLOCKED}
@@ -73,7 +73,7 @@ def test_a_source_that_forbids_everything_is_paused(collector: LocalCollector) -
     assert set(collector.states().values()) == {PENDING}
 
 
-def test_a_429_is_never_put_down_to_the_last_video_left(collector: LocalCollector) -> None:
+def test_a_429_for_the_last_video_pauses_the_source(collector: LocalCollector) -> None:
     some = collector.register(4)
     with (
         FlakyHost(collector.served, {"videos": {some[0]: ["429"]}}) as host,
@@ -84,23 +84,23 @@ def test_a_429_is_never_put_down_to_the_last_video_left(collector: LocalCollecto
     assert collector.states() == {some[0]: PENDING, **dict.fromkeys(some[1:], DOWNLOADED)}
 
 
-def test_a_source_that_cannot_be_reached_is_waited_for(collector: LocalCollector) -> None:
+def test_an_unreachable_source_is_waited_for(collector: LocalCollector) -> None:
     some = collector.register(8)
     with FlakyHost(collector.served) as host:
         port = host.port
         collector.batch(host, some[:2])
-    pauses = Pauses(unreachable_s=(0.2, 0.3))
-    # Nobody listens there now, and after a while somebody does again.
+    pace = Pace(pauses=Pauses(unreachable_s=(0.2, 0.3)))
+    # Nothing listens on the port now; the host comes back later.
     with pytest.raises(SourcePausedError):
-        collector.run(host, some, run_id="r2", max_wait_s=1, pauses=pauses)
-    blamed = [one for one in some if collector.states()[one] not in (PENDING, DOWNLOADED)]
-    # One met a line that was cut, one was the first to find nobody there.
-    assert len(blamed) <= 2
+        collector.run(host, some, run_id="r2", max_wait_s=1, pace=pace)
+    failed = [one for one in some if collector.states()[one] not in (PENDING, DOWNLOADED)]
+    # At most one whose connection was cut, and the first that could not connect.
+    assert len(failed) <= 2
     back = FlakyHost(collector.served, port=port)
     timer = threading.Timer(0.5, back.__enter__)
     timer.start()
     try:
-        collector.run(host, some, run_id="r3", max_wait_s=20, pauses=pauses, retry_now=True)
+        collector.run(host, some, run_id="r3", max_wait_s=20, pace=pace, retry_now=True)
     finally:
         timer.join()
         back.stop()

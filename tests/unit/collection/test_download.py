@@ -49,7 +49,7 @@ def get(host: FlakyHost, folder: Path, options: FetchOptions = QUICK) -> Path:
     return fetched.path
 
 
-def test_a_video_arrives_whole_under_its_id(served: Path, tmp_path: Path) -> None:
+def test_a_video_is_downloaded_under_its_id(served: Path, tmp_path: Path) -> None:
     with FlakyHost(served) as host:
         path = get(host, tmp_path)
     assert path == tmp_path / f"{ID}.mp4"
@@ -57,7 +57,7 @@ def test_a_video_arrives_whole_under_its_id(served: Path, tmp_path: Path) -> Non
 
 
 class _NamesItsOwnPath(BaseHTTPRequestHandler):
-    """A host that tells by every means that there are how its file is to be called."""
+    """A host that suggests a file name in every way that HTTP has."""
 
     content = b""
     evil = "../../evil.mp4"
@@ -84,7 +84,7 @@ class _NamesItsOwnPath(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     "evil", ["../../evil.mp4", "/tmp/evil.mp4", "..\\\\evil.mp4", "evil.mp4; a=%(id)s"]
 )
-def test_a_file_never_names_its_own_path(served: Path, tmp_path: Path, evil: str) -> None:
+def test_the_host_cannot_choose_the_path_of_a_file(served: Path, tmp_path: Path, evil: str) -> None:
     content = (served / f"{ID}.mp4").read_bytes()
     handler = type("Handler", (_NamesItsOwnPath,), {"content": content, "evil": evil})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -101,7 +101,7 @@ def test_a_file_never_names_its_own_path(served: Path, tmp_path: Path, evil: str
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
-def test_it_says_when_the_first_bytes_are_here(served: Path, tmp_path: Path) -> None:
+def test_on_data_is_called_with_the_first_bytes(served: Path, tmp_path: Path) -> None:
     told: list[str] = []
     plan = {"videos": {ID: ["404", "ok"]}}
     with FlakyHost(served, plan) as host:
@@ -113,7 +113,7 @@ def test_it_says_when_the_first_bytes_are_here(served: Path, tmp_path: Path) -> 
     assert told == ["data"]
 
 
-# A direct file is asked for twice: once to see what it is, once to have it.
+# A direct file is requested twice: once to look at its type, once to download it.
 @pytest.mark.parametrize(
     ("answers", "kind", "fault"),
     [
@@ -134,7 +134,7 @@ def test_it_says_when_the_first_bytes_are_here(served: Path, tmp_path: Path) -> 
         (["html"], CorruptVideoError, Fault.CORRUPT),
     ],
 )
-def test_each_way_to_fail_has_its_fault(
+def test_every_failure_has_its_fault(
     served: Path, tmp_path: Path, answers: list[str], kind: type[CoinmlError], fault: Fault
 ) -> None:
     plan = {"videos": {ID: answers}, "stall_s": 5}
@@ -146,14 +146,14 @@ def test_each_way_to_fail_has_its_fault(
 
 
 @pytest.mark.parametrize("answer", ["reset", "short", "stall"])
-def test_a_partial_file_is_gone_on_with(served: Path, tmp_path: Path, answer: str) -> None:
+def test_a_partial_file_is_resumed(served: Path, tmp_path: Path, answer: str) -> None:
     plan = {"videos": {ID: ["ok", answer, "ok"]}, "stall_s": 5}
     with FlakyHost(served, plan) as host:
         with pytest.raises(TransientError):
             get(host, tmp_path)
         partial = tmp_path / f"{ID}.mp4.part"
         assert partial.stat().st_size > 0
-        # Changed on purpose: the bytes are in the result only if they were not fetched again.
+        # One byte is changed: it is in the result only if the partial file was resumed.
         content = bytearray(partial.read_bytes())
         content[-1] ^= 0xFF
         partial.write_bytes(content)
@@ -169,14 +169,14 @@ def test_a_403_gets_one_fresh_extraction(served: Path, tmp_path: Path, answers: 
         assert get(host, tmp_path).is_file()
 
 
-def test_the_wish_of_a_429_is_heard(served: Path, tmp_path: Path) -> None:
+def test_the_retry_after_of_a_429_is_read(served: Path, tmp_path: Path) -> None:
     plan = {"source": [{"after_requests": 0, "retry_after_s": 17}]}
     with FlakyHost(served, plan) as host, pytest.raises(SourceBlockedError) as caught:
         get(host, tmp_path)
     assert caught.value.retry_after_s == 17
 
 
-def test_nothing_listening_is_transient(tmp_path: Path) -> None:
+def test_an_unreachable_host_is_transient(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="refused") as caught:
         fetch(ID, f"http://127.0.0.1:9/{ID}.mp4", tmp_path, options=QUICK)
     assert is_unreachable(caught.value)
@@ -186,14 +186,16 @@ def test_nothing_listening_is_transient(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["503", "reset", "stall"])
-def test_a_line_that_breaks_is_another_thing(served: Path, tmp_path: Path, answer: str) -> None:
+def test_a_broken_connection_does_not_count_as_unreachable(
+    served: Path, tmp_path: Path, answer: str
+) -> None:
     plan = {"videos": {ID: [answer]}, "stall_s": 5}
     with FlakyHost(served, plan) as host, pytest.raises(TransientError) as caught:
         get(host, tmp_path)
     assert not is_unreachable(caught.value)
 
 
-def test_a_folder_that_cannot_be_made_is_this_machines_fault(served: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_local_error(served: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with FlakyHost(served) as host, pytest.raises(LocalError):
         get(host, tmp_path / "file")
@@ -220,20 +222,20 @@ def test_the_proxy_is_never_shown(
     with pytest.raises(CoinmlError) as caught:
         fetch(ID, f"http://tube.invalid/{ID}.mp4", tmp_path, options=options)
     logging.getLogger("coinml").error("failed", exc_info=caught.value)
-    # The message, the causes that a traceback shows, and what yt-dlp said on its way.
+    # The message, the causes in a traceback, and yt-dlp's log.
     told = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(options)
     assert [secret for secret in SECRETS if secret in told] == []
     assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("proxy", PROXIES[-2:])
-def test_a_proxy_that_is_no_address_is_the_users_matter(proxy: str) -> None:
+def test_a_malformed_proxy_is_an_input_error(proxy: str) -> None:
     with pytest.raises(InvalidInputError, match="the proxy is not an address") as caught:
         FetchOptions(proxy=proxy).credentials()
     assert [secret for secret in SECRETS if secret in str(caught.value)] == []
 
 
-def test_a_mask_leaves_other_words_alone() -> None:
+def test_redaction_keeps_other_words() -> None:
     redactor = Redactor("http://a:on@proxy.invalid:3128")
     assert redactor.text("a connection to proxy.invalid:3128 as a:on") == (
         "*** connection to *** as ***"
@@ -244,7 +246,7 @@ def test_a_mask_leaves_other_words_alone() -> None:
 @pytest.mark.parametrize(
     "line", ["session=s3cret", '[{"value": "s3cret"}]', "a\tb\tc\td\tx\tn\ts3cret"]
 )
-def test_a_cookies_file_that_is_none_is_not_printed(
+def test_a_malformed_cookies_file_is_refused_without_showing_it(
     tmp_path: Path, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cookies = tmp_path / "cookies.txt"
@@ -254,7 +256,7 @@ def test_a_cookies_file_that_is_none_is_not_printed(
     assert "s3cret" not in str(caught.value) + "".join(capfd.readouterr())
 
 
-def test_other_credentials_have_another_digest(tmp_path: Path) -> None:
+def test_different_credentials_have_different_digests(tmp_path: Path) -> None:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n")
     digests = {
@@ -269,7 +271,7 @@ def test_other_credentials_have_another_digest(tmp_path: Path) -> None:
         FetchOptions(cookies=tmp_path / "nowhere.txt").credentials()
 
 
-def test_cookies_are_sent_and_their_file_is_left_as_it_was(served: Path, tmp_path: Path) -> None:
+def test_the_cookies_file_is_not_changed(served: Path, tmp_path: Path) -> None:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\ta\tb\n")
     before = cookies.read_bytes()
@@ -291,24 +293,24 @@ def test_cookies_are_sent_and_their_file_is_left_as_it_was(served: Path, tmp_pat
         "ééééééééééé",
     ],
 )
-def test_hostile_ids_become_neither_path_nor_url(video_id: str) -> None:
+def test_hostile_youtube_ids_are_refused(video_id: str) -> None:
     with pytest.raises(InvalidInputError, match="video id"):
         source_url("https://www.youtube.com/watch?v={id}", video_id)
 
 
 @pytest.mark.parametrize("video_id", ["..", ".hidden", "a/b", "a b", "a\\b", "x" * 200, "a?b", ""])
-def test_hostile_ids_of_other_sources_neither(video_id: str) -> None:
+def test_hostile_ids_of_other_sources_are_refused(video_id: str) -> None:
     with pytest.raises(InvalidInputError, match="video id"):
         source_url("http://127.0.0.1:1/{id}.mp4", video_id)
 
 
 @pytest.mark.parametrize("template", ["https://tube/watch", "file:///etc/{id}", "{id}", "-{id}"])
-def test_a_source_must_be_a_web_address_with_an_id(template: str) -> None:
+def test_a_source_must_be_an_http_url_with_an_id(template: str) -> None:
     with pytest.raises(InvalidInputError, match="source"):
         source_url(template, ID)
 
 
-def test_ids_that_look_like_options_are_fine() -> None:
+def test_ids_that_look_like_options_are_allowed() -> None:
     assert source_url("https://youtu.be/{id}", "--exec_rm_x") == "https://youtu.be/--exec_rm_x"
 
 
@@ -327,8 +329,8 @@ YOUTUBE_SAYS = {
 }
 
 
-def test_what_youtube_says_is_understood(tmp_path: Path) -> None:
-    """yt-dlp itself raises each, through a plugin that takes youtube.com/watch over."""
+def test_errors_that_yt_dlp_raises_for_youtube_are_classified(tmp_path: Path) -> None:
+    """yt-dlp raises each through a plugin that handles youtube.com/watch."""
     plugin = tmp_path / "plugin" / "yt_dlp_plugins" / "extractor"
     plugin.mkdir(parents=True)
     (plugin / "faketube.py").write_text(

@@ -1,4 +1,4 @@
-"""Real yt-dlp at "YouTube": a plugin takes youtube.com/watch over and serves from loopback."""
+"""Real yt-dlp with a plugin that handles youtube.com/watch and serves from loopback."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ALL = ("both360", "avc360", "av1360", "vp9360", "avc144", "avc1080", "sound")
 
 
 def at_youtube(tmp_path: Path, script: str, *arguments: str, **tube: Any) -> str:
-    """Run Python with the plugin on its path; what it wrote to stdout."""
+    """Run Python with the plugin on its path; return its stdout."""
     folder = tmp_path / "plugin" / "yt_dlp_plugins" / "extractor"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faketube.py").write_text(PLUGIN)
@@ -123,7 +123,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
         (("avc1080", "sound"), 360, "avc1080"),
     ],
 )
-def test_what_is_taken_is_low_h264_without_sound_where_that_is_to_be_had(
+def test_low_resolution_h264_without_audio_is_preferred(
     served: Path, tmp_path: Path, formats: tuple[str, ...], height: int, taken: str
 ) -> None:
     script = """
@@ -145,14 +145,14 @@ def test_what_is_taken_is_low_h264_without_sound_where_that_is_to_be_had(
             by_format=True,
         )
         assert set(host.log()) == {taken}
-    # Whatever the title says, the file is where it should be, under its id.
+    # The title does not affect the path.
     path, title = said.splitlines()
     assert title == "../../--exec rm {} %(id)s"
     assert Path(path) == tmp_path / "in" / "-_dangerous.mp4"
     assert [one.name for one in (tmp_path / "in").iterdir()] == ["-_dangerous.mp4"]
 
 
-def test_each_refusal_of_youtube_has_its_place_in_the_ledger(served: Path, tmp_path: Path) -> None:
+def test_messages_of_youtube_are_recorded_with_their_faults(served: Path, tmp_path: Path) -> None:
     ids = [f"video{number:06d}" for number in range(10)]
     says = {
         ids[3]: "Private video. Sign in if you've been granted access to this video",
@@ -190,7 +190,7 @@ def test_each_refusal_of_youtube_has_its_place_in_the_ledger(served: Path, tmp_p
         "has been rate-limited by YouTube for up to an hour.",
     ],
 )
-def test_a_refusal_of_everyone_pauses_the_source_and_blames_nobody(
+def test_a_refusal_of_the_client_pauses_the_source_without_recording_faults(
     served: Path, tmp_path: Path, words: str
 ) -> None:
     ids = [f"video{number:06d}" for number in range(10)]

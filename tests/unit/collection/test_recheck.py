@@ -39,11 +39,11 @@ def record(ledger: Ledger, path: Path, content: bytes, origin: str = "download")
     ledger.record_success("mini", path.stem, file=facts, attempt=None)
 
 
-def test_what_is_gone_or_altered_is_due_again(ledger: Ledger, tmp_path: Path) -> None:
+def test_videos_with_missing_or_altered_files_are_due_again(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / f"{IDS[0]}.mp4").unlink()
     (tmp_path / f"{IDS[1]}.mp4").write_bytes(b"more content")
     (tmp_path / f"{IDS[2]}.mp4").write_bytes(b"c0ntent")
-    # Touched, and the same all the same.
+    # Touched, but with the same content.
     os.utime(tmp_path / f"{IDS[3]}.mp4", ns=(1, 1))
     report = recheck(ledger, "mini")
     assert (report.missing, report.altered) == ((IDS[0],), (IDS[1], IDS[2]))
@@ -55,7 +55,9 @@ def test_what_is_gone_or_altered_is_due_again(ledger: Ledger, tmp_path: Path) ->
     assert recheck(ledger, "mini").unchanged == 1
 
 
-def test_a_change_that_hides_its_time_is_found_by_reading(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_change_with_the_old_modification_time_is_found_by_a_deep_check(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     path = tmp_path / f"{IDS[0]}.mp4"
     before = path.stat()
     path.write_bytes(b"c0ntent")
