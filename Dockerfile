@@ -1,7 +1,7 @@
-# coinml with everything that `coinml up --print compose` runs.
+# The image of all services of `coinml up --print compose`.
 FROM python:3.11-slim-bookworm
 
-# FFmpeg's programs are what yt-dlp joins streams with.
+# yt-dlp joins streams with FFmpeg's programs.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ffmpeg git \
     && rm -rf /var/lib/apt/lists/*
@@ -10,7 +10,7 @@ WORKDIR /srv/coinml
 COPY . .
 RUN pip install --no-cache-dir -c constraints.txt -e '.[postgres,s3]'
 
-# The state is a volume's; nothing of it is in the image.
+# State is in a volume, not in the image.
 RUN useradd --create-home --uid 1000 coinml && install --directory --owner=coinml /state
 ENV COINML_HOME=/state
 VOLUME /state

@@ -1,4 +1,4 @@
-# The only commands a newcomer needs. Everything runs in .venv, which the first of them makes.
+# The commands for every day. All run in .venv, which the first one creates.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -6,15 +6,15 @@ STAMP := .venv/.installed
 .PHONY: help demo up down test test-slow test-stack lint format bench clean
 
 help:
-	@echo "make demo       draw a small COIN, collect, embed, train, compare, register, predict"
-	@echo "make up         Prefect, MLflow and workers, left running (make down: stopped)"
-	@echo "make test       the test suite (make test-slow: the long ones)"
-	@echo "make test-stack commands, servers, workers and a browser, as real processes"
+	@echo "make demo       draw a small synthetic COIN; collect, embed, train, compare, register, predict"
+	@echo "make up         start Prefect, MLflow and workers in the background (make down: stop them)"
+	@echo "make test       the test suite (make test-slow: the tests over a minute)"
+	@echo "make test-stack the tests with commands, servers, workers and a browser as real processes"
 	@echo "make lint       ruff, mypy, import-linter"
-	@echo "make bench      the benchmarks, each with both sides in one run"
+	@echo "make bench      the benchmarks"
 	@echo "make clean      remove .venv and caches; collected data stays"
 
-# A second call finds the stamp newer than what it depends on, and installs nothing.
+# A second call finds the stamp newer than its prerequisites, and installs nothing.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
 	  echo "no python3.11 on the PATH; name one with: make PYTHON=... $(MAKECMDGOALS)"; exit 1; }

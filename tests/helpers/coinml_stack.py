@@ -1,4 +1,4 @@
-"""A stack of a test's own: `coinml up` in a temporary COINML_HOME, on free ports."""
+"""A stack for a test: `coinml up` in a temporary COINML_HOME, on free ports."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
 
 @dataclass(frozen=True)
 class CoinmlStack:
-    """A COINML_HOME and the commands that are given there.
+    """A COINML_HOME, and coinml commands in it.
 
     Attributes:
         home: COINML_HOME.
-        variables: What the commands' environment has beyond that.
+        variables: Additional environment variables of the commands.
         ports: Prefect's and MLflow's.
     """
 
@@ -60,7 +60,7 @@ class CoinmlStack:
         )
 
     def answer(self, *arguments: str) -> Any:
-        """What a command says with --json; it must succeed."""
+        """A command's output with --json; it must succeed."""
         done = self.coinml(*arguments, "--json")
         assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
         return json.loads(done.stdout)
@@ -75,7 +75,7 @@ class CoinmlStack:
         return found
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that the stack has started and that still lives."""
+        """All living processes of the stack."""
         return processes.marked(self.stack().id)
 
     def are_up(self) -> set[str]:
@@ -86,7 +86,7 @@ class CoinmlStack:
         }
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What Prefect's server answers; POST where there is a body."""
+        """The answer of Prefect's server; POST if there is a body."""
         return json.loads(fetch(f"{self.stack().prefect_api}{path}", body=body))
 
     def flow_runs(self, **wanted: Any) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ class CoinmlStack:
         return found
 
     def start_run(self, deployment: str) -> str:
-        """Have a deployment run; the id of its flow run."""
+        """Start a deployment's run; returns the flow run's id."""
         flow, name = deployment.split("/")
         found = self.api(f"/deployments/name/{flow}/{name}")
         return str(self.api(f"/deployments/{found['id']}/create_flow_run", {})["id"])
@@ -106,7 +106,7 @@ class CoinmlStack:
         return str(self.api(f"/flow_runs/{run_id}")["state_type"])
 
     def logs(self) -> str:
-        """The last lines of every log, to be read where something did not come up."""
+        """The last lines of every log, for failure messages."""
         folder = self.home / "data" / "logs"
         return "\n".join(
             f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-15:])
@@ -116,7 +116,7 @@ class CoinmlStack:
 
 @contextmanager
 def coinml_stack(folder: Path) -> Iterator[CoinmlStack]:
-    """A home in a folder; whatever was brought up there is brought down, however the test ends."""
+    """A home in a folder, whose stack is stopped when the test ends."""
     here = CoinmlStack(folder / "home")
     here.home.mkdir()
     try:
@@ -135,7 +135,7 @@ def fetch(url: str, *, body: Any = None, headers: dict[str, str] | None = None) 
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as err:
-            # SQLite was busy and nothing was done; Prefect's own client tries again as well.
+            # SQLite was busy and nothing was changed; Prefect's client retries as well.
             if err.code != 503 or not left:
                 raise
             time.sleep(1)
@@ -143,7 +143,7 @@ def fetch(url: str, *, body: Any = None, headers: dict[str, str] | None = None) 
 
 
 def status(url: str, **headers: str) -> tuple[int, dict[str, str]]:
-    """The status of an answer, and its headers in small letters."""
+    """The status of an answer, and its headers with lower-case names."""
     try:
         with urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=30
@@ -154,7 +154,7 @@ def status(url: str, **headers: str) -> tuple[int, dict[str, str]]:
 
 
 def wait_for(what: Callable[[], Any], *, seconds: float, said: Callable[[], str] = str) -> Any:
-    """What `what` answers as soon as it is true of something; fails if it never is."""
+    """Poll until `what` returns something true, and return it; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = what()

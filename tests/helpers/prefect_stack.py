@@ -1,4 +1,4 @@
-"""A Prefect server and workers as processes of the test's own, and what one asks the server."""
+"""A Prefect server and workers as processes of a test, and requests to the server."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 class PrefectStack:
-    """One COINML_HOME with a server on loopback and any number of workers.
+    """A COINML_HOME with a Prefect server on loopback and any number of workers.
 
-    The server is the one that `coinml up` starts, with every service that it has.
+    The server is the one that `coinml up` starts, with all its services.
     """
 
     def __init__(self, home: Path) -> None:
@@ -39,7 +39,7 @@ class PrefectStack:
         self.logs = home / "data" / "logs"
         for folder in (self.users, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        # The server ends when this process does, however it does.
+        # The server ends with this process, even if it is killed.
         (self.users / str(os.getpid())).write_text(process_start(os.getpid()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -97,7 +97,7 @@ class PrefectStack:
         command += ["--pool", "coinml", "--type", "process", "--name", name]
         for queue in queues:
             command += ["--work-queue", queue]
-        # Somewhere else than the code and the state: a worker is started anywhere.
+        # A folder without code and state: a worker may be started anywhere.
         self.workers[name] = self._start(name, command, self.client_environment, cwd=folder)
         return self.workers[name]
 
@@ -134,7 +134,7 @@ class PrefectStack:
             except subprocess.TimeoutExpired:
                 self.kill_server()
 
-    # -- what one asks the server
+    # -- requests to the server
 
     def ask(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         request = urllib.request.Request(
@@ -149,7 +149,7 @@ class PrefectStack:
                     text = answer.read()
                 break
             except urllib.error.HTTPError as err:
-                # SQLite was busy; Prefect's own client tries again as well.
+                # SQLite was busy; Prefect's client retries as well.
                 if err.code != 503 or not left:
                     raise
                 time.sleep(1)
@@ -165,17 +165,17 @@ class PrefectStack:
         self.ask(f"deployments/{self.deployment(name)['id']}", fields, method="PATCH")
 
     def without_triggers(self) -> None:
-        """Have nothing run but what is asked for, or scheduled."""
+        """Disable the automations that start deployments."""
         for automation in self.ask("automations/filter", {}):
             if any(action["type"] == "run-deployment" for action in automation["actions"]):
                 self.ask(f"automations/{automation['id']}", {"enabled": False}, method="PATCH")
 
     def run(self, name: str, **parameters: Any) -> str:
-        """Have a deployment run with some parameters of its own; the id of the run."""
+        """Start a deployment's run with some parameters; returns the run's id."""
         found = self.deployment(name)
         body = {
             "parameters": found["parameters"] | parameters,
-            # It may have been heard although the answer was not.
+            # Makes a retry safe: the first request may have arrived although its answer did not.
             "idempotency_key": str(uuid.uuid4()),
         }
         return str(self.ask(f"deployments/{found['id']}/create_flow_run", body)["id"])
@@ -184,9 +184,9 @@ class PrefectStack:
         return dict(self.ask(f"flow_runs/{run_id}"))
 
     def flow_runs(self) -> list[dict[str, Any]]:
-        """Every run that was due by now, the earliest first."""
+        """Every run that was due by now, earliest first."""
         runs = self.ask("flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200})
-        return [run for run in runs if not is_to_come(run)]
+        return [run for run in runs if not is_planned(run)]
 
     def runs_of(self, deployment: str) -> list[dict[str, Any]]:
         wanted = self.deployment(deployment)["id"]
@@ -244,7 +244,7 @@ class PrefectStack:
 
 @contextmanager
 def prefect_stack(home: Path) -> Iterator[PrefectStack]:
-    """A stack with its server up; all of it is ended with the context."""
+    """A stack whose server is running; all its processes end with the context."""
     home.mkdir(parents=True, exist_ok=True)
     stack = PrefectStack(home)
     try:
@@ -254,13 +254,13 @@ def prefect_stack(home: Path) -> Iterator[PrefectStack]:
         stack.stop()
 
 
-def is_to_come(run: dict[str, Any]) -> bool:
-    """Whether a schedule has planned it, and nothing has begun."""
+def is_planned(run: dict[str, Any]) -> bool:
+    """Whether a schedule has planned the run and it has not started."""
     return bool(run["state_type"] == "SCHEDULED" and run["auto_scheduled"])
 
 
 def processes_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes of the flow runs that a worker has started."""
+    """The processes of a worker's flow runs."""
     try:
         return psutil.Process(worker.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -277,7 +277,7 @@ def kill(process: psutil.Process | subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(condition: Callable[[], Any], within_s: float, what: str) -> None:
-    """Ask twice a second until it is so."""
+    """Poll twice a second until a condition holds; fail after `within_s`."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {within_s:g} s for {what}"

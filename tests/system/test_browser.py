@@ -1,4 +1,4 @@
-"""Whether there is a browser that the tests of pages can trust."""
+"""Checks the browser that the tests of pages use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.stack
-def test_chromium_runs_a_page_with_its_script(chromium: str, tmp_path: Path) -> None:
+def test_chromium_runs_the_script_of_a_page(chromium: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<p id=a></p><script>a.textContent = 6 * 7 + ' rows'</script>")
     shown = subprocess.run(

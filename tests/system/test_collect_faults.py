@@ -1,4 +1,4 @@
-"""`coinml collect` as a process while something goes wrong around it: nothing is lost."""
+"""`coinml collect` as a process with faults around it: no work is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAULTS = (["404"], ["410"], ["503", "ok"], ["ok", "reset", "ok"], ["ok", "short"
 
 
 class Coin:
-    """A COIN of `count` videos with one content, and the command on it."""
+    """A COIN of `count` videos with the same content, and the command that collects it."""
 
     def __init__(self, folder: Path, count: int, first: Path) -> None:
         self.served = folder / "served"
@@ -72,7 +72,7 @@ def states(home: Path) -> dict[str, tuple[str, str | None]]:
 
 
 def assert_nothing_is_lost(home: Path) -> None:
-    """What is marked present is there and whole, and nothing else bears a final name."""
+    """Videos recorded as downloaded exist and are complete; no other file has a final name."""
     here = {video_id for video_id, (state, _) in states(home).items() if state == DOWNLOADED}
     videos = home / "data" / "videos" / "coin"
     assert {path.stem for path in videos.glob("*") if path.is_file()} == here
@@ -87,7 +87,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "kills"), [(200, 3)])
-def test_kills_of_the_whole_command_change_nothing_in_the_end(
+def test_kills_of_the_command_do_not_change_the_result(
     tmp_path: Path, make_coin: Callable[[int], Coin], count: int, kills: int
 ) -> None:
     random.seed(count)
@@ -111,7 +111,7 @@ def test_kills_of_the_whole_command_change_nothing_in_the_end(
             assert process.returncode == -9, f"kill {number} came too late"
             assert {one for one in done if host.log().get(one) != asked.get(one)} == set()
             done = {one for one, (state, _) in states(home).items() if state == DOWNLOADED}
-        # What failed just before a kill is due a moment later.
+        # A video that failed just before a kill is due a moment later.
         time.sleep(3)
         last = coin.collect(home, host.source, "--batch-size", "10")
         again = coin.collect(home, host.source, "--retry-now", "--only", "transient,pending")
@@ -121,12 +121,12 @@ def test_kills_of_the_whole_command_change_nothing_in_the_end(
     assert_nothing_is_lost(home)
 
 
-def test_a_full_disk_stops_the_command_with_a_word_and_loses_nothing(
+def test_a_full_disk_stops_the_command_with_an_error_and_loses_nothing(
     tmp_path: Path, make_coin: Callable[[int], Coin]
 ) -> None:
-    """The kernel refuses to write on beyond a size, as it does on a full disk."""
+    """A file size limit makes writes fail, as on a full disk."""
     coin = make_coin(12)
-    # A box that players skip makes three of them larger than what may be written.
+    # A `free` box, which players skip, makes three of them larger than the limit.
     content = (coin.served / f"{coin.ids[0]}.mp4").read_bytes()
     size = 64 << 20
     for video_id in coin.ids[-3:]:
@@ -170,7 +170,7 @@ def test_a_full_disk_stops_the_command_with_a_word_and_loses_nothing(
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_network_that_is_cut_for_a_while_is_waited_for(
+def test_the_command_waits_for_an_interrupted_network(
     tmp_path: Path, make_coin: Callable[[int], Coin], seconds: float
 ) -> None:
     coin = make_coin(40)
@@ -182,7 +182,7 @@ def test_a_network_that_is_cut_for_a_while_is_waited_for(
     time.sleep(seconds)
     with FlakyHost(coin.served, plan, port=first.port) as second:
         _, stderr = process.communicate(timeout=280)
-        # Whoever was under way when the line was cut may have tired of it: a later run's.
+        # Downloads in progress at the interruption may have failed; a later run does them.
         assert process.returncode in (0, 3), stderr
         here = [one for one, (state, _) in states(tmp_path / "home").items() if state == DOWNLOADED]
         assert len(here) >= 24
@@ -202,7 +202,7 @@ def test_two_commands_at_once_fetch_no_video_twice(
         both = [coin.start(home, host.source, "--batch-size", size, "--json") for size in "46"]
         ended = [process.communicate(timeout=280) for process in both]
         for process, (_, stderr) in zip(both, ended, strict=True):
-            # One may end while the other still has some in its hands.
+            # One may end while the other still has videos leased.
             assert process.returncode in (0, 3), stderr
         # Two requests a video: what is it, and the thing itself.
         assert host.log() == dict.fromkeys(coin.ids, 2) | {coin.ids[3]: 1}
@@ -210,7 +210,7 @@ def test_two_commands_at_once_fetch_no_video_twice(
     assert_nothing_is_lost(home)
 
 
-def test_the_proxy_stands_in_no_file_and_on_no_screen(
+def test_the_proxy_appears_in_no_file_and_no_output(
     tmp_path: Path, make_coin: Callable[[int], Coin]
 ) -> None:
     coin = make_coin(6)

@@ -1,4 +1,4 @@
-"""A collector that is killed again and again ends where an undisturbed one does."""
+"""A collector that is killed repeatedly has the same result as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAULTS = (["404"], ["410"], ["503", "ok"], ["ok", "reset", "ok"], ["ok", "short"
 
 
 def make_plan(ids: list[str]) -> dict[str, list[str]]:
-    """Every fifth video has a fault of its own."""
+    """A plan with a fault for every fifth video."""
     return {video_id: FAULTS[i % len(FAULTS)] for i, video_id in enumerate(ids[::5])}
 
 
@@ -54,7 +54,7 @@ def run(url: str, host: FlakyHost, folder: Path, run_id: str) -> subprocess.Pope
 
 
 def kill_at(process: subprocess.Popen[bytes], host: FlakyHost, requests: int) -> bool:
-    """Kill a collector a moment after the host was asked so often; False if it ended before."""
+    """Kill a collector after that many requests to the host; False if it ended before."""
     while process.poll() is None:
         if len(host.requests()) >= requests:
             time.sleep(random.uniform(0, 0.03))
@@ -73,7 +73,7 @@ def end_state(url: str) -> list[tuple[str, str, str | None]]:
 @pytest.mark.parametrize(
     ("count", "kills"), [(50, 5), pytest.param(200, 25, marks=pytest.mark.slow)]
 )
-def test_kills_change_nothing_in_the_end(
+def test_kills_do_not_change_the_result(
     tmp_path: Path, make_video: Callable[..., Path], count: int, kills: int
 ) -> None:
     random.seed(count)
@@ -99,11 +99,11 @@ def test_kills_change_nothing_in_the_end(
         killed = 0
         for number in range(kills):
             process = run(url, host, folder, f"run-{number}")
-            # Spread over the work that is left, so that the last kills find some.
+            # Spread over the remaining work, so that the last kills hit some.
             left = max(1, (total - len(host.requests())) // (kills - number))
             asked = host.log()
             killed += kill_at(process, host, len(host.requests()) + random.randint(1, left))
-            # What was done when this run began was not asked for by it.
+            # Videos downloaded before this run were not requested again.
             again = {one for one in done_before_kill if host.log().get(one) != asked.get(one)}
             assert again == set()
             with Ledger(url) as ledger:
@@ -112,7 +112,7 @@ def test_kills_change_nothing_in_the_end(
             done_before_kill = {row.video_id for row in rows}
             done_before_kill |= {path.stem for path in (folder / "videos").glob("*.mp4")}
         assert killed >= kills * 0.8
-        # What failed just before a kill is due a moment later.
+        # A video that failed just before a kill is due a moment later.
         time.sleep(2)
         last = run(url, host, folder, "last")
         _, errors = last.communicate(timeout=280)

@@ -1,4 +1,4 @@
-"""The `coinml` command as a process: exit codes, what is on which stream, Ctrl-C."""
+"""The `coinml` command as a process: exit codes, stdout and stderr, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def coin(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pat
         ([], 2, "Usage"),
     ],
 )
-def test_bad_usage_is_one_line_and_its_code(
+def test_wrong_usage_gives_a_one_line_error_and_its_exit_code(
     tmp_path: Path, arguments: list[str], code: int, says: str
 ) -> None:
     run = coinml(tmp_path, *arguments)
@@ -74,7 +74,7 @@ def test_bad_usage_is_one_line_and_its_code(
     assert "Traceback" not in run.stderr
 
 
-def test_json_is_alone_on_stdout(tmp_path: Path, coin: Path) -> None:
+def test_json_output_is_the_only_text_on_stdout(tmp_path: Path, coin: Path) -> None:
     run = coinml(tmp_path, "annotations", str(coin / "COIN.json"), "--json")
     assert run.returncode == 0
     assert json.loads(run.stdout)["videos"] == 30
@@ -85,7 +85,7 @@ def test_json_is_alone_on_stdout(tmp_path: Path, coin: Path) -> None:
     assert [row["verdict"] for row in json.loads(checked.stdout)] == ["ok", "unusable"]
 
 
-def test_ctrl_c_leaves_a_state_from_which_the_next_call_goes_on(tmp_path: Path, coin: Path) -> None:
+def test_after_ctrl_c_the_next_call_continues(tmp_path: Path, coin: Path) -> None:
     ids = [f"video{number:06d}" for number in range(30)]
     plan = {"videos": {video_id: ["slow"] for video_id in ids}, "slow_s": 0.3}
     arguments = ["collect", "--dataset", str(coin / "COIN.json"), "--batch-size", "3", "--json"]
@@ -110,7 +110,7 @@ def test_ctrl_c_leaves_a_state_from_which_the_next_call_goes_on(tmp_path: Path, 
     assert json.loads(second.stdout)["fetched"] == 30 - before["downloaded"]
 
 
-def test_no_server_outlives_the_command(tmp_path: Path, coin: Path) -> None:
+def test_the_local_server_ends_with_the_command(tmp_path: Path, coin: Path) -> None:
     with FlakyHost(coin / "videos") as host:
         run = coinml(
             tmp_path,
@@ -132,7 +132,7 @@ def test_no_server_outlives_the_command(tmp_path: Path, coin: Path) -> None:
     assert ours == []
 
 
-def test_a_server_whose_command_was_killed_ends_by_itself(tmp_path: Path, coin: Path) -> None:
+def test_the_local_server_of_a_killed_command_ends_by_itself(tmp_path: Path, coin: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; "
         "from coinml_ops.prefect_server.local_server import LocalPrefect; "
@@ -147,11 +147,11 @@ def test_a_server_whose_command_was_killed_ends_by_itself(tmp_path: Path, coin: 
     process.kill()
     process.wait()
     psutil.Process(record["pid"]).wait(timeout=60)
-    # It was taken back first, so that no command joins a server that is about to end.
+    # The record is removed first, so that no command joins a server that is about to end.
     assert not (tmp_path / "prefect" / "server.json").exists()
 
 
-def test_import_adopts_what_is_there(tmp_path: Path, coin: Path) -> None:
+def test_import_adopts_the_videos_of_a_folder(tmp_path: Path, coin: Path) -> None:
     (tmp_path / "mine").mkdir()
     for name in ("video000001.mp4", "video000002.mp4"):
         (tmp_path / "mine" / name).write_bytes((coin / "videos" / name).read_bytes())
@@ -170,9 +170,7 @@ def test_import_adopts_what_is_there(tmp_path: Path, coin: Path) -> None:
     assert (status["downloaded"], status["pending"]) == (2, 28)
 
 
-def test_the_status_says_what_nobody_understood_and_how_fast_it_goes(
-    tmp_path: Path, coin: Path
-) -> None:
+def test_status_lists_unknown_failures_and_the_download_rate(tmp_path: Path, coin: Path) -> None:
     url = f"sqlite:///{tmp_path / 'data' / 'ledger.db'}"
     with Ledger(url) as ledger:
         ledger.register(Selection(dataset=str(coin / "COIN.json")).load(tmp_path))
@@ -202,7 +200,7 @@ def test_the_status_says_what_nobody_understood_and_how_fast_it_goes(
     )
 
 
-def test_doctor_says_what_is_fit(tmp_path: Path) -> None:
+def test_doctor_exits_with_1_only_for_failed_findings(tmp_path: Path) -> None:
     run = coinml(tmp_path, "doctor", "--json")
     findings = {finding["subject"]: finding["state"] for finding in json.loads(run.stdout)}
     assert findings["python"] == findings["decoders"] == findings["ledger"] == "ok"

@@ -1,4 +1,4 @@
-"""Runs, workers and the server killed with -9: nothing stays Running, nothing is done twice."""
+"""Runs, workers and the server are killed: no run stays Running, no video is downloaded twice."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 
 VIDEOS = 24
 REQUESTS = 2
-"""Of each video: yt-dlp looks at what it is before it loads it."""
+"""Per video: yt-dlp examines it before it downloads it."""
 AT_MOST_S = SILENT_S + 120
-"""When the automation takes a run for dead, and when it has said so on a slow machine."""
+"""Time until the automation has marked a silent run, on a slow machine."""
 
 
 @dataclass(frozen=True)
 class Toy:
-    """A dataset whose videos take a while to arrive, so that a run can be killed in its middle."""
+    """A dataset with slow downloads, so that a run can be killed half-way."""
 
     name: str
     annotations: Path
@@ -70,7 +70,7 @@ def toys(tmp_path: Path, make_video: Callable[..., Path]) -> Iterator[Callable[[
         host.__exit__(None, None, None)
 
 
-def here(stack: PrefectStack, toy: Toy) -> set[str]:
+def downloaded(stack: PrefectStack, toy: Toy) -> set[str]:
     with Ledger(f"sqlite:///{stack.home / 'data' / 'ledger.db'}") as ledger:
         return {row.video_id for row in ledger.rows(toy.name, state=DOWNLOADED)}
 
@@ -82,32 +82,34 @@ def leases(stack: PrefectStack, toy: Toy) -> int:
 
 
 def await_half(stack: PrefectStack, toy: Toy) -> set[str]:
-    wait_for(lambda: len(here(stack, toy)) >= 4, 120, f"the first videos of {toy.name}")
-    return here(stack, toy)
+    wait_for(lambda: len(downloaded(stack, toy)) >= 4, 120, f"the first videos of {toy.name}")
+    return downloaded(stack, toy)
 
 
-def assert_next_run_ends_it(stack: PrefectStack, toy: Toy, deployment: str, done: set[str]) -> None:
-    """The next run takes up what is left, and asks for nothing that is here."""
+def assert_next_run_completes(
+    stack: PrefectStack, toy: Toy, deployment: str, done: set[str]
+) -> None:
+    """The next run downloads the rest, and requests no downloaded video again."""
     asked = toy.host.log()
     run = stack.await_state(
         stack.run(deployment, **toy.parameters), "COMPLETED", "FAILED", "CRASHED", within_s=180
     )
     assert run["state"]["name"] == "Completed", run["state"]
-    assert here(stack, toy) == set(toy.ids)
+    assert downloaded(stack, toy) == set(toy.ids)
     assert not [one for one in done if toy.host.log()[one] != asked[one]]
-    # What was under way when it was killed, two at a time, is all that was asked for twice.
+    # Only the two downloads in progress at the kill were requested twice.
     assert sum(toy.host.log().values()) <= REQUESTS * (VIDEOS + 2)
     assert leases(stack, toy) == 0
     assert stack.slots_taken(deployment) == 0
 
 
-def test_whoever_is_killed_is_marked_and_its_work_is_taken_up(
+def test_killed_runs_are_marked_as_crashed_and_their_work_is_continued(
     stack: PrefectStack, toys: Callable[[str], Toy]
 ) -> None:
     alone, both = toys("alone"), toys("both")
     lasting = stack.start_worker("lasting", "gpu")
     dying = stack.start_worker("dying", "network")
-    # A flow within a flow has nobody but the automation to say that it is dead.
+    # No worker watches a subflow: only the automation can mark it as crashed.
     nightly = stack.run("reprocess/nightly", **alone.parameters)
     hourly = stack.run("collect/hourly", **both.parameters)
     done = {toy.name: await_half(stack, toy) for toy in (alone, both)}
@@ -125,23 +127,25 @@ def test_whoever_is_killed_is_marked_and_its_work_is_taken_up(
     assert stack.slots_taken("collect/hourly") == 1
 
     silent = stack.await_state(hourly, "CRASHED", within_s=AT_MOST_S)
-    assert "Not heard of" in silent["state"]["message"]
-    assert "Not heard of" not in said["state"]["message"]
+    assert "No heartbeat" in silent["state"]["message"]
+    assert "No heartbeat" not in said["state"]["message"]
     assert stack.slots_taken("collect/hourly") == 0
     wait_for(
         lambda: not [run for run in stack.flow_runs() if run["state_type"] == "RUNNING"],
         AT_MOST_S,
-        "the flow within the flow to be marked",
+        "the subflow to be marked",
     )
     inner = [run for run in stack.flow_runs() if run["parent_task_run_id"]]
     assert [run["state_type"] for run in inner] == ["CRASHED"]
 
     stack.start_worker("heir", "network")
-    assert_next_run_ends_it(stack, both, "collect/hourly", done["both"])
-    assert_next_run_ends_it(stack, alone, "collect/hourly", done["alone"])
+    assert_next_run_completes(stack, both, "collect/hourly", done["both"])
+    assert_next_run_completes(stack, alone, "collect/hourly", done["alone"])
 
 
-def test_a_run_that_a_worker_took_and_never_began_is_marked(stack: PrefectStack) -> None:
+def test_a_run_that_a_worker_took_and_never_started_is_marked_as_crashed(
+    stack: PrefectStack,
+) -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -164,7 +168,7 @@ def test_a_run_that_a_worker_took_and_never_began_is_marked(stack: PrefectStack)
         finally:
             automation.trigger.within = timedelta(seconds=STARTING_S)
             client.update_automation(there.id, automation)
-    assert "not begun" in crashed["state"]["message"]
+    assert "not started" in crashed["state"]["message"]
     assert stack.slots_taken("pipeline/coin") == 0
 
 
@@ -177,8 +181,10 @@ HOLDER = textwrap.dedent("""
 """)
 
 
-def test_the_server_may_be_killed(stack: PrefectStack, toys: Callable[[str], Toy]) -> None:
-    """A run goes on over it; the slots of one that was killed are free when it is back."""
+def test_a_run_survives_a_kill_of_the_server(
+    stack: PrefectStack, toys: Callable[[str], Toy]
+) -> None:
+    """The slots of a killed run are released once the server is back."""
     toy = toys("away")
     stack.start_worker("patient", "network")
     run = stack.run("collect/hourly", **toy.parameters)
@@ -194,11 +200,11 @@ def test_the_server_may_be_killed(stack: PrefectStack, toys: Callable[[str], Toy
     stack.start_server()
     ended = stack.await_state(run, "COMPLETED", "FAILED", "CRASHED", within_s=180)
     assert ended["state"]["name"] == "Completed", ended["state"]
-    assert here(stack, toy) == set(toy.ids)
+    assert downloaded(stack, toy) == set(toy.ids)
     assert set(toy.host.log().values()) == {REQUESTS}
     assert stack.slots_taken("collect/hourly") == 0
     wait_for(
         lambda: stack.ask("v2/concurrency_limits/coinml-batches")["active_slots"] == 0,
         120,
-        "the killed one's slots",
+        "the killed run's slots",
     )

@@ -1,4 +1,4 @@
-"""`make demo` as a newcomer runs it, and whether its numbers mean what they say."""
+"""`make demo` as a new user runs it, and checks that its accuracies are genuine."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 @pytest.mark.timeout(900)
-def test_the_gone_are_recorded_and_the_flaky_are_here(demo: Demo) -> None:
+def test_gone_videos_are_recorded_and_flaky_ones_downloaded(demo: Demo) -> None:
     plan = fault_plan(miniature_dir(demo.home / "data") / "COIN.json")["videos"]
     states = {row.video_id: row.state for row in demo.rows}
     assert len(states) >= 240
@@ -89,12 +89,12 @@ def test_the_gone_are_recorded_and_the_flaky_are_here(demo: Demo) -> None:
     assert demo.result["collected"]["still_due"] == 0
 
 
-def test_nothing_ugly_is_on_the_screen(demo: Demo) -> None:
+def test_no_warning_or_traceback_is_printed(demo: Demo) -> None:
     for ugly in ("Traceback", "Warning", "WARNING", "CancelledError", "Downloading artifacts"):
         assert ugly not in demo.stderr
 
 
-def test_the_better_head_reads_the_tasks(demo: Demo) -> None:
+def test_the_better_head_recognises_the_tasks(demo: Demo) -> None:
     heads = demo.result["trained"]["heads"]
     assert {head["head"] for head in heads} == {"mlp", "svm"}
     best = max(heads, key=lambda head: head["metrics"]["test_accuracy"])["metrics"]
@@ -117,7 +117,7 @@ def test_a_second_run_reuses_everything(demo: Demo) -> None:
 
 
 def recipes(home: Path) -> list[str]:
-    """What each head was made of, to be read where a second run made it anew."""
+    """Each head's recipe, to show why a second run trained it again."""
     return [path.read_text() for path in sorted((home / "mlartifacts").rglob("recipe.json"))]
 
 
@@ -139,7 +139,7 @@ def test_every_task_run_is_on_record(demo: Demo) -> None:
     assert unfinished == (0,)
 
 
-def test_the_status_adds_up(demo: Demo) -> None:
+def test_the_counts_of_status_add_up(demo: Demo) -> None:
     run = coinml(demo.home, "status", "--json")
     status = json.loads(run.stdout)
     assert status["total"] == len(demo.rows)
@@ -149,7 +149,7 @@ def test_the_status_adds_up(demo: Demo) -> None:
     assert sum(side["total"] for side in status["by_split"].values()) == status["total"]
 
 
-def test_the_report_is_one_page_with_every_part(demo: Demo, tmp_path: Path) -> None:
+def test_the_report_has_every_section_in_one_page(demo: Demo, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     call = ("report", "--out", str(page), "--projections", "pca,lda", "--json")
     answer = json.loads(coinml(demo.home, *call).stdout)
@@ -158,13 +158,13 @@ def test_the_report_is_one_page_with_every_part(demo: Demo, tmp_path: Path) -> N
     for part in ("coverage", "measured", "confusion", "map"):
         assert f'id="{part}"' in text
     assert "McNemar" in text
-    # What was drawn here is linked where it lies.
+    # Synthetic videos are linked as local files.
     assert (demo.home / "data" / "videos" / "mini").as_uri() in text
 
 
-def test_a_video_of_the_set_has_neighbours_other_than_itself(demo: Demo) -> None:
+def test_a_video_is_not_its_own_neighbour(demo: Demo) -> None:
     row = next(row for row in demo.rows if row.path)
-    # An id may begin with a dash.
+    # An id may start with a dash.
     call = ("similar", "-k", "3", "--json", "--", row.video_id)
     near = json.loads(coinml(demo.home, *call).stdout)
     assert len(near) == 3
@@ -209,7 +209,7 @@ def with_features(demo: Demo, features: dict[str, np.ndarray[Any, Any]]) -> pd.D
     return build_table(demo.dataset.videos, table)
 
 
-def test_colour_gives_nothing_away(demo: Demo) -> None:
+def test_colour_alone_does_not_identify_the_tasks(demo: Demo) -> None:
     features = {}
     for row in demo.rows:
         if row.path:
@@ -219,7 +219,7 @@ def test_colour_gives_nothing_away(demo: Demo) -> None:
         assert accuracy < 0.35, head
 
 
-def test_the_same_encoder_with_random_weights_reads_little(demo: Demo) -> None:
+def test_an_encoder_with_random_weights_is_near_chance(demo: Demo) -> None:
     import torch
     from transformers import AutoConfig, VideoMAEModel
 
@@ -246,7 +246,7 @@ def test_the_same_encoder_with_random_weights_reads_little(demo: Demo) -> None:
         assert accuracy < 0.35, head
 
 
-def test_shuffled_labels_are_read_at_chance(demo: Demo) -> None:
+def test_accuracy_with_permuted_labels_is_at_chance(demo: Demo) -> None:
     table = demo.table()
     scores = []
     for seed in range(20):

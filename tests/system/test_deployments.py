@@ -1,4 +1,4 @@
-"""Deployments at work: schedules, and the chain from a collection to the gate by itself."""
+"""Deployments on a server: schedules, and the chain of events from a collection to the gate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from coinml.ledger import Ledger
 from coinml.registry.versions import list_versions
 from coinml.tracking.mlflow_store import MlflowStore
-from tests.helpers.prefect_stack import PrefectStack, is_to_come, prefect_stack, wait_for
+from tests.helpers.prefect_stack import PrefectStack, is_planned, prefect_stack, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(2000)]
 
@@ -25,11 +25,11 @@ SCHEDULES = {
     "reprobe/monthly": ("monthly", "0 4 1 * *"),
 }
 LONG_S = 600
-"""Nothing here takes a tenth of it on a machine that has nothing else to do."""
+"""On an idle machine, no step takes a tenth of it."""
 FIRST, SECOND = 60, 90
-"""Videos of the first collection, and those with the second."""
+"""Videos after the first collection, and after the second."""
 ENOUGH = 45
-"""By how much the set is to grow: as much as the first brings, more than the second does."""
+"""`min_new`: the first collection brings as many new videos, the second fewer."""
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
         for _ in range(2):
             applied = json.loads(stack.coinml("deploy", "--json").stdout)["applied"]
         assert not any(one["made"] for one in applied)
-        # One machine that only collects, and one for the rest.
+        # One worker that only collects, and one for the rest.
         stack.start_worker("collector", "network")
         stack.start_worker("embedder", "gpu")
         yield stack
 
 
 def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
-    """Every schedule is there with its cron, and the server's scheduler has acted on it."""
+    """Every schedule exists with its cron, and the server has scheduled runs."""
     runs: list[dict[str, Any]] = []
     for name in (*CHAIN, "reprocess/nightly", "reprobe/monthly", "pipeline/mini", "pipeline/coin"):
         schedules = stack.deployment(name)["schedules"]
@@ -54,7 +54,7 @@ def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
 
     def planned() -> set[str]:
         runs[:] = stack.ask("flow_runs/filter", {"limit": 200})
-        return {run["deployment_id"] for run in runs if is_to_come(run)}
+        return {run["deployment_id"] for run in runs if is_planned(run)}
 
     wanted = {stack.deployment(name)["id"] for name in SCHEDULES}
     wait_for(lambda: planned() == wanted, LONG_S, "the scheduler to plan runs")
@@ -63,7 +63,7 @@ def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
 
 
 def ended(stack: PrefectStack, deployment: str, number: int) -> dict[str, Any]:
-    """A deployment's run of that number, when it has come and is over."""
+    """A deployment's n-th run, once it has completed."""
     wait_for(
         lambda: len(stack.runs_of(deployment)) >= number, LONG_S, f"run {number} of {deployment}"
     )
@@ -75,7 +75,7 @@ def ended(stack: PrefectStack, deployment: str, number: int) -> dict[str, Any]:
     return over
 
 
-def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> None:
+def test_new_videos_are_embedded_and_trained_on_by_events(stack: PrefectStack) -> None:
     stack.change(
         "train/on-growth",
         parameters={
@@ -93,7 +93,7 @@ def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> N
     assert event["resource"]["prefect.resource.id"] == "coinml.dataset.mini"
     assert event["payload"]["new"] == here > 0
     assert f"{here} of them new" in collected["state"]["message"]
-    # What was collected is what is embedded and trained on, and nothing else of the dataset.
+    # Embedding and training use the collection's selection, not the whole dataset.
     for run in (embedded, trained):
         assert run["parameters"]["selection"]["limit"] == FIRST
     (event,) = stack.events("coinml.embedded")
@@ -107,12 +107,12 @@ def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> N
     assert len(versions) == 2
     assert all(row["tags"]["gate"] for row in versions)
 
-    # Nothing new: nobody is told, and nothing else runs.
+    # Without new videos there is no event, and nothing else runs.
     again = stack.await_state(
         stack.run("collect/hourly", selection=selection), "COMPLETED", "FAILED", within_s=LONG_S
     )
     assert "0 of them new" in again["state"]["message"]
-    # Whoever else was told of it would be here before the next collection, which tells.
+    # A run triggered by it would come before those of the next collection, which emits an event.
     stack.run("collect/hourly", selection={"dataset": "mini", "limit": SECOND})
     ended(stack, "collect/hourly", 3)
     ended(stack, "embed/on-new", 2)
@@ -120,13 +120,13 @@ def test_new_videos_come_before_the_gate_by_themselves(stack: PrefectStack) -> N
     told = stack.events("coinml.collected")
     assert sorted(event["payload"]["selection"]["limit"] for event in told) == [FIRST, SECOND]
     assert [len(stack.runs_of(name)) for name in CHAIN] == [3, 2, 2]
-    # Grown by less than it takes.
+    # The set has grown by less than `min_new`.
     assert "nothing to train" in idle["state"]["message"]
     assert len(list_versions(store, "mini-task")) == len(versions)
 
 
-def test_the_pipeline_tells_nobody(stack: PrefectStack) -> None:
-    """It goes on with the videos itself; its flows within are under its own roof."""
+def test_the_pipeline_emits_no_events(stack: PrefectStack) -> None:
+    """It embeds and trains in subflows of its own."""
     before = [len(stack.runs_of(name)) for name in CHAIN]
     told = len(stack.events("coinml.collected") + stack.events("coinml.embedded"))
     run = stack.run("pipeline/mini", selection={"dataset": "mini", "limit": 120})
@@ -139,8 +139,8 @@ def test_the_pipeline_tells_nobody(stack: PrefectStack) -> None:
     assert [len(stack.runs_of(name)) for name in CHAIN] == before
 
 
-def test_two_at_once_wait_or_are_skipped(stack: PrefectStack) -> None:
-    """As each deployment's collision strategy says; no place stays taken."""
+def test_a_concurrent_run_waits_or_is_skipped(stack: PrefectStack) -> None:
+    """As each deployment's collision strategy says; no slot stays taken."""
     selection = {"dataset": "mini", "limit": FIRST}
     hourly = [stack.run("collect/hourly", selection=selection) for _ in range(2)]
     ends = [
@@ -155,8 +155,8 @@ def test_two_at_once_wait_or_are_skipped(stack: PrefectStack) -> None:
         assert stack.slots_taken(name) == 0
 
 
-def test_nothing_of_it_lies_beside_the_home(stack: PrefectStack) -> None:
-    """Runs begin in a folder of their own, and workers anywhere: the state is below the home."""
+def test_no_state_is_outside_the_home(stack: PrefectStack) -> None:
+    """Runs start in temporary folders, workers in any folder: all state is in the home."""
     for name in ("collector", "embedder"):
         assert list((stack.home / name).iterdir()) == []
     assert (stack.home / "mlflow.db").is_file()

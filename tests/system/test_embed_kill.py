@@ -1,4 +1,4 @@
-"""An embedding run that is killed again and again ends where an undisturbed one does."""
+"""An embedding run that is killed repeatedly has the same result as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.stack
 COMMAND = str(Path(sys.executable).parent / "coinml")
 KEYS = ["video_id", "file_sha256", "start_s", "end_s", "clip", "timestamps_s"]
 
-# Writes down which videos are encoded, so that the parent sees what is done twice.
+# Logs the encoded videos, so that the parent process can detect repeated work.
 ENCODE_AND_TELL = """
 import os, sys
 from pathlib import Path
@@ -89,7 +89,7 @@ def assert_same(found: EmbeddingSet, expected: EmbeddingSet) -> None:
 
 
 def videos_in_parts(embeddings: EmbeddingSet) -> Counter[str]:
-    """In how many parts each video is."""
+    """Number of parts that contain each video."""
     _, tables, broken = embeddings.read_keys(["video_id"])
     assert broken == []
     return Counter(
@@ -98,7 +98,7 @@ def videos_in_parts(embeddings: EmbeddingSet) -> Counter[str]:
 
 
 def kill_after(process: subprocess.Popen[str], is_time: Callable[[], bool], delay_s: float) -> bool:
-    """Kill a process a moment after something was so; False if it ended before."""
+    """Kill a process a moment after a condition holds; False if it ended before."""
     while process.poll() is None:
         if is_time():
             time.sleep(delay_s)
@@ -112,7 +112,7 @@ def kill_after(process: subprocess.Popen[str], is_time: Callable[[], bool], dela
     ("count", "kills"), [(24, 2), pytest.param(200, 25, marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(1200)
-def test_kills_change_nothing_in_the_end(
+def test_kills_do_not_change_the_result(
     tmp_path: Path,
     tiny_encoder_dir: Path,
     make_video: Callable[..., Path],
@@ -142,31 +142,31 @@ def test_kills_change_nothing_in_the_end(
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            # Spread over the work that is left, so that the last kills find some.
+            # Spread over the remaining work, so that the last kills hit some.
             wanted = before + rng.randint(0, max(1, 2 * (count - len(done)) // (kills - number)))
             wanted = min(wanted, before + count - len(done) - 1)
             killed += kill_after(process, lambda n=wanted: len(encoded()) >= n, rng.uniform(0, 0.1))
-        # What was on record when the run began was not encoded by it.
+        # Videos recorded before the run were not encoded again.
         assert done.isdisjoint(encoded()[before:])
         assert disturbed.verify() == []
     assert killed >= 0.8 * kills
     lost = Counter(encoded()) - videos_in_parts(disturbed)
     embed(jobs, encoder, disturbed)
     assert_same(disturbed, undisturbed)
-    # Each is in one part, so that none on record was done again; and what was lost to a kill
-    # is what had not yet made up a part of four and the batch that was with the encoder.
+    # Each is in one part: none on record was done again. A kill lost at most an incomplete part of
+    # four videos and the batch in the encoder.
     assert set(videos_in_parts(disturbed).values()) == {1}
     assert lost.total() <= 8 * kills
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_command_goes_on_where_it_was(
+def test_a_killed_command_continues_where_it_was(
     tmp_path: Path, tiny_encoder_dir: Path, make_video: Callable[..., Path]
 ) -> None:
     rng = random.Random(0)
     kills = 3
-    # Work of several seconds for two processors: a first part comes after one.
+    # Several seconds of work for two CPUs; the first part is written after one.
     jobs = draw(tmp_path / "drawn", make_video, 10, seconds=4.0, size=(320, 240))
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -201,7 +201,7 @@ def test_a_killed_command_goes_on_where_it_was(
         return len(list(root.glob("coin/*/*")))
 
     for _ in range(kills):
-        # At once when the set is there, then each time that more of it is.
+        # As soon as the set exists, then each time that it has grown.
         wanted = files() + 1
         with (
             (tmp_path / "log").open("w") as log,
@@ -222,7 +222,7 @@ def test_a_killed_command_goes_on_where_it_was(
     undisturbed = EmbeddingSet.open(str(tmp_path / "calm"), "coin", disturbed.spec, create=True)
     embed([with_hash(job) for job in jobs], encoder, undisturbed)
     assert_same(disturbed, undisturbed)
-    # Nothing of the killed commands is left running.
+    # No process of the killed commands remains.
     deadline = time.monotonic() + 60
     while (left := processes_of(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,6 +1,6 @@
-"""What a person sees in MLflow's and Prefect's pages, looked at with a real browser.
+"""MLflow's and Prefect's pages in a real browser.
 
-With COINML_SCREENSHOTS=FOLDER the pictures of the documents are taken on the way.
+With COINML_SCREENSHOTS=FOLDER, the tests also take the documents' screenshots.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 
 SLOW_MS = 60_000
-"""Pages load and draw beside whatever else runs on two cores."""
+"""Pages load slowly while other processes use the two cores."""
 
 SCREENSHOTS = os.environ.get("COINML_SCREENSHOTS")
 DEPLOYMENTS = {
@@ -36,7 +36,7 @@ DEPLOYMENTS = {
 
 @pytest.fixture(scope="module")
 def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoinmlStack]:
-    """A stack whose worker has run the whole way on the drawn COIN."""
+    """A stack whose worker has run the pipeline on the synthetic COIN."""
     with coinml_stack(tmp_path_factory.mktemp("pages")) as here:
         here.up()
         run = here.start_run("pipeline/mini")
@@ -62,14 +62,14 @@ def browser_page(chromium: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_assistant(browser_page: Page, running_stack: CoinmlStack) -> None:
-    """Have MLflow's assistant, which takes a quarter of the page, step aside for good."""
+    """Close MLflow's assistant, which covers a quarter of the page."""
     browser_page.goto(f"{running_stack.stack().mlflow_url}/#/experiments")
     browser_page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').click()
 
 
 @pytest.fixture
 def take(browser_page: Page) -> Callable[[str], None]:
-    """A function that takes a picture for the documents, if one is wanted."""
+    """A function that takes a screenshot for the documents, if wanted."""
 
     def picture(name: str) -> None:
         if SCREENSHOTS:
@@ -82,7 +82,7 @@ def take(browser_page: Page) -> Callable[[str], None]:
 
 @pytest.fixture(scope="module")
 def runs(running_stack: CoinmlStack) -> dict[str, dict[str, Any]]:
-    """The run of each head, as MLflow's own API has it."""
+    """The run of each head, from MLflow's API."""
     api = f"{running_stack.stack().mlflow_url}/api/2.0/mlflow"
     experiment = httpx.get(
         f"{api}/experiments/get-by-name", params={"experiment_name": "mini-task"}
@@ -100,8 +100,8 @@ def head_of(run: dict[str, Any]) -> str:
 
 
 def see(page: Page, address: str) -> None:
-    """Go to a page of a single-page application."""
-    # An address that differs behind the `#` alone would not be loaded.
+    """Open a page of a single-page application."""
+    # Chromium does not load an address that differs only after the `#`.
     page.goto("about:blank")
     page.goto(address)
 
@@ -118,7 +118,7 @@ def test_the_runs_of_both_heads_are_listed_and_compared(
     for head in ("mlp", "svm"):
         page.get_by_role("link", name=runs[head]["run_name"]).wait_for()
 
-    # As a person does it: tick both, press Compare, ask for the differences alone.
+    # As a user does: select both, press Compare, show only differences.
     page.get_by_role("checkbox", name="Select all runs").check(force=True)
     page.get_by_role("button", name="Compare").click()
     page.get_by_text("Comparing 2 Runs").wait_for()
@@ -162,7 +162,7 @@ def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
     take("mlflow-curves")
 
 
-def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
+def test_the_svm_s_search_over_c_and_gamma_is_shown(
     running_stack: CoinmlStack,
     runs: dict[str, dict[str, Any]],
     browser_page: Page,
@@ -184,7 +184,7 @@ def test_the_svm_shows_how_its_c_and_gamma_were_chosen(
     take("mlflow-svm")
 
 
-def test_the_registry_shows_who_is_champion(
+def test_the_registry_shows_the_champion(
     running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
     page = browser_page
@@ -203,12 +203,12 @@ def test_prefect_shows_the_deployments_with_their_schedules(
     shown = page.locator("body").inner_text()
     for flow, name in DEPLOYMENTS.items():
         assert name in shown, f"{flow}/{name}"
-    # Longer ones are folded into a number.
+    # Longer lists are abbreviated to a number.
     assert {"At 02:30 AM every day", "At 05:30 AM, only on Sunday"} <= set(shown.splitlines())
     take("prefect-deployments")
 
 
-def test_prefect_shows_what_runs_left_behind(
+def test_prefect_shows_the_artifacts_of_runs(
     running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
     page = browser_page

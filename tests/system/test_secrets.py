@@ -1,4 +1,4 @@
-"""Cookies, the proxy's password and those of databases and servers are written down nowhere."""
+"""Cookies and the passwords of proxy, databases and servers are written nowhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COOKIE, PROXY, DATABASE, TRACKING = (
 
 
 class Proxy(ThreadingHTTPServer):
-    """An HTTP proxy that wants its password, and breaks off the answer for one video."""
+    """An HTTP proxy that requires a password, and answers 502 for one video."""
 
     def __init__(self, *, breaks: str) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
@@ -91,7 +91,7 @@ def coin(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def mlflow_url(tmp_path: Path) -> Iterator[str]:
-    """A real tracking server; it has no users, and leaves the name and password aside."""
+    """A real tracking server; it has no users and ignores name and password."""
     folder = tmp_path / "tracking"
     folder.mkdir()
     with _free_port() as port:
@@ -150,7 +150,7 @@ def written(*folders: Path) -> Iterator[tuple[Path, bytes]]:
 
 @pytest.mark.stack
 @pytest.mark.timeout(1800)
-def test_no_secret_is_written_down_by_a_whole_run(
+def test_a_full_run_writes_no_secret(
     tmp_path: Path,
     coin: Path,
     tiny_encoder_dir: Path,
@@ -177,7 +177,7 @@ def test_no_secret_is_written_down_by_a_whole_run(
         "COINML_PROXY": proxy.url,
         "COINML_LEDGER_URL": ledger,
         "MLFLOW_TRACKING_URI": mlflow_url,
-        # As somebody would who looks for a fault.
+        # The most verbose logging.
         "PREFECT_LOGGING_LEVEL": "DEBUG",
     }
     said: list[str] = []
@@ -198,13 +198,13 @@ def test_no_secret_is_written_down_by_a_whole_run(
     with FlakyHost(coin / "videos") as host:
         source = ("--source", host.source)
         code = coinml("run", *dataset, *source, "--encoder", str(tiny_encoder_dir), "--clips", "2")
-        # One video is still due, and everything was used on the way.
+        # One video is still due; cookies, proxy, ledger and MLflow were all used.
         assert code == 3, said[-2:]
         assert proxy.forwarded >= 23
         assert any(COOKIE in sent for sent in proxy.cookies)
         proxy.shutdown()
         proxy.server_close()
-        # And where each of them fails; a proxy that is not there is this machine's fault.
+        # The same when each of them fails. A missing proxy is this machine's fault.
         assert coinml("collect", *dataset, *source, "--retry-now") == 1, said[-2:]
     wrong = ledger.replace(DATABASE, f"{DATABASE}-wrong")
     for url in (wrong, wrong.replace(f":{postgres.port}/", ":none/"), f"nonsense {DATABASE}"):
@@ -214,7 +214,7 @@ def test_no_secret_is_written_down_by_a_whole_run(
     assert coinml("doctor", "--json", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", **away) in (0, 1)
 
     files = dict(written(home, tmp_path / "tracking", postgres.folder / "data"))
-    # What was to be looked through is there.
+    # The files that must be searched exist.
     assert (home / "data" / "prefect" / "prefect.db") in files
     assert (tmp_path / "tracking" / "mlflow.db") in files
     assert len(files) > 100

@@ -1,4 +1,4 @@
-"""MLflow or Prefect away in the middle of the work: it goes on, or the next run takes it up."""
+"""MLflow or Prefect unavailable during a run: it continues, or the next run completes the work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
 
 AWAY_S = 8.0
 LONG_S = 400.0
-"""Longer than anything here takes on a busy machine."""
+"""Longer than any step takes on a busy machine."""
 
 FLOWS = """
 import json, sys, time
@@ -64,7 +64,7 @@ print("done", flush=True)
 
 @dataclass
 class Server:
-    """A server as a process of its own, on a port that stays the same."""
+    """A server as a process, always on the same port."""
 
     name: str
     command: list[str]
@@ -97,7 +97,7 @@ class Server:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """With all that it has started, and without a word."""
+        """Kill it with its children, without warning."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
             self.process.wait(30)
@@ -165,8 +165,8 @@ class Place:
 
     Attributes:
         home: COINML_HOME.
-        job: What the flows are about.
-        variables: What else they find in their environment.
+        job: Dataset, encoder and source of the flows.
+        variables: Additional environment variables.
     """
 
     home: Path
@@ -175,7 +175,7 @@ class Place:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def named(self, name: str) -> Place:
-        """The same with another dataset of the same videos."""
+        """The same home with the same videos under another dataset name."""
         return replace(self, job={**self.job, "name": name})
 
     def start(self, *flows: str, slow: str = "", **variables: str) -> subprocess.Popen[str]:
@@ -251,8 +251,8 @@ def runs_of(place: Place) -> tuple[mlflow.MlflowClient, list[Any]]:
     return client, client.search_runs([experiment.experiment_id]) if experiment else []
 
 
-def assert_whole(place: Place, *, runs: int) -> None:
-    """Every run is finished, with each of its epochs, and is one registered version."""
+def assert_complete(place: Place, *, runs: int) -> None:
+    """Every run is finished, has the metrics of each epoch, and has one registered version."""
     client, found = runs_of(place)
     assert [run.info.status for run in found] == ["FINISHED"] * runs
     assert len(client.search_model_versions("name = 'toy-task'")) == runs
@@ -264,8 +264,8 @@ def assert_whole(place: Place, *, runs: int) -> None:
         assert {"figures/curves.png", "figures/confusion.png"} <= listed
 
 
-def again(place: Place) -> None:
-    """Let the next training be another one: what was trained is found otherwise."""
+def forget_trained_heads(place: Place) -> None:
+    """Delete runs and versions, so that the next training does not reuse them."""
     client, found = runs_of(place)
     for version in client.search_model_versions("name = 'toy-task'"):
         client.delete_model_version("toy-task", version.version)
@@ -274,16 +274,16 @@ def again(place: Place) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_collection_goes_on_when_prefect_was_away(
+def test_a_collection_continues_while_prefect_is_unavailable(
     place: tuple[Place, FlakyHost], prefect_server: Server, how: str
 ) -> None:
     here, host = place
     before = host.log()
     process = here.named(how).start("collect", slow="collect")
     steps_of(process, until=4)
-    away(prefect_server, how)
+    make_unavailable(prefect_server, how)
     assert process.wait(LONG_S) == 0, here.said()
-    # Each was asked for as often as a download takes, and none a second time.
+    # A download takes two requests: no video was downloaded twice.
     assert {i: n - before[i] for i, n in host.log().items()} == dict.fromkeys(before, 2)
     api = here.variables["PREFECT_API_URL"]
     wanted = {"flow_runs": {"name": {"any_": [f"collect {how} 24/24"]}}}
@@ -291,7 +291,7 @@ def test_a_collection_goes_on_when_prefect_was_away(
     assert run["state_type"] == "COMPLETED"
 
 
-def test_a_collection_that_has_lost_prefect_is_taken_up_by_the_next_run(
+def test_a_collection_that_lost_prefect_is_completed_by_the_next_run(
     place: tuple[Place, FlakyHost], prefect_server: Server
 ) -> None:
     here, host = place
@@ -300,7 +300,7 @@ def test_a_collection_that_has_lost_prefect_is_taken_up_by_the_next_run(
     steps_of(process, until=4)
     prefect_server.kill()
     process.communicate(timeout=LONG_S)
-    # However it ended: it has ended, and what it had is on record.
+    # Its exit code does not matter: it has ended, and its downloads are recorded.
     with Ledger(f"sqlite:///{here.home / 'data' / 'ledger.db'}") as ledger:
         assert ledger.status("cut").downloaded >= 4
     prefect_server.start()
@@ -312,26 +312,26 @@ def test_a_collection_that_has_lost_prefect_is_taken_up_by_the_next_run(
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_training_goes_on_while_mlflow_is_away_and_its_metrics_arrive(
+def test_training_continues_while_mlflow_is_unavailable_and_its_metrics_arrive(
     place: tuple[Place, FlakyHost], mlflow_server: Server, how: str
 ) -> None:
     here, _ = place
-    again(here)
+    forget_trained_heads(here)
     process = here.start("train", slow="train mlp")
     steps_of(process, until=5)
     began = time.monotonic()
-    away(mlflow_server, how, meanwhile=lambda: steps_of(process, until=5))
-    # It did not wait for MLflow: five epochs more in the time that MLflow was away.
+    make_unavailable(mlflow_server, how, meanwhile=lambda: steps_of(process, until=5))
+    # It did not wait for MLflow: five more epochs while MLflow was unavailable.
     assert time.monotonic() - began < 60
     assert process.wait(LONG_S) == 0, here.said()
-    assert_whole(here, runs=1)
+    assert_complete(here, runs=1)
 
 
-def test_a_head_that_could_not_be_registered_is_taken_up_by_the_next_run(
+def test_a_head_that_could_not_be_registered_is_registered_by_the_next_run(
     place: tuple[Place, FlakyHost], mlflow_server: Server
 ) -> None:
     here, _ = place
-    again(here)
+    forget_trained_heads(here)
     process = here.start(
         "train",
         slow="train mlp",
@@ -351,12 +351,12 @@ def test_a_head_that_could_not_be_registered_is_taken_up_by_the_next_run(
     process = here.start("train", slow="train mlp")
     said, _ = process.communicate(timeout=LONG_S)
     assert process.returncode == 0, here.said()
-    # Not an epoch was trained again.
+    # No epoch was trained again.
     assert "step" not in said
-    assert_whole(here, runs=1)
+    assert_complete(here, runs=1)
     assert runs_of(here)[1][0].info.run_id == left.info.run_id
     assert list((here.home / "data" / "fitted").iterdir()) == []
-    # And each of the two servers leads to the other.
+    # Each server links to the other.
     api, uri = here.variables["PREFECT_API_URL"], here.variables["MLFLOW_TRACKING_URI"]
     wanted = {"artifacts": {"key": {"any_": ["heads-toy-task"]}}, "sort": "CREATED_DESC"}
     table = json.loads(fetch(f"{api}/artifacts/filter", body=wanted))[0]["data"]
@@ -367,8 +367,10 @@ def test_a_head_that_could_not_be_registered_is_taken_up_by_the_next_run(
     assert tags["prefect_flow_run_page"] == page
 
 
-def away(server: Server, how: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """Take a server away for a while, on its feet or off them."""
+def make_unavailable(
+    server: Server, how: str, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Stop (SIGSTOP) or kill a server, and bring it back after a while."""
     if how == "stopped":
         server.signal(signal.SIGSTOP)
     else:

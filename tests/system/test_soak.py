@@ -1,4 +1,4 @@
-"""Weeks in ten minutes: the hourly deployment every 30 s, over a host with faults."""
+"""Weeks in ten minutes: the hourly deployment runs every 30 s, with a flaky host."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ FAULTS = (
     ["500", "503", "ok"],
 )
 WARM = 6
-"""Runs until caches, connections and the plan of the next hundred runs are in memory."""
+"""Runs until caches, connections and the next hundred scheduled runs are in memory."""
 FLAT = 1.10
-"""How much more memory the last third of the rest may take than the first third."""
+"""Allowed ratio of memory in the last third of the remaining runs to the first third."""
 
 
 def serve(folder: Path, make_video: Callable[..., Path]) -> tuple[Path, FlakyHost]:
-    """A COIN of hard links to one file, every third of which gives trouble."""
+    """A COIN of hard links to one file, with a fault for every third."""
     ids = [f"soak{number:07d}" for number in range(VIDEOS)]
     annotations = write_linked_coin(folder, ids, make_video)
     plan = {
@@ -59,7 +59,9 @@ def memory_mb(process: subprocess.Popen[bytes]) -> float:
     return psutil.Process(process.pid).memory_info().rss / 2**20
 
 
-def test_nothing_piles_up(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+def test_memory_slots_and_leases_do_not_accumulate(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
     annotations, host = serve(tmp_path / "served", make_video)
     with host, prefect_stack(tmp_path / "home") as stack:
         stack.coinml("deploy", "--dataset", str(annotations), "--name", "soak")
@@ -98,7 +100,7 @@ def test_nothing_piles_up(tmp_path: Path, make_video: Callable[..., Path]) -> No
 
         states = Counter(run["state_name"] for run in stack.runs_of("collect/hourly"))
         print({name: [round(mb) for mb in sizes] for name, sizes in used.items()}, states)
-        # An hour that finds the hour before at work is skipped; nothing else is allowed.
+        # A run is skipped while the previous one is in progress; no other state is allowed.
         assert set(states) <= {"Completed", "Cancelled"}
         assert states["Completed"] >= RUNS
         assert stack.slots_taken("collect/hourly") == 0

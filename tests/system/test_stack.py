@@ -79,11 +79,11 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Ite
 
 
 def typed(running_stack: CoinmlStack) -> list[dict[str, Any]]:
-    """The runs of commands that a test has given, beside those that are scheduled."""
+    """The runs of this file's commands, without scheduled ones."""
     return [one for one in running_stack.flow_runs() if one["name"].startswith("collect clips")]
 
 
-def test_all_of_it_answers_and_the_deployments_are_there(running_stack: CoinmlStack) -> None:
+def test_every_service_answers_and_the_deployments_exist(running_stack: CoinmlStack) -> None:
     assert running_stack.are_up() == SERVICES
     flows = {flow["id"]: flow["name"] for flow in running_stack.api("/flows/filter", {})}
     deployments = running_stack.api("/deployments/filter", {})
@@ -96,14 +96,14 @@ def test_all_of_it_answers_and_the_deployments_are_there(running_stack: CoinmlSt
         "reprobe/monthly",
         "train/on-growth",
     } <= scheduled
-    # The servers keep to this machine.
+    # The servers listen on loopback only.
     for process in running_stack.processes():
         for connection in process.net_connections("inet"):
             if connection.status == "LISTEN":
                 assert connection.laddr.ip in ("127.0.0.1", "::1"), process.cmdline()
 
 
-def test_a_second_up_finds_it_running(running_stack: CoinmlStack) -> None:
+def test_a_second_up_finds_the_stack_running(running_stack: CoinmlStack) -> None:
     before = running_stack.stack().services
     again = running_stack.up()
     assert again["was_running"] is True
@@ -111,14 +111,14 @@ def test_a_second_up_finds_it_running(running_stack: CoinmlStack) -> None:
     assert running_stack.stack().services == before
 
 
-def test_it_cannot_be_had_otherwise_while_it_runs(running_stack: CoinmlStack) -> None:
+def test_other_settings_are_refused_while_it_runs(running_stack: CoinmlStack) -> None:
     other = running_stack.coinml("up", "--prefect-port", str(free_port()))
     assert other.returncode == 2
     assert "coinml down" in other.stderr
     assert running_stack.are_up() == SERVICES
 
 
-def test_what_was_done_without_servers_shows_whole(
+def test_runs_made_without_servers_are_shown_with_their_artifacts(
     running_stack: CoinmlStack, folder: Path
 ) -> None:
     (run,) = typed(running_stack)
@@ -133,7 +133,7 @@ def test_what_was_done_without_servers_shows_whole(
     (stored,) = (running_stack.home / "mlartifacts").rglob("earlier.csv")
     shown = fetch(f"{url}/get-artifact?run_id={earlier.info.run_id}&path=tables/earlier.csv")
     assert shown == stored.read_bytes() == b"a,b\n1,2\n"
-    # What is logged from now on goes through the server, and can be had by other machines.
+    # New artifacts go through the server, where other machines can read them.
     run = client.create_run(store.experiment("later"))
     client.log_text(run.info.run_id, "new", "note.txt")
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
@@ -142,7 +142,7 @@ def test_what_was_done_without_servers_shows_whole(
     assert kept.read_text() == "new"
 
 
-def test_other_commands_use_it(running_stack: CoinmlStack, folder: Path) -> None:
+def test_other_commands_use_its_servers(running_stack: CoinmlStack, folder: Path) -> None:
     before = len(typed(running_stack))
     done = running_stack.coinml("collect", "--dataset", f"folder:{folder}")
     assert done.returncode == 0, done.stderr
@@ -150,7 +150,7 @@ def test_other_commands_use_it(running_stack: CoinmlStack, folder: Path) -> None
     assert not (running_stack.home / "data" / "prefect" / "server.json").exists()
 
 
-def test_foreign_names_and_foreign_pages_are_refused(running_stack: CoinmlStack) -> None:
+def test_foreign_host_names_and_origins_are_refused(running_stack: CoinmlStack) -> None:
     stack = running_stack.stack()
     page = f"{stack.prefect_api}/health"
     assert status(page)[0] == 200
@@ -182,7 +182,7 @@ def test_a_page_of_another_site_gets_no_web_socket(running_stack: CoinmlStack) -
     assert refused.value.response.status_code == 403
 
 
-def test_ui_says_where_it_is(running_stack: CoinmlStack) -> None:
+def test_ui_prints_the_addresses(running_stack: CoinmlStack) -> None:
     stack = running_stack.stack()
     both = {"prefect": stack.prefect_url, "mlflow": stack.mlflow_url}
     assert running_stack.answer("ui", "--no-open") == both
@@ -192,12 +192,12 @@ def test_ui_says_where_it_is(running_stack: CoinmlStack) -> None:
     assert b"<html" in fetch(stack.mlflow_url + "/").lower()
 
 
-def test_the_record_is_for_its_owner_alone(running_stack: CoinmlStack) -> None:
+def test_only_the_owner_can_read_the_record(running_stack: CoinmlStack) -> None:
     path = record.stack_dir(running_stack.home) / "stack.json"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_is_killed_comes_back(running_stack: CoinmlStack) -> None:
+def test_killed_services_are_restarted(running_stack: CoinmlStack) -> None:
     before = running_stack.stack().services
     for process in before.values():
         os.kill(process.pid, signal.SIGKILL)
@@ -211,7 +211,7 @@ def test_what_is_killed_comes_back(running_stack: CoinmlStack) -> None:
     assert {one.restarts for one in running_stack.stack().services.values()} == {1}
 
 
-def test_what_a_killed_supervisor_leaves_is_taken_over(running_stack: CoinmlStack) -> None:
+def test_services_of_a_killed_supervisor_are_adopted(running_stack: CoinmlStack) -> None:
     before = running_stack.stack()
     assert before.supervisor is not None
     os.kill(before.supervisor.pid, signal.SIGKILL)
@@ -225,7 +225,7 @@ def test_what_a_killed_supervisor_leaves_is_taken_over(running_stack: CoinmlStac
     assert running_stack.are_up() == SERVICES
 
 
-def test_two_at_once_start_one(running_stack: CoinmlStack) -> None:
+def test_two_concurrent_ups_start_one_stack(running_stack: CoinmlStack) -> None:
     running_stack.coinml("down")
     assert running_stack.processes() == []
     prefect, mlflow = map(str, running_stack.ports)
@@ -248,7 +248,7 @@ def test_two_at_once_start_one(running_stack: CoinmlStack) -> None:
     assert sum("coinml_ops.prefect_server.process" in line for line in names) == 1
 
 
-def test_a_deployment_is_carried_out_by_a_worker(running_stack: CoinmlStack) -> None:
+def test_a_worker_runs_a_deployment(running_stack: CoinmlStack) -> None:
     run = subprocess.run(
         [PREFECT, "deployment", "run", "pipeline/mini", "--watch"],
         capture_output=True,
@@ -284,22 +284,22 @@ def test_down_ends_a_run_and_leaves_no_process(running_stack: CoinmlStack) -> No
             "SELECT state_type FROM flow_run WHERE replace(id, '-', '') = ?",
             (run_id.replace("-", ""),),
         ).fetchall()
-    # It is not left as running for ever: the server was there until the run had said its last.
+    # The run is not left as Running: the server outlived it and recorded its end.
     assert state == "CRASHED"
     assert running_stack.coinml("ui").returncode == 1
     again = running_stack.coinml("down")
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
 
-def test_a_dataset_that_is_none_starts_nothing(running_stack: CoinmlStack) -> None:
+def test_nothing_is_started_for_an_unreadable_dataset(running_stack: CoinmlStack) -> None:
     refused = running_stack.coinml("up", "--dataset", "no-such.json")
     assert refused.returncode == 2
     assert "no-such.json" in refused.stderr
     assert running_stack.processes() == []
 
 
-def test_one_service_in_the_foreground_ends_its_run(running_stack: CoinmlStack) -> None:
-    """As systemd and Compose run them."""
+def test_a_worker_in_the_foreground_ends_its_run_on_sigterm(running_stack: CoinmlStack) -> None:
+    """As systemd and Compose run the services."""
     prefect, mlflow = map(str, running_stack.ports)
     environment = running_stack.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
     running = {}
@@ -308,6 +308,7 @@ def test_one_service_in_the_foreground_ends_its_run(running_stack: CoinmlStack) 
             running[name] = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
                     "coinml_ops.stack",
                     name,
@@ -343,5 +344,5 @@ def test_one_service_in_the_foreground_ends_its_run(running_stack: CoinmlStack) 
 
 
 def _same(before: dict[str, Process], after: dict[str, Process]) -> set[str]:
-    """The services whose process is the one it was."""
+    """The services that still have the same process."""
     return {name for name, one in before.items() if name in after and after[name].pid == one.pid}

@@ -1,4 +1,4 @@
-"""The stack on PostgreSQL: two workers at one ledger, and the password nowhere to be seen."""
+"""The stack on PostgreSQL: two workers share one ledger, and the password is visible nowhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server(new_postgres: Callable[..., PostgresServer]) -> PostgresServer:
 def running_stack(
     tmp_path_factory: pytest.TempPathFactory, server: PostgresServer
 ) -> Iterator[CoinmlStack]:
-    """A stack that was told of the server on its command line."""
+    """A stack that got the server's URL on its command line."""
     with coinml_stack(tmp_path_factory.mktemp("postgres")) as here:
         prefect, mlflow = map(str, here.ports)
         call = [
@@ -49,7 +49,7 @@ def running_stack(
         ]
         with (here.home / "up.log").open("w") as log:
             up = subprocess.Popen(call, env=here.environment, stdout=log, stderr=log, cwd=here.home)
-            # Once it has read it, not even its own command line has it.
+            # After it has read the URL, its own command line no longer has the password.
             wait_for(lambda: (here.home / "data").is_dir() or up.poll() is not None, seconds=60)
             while up.poll() is None:
                 assert with_password() == []
@@ -63,7 +63,7 @@ def running_stack(
 
 
 def with_password() -> list[list[str]]:
-    """Command lines that everyone on this machine can read it from."""
+    """Command lines that contain the password; every user can read them."""
     lines = []
     for process in psutil.process_iter():
         try:
@@ -76,7 +76,7 @@ def with_password() -> list[list[str]]:
 
 
 def query(url: str, statement: str) -> list[Any]:
-    """What one of the three databases answers; nothing while its tables are not there."""
+    """Rows from one of the three databases; none while its tables do not exist."""
     plain = url.replace("+asyncpg", "").replace("+psycopg", "")
     with psycopg.connect(plain) as connection:
         try:
@@ -91,7 +91,7 @@ def count(url: str, table: str) -> int:
 
 
 def ended(running_stack: CoinmlStack, run_id: str, *, within_s: float = LONG_S) -> str:
-    """The state in which a run ends."""
+    """The state in which a run has ended."""
     over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     state: str = wait_for(
         lambda: (state := running_stack.run_state(run_id)) in over and state,
@@ -102,28 +102,30 @@ def ended(running_stack: CoinmlStack, run_id: str, *, within_s: float = LONG_S) 
 
 
 def flow_processes(worker: int) -> list[psutil.Process]:
-    """What a worker has started, and that has started others."""
+    """A worker's descendants."""
     return psutil.Process(worker).children(recursive=True)
 
 
 def kill(victims: list[psutil.Process]) -> None:
-    """End processes as `kill -9` does, whoever could tell of the others first."""
+    """Send SIGKILL, to a process that could report the others first."""
     for process in victims:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-def test_all_of_it_answers(running_stack: CoinmlStack) -> None:
+def test_every_service_answers(running_stack: CoinmlStack) -> None:
     assert running_stack.are_up() == SERVICES
     assert running_stack.stack().postgres
-    # A second one needs not be told again.
+    # A second `up` remembers the server.
     again = running_stack.up()
     assert again["was_running"] is True
     assert again["database"].startswith("PostgreSQL at 127.0.0.1")
 
 
-def test_one_of_two_workers_is_killed(running_stack: CoinmlStack, server: PostgresServer) -> None:
-    """The other goes on, and what depends on it; the next run does what is left, once."""
+def test_the_other_worker_continues_when_one_is_killed(
+    running_stack: CoinmlStack, server: PostgresServer
+) -> None:
+    """Dependent runs continue, too; the next run does the rest, and nothing twice."""
     databases = Databases(server.address)
     pipeline, hourly = (
         running_stack.start_run("pipeline/mini"),
@@ -144,7 +146,7 @@ def test_one_of_two_workers_is_killed(running_stack: CoinmlStack, server: Postgr
     assert running_stack.run_state(pipeline) == "RUNNING"
     assert ended(running_stack, hourly) == "COMPLETED", running_stack.logs()
 
-    # What it brought goes its way, in the worker that came back; the training is killed as well.
+    # The restarted worker embeds the new videos and trains; the training is killed.
     training = "SELECT run_uuid FROM runs WHERE status = 'RUNNING'"
     cut_off = wait_for(
         lambda: query(databases.mlflow, training), seconds=LONG_S, said=running_stack.logs
@@ -174,14 +176,14 @@ def test_one_of_two_workers_is_killed(running_stack: CoinmlStack, server: Postgr
     assert "RUNNING" not in states.values()
 
 
-def test_a_run_through_a_worker_is_in_all_three(
+def test_a_worker_s_run_is_in_all_three_databases(
     running_stack: CoinmlStack, server: PostgresServer
 ) -> None:
     databases = Databases(server.address)
     assert count(databases.prefect, "flow_run") > 3
     assert count(databases.mlflow, "model_versions") == 2
     assert count(databases.ledger, "videos") >= 240
-    # Other commands find them, and no file was made beside.
+    # Other commands use the databases, and no database file was created.
     status = running_stack.answer("status", "--dataset", "mini")
     assert status["downloaded"] >= 240
     assert running_stack.answer("registry", "--dataset", "mini")
@@ -189,7 +191,7 @@ def test_a_run_through_a_worker_is_in_all_three(
     assert not {"mlflow.db", "prefect.db", "ledger.db"} & stray
 
 
-def test_the_password_is_nowhere_to_be_seen(running_stack: CoinmlStack) -> None:
+def test_only_the_owner_s_record_has_the_password(running_stack: CoinmlStack) -> None:
     assert with_password() == []
     holders = [
         path
@@ -223,7 +225,7 @@ def test_the_password_is_not_in_the_databases(
                 assert found[0] == 0, table
 
 
-def test_the_ledger_stays_there_while_it_is_down(running_stack: CoinmlStack) -> None:
+def test_commands_use_the_same_ledger_while_the_stack_is_down(running_stack: CoinmlStack) -> None:
     before = running_stack.answer("status", "--dataset", "mini")
     running_stack.answer("down")
     after = running_stack.answer("status", "--dataset", "mini")

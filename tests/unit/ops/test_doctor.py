@@ -1,4 +1,4 @@
-"""What `coinml doctor` finds, and what it leaves as it is."""
+"""The findings of `coinml doctor`, which changes nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Answers = dict[str, tuple[int, Any]]
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Answers], str]]:
-    """A function that answers paths with a status and JSON, or text; says where."""
+    """A function that serves answers (status and JSON or text by path) and returns the URL."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(answers: Answers) -> str:
@@ -64,13 +64,13 @@ def serve() -> Iterator[Callable[[Answers], str]]:
         server.server_close()
 
 
-def one(found: Finding) -> tuple[str, str]:
+def checked(found: Finding) -> tuple[str, str]:
     assert found.text
     assert found.remedy or found.state == "ok"
     return found.state, found.text
 
 
-def test_every_subject_is_a_finding_that_says_what_to_do(settings: Settings) -> None:
+def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
     findings = {finding.subject: finding for finding in examine(settings)}
     assert list(findings) == [
         "python",
@@ -86,13 +86,13 @@ def test_every_subject_is_a_finding_that_says_what_to_do(settings: Settings) -> 
         "prefect",
     ]
     for finding in findings.values():
-        one(finding)
+        checked(finding)
     assert "start a local server" in findings["prefect"].text
-    # Nothing was made by looking.
+    # The checks created no file.
     assert list(settings.home.iterdir()) == []
 
 
-def test_a_check_that_stumbles_leaves_the_others_alone(
+def test_a_check_that_raises_does_not_affect_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coinml_ops.doctor.examine.check_decoders", lambda: 1 / 0)
@@ -102,27 +102,27 @@ def test_a_check_that_stumbles_leaves_the_others_alone(
     assert findings["ledger"].state == "ok"
 
 
-def test_servers_are_asked_whether_they_answer_and_with_which_version(
+def test_servers_are_checked_for_answer_and_version(
     settings: Settings, serve: Callable[[Answers], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = serve({"/api/admin/version": (200, version("prefect"))}) + "/api"
-    assert one(check_prefect(api))[0] == "ok"
+    assert checked(check_prefect(api))[0] == "ok"
     other = serve({"/api/admin/version": (200, "3.0.0")}) + "/api"
-    state, text = one(check_prefect(other))
+    state, text = checked(check_prefect(other))
     assert (state, "3.0.0" in text, version("prefect") in text) == ("warning", True, True)
-    state, text = one(check_prefect(serve({}) + "/api"))
+    state, text = checked(check_prefect(serve({}) + "/api"))
     assert (state, "HTTP 404" in text) == ("failed", True)
-    state, text = one(check_prefect("http://ann:hush-hush@127.0.0.1:9/api"))
+    state, text = checked(check_prefect("http://ann:hush-hush@127.0.0.1:9/api"))
     assert (state, "hush" in text) == ("failed", False)
     monkeypatch.setenv(
         "MLFLOW_TRACKING_URI", serve({"/version": (200, version("mlflow").encode())})
     )
-    assert one(check_mlflow_server(settings))[0] == "ok"
+    assert checked(check_mlflow_server(settings))[0] == "ok"
     subjects = [finding.subject for finding in examine(settings, prefect_api=api)]
     assert subjects[-3:] == ["mlflow", "prefect", "workers"]
 
 
-def test_deployments_without_a_worker_are_worth_a_warning(
+def test_missing_workers_are_a_warning(
     serve: Callable[[Answers], str],
 ) -> None:
     path = "/api/work_pools/coinml/workers/filter"
@@ -131,11 +131,11 @@ def test_deployments_without_a_worker_are_worth_a_warning(
         ((200, [{"name": "a", "status": "OFFLINE"}]), "warning", "none online"),
         ((200, [{"name": "gpu-1", "status": "ONLINE"}]), "ok", "gpu-1"),
     ):
-        found = one(check_workers(serve({path: answer}) + "/api"))
+        found = checked(check_workers(serve({path: answer}) + "/api"))
         assert (found[0], says in found[1]) == (state, True)
 
 
-def test_cookies_are_read_by_their_owner_alone(
+def test_cookies_that_others_can_read_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cookies = tmp_path / "cookies.txt"
@@ -143,12 +143,12 @@ def test_cookies_are_read_by_their_owner_alone(
     assert check_cookies(Settings()).state == "failed"
     cookies.write_text("# Netscape\n.youtube.com\tTRUE\t/\tTRUE\t0\tSID\ts3cr3t\n")
     cookies.chmod(0o644)
-    state, text = one(check_cookies(Settings()))
+    state, text = checked(check_cookies(Settings()))
     assert (state, "other users" in text) == ("warning", True)
     cookies.chmod(0o600)
-    assert one(check_cookies(Settings()))[0] == "ok"
+    assert checked(check_cookies(Settings()))[0] == "ok"
     cookies.write_text("SID=s3cr3t\n")
-    state, text = one(check_cookies(Settings()))
+    state, text = checked(check_cookies(Settings()))
     assert (state, "s3cr3t" in text) == ("failed", False)
 
 
@@ -161,13 +161,13 @@ def test_the_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(Settings())
 
 
-def test_room_is_held_against_what_is_still_to_come(
+def test_free_space_is_compared_with_the_remaining_videos(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gib = 2**30
     usage = type(shutil.disk_usage("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100 * gib, 80 * gib, 20 * gib))
-    assert one(check_disk(settings))[0] == "ok"
+    assert checked(check_disk(settings))[0] == "ok"
     videos = tuple(
         Video(video_id=f"v{n}", label="A", subset="training", split="train") for n in range(5)
     )
@@ -175,7 +175,7 @@ def test_room_is_held_against_what_is_still_to_come(
         ledger.register(Dataset(name="coin", videos=videos))
         _downloaded(ledger, "v0", size=4 * gib)
     # Four more of 4 GiB.
-    state, text = one(check_disk(settings))
+    state, text = checked(check_disk(settings))
     assert (state, "16.0 GiB of videos still to come" in text) == ("warning", True)
 
 
@@ -187,16 +187,16 @@ def _downloaded(ledger: Ledger, video_id: str, *, size: int) -> None:
         )
 
 
-def test_a_ledger_of_another_migration_is_told_and_left_as_it_is(settings: Settings) -> None:
+def test_a_ledger_at_another_migration_is_reported_and_unchanged(settings: Settings) -> None:
     assert "none yet" in check_ledger(settings).text
     with Ledger(settings.ledger_url) as ledger:
         ledger.register(Dataset(name="coin", videos=()))
-    assert one(check_ledger(settings)) == ("ok", f"at migration {HEAD}; datasets: none")
+    assert checked(check_ledger(settings)) == ("ok", f"at migration {HEAD}; datasets: none")
     for stored, state in (("0001", "warning"), ("9999", "failed")):
         path = settings.data_dir / "ledger.db"
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (stored,))
-        found = one(check_ledger(settings))
+        found = checked(check_ledger(settings))
         assert (found[0], stored in found[1], HEAD in found[1]) == (state, True, True)
         with sqlite3.connect(path) as connection:
             assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (
@@ -204,7 +204,7 @@ def test_a_ledger_of_another_migration_is_told_and_left_as_it_is(settings: Setti
             )
 
 
-def test_a_ledger_that_does_not_answer_is_told_without_its_password(
+def test_an_unreachable_ledger_is_reported_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for url in (
@@ -213,22 +213,22 @@ def test_a_ledger_that_does_not_answer_is_told_without_its_password(
         "hush-hush",
     ):
         monkeypatch.setenv("COINML_LEDGER_URL", url)
-        state, text = one(check_ledger(Settings()))
+        state, text = checked(check_ledger(Settings()))
         assert (state, "hush" in text) == ("failed", False)
 
 
-def test_an_mlflow_db_of_another_migration_is_told_and_left_as_it_is(
+def test_an_mlflow_db_at_another_migration_is_reported_and_unchanged(
     settings: Settings, migrated_database: Path
 ) -> None:
     assert "no mlflow.db yet" in check_mlflow_store(settings).text
     path = settings.home / "mlflow.db"
     shutil.copyfile(migrated_database, path)
-    assert one(check_mlflow_store(settings))[0] == "ok"
+    assert checked(check_mlflow_store(settings))[0] == "ok"
     for stored, state in (("451aebb31d03", "warning"), ("of a newer one", "failed")):
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", (stored,))
         before = path.read_bytes()
-        found = one(check_mlflow_store(settings))
+        found = checked(check_mlflow_store(settings))
         assert (found[0], stored in found[1]) == (state, True)
         assert path.read_bytes() == before
     assert [file.name for file in settings.home.iterdir()] == ["mlflow.db"]

@@ -1,4 +1,4 @@
-"""Where garbage is collected decides whether SQLite's writers wait for one another for ever."""
+"""Garbage collection in a separate thread keeps SQLite's writers from a deadlock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCRIPT = textwrap.dedent("""
     ours.execute("INSERT INTO counts VALUES (1)")
     ours.execute("BEGIN IMMEDIATE")
 
-    # A statement that failed; its cursor is garbage of the kind that only a collection finds.
+    # A failed statement, whose cursor is in a reference cycle that only the collector frees.
     other.execute("PRAGMA busy_timeout = 1")
     failed = [other.cursor()]
     failed.append(failed)
@@ -45,7 +45,7 @@ SCRIPT = textwrap.dedent("""
     writer = threading.Thread(target=write_again)
     writer.start()
     time.sleep(1)
-    # Whatever this thread does, it makes objects; what ends the transaction comes after that.
+    # Allocations may trigger a collection in this thread, before it ends the transaction.
     kept = [[] for _ in range(100_000)]
     ours.execute("COMMIT")
     writer.join()
@@ -53,8 +53,8 @@ SCRIPT = textwrap.dedent("""
 """)
 
 
-def test_a_cursor_that_is_garbage_holds_up_nobody(tmp_path: Path) -> None:
-    """As a server's event loop is held up, on Python 3.11, by collecting in its own thread."""
+def test_collecting_a_failed_cursor_blocks_no_writer(tmp_path: Path) -> None:
+    """On Python 3.11, collecting it in the event loop's thread would block a server."""
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "counts.db")],
         capture_output=True,

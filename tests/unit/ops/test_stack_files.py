@@ -1,4 +1,4 @@
-"""What `coinml up --print` writes is what systemd and Docker Compose read."""
+"""The files of `coinml up --print` are valid for systemd and Docker Compose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
 
 @pytest.fixture
 def printed(tmp_path: Path) -> Callable[..., tuple[dict[str, str], Path]]:
-    """A function that has files printed, and answers with them and the file of secrets."""
+    """A function that runs `coinml up --print`; returns the files and the secrets file."""
 
     def run(kind: str, *options: str) -> tuple[dict[str, str], Path]:
         home = tmp_path / "a home"
@@ -46,7 +46,7 @@ def printed(tmp_path: Path) -> Callable[..., tuple[dict[str, str], Path]]:
     return run
 
 
-def test_secrets_are_in_a_file_of_their_own(printed: Callable[..., Any]) -> None:
+def test_secrets_are_in_a_separate_private_file(printed: Callable[..., Any]) -> None:
     _, secrets = printed("systemd")
     assert secrets.stat().st_mode & 0o777 == 0o600
     assert secrets.read_text() == (
@@ -54,7 +54,7 @@ def test_secrets_are_in_a_file_of_their_own(printed: Callable[..., Any]) -> None
     )
 
 
-def test_systemd_finds_nothing_wrong_with_the_units(
+def test_systemd_accepts_the_units(
     printed: Callable[..., Any], find_program: Callable[..., str], tmp_path: Path
 ) -> None:
     files, secrets = printed("systemd", "--prefect-port", "4321", "--dataset", "mini")
@@ -69,10 +69,10 @@ def test_systemd_finds_nothing_wrong_with_the_units(
     verify = [find_program("systemd-analyze", package="systemd"), "verify"]
     units = [str(path) for path in sorted(folder.iterdir())]
     done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
-    # It also has things to say of the units that are installed on this machine.
+    # It also complains about units that are installed on this machine.
     said = [line for line in done.stderr.splitlines() if "coinml" in line or str(folder) in line]
     assert said == []
-    # It would have said so.
+    # An invalid unit or file is reported.
     spoilt = folder / "coinml-prefect.service"
     spoilt.write_text(spoilt.read_text().replace("RestartSec", "RestartSeconds"))
     done = subprocess.run([*verify, str(spoilt)], capture_output=True, text=True, check=False)
@@ -84,6 +84,8 @@ def test_systemd_finds_nothing_wrong_with_the_units(
         assert "--host 127.0.0.1 --prefect-port 4321" in text
         assert "\nNoNewPrivileges=yes\n" in text
     assert "deploy --dataset mini" in files["coinml-deploy.service"]
+    for name, module in (("prefect", "coinml_ops.stack"), ("deploy", "coinml_cli")):
+        assert f" -P -m {module} {name} " in files[f"coinml-{name}.service"]
 
 
 def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_pa
     (text,) = files.values()
     content = yaml.safe_load(text)
     assert _faults(content, tmp_path) == ""
-    # It would have said so.
+    # An invalid unit or file is reported.
     assert "restarts" in _faults({"services": {"a": {"restarts": "always"}}}, tmp_path)
     services = content["services"]
     assert set(services) == SERVICES | {"deploy"}
@@ -105,13 +107,13 @@ def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_pa
     assert services["worker-gpu"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5432"
     for name in ("prefect", "mlflow"):
         assert services[name]["healthcheck"]["test"][:2] == ["CMD", "python"]
-        # It listens in its container, and its own name is one that it is called by.
+        # It listens on all addresses of its container, and accepts its service name as host name.
         command = services[name]["command"]
         assert command[command.index("--host") + 1] == "0.0.0.0"
         assert command[command.index("--allow-host") + 1] == name
 
 
-def test_the_image_is_built_from_what_there_is() -> None:
+def test_the_dockerfile_uses_existing_files_and_extras() -> None:
     text = (ROOT / "Dockerfile").read_text()
     (base,) = re.findall(r"^FROM python:(\d\.\d+)", text, re.MULTILINE)
     assert base == "3.11"
@@ -122,13 +124,13 @@ def test_the_image_is_built_from_what_there_is() -> None:
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {".git", ".venv", "data", "mlartifacts"} <= set(ignored)
-    # State and secrets of this machine do not get into an image.
+    # The code is copied into the image; state and secrets of this machine are not.
     assert not {"prefect.yaml", "flows", "coinml", "tasks"} & set(ignored)
     assert "USER coinml" in text
 
 
 def _faults(content: Any, folder: Path) -> str:
-    """What of a compose file its schema does not allow."""
+    """Violations of the schema of compose files."""
     path = folder / "compose.yaml"
     path.write_text(yaml.safe_dump(content))
     done = subprocess.run(

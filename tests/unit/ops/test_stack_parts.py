@@ -1,4 +1,4 @@
-"""What a stack is made of, without starting it."""
+"""The parts of a stack, without starting it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVER = "postgresql://coinml:se%40cret@db.local:5433"
 
 
-def test_three_databases_of_a_server() -> None:
+def test_the_urls_of_the_three_databases() -> None:
     databases = Databases(SERVER)
     assert databases.names == ("coinml_prefect", "coinml_mlflow", "coinml_ledger")
     assert databases.prefect == (
@@ -39,7 +39,7 @@ def test_three_databases_of_a_server() -> None:
     assert "cret" not in repr(databases)
 
 
-def test_a_prefix_and_what_each_driver_calls_tls() -> None:
+def test_a_prefix_and_the_tls_option_of_each_driver() -> None:
     databases = Databases("postgres://me@db/trial?sslmode=require")
     assert databases.mlflow == "postgresql+psycopg://me@db/trial_mlflow?sslmode=require"
     assert databases.prefect == "postgresql+asyncpg://me@db/trial_prefect?ssl=require"
@@ -56,13 +56,13 @@ def test_a_prefix_and_what_each_driver_calls_tls() -> None:
         "postgresql://u:hush@h:port",
     ],
 )
-def test_no_server_is_refused_without_being_shown(url: str) -> None:
+def test_an_invalid_server_url_is_refused_without_being_printed(url: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         checked(url)
     assert "hush" not in str(refused.value)
 
 
-def test_databases_are_made_once(new_postgres: Callable[..., PostgresServer]) -> None:
+def test_databases_are_created_once(new_postgres: Callable[..., PostgresServer]) -> None:
     import psycopg
 
     server = new_postgres("pa ss@/:%").address
@@ -76,7 +76,7 @@ def test_databases_are_made_once(new_postgres: Callable[..., PostgresServer]) ->
     assert "wrong-word" not in str(refused.value)
 
 
-def test_no_password_is_on_a_command_line() -> None:
+def test_no_command_line_has_a_password() -> None:
     stack = Stack(id="a", home="/srv/coinml", postgres=SERVER)
     for service in services(stack):
         assert not any("cret" in word for word in service.command)
@@ -84,7 +84,7 @@ def test_no_password_is_on_a_command_line() -> None:
             value for name, value in service.environment.items() if "MLFLOW_TRACKING" in name
         )
     assert "cret" not in repr(stack)
-    # Each has the database that is its own, and no more.
+    # Each service gets only its own database.
     with_secret = {
         one.name: [name for name, value in one.environment.items() if "cret" in value]
         for one in services(stack)
@@ -97,7 +97,7 @@ def test_no_password_is_on_a_command_line() -> None:
     }
 
 
-def test_a_stack_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     me = Process.of(os.getpid(), restarts=2)
     stack = Stack(
         id="a",
@@ -119,7 +119,7 @@ def test_a_stack_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_later_process_of_the_same_id_is_another(tmp_path: Path) -> None:
+def test_a_later_process_with_the_same_id_is_not_the_supervisor(tmp_path: Path) -> None:
     record.write(
         Stack(id="a", home=str(tmp_path), supervisor=Process(pid=os.getpid(), started="0"))
     )
@@ -128,7 +128,7 @@ def test_a_later_process_of_the_same_id_is_another(tmp_path: Path) -> None:
     assert not found.up()
 
 
-def test_a_child_is_found_whose_parent_is_gone() -> None:
+def test_a_child_of_a_dead_parent_is_found() -> None:
     code = "import subprocess as s, sys; s.Popen(['sleep', '60']); print(flush=True)"
     environment = os.environ | {MARK: "of-this-test", SERVICE: "parent"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
@@ -136,11 +136,11 @@ def test_a_child_is_found_whose_parent_is_gone() -> None:
     assert found.cmdline() == ["sleep", "60"]
     assert processes.marked("of-this-test", service="other") == []
     assert processes.terminate(lambda: processes.marked("of-this-test"), grace_s=10) == 0
-    # Where nobody is there to bury it, it is dead all the same.
+    # A zombie counts as dead.
     assert processes.marked("of-this-test") == []
 
 
-def test_who_does_not_heed_is_killed() -> None:
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
     code = (
         "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     )
@@ -153,7 +153,7 @@ def test_who_does_not_heed_is_killed() -> None:
         assert processes.marked("deaf") == []
 
 
-def test_ports() -> None:
+def test_a_requested_port_must_be_free_and_a_default_one_is_replaced() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -167,14 +167,14 @@ def test_ports() -> None:
     assert ports.choose("127.0.0.1", other, 4200, option="--prefect-port") == other
 
 
-def test_a_server_is_called_by_its_own_names() -> None:
+def test_a_server_accepts_its_own_host_names() -> None:
     assert set(allowed_hosts(Stack(id="a", home="/"))) == {"127.0.0.1", "localhost", "::1"}
     open_to_all = allowed_hosts(Stack(id="a", home="/", host="0.0.0.0", names=("coin.lan",)))
     assert {"coin.lan", socket.gethostname(), "127.0.0.1"} <= set(open_to_all)
     assert "0.0.0.0" not in open_to_all
 
 
-def test_a_server_that_commands_use_is_not_taken_from_them(tmp_path: Path) -> None:
+def test_a_local_server_in_use_is_not_stopped(tmp_path: Path) -> None:
     server = LocalPrefect(tmp_path)
     server.make_way()
     server.users.mkdir()
@@ -187,7 +187,7 @@ def test_a_server_that_commands_use_is_not_taken_from_them(tmp_path: Path) -> No
     assert not server.record.exists()
 
 
-def test_down_and_ui_where_nothing_ran(tmp_path: Path) -> None:
+def test_down_and_ui_without_a_stack(tmp_path: Path) -> None:
     def coinml(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "coinml_cli", *arguments],

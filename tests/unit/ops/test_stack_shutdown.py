@@ -1,4 +1,4 @@
-"""What is said to the server of runs whose process is gone."""
+"""Runs of a stopped worker are marked as crashed on the server."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from coinml_ops.stack.shutdown import mark_crashed
 
 @contextmanager
 def busy_server(refusals: int) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """A server with one open run, which is too busy for the first of what it is asked.
+    """A server with one open run that answers the first requests with 503.
 
-    Stands in for Prefect's, whose lack of time cannot be had at will.
+    It replaces Prefect's server, which cannot be made busy on demand.
     """
     heard: list[tuple[str, Any]] = []
     left = [refusals]
@@ -50,13 +50,13 @@ def states(heard: list[tuple[str, Any]]) -> list[tuple[str, str]]:
     return [(path, body["state"]["type"]) for path, body in heard if path.endswith("set_state")]
 
 
-def test_a_server_that_is_busy_is_asked_again() -> None:
+def test_a_busy_server_is_asked_again() -> None:
     with busy_server(refusals=3) as (api, heard):
         mark_crashed("abc", api)
     assert states(heard) == [("/flow_runs/abc/set_state", "CRASHED")]
 
 
-def test_a_server_that_never_has_time_ends_the_wait() -> None:
+def test_a_server_that_stays_busy_is_given_up() -> None:
     with busy_server(refusals=1000) as (api, heard):
         mark_crashed("abc", api)
     assert heard == []
