@@ -17,6 +17,7 @@ from coinml.embedding_sets.parts import encode_table, read_part
 from coinml.embedding_sets.places import as_local_error, is_local, remove_file
 from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.errors import LocalError
+from coinml.runtime.atomic_files import PARTIAL_GLOB
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +150,7 @@ def _remove_leftovers(embedding_set: EmbeddingSet) -> int:
         return 0
     removed = 0
     with as_local_error(embedding_set.path):
-        for path in Path(embedding_set.path).glob(".*.partial"):
+        for path in Path(embedding_set.path).glob(PARTIAL_GLOB):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _LEFTOVER_S:
                     path.unlink()

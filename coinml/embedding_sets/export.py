@@ -15,9 +15,10 @@ import numpy as np
 
 from coinml.embedding_sets.current import runs_of_spans
 from coinml.embedding_sets.parts import vectors_of
-from coinml.embedding_sets.places import as_local_error, partial_of
+from coinml.embedding_sets.places import as_local_error
 from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.errors import InvalidInputError
+from coinml.runtime.atomic_files import written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,14 +109,9 @@ def export_set(
         "csv": _write_csv,
         "tar": _write_tar,
     }
-    partial = partial_of(path)
     with as_local_error(str(path)):
-        try:
-            with partial.open("wb") as file:
-                write[format](file, rows, embedding_set.spec.as_dict())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(path) as partial, partial.open("wb") as file:
+            write[format](file, rows, embedding_set.spec.as_dict())
         size_bytes = path.stat().st_size
     return ExportReport(
         path=str(path),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError
+from coinml.runtime import atomic_files
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -60,22 +60,7 @@ def write_whole(filesystem: Any, path: str, content: Any) -> None:
     if not is_local(filesystem):
         filesystem.pipe_file(path, bytes(content))
         return
-    target = Path(path)
-    partial = partial_of(target)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        _sync_folder(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def partial_of(target: Path) -> Path:
-    """The name under which a file is written before it bears its own."""
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    atomic_files.write_whole(Path(path), content)
 
 
 def sizes_in(filesystem: Any, folder: str) -> dict[str, int]:
@@ -138,12 +123,3 @@ def as_local_error(path: str, filesystem: Any = None) -> Iterator[None]:
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder outlast a power cut, as what relies on them will."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.atomic_files import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,22 +54,22 @@ def write_video(
     import av
 
     target = Path(path)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     options = {"crf": str(crf), "preset": preset} if codec == "libx264" else {}
     if gop is not None:
         options["g"] = str(gop)
     if b_frames is not None:
         options["bf"] = str(b_frames)
     try:
-        with av.open(str(partial.absolute()), "w") as container:
+        # Not flushed to the disk: a video that is lost in a power cut is drawn again.
+        with (
+            written_whole(target, durable=False) as partial,
+            av.open(str(partial.absolute()), "w") as container,
+        ):
             rate = Fraction(fps).limit_denominator(65535)
             stream = container.add_stream(codec, rate=rate, options=options)
             _encode(container, stream, frames, times_s)
-        partial.replace(target)
     except (av.error.FFmpegError, OSError) as err:
         raise LocalError(f"{target}: cannot be written: {err}") from err
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from coinml.media import write_video
 from coinml.miniature.drawing import draw
 from coinml.miniature.scenes import FRAME_RATES, Scene, random_motion, random_scene
 from coinml.miniature.tasks import TASKS, Task, TaskStep
+from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.cpus import cpu_count
 
 WIDTH, HEIGHT = 128, 96
@@ -92,8 +92,8 @@ def draw_dataset(
     todo = [plan for plan in plans if not (videos / f"{plan.video_id}.mp4").is_file()]
     _draw_all(todo, videos, jobs=jobs or cpu_count(), total=len(plans), progress=progress)
     database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
-    _write_whole(annotations, {"database": database})
-    _write_whole(marker, wanted)
+    _write_json(annotations, {"database": database})
+    _write_json(marker, wanted)
     return annotations
 
 
@@ -199,7 +199,7 @@ def _write_taxonomy(folder: Path) -> None:
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows([columns, *rows])
         if not (folder / name).is_file() or (folder / name).read_text() != text.getvalue():
-            _write_text(folder / name, text.getvalue())
+            write_whole(folder / name, text.getvalue())
 
 
 def _draw_all(
@@ -232,11 +232,5 @@ def _draw_all(
             raise
 
 
-def _write_whole(path: Path, content: Any) -> None:
-    _write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+def _write_json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, indent=1) + "\n")

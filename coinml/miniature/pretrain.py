@@ -28,6 +28,7 @@ from coinml.encoder.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from coinml.miniature.model_card import write_card
 from coinml.miniature.pretraining_clips import FRAMES, ClipBatch, draw_clips
 from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
+from coinml.runtime.atomic_files import written_whole
 
 ATTRIBUTES = {"surface": SURFACES, "tool": TOOLS, "motion": MOTIONS}
 IMAGE_SIZE, PATCH_SIZE, TUBELET = 80, 16, 4
@@ -239,9 +240,8 @@ def _save_checkpoint(checkpoint: Path, parts: dict[str, Any], done: int) -> None
     content: dict[str, Any] = {"done": done, "settings": parts["settings"]}
     for name in ("model", "optimizer", "schedule"):
         content[name] = parts[name].state_dict()
-    partial = checkpoint.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(checkpoint)
+    with written_whole(checkpoint) as partial:
+        torch.save(content, partial)
 
 
 def _export(model: Pretraining, out: Path) -> None:

@@ -15,6 +15,7 @@ from coinml.errors import LocalError
 from coinml.report import charts
 from coinml.report.gathering import Material
 from coinml.report.mapping import PROJECTIONS, embedding_map
+from coinml.runtime.atomic_files import write_whole
 
 _MOST_COLOURS = 24
 """With more classes than this, the domains give the map its colours, where they are known."""
@@ -42,15 +43,11 @@ def write_report(
         LocalError: The file cannot be written.
     """
     page = render(material, projections=projections, seed=seed, tick=tick)
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, page)
     except OSError as err:
         raise LocalError(f"{path}: {err.strerror}") from err
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

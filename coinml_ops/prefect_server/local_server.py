@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from coinml.errors import LocalError
+from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.process_identity import process_start
 from coinml_ops.prefect_server import users
 from coinml_ops.stack.services import QUIET, RECORDER
@@ -66,9 +67,7 @@ class LocalPrefect:
             running = self._running()
             if running is None:
                 running = self._launch()
-                temporary = self.record.with_suffix(".tmp")
-                temporary.write_text(json.dumps(running))
-                temporary.replace(self.record)
+                write_whole(self.record, json.dumps(running))
         return f"http://127.0.0.1:{running['port']}/api"
 
     def wait(self, api: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.process_identity import process_start
 
 if TYPE_CHECKING:
@@ -150,9 +151,5 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _write(stack: Stack) -> None:
-    temporary = stack.folder / "stack.json.tmp"
-    temporary.unlink(missing_ok=True)
-    # Created with its final permissions, so that no other user can read it at any moment.
-    temporary.touch(mode=0o600, exist_ok=False)
-    temporary.write_text(json.dumps(dataclasses.asdict(stack), indent=2))
-    temporary.replace(stack.folder / "stack.json")
+    content = json.dumps(dataclasses.asdict(stack), indent=2)
+    write_whole(stack.folder / "stack.json", content, private=True)

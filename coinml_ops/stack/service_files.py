@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coinml.errors import InvalidInputError
+from coinml.runtime.atomic_files import write_whole
 from coinml_ops.prefect_project import PROJECT
 from coinml_ops.stack.compose import compose_file
 from coinml_ops.stack.record import Stack
@@ -57,10 +58,7 @@ def write_secrets(stack: Stack) -> Path:
         kept["COINML_POSTGRES"] = stack.postgres
     path = secrets_path(stack)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)
     # Between single quotes, both systemd and Compose take a value literally.
-    temporary.write_text("".join(f"{name}='{value}'\n" for name, value in sorted(kept.items())))
-    temporary.replace(path)
+    lines = "".join(f"{name}='{value}'\n" for name, value in sorted(kept.items()))
+    write_whole(path, lines, private=True)
     return path
