@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coinml.ledger import Status
-    from coinml.registry.versions import Verdict
+    from coinml.registry.promotion import GateVerdict
     from coinml.runtime.settings import Settings
     from coinml.tracking.compare_runs import RunComparison
     from coinml.training.train_head import TrainReport
@@ -273,7 +273,7 @@ def print_comparison(found: RunComparison) -> None:
         )
 
 
-def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+def print_verdicts(verdicts: Iterable[GateVerdict]) -> None:
     """What the gate said of each candidate."""
     for verdict in verdicts:
         said = "is the champion" if verdict.promoted else "was refused"

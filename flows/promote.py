@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from coinml.registry.gate import COVERAGE_FLOOR
-from coinml.registry.versions import Verdict
+from coinml.registry.promotion import GateVerdict
 from tasks.outcomes import completed
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts
@@ -15,7 +15,7 @@ from tasks.watching import rename_run
 @flow(name="promote", flow_run_name="promote {model}")
 def promote(
     model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
-) -> list[Verdict]:
+) -> list[GateVerdict]:
     """Send versions through the gate, the best on val first.
 
     Args:

@@ -11,7 +11,7 @@ from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import USUAL, SetOptions
 from coinml.heads.kinds import DEFAULT_HEADS
-from coinml.registry.versions import Verdict
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from flows.collect import collect
@@ -86,7 +86,7 @@ def reprocess(
             embedded.dataset, embedded.fingerprint, heads, target
         )
         trained: TrainSummary | None = None
-        verdicts: Sequence[Verdict] = ()
+        verdicts: Sequence[GateVerdict] = ()
         if grown >= min_new:
             trained = train(
                 selection,

@@ -10,7 +10,7 @@ from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import USUAL, SetOptions
 from coinml.heads.kinds import DEFAULT_HEADS, check_heads
-from coinml.registry.versions import Verdict
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
@@ -112,7 +112,7 @@ def train(
         ]
         reports = tuple(future.result() for future in futures)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
-    verdicts: list[Verdict] = []
+    verdicts: list[GateVerdict] = []
     if ask_gate:
         with ours():
             verdicts = promote(reports[0].model, [report.version for report in reports])

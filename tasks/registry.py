@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml.registry import versions as registry
-from coinml.registry.versions import Verdict
+from coinml.registry import promotion
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore, answering
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
@@ -21,9 +21,9 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 )
 def promote_versions(
     model: str, versions: list[int] | None, coverage_floor: float
-) -> list[Verdict]:
+) -> list[GateVerdict]:
     """Send versions through the gate, the best on val first."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with answering(store):
-        return registry.promote(store, model, versions, coverage_floor=coverage_floor)
+        return promotion.promote(store, model, versions, coverage_floor=coverage_floor)

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
-from coinml.registry.versions import Verdict
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime.markdown import markdown_table
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore
@@ -88,7 +88,7 @@ def report_training(summary: TrainSummary) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def report_verdicts(model: str, verdicts: Sequence[Verdict]) -> None:
+def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
     """Publish what the gate said, under `champion-<model>`."""
     rows = [
         (verdict.version, "champion" if verdict.promoted else "refused", verdict.reason)

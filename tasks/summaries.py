@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coinml.data.records import Target
     from coinml.embedding.report import EmbedReport
-    from coinml.registry.versions import Verdict
+    from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
     from coinml.training.train_head import TrainReport
 
@@ -207,7 +207,7 @@ class TrainSummary:
     target: Target = "task"
     grown: int | None = None
     min_new: int = 0
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[GateVerdict, ...] = ()
 
     @property
     def scores(self) -> str:
@@ -252,7 +252,7 @@ class PipelineSummary:
     collected: CollectReport
     embedded: EmbedSummary
     trained: TrainSummary
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[GateVerdict, ...]
 
     @property
     def complete(self) -> bool:
@@ -297,7 +297,7 @@ class ReprocessSummary:
     embedded: EmbedSummary
     grown: int
     trained: TrainSummary | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[GateVerdict, ...]
 
     @property
     def complete(self) -> bool:

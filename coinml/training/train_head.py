@@ -31,7 +31,8 @@ from coinml.evaluation.leaks import find_leaks
 from coinml.heads.fit_head import fit_head
 from coinml.heads.kinds import head_file, head_kind
 from coinml.heads.protocol import head_input
-from coinml.registry.versions import has_version, register
+from coinml.registry.register import register
+from coinml.registry.versions import has_version
 from coinml.tracking.mlflow_store import MlflowStore, code_version
 from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions

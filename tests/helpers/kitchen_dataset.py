@@ -22,7 +22,7 @@ from coinml.embedding_sets.table import build_table, clips_by_video
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.media import write_video
-from coinml.registry.versions import promote
+from coinml.registry.promotion import promote
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.sweep_runs import TuneReport, tune_head
 from coinml.training.train_head import TrainReport, train_head

@@ -36,7 +36,8 @@ import coinml
 from coinml.heads.kinds import HEADS, head_kind
 from coinml.ledger import FileFacts, Ledger
 from coinml.registry.predict import predict_files
-from coinml.registry.versions import list_versions, promote
+from coinml.registry.promotion import promote
+from coinml.registry.versions import list_versions
 from coinml.report.gathering import gather
 from coinml.report.page import write_report
 from coinml.tracking.compare_runs import compare_runs

@@ -20,7 +20,7 @@ import pytest
 from coinml.data.records import Dataset, Video
 from coinml.ledger import Ledger
 from coinml.registry.predict import predict_files
-from coinml.registry.versions import promote
+from coinml.registry.promotion import promote
 from coinml.report import write_report
 from coinml.report.gathering import gather
 from coinml.tracking.compare_runs import compare_runs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from coinml.errors import RegistryError, TransientError
+from coinml.registry.promotion import promote, rollback
 from coinml.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -15,8 +17,7 @@ from coinml.registry.versions import (
     has_version,
     list_versions,
     model_uri,
-    promote,
-    rollback,
+    point_alias,
     version_at,
 )
 from coinml.tracking.mlflow_store import MlflowStore
@@ -230,10 +231,6 @@ def test_heads_that_were_trained_pass_the_gate(trained: Trained) -> None:
 
 
 def test_two_heads_that_register_at_one_moment_both_get_through(store: MlflowStore) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from coinml.registry.versions import _point
-
     client = store.client()
     for attempt in range(10):
         name = f"model{attempt}"
@@ -241,7 +238,9 @@ def test_two_heads_that_register_at_one_moment_both_get_through(store: MlflowSto
         for _ in range(2):
             client.create_model_version(name, "file:///nowhere")
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda v, name=name: _point(client, name, CHALLENGER, v), ("1", "2")))
+            list(
+                pool.map(lambda v, name=name: point_alias(client, name, CHALLENGER, v), ("1", "2"))
+            )
         assert str(client.get_model_version_by_alias(name, CHALLENGER).version) in ("1", "2")
 
 

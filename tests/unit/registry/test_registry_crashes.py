@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from coinml.errors import RegistryError
-from coinml.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, promote, rollback, version_at
+from coinml.registry.promotion import promote, rollback
+from coinml.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, version_at
 from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.kitchen_dataset import MODEL, Trained
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
@@ -23,7 +24,7 @@ import os, pickle, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from mlflow import MlflowClient
-from coinml.registry.versions import promote
+from coinml.registry.promotion import promote
 from coinml.tracking.mlflow_store import MlflowStore
 folder, alias = Path(sys.argv[1]), sys.argv[2]
 store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")

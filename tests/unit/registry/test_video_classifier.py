@@ -19,7 +19,8 @@ import pytest
 
 from coinml.errors import InvalidInputError, RegistryError
 from coinml.registry.predict import predict_files
-from coinml.registry.versions import register, version_at
+from coinml.registry.register import register
+from coinml.registry.versions import version_at
 from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.kitchen_dataset import EmbeddedDataset, Trained, train
 

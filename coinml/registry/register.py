@@ -1,0 +1,115 @@
+"""Registration: a trained head becomes a version of the registered model."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.checkpoint import Checkpoint
+from coinml.errors import InvalidInputError
+from coinml.registry.versions import CHALLENGER, point_alias
+from coinml.tracking.mlflow_store import MlflowStore
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def register(
+    store: MlflowStore,
+    name: str,
+    run_id: str,
+    *,
+    head_file: Path,
+    checkpoint: Checkpoint,
+    spec: SetSpec,
+    by_reference: bool,
+    tags: Mapping[str, str],
+    about: str = "",
+    description: str = "",
+) -> int:
+    """Log a run's model and register it as a version, with the alias `challenger`.
+
+    The run's tag `version` is written last, so that a run with this tag is complete.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model; it is created if it does not exist.
+        run_id: The run that the head was trained in.
+        head_file: The head.
+        checkpoint: The encoder's files.
+        spec: The embedding set that the head was trained on.
+        by_reference: Name the encoder on the hub instead of copying it into the model.
+        tags: Tags of the version.
+        about: Description of the registered model, used when it is created here.
+        description: Description of the version.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        InvalidInputError: `by_reference` with an encoder that is a local folder.
+    """
+    from coinml.registry.video_classifier import staged_model
+
+    if by_reference and checkpoint.commit is None:
+        raise InvalidInputError(
+            f"{checkpoint.ref}: is a folder; only an encoder on the hub can be referred to"
+        )
+    client = store.client()
+    with staged_model(
+        head_file,
+        checkpoint.files,
+        spec=spec,
+        encoder_ref=checkpoint.ref if by_reference else None,
+        revision=checkpoint.commit if by_reference else None,
+    ) as model:
+        logged = _log_model(client, run_id, model)
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name, description=about)
+    version = client.create_model_version(
+        name,
+        logged.model_uri,
+        run_id=run_id,
+        model_id=logged.model_id,
+        description=description,
+        tags=dict(tags),
+    )
+    point_alias(client, name, CHALLENGER, version.version)
+    client.set_tag(run_id, "version", str(version.version))
+    return int(version.version)
+
+
+def _log_model(client: MlflowClient, run_id: str, model: Mapping[str, Any]) -> LoggedModel:
+    """Write a model to a run's artifacts.
+
+    `mlflow.pyfunc.log_model` would load the whole model with its encoder to try its input
+    example, and end the run.
+    """
+    run = client.get_run(run_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id, "model", source_run_id=run_id, params=dict(run.data.params)
+    )
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            mlflow.pyfunc.save_model(Path(folder) / "model", mlflow_model=described, **model)
+            client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        except BaseException:
+            client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return client.finalize_logged_model(logged.model_id, "READY")
