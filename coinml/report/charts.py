@@ -13,13 +13,21 @@ from plotly.colors import qualitative
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
+from coinml.figures.style import (
+    A_COLOUR,
+    B_COLOUR,
+    GREY,
+    PALE,
+    TRAIN_COLOUR,
+    VAL_COLOUR,
+    series_colour,
+)
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
 from coinml.report.mapping import NAMES, EmbeddingMap
 from coinml.tracking.compare_runs import RunComparison
 
-_GREY, _GOOD, _BAD = "#c9d3de", "#2a6f97", "#d1495b"
-_COLOURS = (*qualitative.Dark24, *qualitative.Light24)
+_CLASS_COLOURS = (*qualitative.Dark24, *qualitative.Light24)
 _SYMBOLS = {"train": "circle", "val": "square", "test": "diamond"}
 _PANELS = (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1"))
 _MOST_EXAMPLES = 50
@@ -64,7 +72,7 @@ def coverage(status: Status) -> go.Figure:
         "still possible": [status.by_split[side].possible for side in sides],
         "lost": [status.by_split[side].lost for side in sides],
     }
-    for (name, counts), colour in zip(parts.items(), (_GOOD, _GREY, _BAD), strict=True):
+    for (name, counts), colour in zip(parts.items(), (A_COLOUR, PALE, B_COLOUR), strict=True):
         figure.add_bar(y=sides, x=counts, name=name, orientation="h", marker_color=colour)
     figure.update_layout(
         barmode="stack",
@@ -91,7 +99,7 @@ def lost_by_class(
             y=labels,
             x=[share for share, _, _ in worst][::-1],
             orientation="h",
-            marker_color=_BAD,
+            marker_color=B_COLOUR,
             customdata=[[c.lost, c.total, domains.get(label, "")] for _, label, c in worst][::-1],
             hovertemplate="%{y} %{customdata[2]}<br>%{customdata[0]} of %{customdata[1]} lost"
             "<extra></extra>",
@@ -108,21 +116,13 @@ def curves(head: HeadView) -> go.Figure | None:
     """Loss, accuracy and macro-F1 by epoch; None for a head that has no epochs."""
     from plotly.subplots import make_subplots
 
-    panels = [
-        (metric, title)
-        for metric, title in (
-            ("loss", "loss (nats)"),
-            ("accuracy", "accuracy"),
-            ("f1_macro", "macro-F1"),
-        )
-        if f"val_{metric}" in head.history
-    ]
+    panels = [(metric, title) for metric, title in _PANELS if f"val_{metric}" in head.history]
     if not panels:
         return None
     figure = make_subplots(cols=len(panels), subplot_titles=[title for _, title in panels])
     last = head.history["step"].max()
     for column, (metric, _) in enumerate(panels, start=1):
-        for side, colour in (("train", _GREY), ("val", _BAD)):
+        for side, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
             if f"{side}_{metric}" not in head.history:
                 continue
             # The last step holds the final numbers of the epoch that was kept.
@@ -138,7 +138,7 @@ def curves(head: HeadView) -> go.Figure | None:
                 row=1,
             )
     if best := head.params.get("best_epoch"):
-        figure.add_vline(x=int(best), line_dash="dot", line_color="#6b7280")
+        figure.add_vline(x=int(best), line_dash="dot", line_color=GREY)
     figure.update_xaxes(title="epoch")
     figure.update_layout(height=320)
     return figure
@@ -153,7 +153,7 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
         "top5_accuracy": "top-5",
     }
     figure = go.Figure()
-    for head, colour in zip(heads, (_GOOD, _BAD, "#8d6a9f", "#e09f3e"), strict=False):
+    for index, head in enumerate(heads):
         values = [head.metrics.get(f"{split}_{key}", float("nan")) for key in names]
         high = [head.metrics.get(f"{split}_{key}_high", float("nan")) for key in names]
         low = [head.metrics.get(f"{split}_{key}_low", float("nan")) for key in names]
@@ -165,7 +165,7 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
                 "arrayminus": np.subtract(values, low).tolist(),
             },
             mode="markers",
-            marker={"size": 10, "color": colour},
+            marker={"size": 10, "color": series_colour(index)},
             name=head.title,
         )
     majority = heads[0].metrics.get(f"{split}_majority_rate")
@@ -173,7 +173,7 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
         figure.add_hline(
             y=majority,
             line_dash="dot",
-            line_color="#6b7280",
+            line_color=GREY,
             annotation_text="always the most frequent class",
             annotation_position="bottom right",
         )
@@ -212,8 +212,8 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
         if domains.get(classes[place]) != domains.get(classes[place - 1])
     ]
     for edge in edges:
-        figure.add_hline(y=edge - 0.5, line_width=0.6, line_color="#6b7280")
-        figure.add_vline(x=edge - 0.5, line_width=0.6, line_color="#6b7280")
+        figure.add_hline(y=edge - 0.5, line_width=0.6, line_color=GREY)
+        figure.add_vline(x=edge - 0.5, line_width=0.6, line_color=GREY)
     if edges:
         # Beyond some classes their names do not fit; the domains' do.
         starts = [0, *edges]
@@ -271,7 +271,7 @@ def scatter(
                 marker={
                     "size": [6 if splits[row] == "train" else 9 for row in rows],
                     "opacity": 0.8,
-                    "color": _COLOURS[number % len(_COLOURS)],
+                    "color": _CLASS_COLOURS[number % len(_CLASS_COLOURS)],
                     "symbol": [_SYMBOLS.get(splits[row], "circle") for row in rows],
                     "line": {
                         "width": [2 if wrong[row] else 0 for row in rows],
