@@ -13,11 +13,12 @@ from prefect.futures import PrefectFuture, wait
 from coinml.data.targets import extent_of, require_spans
 from coinml.embedding.jobs import count_done, key_of, plan_jobs
 from coinml.embedding.report import EmbedReport
-from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal, find_devices
+from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard, ThisProcess, deal
 from coinml.embedding_sets.options import USUAL, SetOptions
 from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.runtime import progress
+from coinml.runtime.devices import find_devices
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from tasks.embedding import embed_shard, open_set

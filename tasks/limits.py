@@ -59,7 +59,7 @@ def devices_for_us(folder: Path, devices: Sequence[str]) -> Iterator[None]:
 
     Args:
         folder: Where the files lie.
-        devices: As `shards.find_devices` gives them.
+        devices: As `runtime.devices.find_devices` gives them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted({device.replace(":", "-") for device in devices})

@@ -211,7 +211,7 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
     """A process for each device of this machine; one that dies is started again.
 
     Args:
-        devices: As `shards.find_devices` gives them.
+        devices: As `runtime.devices.find_devices` gives them.
 
     Raises:
         LocalError: The processes do not start.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
-from coinml.errors import InvalidInputError, LocalError
+from coinml.errors import LocalError
 
 SHARD_VIDEOS = 2048
 """Videos a shard where one process does them all: nothing is lost with a shard that is not
@@ -136,36 +135,8 @@ def deal(
     return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
-def find_devices(wanted: str) -> tuple[str, ...]:
-    """The devices that a process each is to embed on.
-
-    Args:
-        wanted: `auto` (every CUDA device there is, else the CPU), or one or several of `cpu`,
-            `cuda` and `cuda:N` with commas between them.
-
-    Returns:
-        Of `cpu` and `cuda:N`.
-
-    Raises:
-        InvalidInputError: Another word, or a CUDA device that is not here.
-    """
-    if wanted.strip() == "auto":
-        return tuple(f"cuda:{number}" for number in range(_cuda_devices())) or ("cpu",)
-    found = []
-    for name in (part.strip() for part in wanted.split(",")):
-        if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-            raise InvalidInputError(
-                f"device {name!r}: say auto, or one or several of cpu, cuda and cuda:N"
-            )
-        full = "cuda:0" if name == "cuda" else name
-        if full != "cpu" and int(full.removeprefix("cuda:")) >= (there := _cuda_devices()):
-            raise InvalidInputError(f"device {name!r}: torch sees {there} CUDA devices here")
-        found.append(full)
-    return tuple(found)
-
-
 def device_environment(device: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What makes a new process use one of `find_devices`, and see no other GPU.
+    """What makes a new process use one device, and see no other GPU.
 
     Args:
         device: The device, as this process counts them.
@@ -177,9 +148,3 @@ def device_environment(device: str, environment: Mapping[str, str] = os.environ)
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     seen = visible[int(number)].strip() if visible else number
     return {"COINML_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": seen}
-
-
-def _cuda_devices() -> int:
-    import torch
-
-    return torch.cuda.device_count()

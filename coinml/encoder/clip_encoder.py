@@ -14,11 +14,12 @@ import numpy as np
 
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.device_queue import DeviceQueue
-from coinml.encoder.devices import find_device, find_dtype, is_out_of_memory
+from coinml.encoder.devices import find_dtype, is_out_of_memory
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
+from coinml.runtime.devices import find_device
 
 if TYPE_CHECKING:
     import torch

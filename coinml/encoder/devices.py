@@ -14,27 +14,6 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a name: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
-
-    Raises:
-        InvalidInputError: There is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise InvalidInputError(f"device {name!r} is unknown; say auto, cpu or cuda") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError(f"device {name!r}: there is no CUDA here; say auto or cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidInputError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs here")
-    return device
-
-
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
     """The type of a name: what is fastest on a device for `auto`, or what is named.
 

@@ -24,12 +24,12 @@ from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
     check_dropout,
-    choose_device,
     drop,
     fit_network,
     generators,
     standard,
 )
+from coinml.runtime.devices import find_device
 
 
 def train_attentive(
@@ -92,7 +92,7 @@ def train_attentive(
             f"width {width} with attention_heads {attention_heads}: a multiple of it is allowed"
         )
     clips = [_checked_clips(samples) for samples in (train, val)]
-    place = choose_device(device)
+    place = find_device(device)
     generator, noise = generators(seed, place)
     count, dim = clips[0].shape[1:]
     network = _Network(

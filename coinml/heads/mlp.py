@@ -25,12 +25,12 @@ from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
     check_dropout,
-    choose_device,
     drop,
     fit_network,
     generators,
     standard,
 )
+from coinml.runtime.devices import find_device
 
 __all__ = ["EpochMetrics", "MLPHead", "train_mlp"]
 
@@ -94,7 +94,7 @@ def train_mlp(
     check_dropout(dropout)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
         raise InvalidInputError("embeddings hold values that are not finite")
-    place = choose_device(device)
+    place = find_device(device)
     generator, noise = generators(seed, place)
     widths = [train.x.shape[1], *hidden, len(train.classes)]
     network = _Network(widths, shortcut=shortcut, dropout=dropout, noise=noise)

@@ -201,23 +201,6 @@ def standard(x: npt.NDArray[np.floating]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this name, `auto` being CUDA where there is one.
-
-    Raises:
-        InvalidInputError: There is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise InvalidInputError(f"device {name!r}: use auto, cpu, cuda or cuda:N") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError(f"device {name!r}: torch sees no CUDA here; use auto or cpu")
-    return device
-
-
 class _Step:
     """The loss of a batch, blended and weighted as the schedule says."""
 

@@ -29,6 +29,7 @@ from coinml.miniature.model_card import write_card
 from coinml.miniature.pretraining_clips import FRAMES, ClipBatch, draw_clips
 from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
 from coinml.runtime.atomic_files import written_whole
+from coinml.runtime.devices import find_device
 
 ATTRIBUTES = {"surface": SURFACES, "tool": TOOLS, "motion": MOTIONS}
 IMAGE_SIZE, PATCH_SIZE, TUBELET = 80, 16, 4
@@ -110,14 +111,14 @@ def pretrain(
         batch_size: Clips a step.
         lr: Peak learning rate of AdamW.
         seed: Of the initial weights.
-        device: "auto", "cpu" or "cuda".
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
         stop_after: End early after so many steps; the next call goes on.
 
     Returns:
         Accuracy on held-out clips by attribute, or None when it was stopped early.
     """
     out.mkdir(parents=True, exist_ok=True)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = find_device(device)
     torch.manual_seed(seed)
     model = Pretraining().to(chosen)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.05)
@@ -126,7 +127,9 @@ def pretrain(
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done = _resume(checkpoint, parts, settings={"steps": steps, "batch": batch_size, "seed": seed})
     last = min(steps, stop_after or steps)
-    for batch in _with_bar(_batches(done, last, batch_size, cuda=chosen != "cpu"), done, steps):
+    for batch in _with_bar(
+        _batches(done, last, batch_size, cuda=chosen.type == "cuda"), done, steps
+    ):
         loss = model.loss({name: part.to(chosen) for name, part in batch.items()})
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coinml.embedding.engine import EmbedJob
-from coinml.embedding.shards import Shard, ThisProcess, deal, device_environment, find_devices
+from coinml.embedding.shards import Shard, ThisProcess, deal, device_environment
 from coinml.embedding_sets.options import SetOptions
-from coinml.errors import InvalidInputError, LocalError
+from coinml.errors import LocalError
 
 
 def jobs(count: int) -> list[EmbedJob]:
@@ -32,42 +32,6 @@ def test_every_job_is_in_one_shard_and_each_process_gets_several(
     dealt = deal(jobs(videos), workers=workers, size=size)
     assert [len(shard) for shard in dealt] == sizes
     assert [job for shard in dealt for job in shard] == jobs(videos)
-
-
-@pytest.mark.parametrize(
-    ("present", "wanted", "found"),
-    [
-        (0, "auto", ("cpu",)),
-        (1, "auto", ("cuda:0",)),
-        (3, "auto", ("cuda:0", "cuda:1", "cuda:2")),
-        (0, "cpu, cpu", ("cpu", "cpu")),
-        (2, "cuda", ("cuda:0",)),
-        (2, "cuda:1,cpu", ("cuda:1", "cpu")),
-    ],
-)
-def test_a_process_for_each_device(
-    monkeypatch: pytest.MonkeyPatch, present: int, wanted: str, found: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: present)
-    assert find_devices(wanted) == found
-
-
-@pytest.mark.parametrize(
-    ("wanted", "says"),
-    [
-        ("gpu", "device 'gpu': say auto"),
-        ("cpu,", "device '': say auto"),
-        ("cpu,auto", "device 'auto': say auto"),
-        ("cuda:one", "say auto"),
-        ("cuda:2", "device 'cuda:2': torch sees 2 CUDA devices here"),
-    ],
-)
-def test_a_device_that_is_none_is_refused(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, says: str
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(InvalidInputError, match=says):
-        find_devices(wanted)
 
 
 def test_a_process_sees_its_own_gpu_alone() -> None:

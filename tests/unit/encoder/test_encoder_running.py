@@ -129,7 +129,7 @@ def test_bfloat16_on_a_cpu_waits_for_tiles_that_pay(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_device_or_type_that_is_none_is_refused(tiny_encoder_dir: Path) -> None:
-    with pytest.raises(InvalidInputError, match="device 'abacus' is unknown"):
+    with pytest.raises(InvalidInputError, match="device 'abacus': say auto"):
         load_encoder(tiny_encoder_dir, device="abacus")
     with pytest.raises(InvalidInputError, match="dtype 'float8' is unknown; known: auto"):
         load_encoder(tiny_encoder_dir, dtype="float8")
