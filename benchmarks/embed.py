@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -305,16 +305,18 @@ def decoders() -> list[str]:
 
 def draw_videos(folder: Path, *, seconds: int, fps: int = 25) -> list[Path]:
     """A few 360p files like YouTube's: H.264, key frames far apart, B-frames."""
-    paths = []
-    for seed in range(FILES):
+
+    def draw(seed: int) -> Path:
         rng = np.random.default_rng(seed)
         width, height = SIZE
         coarse = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
         picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
         frames = (np.roll(picture, (t, 2 * t), axis=(0, 1)) for t in range(seconds * fps))
         path = folder / f"video{seed}.mp4"
-        paths.append(write_video(path, frames, fps=fps, gop=150, b_frames=3, crf=28))
-    return paths
+        return write_video(path, frames, fps=fps, gop=150, b_frames=3, crf=28)
+
+    with ThreadPoolExecutor(FILES) as pool:
+        return list(pool.map(draw, range(FILES)))
 
 
 def save_base(folder: Path) -> Path:
