@@ -1,6 +1,6 @@
 """One check of everything that coinml does on a GPU, in one run of minutes, with one table.
 
-    python benchmarks/gpu.py [--seconds 480] [--out FOLDER] [--dry]
+    PYTHONPATH=. python benchmarks/gpu.py [--seconds 480] [--out FOLDER] [--dry]
 
 It needs torch, transformers, numpy, pyarrow and PyAV, and neither a network nor a checkpoint: the
 videos are drawn and the weights are random. Each part has a time limit of its own and fails alone;
