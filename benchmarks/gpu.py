@@ -48,12 +48,12 @@ import embed as plain
 import numpy as np
 import torch
 
-from coinml.embedding import EmbedJob, embed
-from coinml.encoder import ClipEncoder, load_encoder
+from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.media import ClipSpec, DecodePool, sample
-from coinml.processors import processors
-from coinml.specs import SetSpec
-from coinml.store import EmbeddingSet
+from coinml.runtime.cpus import processors
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.cuda.is_available()
@@ -62,7 +62,7 @@ COIN_VIDEOS, CLIPS = plain.COIN_VIDEOS, plain.COIN_CLIPS
 CLIP_FLOP = 360.7e9
 """Operations of VideoMAE-base for a clip of 1,568 tokens."""
 COIN_MINUTES = {"exact": 10.0, "keyframe": 5.0}
-TESTS = "tests/unit/test_encoder_cuda.py"
+TESTS = "tests/unit/encoder/test_encoder_cuda.py"
 
 
 class OutOfTimeError(Exception):
@@ -526,7 +526,7 @@ def heads(check: Check) -> None:
 
 
 def samples(count: int, *, seed: int) -> Any:
-    from coinml.dataset import Samples
+    from coinml.embedding_sets.table import Samples
 
     centres = np.random.default_rng(7).normal(size=(20, 64))
     rng = np.random.default_rng(seed)
