@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_COMPILE_FROM_BATCHES = 400
-"""Compiling takes about a minute, and saves perhaps a tenth: not for fewer batches on a GPU."""
-
 
 class Lanes:
     """Threads that resize and encode; a context manager.
@@ -50,9 +47,7 @@ class Lanes:
         self.batch_clips = batch_clips
         self._on_cpu = encoder.device.type == "cpu"
         self._clips = clips
-        batches = -(-clips // batch_clips)
         self.count = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
-        self._compile = not self._on_cpu and batches >= _COMPILE_FROM_BATCHES
         self._threads_before: int | None = None
         self._encoders = ThreadPoolExecutor(self.count, thread_name_prefix="encode")
         # On a CPU more threads would only be in the way.
@@ -106,8 +101,6 @@ class Lanes:
             import torch
 
             self._threads_before = torch.get_num_threads()
-        if self._compile:
-            self.encoder.compile(batch_clips=self.batch_clips)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -88,7 +88,6 @@ class Backbone:
         self.tokens = times * len(kept)
         pixels_each = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * places)
         self.width = max(spec.dim, pixels_each)
-        self._compiled: tuple[int, Any] | None = None
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn normalised pixels into vectors.
@@ -104,39 +103,13 @@ class Backbone:
         inputs = {self._architecture.input_name: pixels, **self._architecture.call_options}
         if self._hidden is not None:
             inputs["bool_masked_pos"] = self._hidden.expand(len(pixels), -1)
-        model = self._model
-        if self._compiled is not None and self._compiled[0] == len(pixels):
-            model = self._compiled[1]
-        tokens = model(**inputs).last_hidden_state
+        tokens = self._model(**inputs).last_hidden_state
         if self._class_token:
             pooled = tokens[:, 0].float()
         else:
             pooled = tokens.mean(dim=1, dtype=torch.float32)
         vectors: torch.Tensor = pooled if self._norm is None else self._norm(pooled)
         return vectors
-
-    def compile(self, pixels: torch.Tensor) -> bool:
-        """Compile the model for batches of one size; others go on as before.
-
-        Args:
-            pixels: A batch of that size, to compile with (a minute or so).
-
-        Returns:
-            Whether it is compiled: where torch cannot do it, all goes on as before.
-        """
-        import torch
-
-        try:
-            self._compiled = (len(pixels), torch.compile(self._model))
-            self(pixels)
-        except torch.OutOfMemoryError:
-            self._compiled = None
-            raise
-        except Exception as err:
-            # No compiler, no Triton, a graph that it cannot follow: slower is better than not.
-            self._compiled = None
-            logger.info("the encoder is not compiled: %s", first_line(err))
-        return self._compiled is not None
 
 
 def replace_patch_convolutions(module: torch.nn.Module) -> None:

@@ -233,15 +233,6 @@ class ClipEncoder:
             self._queue.free_memory()
         return np.concatenate([wait() for wait in waits])
 
-    def compile(self, *, batch_clips: int) -> bool:
-        """Compile the model for batches of one size: a minute, which a long run on a GPU repays.
-
-        Returns:
-            Whether it is compiled; where that cannot be done, all goes on as before.
-        """
-        with self._queue.turn():
-            return self._backbone.compile(self._blank(batch_clips))
-
     def copy_to(self, folder: str | Path) -> Path:
         """Copy the checkpoint's files, so that a model can carry its encoder.
 

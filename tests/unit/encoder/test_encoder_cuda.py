@@ -63,15 +63,6 @@ def test_vectors_are_those_of_a_cpu(
     assert cosine(encoder.encode(clips, batch_clips=2), expected).min() > least
 
 
-def test_a_compiled_encoder_gives_the_same_vectors(
-    tiny_encoder_dir: Path, clips: np.ndarray
-) -> None:
-    encoder = load_encoder(tiny_encoder_dir, device="cuda")
-    before = encoder.encode(clips)
-    encoder.compile(batch_clips=2)
-    assert cosine(encoder.encode(clips, batch_clips=2), before).min() > 0.999
-
-
 def test_out_of_memory_halves_the_batch(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
     many = np.concatenate([clips] * 60)
     encoder = load_encoder(tiny_encoder_dir, device="cuda")

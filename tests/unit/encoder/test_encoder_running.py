@@ -1,4 +1,4 @@
-"""An encoder and what it runs on: memory, compilers, devices and their number types."""
+"""An encoder and what it runs on: memory, devices and their number types."""
 
 from __future__ import annotations
 
@@ -72,44 +72,6 @@ def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         encoder.encode(clips)
     assert encoder._backbone.sizes == [3]
-
-
-def test_what_cannot_be_compiled_goes_on_as_before(
-    tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = load_encoder(tiny_encoder_dir, device="cpu")
-    before = encoder.encode(clips)
-
-    def broken(model: object) -> object:
-        def fail(**_: object) -> object:
-            raise RuntimeError("no compiler here")
-
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
-    assert encoder.compile(batch_clips=3) is False
-    np.testing.assert_array_equal(encoder.encode(clips), before)
-
-
-def test_a_compiled_model_takes_batches_of_its_size_and_no_others(
-    tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-
-    def compiled(model: torch.nn.Module) -> object:
-        def run(**inputs: torch.Tensor) -> object:
-            sizes.append(len(inputs["pixel_values"]))
-            return model(**inputs)
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    encoder = load_encoder(tiny_encoder_dir, device="cpu", keep_tokens=0.5)
-    before = encoder.encode(clips)
-    assert encoder.compile(batch_clips=2) is True
-    assert sizes == [2]
-    np.testing.assert_allclose(encoder.encode(clips, batch_clips=2), before, atol=1e-5)
-    assert sizes == [2, 2]
 
 
 def test_bfloat16_on_a_cpu_waits_for_tiles_that_pay(monkeypatch: pytest.MonkeyPatch) -> None:
