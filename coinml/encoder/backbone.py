@@ -77,14 +77,16 @@ class Backbone:
     ) -> None:
         self._architecture = checkpoint.architecture
         self._class_token = spec.pooling.endswith("+cls")
+        times, places = self._architecture.grid(checkpoint.config, spec.frames)
+        kept = kept_places(places, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
+        if spec.keep_tokens < 1:
+            select_tokens(model, kept, places=places, times=times)
         if device.type == "cuda":
             replace_patch_convolutions(model)
         self._model = model.to(device).eval().requires_grad_(False)
+        move_position_tables(self._model, device=device, dtype=dtype)
         norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
         self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
-        times, places = self._architecture.grid(checkpoint.config, spec.frames)
-        kept = kept_places(places, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
-        self._hidden = None if spec.keep_tokens == 1 else _hidden_tokens(times, places, kept)
         self.tokens = times * len(kept)
         pixels_each = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * places)
         self.width = max(spec.dim, pixels_each)
@@ -101,8 +103,6 @@ class Backbone:
         import torch
 
         inputs = {self._architecture.input_name: pixels, **self._architecture.call_options}
-        if self._hidden is not None:
-            inputs["bool_masked_pos"] = self._hidden.expand(len(pixels), -1)
         tokens = self._model(**inputs).last_hidden_state
         if self._class_token:
             pooled = tokens[:, 0].float()
@@ -142,17 +142,47 @@ def replace_patch_convolutions(module: torch.nn.Module) -> None:
             replace_patch_convolutions(child)
 
 
-def _hidden_tokens(times: int, places: int, kept: list[int]) -> torch.Tensor:
-    """Which tokens the model does not see: bool (1, tokens).
+def select_tokens(model: Any, kept: list[int], *, places: int, times: int) -> None:
+    """Let a VideoMAE see only some of its tokens: the same places at all times.
 
-    It stays on the CPU, for any device: to index by a mask on a GPU would make this process wait
-    for all that the GPU has to do before.
+    It gives what the model's own `bool_masked_pos` gives. A boolean mask would be turned into
+    indices on the CPU and copied for each batch; these indices lie on the model's device.
+
+    Args:
+        model: A VideoMAEModel, changed in place.
+        kept: Numbers of the places that stay.
+        places: Number of places at one time.
+        times: Number of times.
     """
     import torch
 
-    hidden = torch.ones(places, dtype=torch.bool)
-    hidden[kept] = False
-    return hidden.repeat(times)[None]
+    class SelectedTokens(torch.nn.Module):
+        def __init__(self, embeddings: torch.nn.Module) -> None:
+            super().__init__()
+            self.embeddings = embeddings
+            numbers = torch.tensor(kept) + places * torch.arange(times)[:, None]
+            self.kept: torch.Tensor
+            self.register_buffer("kept", numbers.flatten(), persistent=False)
+
+        def forward(self, pixels: torch.Tensor, _: None) -> torch.Tensor:
+            tokens: torch.Tensor = self.embeddings(pixels, None)
+            return tokens.index_select(1, self.kept)
+
+    model.embeddings = SelectedTokens(model.embeddings)
+
+
+def move_position_tables(model: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Put position embeddings that are plain tensors where the model is.
+
+    VideoMAE's table is neither a parameter nor a buffer, so that `to` leaves it on the CPU and
+    each forward would copy it to the device and wait for the copy.
+    """
+    import torch
+
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, torch.Tensor) and not isinstance(table, torch.nn.Parameter):
+            module.position_embeddings = table.to(device, dtype)
 
 
 def _fc_norm(checkpoint: Checkpoint) -> Any:

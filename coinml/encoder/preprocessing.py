@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,6 +87,21 @@ class Preprocessor:
         """
         import torch
 
-        mean = torch.tensor(self.mean, device=pictures.device).mul_(255).view(3, 1, 1)
-        scale = torch.tensor(self.std, device=pictures.device).mul_(255).reciprocal_().view(3, 1, 1)
+        mean, scale = _statistics(self.mean, self.std, pictures.device)
         return pictures.to(torch.float32).sub_(mean).mul_(scale).to(dtype)
+
+
+@lru_cache(maxsize=32)
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What to subtract from each channel of 0 to 255 and what to multiply it with: (3, 1, 1) each.
+
+    Kept, because making a tensor on a GPU from numbers waits for all that the GPU has to do.
+    """
+    import torch
+
+    with torch.inference_mode(False):
+        means = torch.tensor(mean, device=device).mul_(255).view(3, 1, 1)
+        scales = torch.tensor(std, device=device).mul_(255).reciprocal_().view(3, 1, 1)
+    return means, scales

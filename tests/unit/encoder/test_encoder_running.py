@@ -74,6 +74,25 @@ def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(
     assert encoder._backbone.sizes == [3]
 
 
+def test_a_batch_makes_no_tensor_from_numbers(
+    tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a GPU that would wait for the batches that are queued there.
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", keep_tokens=0.5)
+    first = encoder.encode(clips)
+    monkeypatch.setattr(torch, "tensor", None)
+    monkeypatch.setattr(torch, "as_tensor", None)
+    np.testing.assert_array_equal(encoder.encode(clips), first)
+
+
+def test_what_the_model_adds_and_selects_lies_where_the_model_is(tiny_encoder_dir: Path) -> None:
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", dtype="bfloat16", keep_tokens=0.5)
+    model = encoder._backbone._model
+    assert model.embeddings.embeddings.position_embeddings.dtype == torch.bfloat16
+    assert dict(model.named_buffers())["embeddings.kept"].shape == (16,)
+    assert "embeddings.kept" not in model.state_dict()
+
+
 def test_bfloat16_on_a_cpu_waits_for_tiles_that_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for tiles, seconds, expected in (
