@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from coinml.encoder.resampling import resample
+
 if TYPE_CHECKING:
     import torch
 
@@ -48,32 +50,30 @@ class Preprocessor:
         Returns:
             uint8 (N, 3, crop height, crop width), on the same device.
         """
-        import torch
         from torch.nn.functional import interpolate, pad
 
-        # A view with the channels last in memory, for which the CPU has a fast path.
-        pictures = frames.permute(0, 3, 1, 2)
         size = self.target_size(frames.shape[1], frames.shape[2])
-        if size != tuple(frames.shape[1:3]):
-            on_cpu = pictures.device.type == "cpu"
-            # CUDA resizes no integers; rounding makes both come out as PIL does.
-            scaled = interpolate(
-                pictures if on_cpu else pictures.to(torch.float32),
-                size=size,
-                mode=self.interpolation,
-                antialias=True,
-                align_corners=False,
-            )
-            pictures = scaled if on_cpu else scaled.round_().clamp_(0, 255).to(torch.uint8)
-        height, width = self.crop
-        missing_y, missing_x = max(height - size[0], 0), max(width - size[1], 0)
+        rows, columns = _middle(size[0], self.crop[0]), _middle(size[1], self.crop[1])
+        if frames.device.type != "cpu":
+            pictures = resample(frames, size, rows, columns, interpolation=self.interpolation)
+        else:
+            # A view with the channels last in memory, for which the CPU has a fast path.
+            pictures = frames.permute(0, 3, 1, 2)
+            if size != tuple(frames.shape[1:3]):
+                pictures = interpolate(
+                    pictures,
+                    size=size,
+                    mode=self.interpolation,
+                    antialias=True,
+                    align_corners=False,
+                )
+            pictures = pictures[:, :, slice(*rows), slice(*columns)]
+        missing_y, missing_x = max(self.crop[0] - size[0], 0), max(self.crop[1] - size[1], 0)
         if missing_y or missing_x:
             # PIL's crop pads with black where the picture is smaller.
             top, left = -(-missing_y // 2), -(-missing_x // 2)
             pictures = pad(pictures, (left, missing_x - left, top, missing_y - top))
-        top = (pictures.shape[2] - height) // 2
-        left = (pictures.shape[3] - width) // 2
-        return pictures[:, :, top : top + height, left : left + width]
+        return pictures
 
     def normalised(self, pictures: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
         """Scale and normalise.
@@ -89,6 +89,12 @@ class Preprocessor:
 
         mean, scale = _statistics(self.mean, self.std, pictures.device)
         return pictures.to(torch.float32).sub_(mean).mul_(scale).to(dtype)
+
+
+def _middle(size: int, wanted: int) -> tuple[int, int]:
+    """The middle part of a line of pixels; all of it where there are fewer."""
+    start = max(size - wanted, 0) // 2
+    return start, start + min(size, wanted)
 
 
 @lru_cache(maxsize=32)

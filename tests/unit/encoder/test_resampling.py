@@ -1,0 +1,94 @@
+"""The GPU's resizing, run on a CPU, against PIL and against the CPU's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coinml import media
+from coinml.encoder.preprocessing import Preprocessor
+from coinml.encoder.resampling import _weights, resample
+
+PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def by_pil(frames: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    pictures = [
+        Image.fromarray(frame).resize(size[::-1], PIL_FILTERS[interpolation]) for frame in frames
+    ]
+    return np.stack([np.asarray(picture) for picture in pictures]).transpose(0, 3, 1, 2)
+
+
+def apart(ours: torch.Tensor, theirs: np.ndarray) -> np.ndarray:
+    assert ours.shape == theirs.shape
+    return np.abs(ours.numpy().astype(int) - theirs)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((90, 120), (40, 53)),
+        ((72, 128), (36, 64)),
+        ((31, 33), (64, 68)),
+        ((50, 60), (50, 30)),
+        ((50, 60), (25, 60)),
+        ((40, 40), (40, 40)),
+    ],
+)
+def test_noise_is_resized_as_by_pil(
+    source: tuple[int, int], target: tuple[int, int], interpolation: str
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *source, 3), dtype=np.uint8)
+    everything = (0, target[0]), (0, target[1])
+    ours = resample(torch.from_numpy(frames), target, *everything, interpolation=interpolation)
+    difference = apart(ours, by_pil(frames, target, interpolation))
+    assert difference.max() <= 1
+    # Halves, which the fixed-point weights of PIL round either way.
+    assert difference.mean() < 0.01
+
+
+def test_a_part_is_that_part_of_the_whole_and_keeps_no_more() -> None:
+    frames = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, 90, 160, 3), dtype=np.uint8)
+    )
+    size, rows, columns = (45, 80), (0, 40), (20, 60)
+    whole = resample(frames, size, (0, 45), (0, 80), interpolation="bilinear")
+    part = resample(frames, size, rows, columns, interpolation="bilinear")
+    assert torch.equal(part, whole[:, :, slice(*rows), slice(*columns)])
+    assert part.untyped_storage().nbytes() == 2 * 3 * 40 * 40
+    _, needed = _weights(160, 80, columns, "bilinear", torch.device("cpu"))
+    assert needed == (39, 121)
+
+
+def test_a_crop_alone_is_a_copy_of_what_is_kept() -> None:
+    frames = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    )
+    part = resample(frames, (32, 48), (0, 32), (8, 40), interpolation="bilinear")
+    assert torch.equal(part, frames[:, :, 8:40].permute(0, 3, 1, 2))
+    assert part.untyped_storage().nbytes() == 2 * 3 * 32 * 32
+
+
+def test_real_clips_are_resized_as_on_a_cpu(shared_data: Path) -> None:
+    files = [
+        path
+        for pattern in ("fall/*", "fight/*", "misc/*")
+        for path in sorted((shared_data / "clips").glob(pattern))[:2]
+    ]
+    assert len(files) == 6
+    preprocessor = Preprocessor(resize=224, crop=(224, 224))
+    for path in files:
+        clip = torch.from_numpy(media.sample(path, media.ClipSpec(clips=1)).frames[0])
+        expected = preprocessor.resized(clip)
+        size = preprocessor.target_size(*clip.shape[1:3])
+        top, left = (size[0] - 224) // 2, (size[1] - 224) // 2
+        kept = (top, top + 224), (left, left + 224)
+        ours = resample(clip, size, *kept, interpolation="bilinear")
+        difference = apart(ours, expected.numpy())
+        assert difference.max() <= 1, path
+        assert difference.mean() < 0.01, path
