@@ -154,7 +154,8 @@ def _embedder(
     places = find_devices(devices or settings.device)
     with devices_for_us(settings.data_dir / "locks", places):
         if len(places) == 1:
-            yield ThisProcess(places[0])
+            with ThisProcess(places[0]) as here:
+                yield here
             return
         from coinml.embedding.dask_cluster import local_cluster
 

@@ -49,12 +49,16 @@ class Lanes:
         self._clips = clips
         self.count = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
         self._threads_before: int | None = None
-        self._encoders = ThreadPoolExecutor(self.count, thread_name_prefix="encode")
+        self._encoders = (
+            ThreadPoolExecutor(self.count, thread_name_prefix="encode")
+            if self._on_cpu
+            else self._beside_a_gpu(self.count, "encode")
+        )
         # On a CPU more threads would only be in the way.
         self._resizers = (
             self._encoders
             if self._on_cpu
-            else ThreadPoolExecutor(max(2, min(8, cpu_count() // 4)), thread_name_prefix="resize")
+            else self._beside_a_gpu(max(2, min(8, cpu_count() // 4)), "resize")
         )
         self._lock = threading.Lock()
         self._running = 0
@@ -97,10 +101,9 @@ class Lanes:
         return self._submit(self._encoders, work, counted=True)
 
     def __enter__(self) -> Lanes:
-        if self._on_cpu:
-            import torch
+        import torch
 
-            self._threads_before = torch.get_num_threads()
+        self._threads_before = torch.get_num_threads()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +130,19 @@ class Lanes:
 
         torch.set_num_threads(max(1, cpu_count() // self.count))
         return work()
+
+    @staticmethod
+    def _beside_a_gpu(count: int, name: str) -> ThreadPoolExecutor:
+        """Threads that copy with one processor each.
+
+        torch would spread a copy over all of them, where its helpers wait for each other, awake,
+        while the decoders have the processors.
+        """
+        import torch
+
+        return ThreadPoolExecutor(
+            count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -8,10 +8,12 @@ does not decode is an entry in the report, never the end of the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.pipeline import Conveyor
 from coinml.embedding.report import EmbedReport, Progress, Tally
@@ -52,6 +54,7 @@ def embed(
     *,
     decoder: str = "auto",
     workers: int | None = None,
+    pool: DecodePool | None = None,
     batch_clips: int | None = None,
     part_videos: int = 256,
     deadline_s: float = 60,
@@ -68,6 +71,7 @@ def embed(
         embedding_set: Where the vectors go.
         decoder: `auto`, `decord` or `pyav`.
         workers: Number of decoding processes; as many as there are processors if None.
+        pool: Decoding processes to use instead of new ones; it is not closed.
         batch_clips: Number of clips a batch; what fits the device if None.
         part_videos: Greatest number of videos a part.
         deadline_s: Seconds that decoding one video may take.
@@ -93,16 +97,29 @@ def embed(
         batch = min(batch_clips or encoder.batch_clips, len(todo) * encoder.spec.clips)
         workers = min(workers or cpu_count(), len(todo))
         with (
-            DecodePool(workers=workers) as pool,
+            _opened(pool, encoder, workers) as decoders,
             Lanes(encoder, batch_clips=batch, clips=len(todo) * encoder.spec.clips) as lanes,
             writer,
         ):
             clip_spec = encoder.clip_spec(embedding_set.spec.snap)
             Conveyor(
-                todo, pool, lanes, writer, tally, clip_spec, decoder=decoder, deadline_s=deadline_s
+                todo,
+                decoders,
+                lanes,
+                writer,
+                tally,
+                clip_spec,
+                decoder=decoder,
+                deadline_s=deadline_s,
             ).run()
     tally.tell()
     return tally.report()
+
+
+def _opened(
+    pool: DecodePool | None, encoder: ClipEncoder, workers: int
+) -> AbstractContextManager[DecodePool]:
+    return nullcontext(pool) if pool is not None else decode_pool(encoder, workers=workers)
 
 
 def _key(job: EmbedJob) -> tuple[str, float | None, float | None, str]:

@@ -6,6 +6,7 @@ import logging
 import time
 
 from coinml.embedding_sets import EmbeddingSet, VideoRows
+from coinml.embedding_sets.parts import load_parquet
 from coinml.errors import CoinmlError
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class PartWriter:
         self.seconds += self._written - start
 
     def __enter__(self) -> PartWriter:
+        # Loaded now, and not at the first part, when the decoders and the encoder would wait.
+        load_parquet()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from coinml.embedding import engine
 from coinml.embedding.engine import EmbedJob
+from coinml.embedding.kept_decoders import KeptDecoders
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
@@ -26,6 +27,9 @@ SHARDS_IN_HAND = 64
 
 _SMALL_SHARD_VIDEOS = 32
 _SHARDS_EACH = 4
+
+_DECODERS = KeptDecoders()
+"""The decoding processes of this one, for shard after shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class Embedder(Protocol):
 
 
 class ThisProcess:
-    """Embeds one shard after another, here.
+    """Embeds one shard after another, here; a context manager.
 
     Args:
         device: Where the encoder runs.
@@ -87,6 +91,12 @@ class ThisProcess:
         """Embed what of a shard is not yet in its set."""
         return embed_shard(shard, device=self._device, progress=progress)
 
+    def __enter__(self) -> ThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _DECODERS.close()
+
 
 def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) -> EmbedReport:
     """Embed what of a shard is not yet in its set.
@@ -98,14 +108,20 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
     """
     if not any(Path(job.path).is_file() for job in shard.jobs):
         raise LocalError(f"{shard.jobs[0].path} is not here, nor any other video of its shard")
-    return engine.embed(
-        shard.jobs,
-        load_encoder_once(shard.set_options, device),
-        EmbeddingSet.open(shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint),
-        decoder=shard.decoder,
-        deadline_s=shard.deadline_s,
-        progress=progress,
+    encoder = load_encoder_once(shard.set_options, device)
+    embeddings = EmbeddingSet.open(
+        shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint
     )
+    with _DECODERS.pool(encoder) as pool:
+        return engine.embed(
+            shard.jobs,
+            encoder,
+            embeddings,
+            pool=pool,
+            decoder=shard.decoder,
+            deadline_s=shard.deadline_s,
+            progress=progress,
+        )
 
 
 @lru_cache(maxsize=1)

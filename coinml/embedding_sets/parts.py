@@ -60,6 +60,11 @@ class VideoRows:
     embeddings: NDArray[np.float32]
 
 
+def load_parquet() -> None:
+    """Load what writes parts, which takes a moment the first time."""
+    import pyarrow.parquet  # noqa: F401
+
+
 def part_schema(dim: int) -> pa.Schema:
     """The columns of a part; one row is one clip."""
     import pyarrow as pa

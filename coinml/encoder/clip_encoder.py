@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
-from coinml.encoder.device_queue import DeviceQueue
+from coinml.encoder.device_queue import DeviceQueue, pin
 from coinml.encoder.devices import find_dtype, is_out_of_memory
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.spec import EncoderSpec
@@ -22,6 +23,8 @@ from coinml.media import ClipSpec
 from coinml.runtime.devices import find_device
 
 if TYPE_CHECKING:
+    import mmap
+
     import torch
     from numpy.typing import NDArray
 
@@ -33,6 +36,8 @@ _MOST_CLIPS, _MOST_CLIPS_CUDA = 64, 256
 """More clips at once gain nothing, however small the encoder."""
 _MOST_TOKENS_CUDA = 200_000
 """Likewise, however large the GPU: these are 127 clips of VideoMAE-base."""
+_MEMORY_WAITS_S = (0.0, 1.0, 4.0)
+"""Seconds after each try to bring a clip to a device whose memory is used up."""
 
 
 def load_encoder(
@@ -152,6 +157,14 @@ class ClipEncoder:
             self._batch = self._fitting_batch()
         return min(self._batch, self._most or self._batch)
 
+    @property
+    def pin(self) -> Callable[[mmap.mmap], Callable[[], None] | None]:
+        """Takes memory that frames will come in, so that the device reads it directly.
+
+        For `DecodePool`; it holds on to the device and not to this encoder.
+        """
+        return partial(pin, self.device)
+
     def encode(
         self,
         clips: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
@@ -185,6 +198,10 @@ class ClipEncoder:
 
         Returns:
             uint8 (frames, 3, crop height, crop width).
+
+        Raises:
+            InvalidInputError: It has another number of frames than the encoder takes.
+            LocalError: The device has not the memory for it, even after a while.
         """
         import torch
 
@@ -196,7 +213,19 @@ class ClipEncoder:
             # Clips may lie in read-only memory, and nothing here writes to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             frames = torch.from_numpy(np.ascontiguousarray(clip))
-        return self._queue.bring(frames, self._preprocessor.resized)
+        for wait_s in _MEMORY_WAITS_S:
+            try:
+                return self._queue.bring(frames, self._preprocessor.resized)
+            except (MemoryError, RuntimeError) as err:
+                if not is_out_of_memory(err):
+                    raise
+            # Not within the handler, which holds on to the tensors that did not fit.
+            self._queue.free_memory()
+            if wait_s:
+                # What is encoded at the moment will be free then, and what follows is smaller.
+                self._halve(self.batch_clips)
+                time.sleep(wait_s)
+        raise LocalError(f"the frames of one clip do not fit the memory of {self.device}")
 
     def encode_prepared(
         self, clips: Sequence[torch.Tensor], *, batch_clips: int | None = None
@@ -222,10 +251,7 @@ class ClipEncoder:
                     raise
                 if len(batch) == 1:
                     raise LocalError(f"not even one clip fits the memory of {self.device}") from err
-                self._most = len(batch) // 2
-                logger.warning(
-                    "out of memory on %s: going on with %d clips at once", self.device, self._most
-                )
+                self._halve(len(batch))
             else:
                 start += len(batch)
                 continue
@@ -244,6 +270,13 @@ class ClipEncoder:
         for file in self._checkpoint.files:
             shutil.copyfile(file, target / file.name)
         return target
+
+    def _halve(self, clips: int) -> None:
+        """Let no later batch have more than half as many clips."""
+        self._most = max(1, clips // 2)
+        logger.warning(
+            "out of memory on %s: going on with %d clips at once", self.device, self._most
+        )
 
     def _vectors(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch

@@ -1,21 +1,29 @@
 """How work gets onto a device: on a GPU without it ever waiting for this process.
 
-There each thread that brings frames has a stream of its own, all batches queue on one other
-stream, copies go through pinned memory, and who waits sleeps, since the decoders need the
-processors. On a CPU work is done where it is asked for.
+There each thread that brings frames uses a stream that no other uses meanwhile, and all batches
+queue on one other stream. Frames are copied from where the decoders wrote them if that memory is
+pinned (`pin`), else through pinned memory of torch's. A thread that waits sleeps, since the
+decoders need the processors. On a CPU work is done where it is asked for.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import mmap
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+
+_REGISTER_PORTABLE = 1
+"""CUDA's cudaHostRegisterPortable: pinned for every GPU of the process."""
 
 
 class DeviceQueue:
@@ -30,7 +38,7 @@ class DeviceQueue:
         self._on_gpu = device.type == "cuda"
         self._launching = threading.Lock()
         self._stream: Any = None
-        self._local = threading.local()
+        self._idle_streams: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def bring(
         self, frames: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]
@@ -44,13 +52,13 @@ class DeviceQueue:
 
         if not self._on_gpu:
             return work(frames.to(self._device))
-        if not hasattr(self._local, "stream"):
-            self._local.stream = _new_stream(self._device)
-        with torch.cuda.stream(self._local.stream):
-            # Only a copy from pinned memory is not waited for; torch keeps it for the next one.
-            pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames)
-            result = work(pinned.to(self._device, non_blocking=True))
-            _mark(self._local.stream).synchronize()
+        with self._idle_stream() as stream, torch.cuda.stream(stream):
+            if not frames.is_pinned():
+                # Only a copy from pinned memory is not waited for; torch keeps it for the next one.
+                pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+                frames = pinned.copy_(frames)
+            result = work(frames.to(self._device, non_blocking=True))
+            _mark(stream).synchronize()
         return result
 
     def launch(self, work: Callable[[], torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
@@ -93,6 +101,18 @@ class DeviceQueue:
                 with torch.cuda.stream(self._stream):
                     yield
 
+    @contextmanager
+    def _idle_stream(self) -> Iterator[Any]:
+        """A stream for one copy. torch keeps memory for each stream, so that they are kept too."""
+        try:
+            stream = self._idle_streams.get_nowait()
+        except queue.Empty:
+            stream = _new_stream(self._device)
+        try:
+            yield stream
+        finally:
+            self._idle_streams.put(stream)
+
     def free_memory(self) -> None:
         """Give back what torch keeps for later, after an out-of-memory error."""
         import torch
@@ -123,6 +143,35 @@ class DeviceQueue:
             torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(self._device)
         return max(1, int(part * free // max(each, 1)))
+
+
+def pin(device: torch.device, memory: mmap.mmap) -> Callable[[], None] | None:
+    """Let a GPU read memory of this process directly, without a copy to pinned memory first.
+
+    Args:
+        device: The GPU; for another device nothing is done.
+        memory: What it may read; it has to stay mapped until it is released.
+
+    Returns:
+        What releases the memory, None where it is not pinned.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return None
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+    with torch.cuda.device(device):
+        found = runtime.cudaHostRegister(address, len(memory), _REGISTER_PORTABLE)
+    if found != runtime.cudaError.success:
+        # Some systems allow none or little of it; copies go the longer way then.
+        return None
+
+    def release() -> None:
+        with torch.cuda.device(device):
+            runtime.cudaHostUnregister(address)
+
+    return release
 
 
 def _new_stream(device: torch.device) -> Any:

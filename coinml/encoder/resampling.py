@@ -48,6 +48,10 @@ def resample(
     if vertical is not None:
         values = pictures.to(torch.float32, memory_format=torch.contiguous_format)
         pictures = _rounded(vertical @ values)
+    for table in (vertical, horizontal):
+        if table is not None and table.is_cuda:
+            # It may be dropped from the cache while this stream still reads it.
+            table.record_stream(torch.cuda.current_stream(table.device))
     return pictures.contiguous()
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
-from coinml.media.frame_memory import Borrower
+from coinml.media.frame_memory import Borrower, Pin
 from coinml.media.full_decode import unusable
 from coinml.media.records import ClipSpec, SampledClips, Verdict
 from coinml.media.worker_messages import receive, send
@@ -58,13 +58,20 @@ class DecodePool:
     Args:
         workers: Number of processes.
         memory_bytes: Address space each may have; None sets no limit.
+        pin: Called with memory that pixels will come in many times; gives what releases it.
     """
 
-    def __init__(self, *, workers: int = 1, memory_bytes: int | None = MEMORY_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        memory_bytes: int | None = MEMORY_BYTES,
+        pin: Pin | None = None,
+    ) -> None:
         if workers < 1:
             raise InvalidInputError(f"workers must be at least 1, not {workers}")
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._owners = [_Owner(self._requests, memory_bytes) for _ in range(workers)]
+        self._owners = [_Owner(self._requests, memory_bytes, pin) for _ in range(workers)]
         self._started = False
         self._closed = False
         self._lock = threading.Lock()
@@ -175,14 +182,18 @@ class _Owner(threading.Thread):
     """The thread that owns one worker process and replaces it when it fails."""
 
     def __init__(
-        self, requests: queue.SimpleQueue[_Request | None], memory_bytes: int | None
+        self,
+        requests: queue.SimpleQueue[_Request | None],
+        memory_bytes: int | None,
+        pin: Pin | None,
     ) -> None:
         super().__init__(name="decode-owner", daemon=True)
         self._requests = requests
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._memory = Borrower()
+        self._pin = pin
+        self._memory = Borrower(pin)
         self._closing = False
 
     @property
@@ -285,7 +296,7 @@ class _Owner(threading.Thread):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._memory = Borrower()
+        self._memory = Borrower(self._pin)
         process, self._process = self._process, None
         if process is None:
             return "not running"

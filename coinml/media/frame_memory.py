@@ -15,7 +15,7 @@ import os
 import queue
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +121,34 @@ class Lender:
         _close(block)
 
 
-class Borrower:
-    """The pool's side of one worker process's blocks."""
+Pin = Callable[[mmap.mmap], Callable[[], None] | None]
+"""Prepares memory that frames will come in; gives what undoes that, if anything has to."""
 
-    def __init__(self) -> None:
-        self._blocks: dict[int, mmap.mmap] = {}
+
+class _Mapping:
+    """A block as this process sees it; everything that reads it holds on to this."""
+
+    def __init__(self, memory: mmap.mmap, pin: Pin | None) -> None:
+        self.memory = memory
+        if pin is not None and (release := pin(memory)) is not None:
+            # The arguments keep the memory mapped until it is released.
+            weakref.finalize(self, _release, release, memory).atexit = False
+
+
+def _release(release: Callable[[], None], _: mmap.mmap) -> None:
+    release()
+
+
+class Borrower:
+    """The pool's side of one worker process's blocks.
+
+    Args:
+        pin: Called with each block that will be used again and again.
+    """
+
+    def __init__(self, pin: Pin | None = None) -> None:
+        self._pin = pin
+        self._blocks: dict[int, _Mapping] = {}
         self._back: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def borrow(self, fields: dict[str, Any], descriptor: int | None, *, size: int) -> Any:
@@ -147,13 +170,15 @@ class Borrower:
         number = fields["block"]
         block = self._blocks.get(number)
         if descriptor is not None:
-            block = mmap.mmap(descriptor, 0, flags=_FLAGS)
+            memory = mmap.mmap(descriptor, 0, flags=_FLAGS)
+            block = _Mapping(memory, self._pin if fields["kept"] else None)
             if fields["kept"]:
                 self._blocks[number] = block
         if block is None:
             raise EOFError(f"block {number} never came")
         # An object of its own for each loan, which whatever reads the memory must hold on to.
-        loan = (ctypes.c_ubyte * size).from_buffer(block)
+        loan = (ctypes.c_ubyte * size).from_buffer(block.memory)
+        loan.mapping = block  # type: ignore[attr-defined]
         if fields["kept"]:
             weakref.finalize(loan, self._back.put, number).atexit = False
         return loan

@@ -210,28 +210,21 @@ def test_no_file_can_stop_it(tmp_path: Path, encoder: ClipEncoder, videos: list[
 
 
 def test_a_worker_that_is_killed_costs_nothing(
-    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
-    pools: list[media.DecodePool] = []
-
-    class Watched(media.DecodePool):
-        def __init__(self, *, workers: int = 1) -> None:
-            super().__init__(workers=workers)
-            pools.append(self)
-
-    monkeypatch.setattr("coinml.media.decode_pool.DecodePool", Watched)
     killed = 0
 
     def kill_one(done: int, _: int) -> None:
         nonlocal killed
-        if killed < 2 and done >= (1, 3)[killed] and pools and pools[0].pids:
-            os.kill(pools[0].pids[0], signal.SIGKILL)
+        if killed < 2 and done >= (1, 3)[killed] and pool.pids:
+            os.kill(pool.pids[0], signal.SIGKILL)
             killed += 1
 
     embeddings = new_set(tmp_path, encoder)
-    report = embed(
-        videos, encoder, embeddings, workers=2, batch_clips=3, part_videos=1, progress=kill_one
-    )
+    with media.DecodePool(workers=2) as pool:
+        report = embed(
+            videos, encoder, embeddings, pool=pool, batch_clips=3, part_videos=1, progress=kill_one
+        )
     assert killed == 2
     assert report.embedded == 10
     assert report.failed == {}

@@ -7,6 +7,7 @@ skipping.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,10 @@ def test_frames_are_resized_as_on_a_cpu(tiny_encoder_dir: Path, clips: np.ndarra
     assert on_gpu.device.type == "cuda"
     apart = (on_gpu.cpu().int() - on_cpu.int()).abs()
     assert apart.max() <= 1
-    assert apart.float().mean() < 0.05
+    # Halves that the CPU's fixed-point weights round either way; one rounding instead of two,
+    # which was done once, gives 0.116 on this noise.
+    assert apart.float().mean() < 0.02
+    assert on_gpu.untyped_storage().nbytes() == on_gpu.nbytes
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,36 @@ def test_vectors_are_those_of_a_cpu(
     assert cosine(encoder.encode(clips, batch_clips=2), expected).min() > least
 
 
-def test_out_of_memory_halves_the_batch(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+def test_a_launch_does_not_wait_for_the_gpu(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+    for keep_tokens in (1.0, 0.5):
+        encoder = load_encoder(tiny_encoder_dir, device="cuda", keep_tokens=keep_tokens)
+        pictures = [encoder.prepare(clip) for clip in clips]
+        encoder.encode_prepared(pictures)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            encoder.encode_prepared([encoder.prepare(clip) for clip in clips])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_pinned_memory_is_read_directly(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+    encoder = load_encoder(tiny_encoder_dir, device="cuda")
+    memory = mmap.mmap(-1, clips.nbytes)
+    frames = np.frombuffer(memory, dtype=np.uint8).reshape(clips.shape)
+    frames[:] = clips
+    assert not torch.from_numpy(frames).is_pinned()
+    release = encoder.pin(memory)
+    assert release is not None
+    assert torch.from_numpy(frames[2]).is_pinned()
+    there = encoder.prepare(frames[2])
+    release()
+    assert not torch.from_numpy(frames).is_pinned()
+    assert torch.equal(there, encoder.prepare(clips[2]))
+
+
+def test_out_of_memory_halves_the_batch(
+    tiny_encoder_dir: Path, clips: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     many = np.concatenate([clips] * 60)
     encoder = load_encoder(tiny_encoder_dir, device="cuda")
     expected = encoder.encode(many)
@@ -76,7 +109,7 @@ def test_out_of_memory_halves_the_batch(tiny_encoder_dir: Path, clips: np.ndarra
         found = encoder.encode_prepared(pictures, batch_clips=len(pictures))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert encoder.batch_clips < len(pictures)
+    assert "out of memory on cuda" in caplog.text
     assert cosine(found, expected).min() > 0.999
 
 

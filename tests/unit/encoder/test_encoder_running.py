@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from coinml.encoder import devices
+from coinml.encoder import clip_encoder, device_queue, devices
 from coinml.encoder.backbone import Backbone
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.errors import InvalidInputError, LocalError
@@ -62,6 +63,55 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     cramped.most = 0
     with pytest.raises(LocalError, match="not even one clip"):
         encoder.encode(clips)
+
+
+def test_a_clip_waits_for_memory_and_the_batches_get_smaller(
+    tiny_encoder_dir: Path,
+    clips: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoder = load_encoder(tiny_encoder_dir, device="cpu")
+    expected = encoder.prepare(clips[0])
+    full = encoder.batch_clips
+    bring, waited = encoder._queue.bring, []
+    failures = [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()]
+
+    def cramped(*arguments: object) -> object:
+        if failures:
+            raise failures.pop()
+        return bring(*arguments)
+
+    monkeypatch.setattr(encoder._queue, "bring", cramped)
+    monkeypatch.setattr(clip_encoder.time, "sleep", waited.append)
+    assert torch.equal(encoder.prepare(clips[0]), expected)
+    assert waited == [1.0]
+    assert encoder.batch_clips == full // 2
+    assert "out of memory on cpu" in caplog.text
+    failures[:] = [MemoryError()] * 9
+    with pytest.raises(LocalError, match="frames of one clip do not fit the memory of cpu"):
+        encoder.prepare(clips[0])
+    failures[:] = [RuntimeError("a shape is wrong")]
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        encoder.prepare(clips[0])
+
+
+def test_streams_are_used_again_and_by_one_thread_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = iter("abc")
+    monkeypatch.setattr(device_queue, "_new_stream", lambda _: next(made))
+    queue = device_queue.DeviceQueue(torch.device("cuda"))
+    with queue._idle_stream() as first, queue._idle_stream() as second:
+        assert (first, second) == ("a", "b")
+    for _ in range(5):
+        with queue._idle_stream() as again:
+            assert again in ("a", "b")
+
+
+def test_nothing_is_pinned_where_there_is_no_gpu(tiny_encoder_dir: Path) -> None:
+    with mmap.mmap(-1, 4096) as memory:
+        assert load_encoder(tiny_encoder_dir, device="cpu").pin(memory) is None
 
 
 def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(

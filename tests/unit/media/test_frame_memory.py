@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from coinml import media
-from coinml.media.frame_memory import Borrower, Lender
+from coinml.media.frame_memory import Borrower, Lender, Pin
 
 SPEC = media.ClipSpec(clips=2, frames=4, stride=2)
 
@@ -19,9 +20,9 @@ SPEC = media.ClipSpec(clips=2, frames=4, stride=2)
 class _Pair:
     """Both ends in one process, as a worker and its pool use them."""
 
-    def __init__(self) -> None:
+    def __init__(self, pin: Pin | None = None) -> None:
         self.lender = Lender()
-        self.borrower = Borrower()
+        self.borrower = Borrower(pin)
 
     def frames(self, shape: tuple[int, ...], value: int) -> np.ndarray:
         self.lender.take_back(self.borrower.given_back())
@@ -83,6 +84,38 @@ def test_a_block_serves_smaller_frames_too() -> None:
     pair.frames((10, 10), 1)
     assert (pair.frames((5, 10), 2) == 2).all()
     assert pair.lender._made == 1
+
+
+def test_memory_that_is_used_again_is_pinned_once_and_released_while_it_is_mapped() -> None:
+    pinned: list[int] = []
+    released: list[int] = []
+
+    def pin(memory: mmap.mmap) -> Callable[[], None]:
+        pinned.append(len(memory))
+        return lambda: released.append(memory[0])
+
+    pair = _Pair(pin)
+    for value in range(1, 5):
+        assert (pair.frames((10, 10), value) == value).all()
+    assert (pinned, released) == ([100], [])
+    last = pair.frames((10, 10), 9)
+    # Its place is taken by a larger one while somebody still looks at it.
+    pair.lender.take_back(pair.borrower.given_back())
+    held = [last, *[pair.frames((30, 30), value) for value in (11, 12, 13)]]
+    # The third block of three is lent, so that the fourth is given away and not worth pinning.
+    assert pinned == [100, 900, 900]
+    pair.borrower = Borrower()
+    gc.collect()
+    assert released == []
+    del last
+    held.clear()
+    gc.collect()
+    assert sorted(released) == [9, 11, 12]
+
+
+def test_memory_that_is_not_pinned_needs_no_release() -> None:
+    pair = _Pair(lambda _: None)
+    assert (pair.frames((10, 10), 3) == 3).all()
 
 
 def test_a_large_block_is_given_away() -> None:
