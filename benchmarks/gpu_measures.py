@@ -1,0 +1,249 @@
+"""What the parts of `gpu.py` share: the table, and ways to measure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import embed as plain
+import numpy as np
+import torch
+
+from coinml.encoder.clip_encoder import ClipEncoder
+from coinml.media import ClipSpec, DecodePool
+from coinml.runtime.cpus import processors
+
+ROOT = Path(__file__).resolve().parents[1]
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+COIN_VIDEOS, CLIPS = plain.COIN_VIDEOS, plain.COIN_CLIPS
+CLIP_FLOP = 360.7e9
+"""Operations of VideoMAE-base for a clip of 1,568 tokens."""
+COIN_MINUTES = {"exact": 10.0, "keyframe": 5.0}
+TESTS = "tests/unit/encoder/test_encoder_cuda.py"
+
+
+@dataclass
+class Table:
+    """Rows for people and for a file, and whether every bar was met."""
+
+    file: Path
+    rows: list[tuple[str, Any, str]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    def row(self, what: str, value: Any, note: str = "") -> None:
+        """A figure that no bar is set for."""
+        value = float(f"{value:.4g}") if isinstance(value, float) else value
+        self.rows.append((what, value, note))
+        print(f"    {what}: {value}  {note}", flush=True)
+
+    def bar(
+        self, what: str, value: float, *, least: float | None = None, most: float | None = None
+    ) -> None:
+        """A figure that has to be so large, or so small."""
+        met = not math.isnan(value)
+        if least is not None:
+            met, asked = met and value >= least, f"at least {least:g}"
+        else:
+            assert most is not None
+            met, asked = met and value <= most, f"at most {most:g}"
+        if not met:
+            self.missed.append(what)
+        self.row(what, float(value), f"({asked}: {'met' if met else 'MISSED'})")
+
+    def fail(self, what: str, reason: str) -> None:
+        """A part that could not be run to its end."""
+        self.missed.append(what)
+        self.row(what, "FAILED", reason)
+
+    def write(self) -> None:
+        """Put what there is into the file."""
+        self.file.write_text(json.dumps(self.rows, indent=1, default=str), encoding="utf-8")
+
+    def show(self) -> None:
+        """Print everything, the last thing to be seen."""
+        print("\n" + "=" * 110)
+        for what, value, note in self.rows:
+            print(f"{what:<56} {value!s:>14}  {note}")
+        print(f"\nmissed: {', '.join(self.missed) or 'nothing'}", flush=True)
+
+
+@dataclass
+class Check:
+    """What the parts share.
+
+    Attributes:
+        rates: Clips a second by name, for ratios between parts.
+    """
+
+    table: Table
+    folder: Path
+    base: Path
+    files: list[Path]
+    encoder: ClipEncoder
+    sampled: Any
+    dry: bool
+    ends: float
+    rates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time of the whole check is up."""
+        return self.ends - time.perf_counter()
+
+
+def decode_limit(files: Sequence[Path], spec: ClipSpec, videos: int) -> float:
+    """Videos a second that the decoders do where nothing is done with the frames.
+
+    The workers are warm, there is always a next request for each, and neither the first nor the
+    last videos count, when not every worker is busy.
+    """
+    workers = processors()
+    room = threading.Semaphore(2 * workers)
+    ended: list[float] = []
+    failed: list[BaseException] = []
+
+    def count(done: Future[Any]) -> None:
+        ended.append(time.perf_counter())
+        if (error := done.exception()) is not None:
+            failed.append(error)
+        room.release()
+
+    with DecodePool(workers=workers) as pool:
+        for number in range(videos):
+            room.acquire()
+            pool.submit_sample(files[number % len(files)], spec).add_done_callback(count)
+        for _ in range(2 * workers):
+            room.acquire()
+    if failed:
+        raise failed[0]
+    steady = sorted(ended)[min(2 * workers, videos // 3) : -min(workers, videos // 3)]
+    return (len(steady) - 1) / (steady[-1] - steady[0])
+
+
+def waits_in(work: Callable[[], object]) -> list[str]:
+    """Places in the code at which work waits for the GPU, unless for an event."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    hits = [warning for warning in seen if "synchroniz" in str(warning.message)]
+    return [f"{Path(hit.filename).name}:{hit.lineno}" for hit in hits]
+
+
+class ThreadTimes:
+    """CPU seconds of this process by kind of thread, sampled while its block runs."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, str], float] = {}
+        self._first: dict[tuple[int, str], float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> ThreadTimes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def summary(self, videos: int) -> str:
+        """Milliseconds a video of each kind."""
+        kinds: Counter[str] = Counter()
+        for key, seconds in self._seconds.items():
+            kinds[key[1]] += seconds - self._first[key]
+        parts = [f"{name} {s / videos * 1e3:.1f}" for name, s in kinds.most_common() if s > 0]
+        return ", ".join(parts)
+
+    def _watch(self) -> None:
+        tick = os.sysconf("SC_CLK_TCK")
+        known = {thread.native_id for thread in threading.enumerate()}
+        while True:
+            named = {thread.native_id: thread.name for thread in threading.enumerate()}
+            for task in Path("/proc/self/task").iterdir():
+                number = int(task.name)
+                try:
+                    fields = (task / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                kind = named.get(number, "native").split("-")[0].split("_")[0]
+                seconds = (int(fields[11]) + int(fields[12])) / tick
+                old = number in known or number not in named
+                self._first.setdefault((number, kind), seconds if old else 0.0)
+                self._seconds[number, kind] = seconds
+            if self._over.wait(0.25):
+                return
+
+
+class ChildrenCPU:
+    """CPU seconds of the processes that end within a block."""
+
+    def __enter__(self) -> ChildrenCPU:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = self._now() - self._before
+
+    @staticmethod
+    def _now() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+
+class one_thread:
+    """A block in which torch uses one thread on the CPU."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+
+def synchronize() -> None:
+    if CUDA:
+        torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of some work, after one round that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        work()
+        synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds[1:])
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+def process_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def output(command: str) -> str:
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
