@@ -22,20 +22,24 @@ import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
-from coinml.media import DecodePool, sample, write_video
+from coinml.media import ClipSpec, DecodePool, sample, write_video
 from coinml.miniature.tiny_encoder import ENCODER
 from coinml.runtime.cpus import cpu_count
 
@@ -172,10 +176,15 @@ def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bar
     rates: dict[str, list[float]] = {}
     for number in range(rounds):
         put(rates, "bare forward", 1024 / timed(lambda: encoder.encode_prepared(pictures)))
-        put(rates, "decode limit", clips / timed(lambda: decode_in_pool(jobs, encoder)))
-        with tempfile.TemporaryDirectory() as sets:
-            embeddings = new_set(Path(sets) / str(number), encoder)
-            put(rates, "engine", clips / timed(lambda e=embeddings: embed(jobs, encoder, e)))
+        limit = decode_limit(files, encoder.clip_spec(), videos)
+        put(rates, "decode limit", limit * COIN_CLIPS)
+        with tempfile.TemporaryDirectory() as sets, decode_pool(encoder) as pool:
+            for count in (pool.workers, videos):
+                # Once for nothing, to start the decoders, as in a run of thousands.
+                embeddings = new_set(Path(sets) / f"{number}-{count}", encoder)
+                some = partial(embed, jobs[:count], encoder, embeddings, pool=pool)
+                took = timed(some)
+            put(rates, "engine", clips / took)
         few = jobs[:16]
         loop = documented_loop(base, few, encoder, decoder="decord", half=True)
         put(rates, "documented loop, decord, float16", len(few) * COIN_CLIPS / timed(loop))
@@ -274,15 +283,33 @@ def decode_all(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> tuple[list[tor
     return pictures, seconds
 
 
-def decode_in_pool(jobs: Sequence[EmbedJob], encoder: ClipEncoder) -> None:
-    """Decode everything with all cores and nothing else."""
-    spec = encoder.clip_spec()
-    with DecodePool(workers=cpu_count()) as pool:
-        for start in range(0, len(jobs), 64):
-            futures = [pool.submit_sample(job.path, spec) for job in jobs[start : start + 64]]
-            wait(futures)
-            for future in futures:
-                future.result()
+def decode_limit(files: Sequence[Path], spec: ClipSpec, videos: int) -> float:
+    """Videos a second that the decoders do where nothing is done with the frames.
+
+    The workers are warm, there is always a next request for each, and neither the first nor the
+    last videos count, when not every worker is busy.
+    """
+    workers = cpu_count()
+    room = threading.Semaphore(2 * workers)
+    ended: list[float] = []
+    failed: list[BaseException] = []
+
+    def count(done: Future[Any]) -> None:
+        ended.append(time.perf_counter())
+        if (error := done.exception()) is not None:
+            failed.append(error)
+        room.release()
+
+    with DecodePool(workers=workers) as pool:
+        for number in range(videos):
+            room.acquire()
+            pool.submit_sample(files[number % len(files)], spec).add_done_callback(count)
+        for _ in range(2 * workers):
+            room.acquire()
+    if failed:
+        raise failed[0]
+    steady = sorted(ended)[min(2 * workers, videos // 3) : -min(workers, videos // 3)]
+    return (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def cpu_of_forward(encoder: ClipEncoder, jobs: Sequence[EmbedJob]) -> tuple[float, float]:

@@ -12,8 +12,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ import numpy as np
 import torch
 
 from coinml.encoder.clip_encoder import ClipEncoder
-from coinml.media import ClipSpec, DecodePool
-from coinml.runtime.cpus import processors
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.cuda.is_available()
@@ -103,35 +100,6 @@ class Check:
     def left(self) -> float:
         """Seconds until the time of the whole check is up."""
         return self.ends - time.perf_counter()
-
-
-def decode_limit(files: Sequence[Path], spec: ClipSpec, videos: int) -> float:
-    """Videos a second that the decoders do where nothing is done with the frames.
-
-    The workers are warm, there is always a next request for each, and neither the first nor the
-    last videos count, when not every worker is busy.
-    """
-    workers = processors()
-    room = threading.Semaphore(2 * workers)
-    ended: list[float] = []
-    failed: list[BaseException] = []
-
-    def count(done: Future[Any]) -> None:
-        ended.append(time.perf_counter())
-        if (error := done.exception()) is not None:
-            failed.append(error)
-        room.release()
-
-    with DecodePool(workers=workers) as pool:
-        for number in range(videos):
-            room.acquire()
-            pool.submit_sample(files[number % len(files)], spec).add_done_callback(count)
-        for _ in range(2 * workers):
-            room.acquire()
-    if failed:
-        raise failed[0]
-    steady = sorted(ended)[min(2 * workers, videos // 3) : -min(workers, videos // 3)]
-    return (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def waits_in(work: Callable[[], object]) -> list[str]:

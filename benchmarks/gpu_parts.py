@@ -33,7 +33,6 @@ from gpu_measures import (
     Table,
     ThreadTimes,
     cosine,
-    decode_limit,
     one_thread,
     output,
     process_seconds,
@@ -49,7 +48,7 @@ from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.media import DecodePool
-from coinml.runtime.cpus import processors
+from coinml.runtime.cpus import cpu_count
 
 
 def machine(check: Check) -> None:
@@ -62,7 +61,7 @@ def machine(check: Check) -> None:
     table.row("torch, transformers, av", versions)
     about = "Model name|Thread|L3|MHz"
     described = output(f"lscpu | grep -E '{about}' | tr -s ' ' | tr '\\n' ';'")
-    table.row("processors", processors(), described)
+    table.row("processors", cpu_count(), described)
     table.row("memory", output("grep MemTotal /proc/meminfo | tr -s ' '"))
     if not CUDA:
         return
@@ -202,13 +201,13 @@ def engine(check: Check, snap: str) -> None:
     """The engine and the decode limit in turn, since the machine's own speed drifts."""
     table, spec = check.table, check.encoder.clip_spec(snap)
     each = (4, 8)[snap == "keyframe"] if check.dry else (18, 30)[snap == "keyframe"]
-    videos = each * processors()
-    limits = [decode_limit(check.files, spec, videos)]
+    videos = each * cpu_count()
+    limits = [plain.decode_limit(check.files, spec, videos)]
     table.row(f"decode limit, {snap}, clips/s", limits[0] * CLIPS)
     engines = []
     for _ in range(1 if check.dry else 2):
         pace = engine_pace(check, snap, round(limits[-1] * (2 if check.dry else 11)))
-        limits.append(decode_limit(check.files, spec, videos))
+        limits.append(plain.decode_limit(check.files, spec, videos))
         engines.append(pace)
         table.row(f"engine, {snap}, clips/s", pace * CLIPS)
         table.row(f"decode limit, {snap}, clips/s", limits[-1] * CLIPS)
@@ -227,7 +226,7 @@ def engine_pace(check: Check, snap: str, videos: int) -> float:
     Those are the same for a run of few videos, which is taken off.
     """
     table = check.table
-    few = 2 * processors()
+    few = 2 * cpu_count()
     with ChildrenCPU() as children, decode_pool(check.encoder) as pool:
         run_engine(check, snap, few, pool)
         short, *_ = run_engine(check, snap, few, pool)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from coinml.encoder import clip_encoder, device_queue, devices
+from coinml.encoder import clip_encoder, devices
 from coinml.encoder.backbone import Backbone
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.errors import InvalidInputError, LocalError
@@ -94,24 +93,6 @@ def test_a_clip_waits_for_memory_and_the_batches_get_smaller(
     failures[:] = [RuntimeError("a shape is wrong")]
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         encoder.prepare(clips[0])
-
-
-def test_streams_are_used_again_and_by_one_thread_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = iter("abc")
-    monkeypatch.setattr(device_queue, "_new_stream", lambda _: next(made))
-    queue = device_queue.DeviceQueue(torch.device("cuda"))
-    with queue._idle_stream() as first, queue._idle_stream() as second:
-        assert (first, second) == ("a", "b")
-    for _ in range(5):
-        with queue._idle_stream() as again:
-            assert again in ("a", "b")
-
-
-def test_nothing_is_pinned_where_there_is_no_gpu(tiny_encoder_dir: Path) -> None:
-    with mmap.mmap(-1, 4096) as memory:
-        assert load_encoder(tiny_encoder_dir, device="cpu").pin(memory) is None
 
 
 def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(
