@@ -11,7 +11,7 @@ help:
 	@echo "make test       the test suite (make test-slow: the tests over a minute)"
 	@echo "make test-stack the tests with commands, servers, workers and a browser as real processes"
 	@echo "make lint       ruff, mypy, import-linter"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks (that of a GPU is benchmarks/gpu.py)"
 	@echo "make clean      remove .venv and caches; collected data stays"
 
 # A second call finds the stamp newer than its prerequisites, and installs nothing.
@@ -52,7 +52,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -35,9 +35,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import _gpu_parts as parts
 import embed as plain
-import gpu_parts as parts
-from gpu_measures import CLIPS, CUDA, DEVICE, Check, Table
+from _gpu_measures import CLIPS, CUDA, DEVICE, Check, Table
 
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.media import sample

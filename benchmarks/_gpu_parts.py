@@ -19,7 +19,7 @@ from typing import Any
 import embed as plain
 import numpy as np
 import torch
-from gpu_measures import (
+from _gpu_measures import (
     CLIP_FLOP,
     CLIPS,
     COIN_MINUTES,
