@@ -46,7 +46,6 @@ class Lanes:
         self.encoder = encoder
         self.batch_clips = batch_clips
         self._on_cpu = encoder.device.type == "cpu"
-        self._clips = clips
         self.count = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
         self._threads_before: int | None = None
         self._encoders = (

@@ -1,8 +1,9 @@
-"""Decoding processes that stay from shard to shard, and the threads beside a GPU."""
+"""What a run sets up once: decoding processes, threads beside a GPU, the writer of parts."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from coinml.embedding import shards
 from coinml.embedding.encoder_threads import Lanes
 from coinml.embedding.engine import EmbedJob
 from coinml.embedding.kept_decoders import KeptDecoders
+from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.shards import Shard, ThisProcess
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
@@ -138,3 +140,13 @@ def test_beside_a_gpu_a_copy_takes_one_processor() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_writes_parts_is_loaded_before_the_first_video(
+    tmp_path: Path, encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SetSpec(encoder=encoder.spec, dataset="toy")
+    made = EmbeddingSet.open(str(tmp_path), "toy", spec, create=True)
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    with PartWriter(made, part_videos=1):
+        assert "pyarrow.parquet" in sys.modules
