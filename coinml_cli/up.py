@@ -15,6 +15,7 @@ from coinml_ops.environment import FROM_STACK
 
 if TYPE_CHECKING:
     from coinml.runtime.settings import Settings
+    from coinml_ops.stack.lifecycle import StackOptions
     from coinml_ops.stack.record import Stack
 
 POSTGRES = "COINML_POSTGRES"
@@ -81,6 +82,7 @@ def up(
     from coinml.runtime.settings import Settings
     from coinml_cli.stack_files import print_files
     from coinml_ops.deployments.selection import absolute_dataset
+    from coinml_ops.stack.lifecycle import LOOPBACK, StackOptions
     from coinml_ops.stack.postgres import checked
     from coinml_ops.stack.record import Stack
 
@@ -96,7 +98,7 @@ def up(
         stack = Stack(
             id="printed",
             home=str(settings.home),
-            host=host or "127.0.0.1",
+            host=host or LOOPBACK,
             prefect_port=prefect_port or 4200,
             mlflow_port=mlflow_port or 5000,
             postgres=postgres or "",
@@ -106,12 +108,14 @@ def up(
         return
     stack, running = _start_and_deploy(
         settings,
-        host=host,
-        prefect_port=prefect_port,
-        mlflow_port=mlflow_port,
-        postgres=postgres,
-        ledger_url=ledger_url,
-        dataset=dataset,
+        StackOptions(
+            host=host,
+            prefect_port=prefect_port,
+            mlflow_port=mlflow_port,
+            postgres=postgres,
+            ledger_url=ledger_url,
+            dataset=dataset,
+        ),
     )
     _tell(stack, running=running, json=json)
 
@@ -176,7 +180,7 @@ def _own_ledger_url() -> str:
     return "" if "COINML_LEDGER_URL" in FROM_STACK else url
 
 
-def _start_and_deploy(settings: Settings, **asked: Any) -> tuple[Stack, bool]:
+def _start_and_deploy(settings: Settings, options: StackOptions) -> tuple[Stack, bool]:
     """Start the stack, apply the deployments, and wait until every service answers.
 
     Returns:
@@ -190,10 +194,7 @@ def _start_and_deploy(settings: Settings, **asked: Any) -> tuple[Stack, bool]:
 
     with lifecycle.exclusive(settings.home):
         LocalPrefect(settings.data_dir / "prefect").make_way()
-        stack, running = lifecycle.start(
-            settings.home,
-            **asked,
-        )
+        stack, running = lifecycle.start(settings.home, options)
         if running:
             note("it is running; restarting dead services and applying the deployments again")
         else:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -39,26 +40,33 @@ def exclusive(home: Path) -> Iterator[None]:
         yield
 
 
-def start(
-    home: Path,
-    *,
-    host: str | None = None,
-    prefect_port: int | None = None,
-    mlflow_port: int | None = None,
-    postgres: str | None = None,
-    ledger_url: str = "",
-    dataset: str | None = None,
-) -> tuple[Stack, bool]:
-    """Start the supervisor of a home's stack, which starts the services; does not wait for them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """Settings of a stack that a user asks for.
 
-    Args:
-        home: COINML_HOME.
-        host: The address to bind to; None: loopback.
+    Attributes:
+        host: The address to bind to; None: the running stack's, or loopback.
         prefect_port: Prefect's port; None: the previous one, the default, or any free port.
         mlflow_port: MLflow's port; None as above.
         postgres: A PostgreSQL server's URL; "": none; None: the previous one.
         ledger_url: The workers' ledger if there is no such server.
         dataset: Dataset of the scheduled deployments; None: the previous one.
+    """
+
+    host: str | None = None
+    prefect_port: int | None = None
+    mlflow_port: int | None = None
+    postgres: str | None = field(default=None, repr=False)
+    ledger_url: str = field(default="", repr=False)
+    dataset: str | None = None
+
+
+def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]:
+    """Start the supervisor of a home's stack, which starts the services; does not wait for them.
+
+    Args:
+        home: COINML_HOME.
+        options: Settings, where they are not to be as before.
 
     Returns:
         The stack, and whether it was running before.
@@ -67,12 +75,13 @@ def start(
         InvalidInputError: A port is in use, or the running stack has other settings.
         LocalError: PostgreSQL refuses.
     """
+    options = options or StackOptions()
     before = record.read(home)
     running = before is not None and (
         before.up() or any(one.alive() for one in before.services.values())
     )
     if before is not None and running:
-        stack = _with_dataset(before, host, prefect_port, mlflow_port, postgres, dataset)
+        stack = _with_dataset(before, options)
         _kill_outdated_supervisor(before)
         if before.up():
             record.update(home, dataset=stack.dataset)
@@ -81,22 +90,7 @@ def start(
             return stack, True
         # Without a supervisor, services still run: the new supervisor adopts them.
     else:
-        host = host or LOOPBACK
-        stack = Stack(
-            # The same id again: processes that an earlier stack left behind carry it.
-            id=before.id if before else uuid.uuid4().hex,
-            home=str(home),
-            host=host,
-            prefect_port=ports.choose(
-                host, prefect_port, before.prefect_port if before else 4200, option="--prefect-port"
-            ),
-            mlflow_port=ports.choose(
-                host, mlflow_port, before.mlflow_port if before else 5000, option="--mlflow-port"
-            ),
-            postgres=(before.postgres if before else "") if postgres is None else postgres,
-            ledger_url=ledger_url,
-            dataset=(before.dataset if before else "") if dataset is None else dataset,
-        )
+        stack = _new_stack(home, before, options)
         if stack.postgres:
             Databases(stack.postgres).create()
     record.write(stack)
@@ -178,34 +172,54 @@ def stop(home: Path) -> tuple[str, ...]:
     return ran
 
 
-def _with_dataset(
-    before: Stack,
-    host: str | None,
-    prefect_port: int | None,
-    mlflow_port: int | None,
-    postgres: str | None,
-    dataset: str | None,
-) -> Stack:
+def _new_stack(home: Path, before: Stack | None, options: StackOptions) -> Stack:
+    """A stack with the settings asked for, and otherwise those of the stack before it.
+
+    Raises:
+        InvalidInputError: A port that is asked for is in use.
+    """
+    # The same id again: processes that an earlier stack left behind carry it.
+    last = before or Stack(id=uuid.uuid4().hex, home=str(home))
+    host = options.host or LOOPBACK
+    return Stack(
+        id=last.id,
+        home=str(home),
+        host=host,
+        prefect_port=ports.choose(
+            host, options.prefect_port, last.prefect_port, option="--prefect-port"
+        ),
+        mlflow_port=ports.choose(
+            host, options.mlflow_port, last.mlflow_port, option="--mlflow-port"
+        ),
+        postgres=last.postgres if options.postgres is None else options.postgres,
+        ledger_url=options.ledger_url,
+        dataset=last.dataset if options.dataset is None else options.dataset,
+    )
+
+
+def _with_dataset(running: Stack, options: StackOptions) -> Stack:
     """The running stack, with another dataset if one is given.
 
     Raises:
         InvalidInputError: Another setting is asked for, which needs a restart.
     """
     asked = {
-        "--host": (host, before.host),
-        "--prefect-port": (prefect_port, before.prefect_port),
-        "--mlflow-port": (mlflow_port, before.mlflow_port),
+        "--host": (options.host, running.host),
+        "--prefect-port": (options.prefect_port, running.prefect_port),
+        "--mlflow-port": (options.mlflow_port, running.mlflow_port),
     }
     for option, (given, current) in asked.items():
         if given is not None and given != current:
             raise InvalidInputError(
                 f"{option} {given}: the running stack has {current}; `coinml down` first"
             )
-    if postgres is not None and postgres != before.postgres:
+    if options.postgres is not None and options.postgres != running.postgres:
         raise InvalidInputError(
             "--postgres: the running stack uses another database; `coinml down` first"
         )
-    return before if dataset is None else dataclasses.replace(before, dataset=dataset)
+    if options.dataset is None:
+        return running
+    return dataclasses.replace(running, dataset=options.dataset)
 
 
 def _kill_outdated_supervisor(stack: Stack) -> None:

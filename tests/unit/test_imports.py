@@ -73,6 +73,14 @@ def test_a_light_module_loads_nothing_heavy(module: str) -> None:
             "lint-imports",
             "yt-dlp has one owner",
         ),
+        (
+            "coinml_ops/doctor/examine.py",
+            "import coinml_ops.stack.supervisor\n",
+            "lint-imports",
+            "run with `python -m`",
+        ),
+        ("coinml_ops/work_pool.py", "import coinml_cli.app\n", "lint-imports", "Arrows point down"),
+        ("coinml_ops/work_pool.py", "import flows.collect\n", "lint-imports", "Arrows point down"),
         ("flows/collect.py", "import av\n", "lint-imports", ""),
         ("coinml/data/splits.py", "import os\n", "ruff", "F401"),
         ("coinml/data/splits.py", "def f(x): return x\n", "mypy", "no-untyped-def"),
@@ -81,7 +89,7 @@ def test_a_light_module_loads_nothing_heavy(module: str) -> None:
 def test_a_planted_violation_is_caught(
     tmp_path: Path, file: str, line: str, tool: str, says: str
 ) -> None:
-    for folder in ("coinml", "tasks", "flows"):
+    for folder in ("coinml", "coinml_cli", "coinml_ops", "tasks", "flows"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )

@@ -13,6 +13,7 @@ import pytest
 
 from coinml.errors import InvalidInputError
 from coinml_ops.stack import lifecycle, processes, record
+from coinml_ops.stack.lifecycle import StackOptions
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, SERVICE
 
@@ -70,7 +71,7 @@ def test_settings_that_need_a_restart_leave_the_supervisor_alone(
     outdated: Stack, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="coinml down"):
-        lifecycle.start(tmp_path, host="0.0.0.0")
+        lifecycle.start(tmp_path, StackOptions(host="0.0.0.0"))
     assert outdated.supervisor is not None
     assert outdated.supervisor.alive()
 
