@@ -1,4 +1,4 @@
-"""The gate: whether a version may be the champion, and why."""
+"""The promotion gate: whether a version may become the champion, and why."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ def judge(
     *,
     coverage_floor: float,
 ) -> tuple[bool, str]:
-    """Whether a candidate passes, and why; val decides, test may only object.
+    """Decide whether a candidate passes. Val decides; test can only veto.
 
     Args:
         store: Where the predictions of both are.
         candidate: A registered version.
-        champion: The one that it would replace; None while there is none.
-        coverage_floor: Least share of the official test videos that it was measured on.
+        champion: The version that it would replace, None if there is no champion.
+        coverage_floor: Least share of the official test videos that the candidate must have been
+            measured on.
+
+    Returns:
+        Whether it passes, and the reason as a text.
 
     Raises:
-        RegistryError: A version without the numbers that a training leaves on it.
+        RegistryError: A version lacks the metrics that training writes to its tags.
     """
     if champion is None:
         low, majority = (
@@ -49,7 +53,7 @@ def judge(
             f"({majority:.3f})"
         )
     ours, theirs = _predictions(store, candidate), _predictions(store, champion)
-    # More classes are welcome: a collection grows, and they make it no easier.
+    # Additional classes are allowed: they make the task harder, not easier.
     lost = sorted(set(theirs["label"]) - set(ours["label"]))
     if lost:
         return False, (
@@ -81,10 +85,10 @@ def judge(
 
 
 def number_of(version: ModelVersion, tag: str) -> float:
-    """A number among a version's tags.
+    """The number in a version's tag.
 
     Raises:
-        RegistryError: There is none; another program registered the version.
+        RegistryError: The tag is missing or not a number: coinml did not register the version.
     """
     try:
         return float(version.tags[tag])

@@ -1,4 +1,4 @@
-"""The registered model as code: MLflow runs this file to load it, and unpickles nothing."""
+"""MLflow runs this file to load the registered model, so that nothing is unpickled."""
 
 from mlflow.models import set_model
 

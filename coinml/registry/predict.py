@@ -1,4 +1,4 @@
-"""The registered model on files, as the command line uses it."""
+"""Predict video files with a registered model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Ours load without; whoever put one into the registry would have it run here.
+# A pickle can run any code when it is loaded. The models that coinml registers need none.
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 import mlflow
@@ -21,17 +21,17 @@ from coinml.registry.versions import CHALLENGER, CHAMPION, version_at
 from coinml.tracking.mlflow_store import MlflowStore
 
 _AT_ONCE = 16
-"""Files a call of the model: enough to decode side by side, few enough to show progress."""
+"""Files per call of the model: enough to decode in parallel, few enough to show progress."""
 
 for _name in ("mlflow", "mlflow.pyfunc"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def answering_alias(store: MlflowStore, model: str) -> str:
-    """The alias of whom is asked: the champion, or the challenger while there is none.
+    """The alias to predict with: `champion`, or `challenger` if there is no champion.
 
     Raises:
-        RegistryError: The model has neither.
+        RegistryError: The model has neither alias.
     """
     for alias in (CHAMPION, CHALLENGER):
         if version_at(store, model, alias) is not None:
@@ -55,11 +55,11 @@ def predict_files(
         store: Where the registry is.
         uri: The model, as `models:/mini-task@champion` or `models:/mini-task/3`.
         files: Paths of video files.
-        span: Start and end in seconds of what is looked at in each; all of it by default.
-        progress: Called with how many files more have their answer.
+        span: Start and end in seconds of the part to classify; by default the whole video.
+        progress: Called with the number of files answered since the last call.
 
     Returns:
-        `video, label, score, top5, error` for each file, in their order.
+        A dict `video, label, score, top5, error` for each file, in the order of `files`.
 
     Raises:
         RegistryError: There is no such model, or it does not load.
@@ -67,14 +67,14 @@ def predict_files(
     store.client()
     path_before = list(sys.path)
     try:
-        # The model's requirements are those of the coinml that runs here, or near enough; to look
-        # through everything that is installed takes longer than the prediction.
+        # Warnings are suppressed to skip the check of installed packages against the model's
+        # requirements: it takes longer than a prediction.
         loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
         raise RegistryError(f"{uri} at {store.shown}: {store.masked(err)}") from err
     finally:
-        # MLflow puts the code that the model carries before all other; what this process starts
-        # afterwards would run that instead of the coinml that is here.
+        # MLflow prepends the model's own copy of coinml to sys.path. Processes started later
+        # would inherit that path and run the copy.
         sys.path[:] = path_before
     names = ("start_s", "end_s")
     limits = {name: at for name, at in zip(names, span, strict=True) if at is not None}

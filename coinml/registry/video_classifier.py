@@ -1,7 +1,7 @@
-"""The registered model: video file in, task out.
+"""The registered model: it takes a video file and answers with its class.
 
-Decoder, encoder and head in one MLflow model that loads anywhere: it carries the encoder's
-files (or names them on the hub), the head's file and coinml's own code.
+One MLflow model contains decoder, encoder and head and loads anywhere: it carries the encoder's
+files (or their hub id), the head's file and a copy of coinml.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 60.0
 MAX_MB = 100
-"""Largest video that is taken as base64, unless `COINML_SERVE_MAX_MB` says otherwise."""
+"""Largest video accepted as base64, in megabytes; `COINML_SERVE_MAX_MB` overrides it."""
 TOP = 5
 _SPEC = "spec.json"
 _IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-"""MLflow's scoring server sets it; who loads the model himself may read what he may read."""
+"""Set to "true" by MLflow's scoring server, where a client must not read any file it names."""
 _ANSWER = ["label", "score", "top5", "error"]
 
 SIGNATURE = ModelSignature(
@@ -80,15 +80,15 @@ REQUIREMENTS = (
     "torch",
     "transformers",
 )
-"""What the model needs where it is served, at the versions that made it."""
+"""Packages that serving needs, pinned to the versions installed at registration."""
 
 
 class VideoClassifier(PythonModel):
     """Answers `label, score, top5, error` for each row's `video` (path) or `video_base64`.
 
-    The whole video is looked at, or what lies between `start_s` and `end_s` (seconds from its
-    start) where they are given. `top5` is a list of `{"label", "score"}`, best first. A row that
-    cannot be read has its reason in `error` and leaves the others alone.
+    It classifies the whole video, or the part between `start_s` and `end_s` (seconds from the
+    start of the video) if given. `top5` is a list of `{"label", "score"}`, best first. If a
+    row's video cannot be read, `error` says why; the other rows are not affected.
     """
 
     def load_context(self, context: Any) -> None:
@@ -124,25 +124,25 @@ class VideoClassifier(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Classify each row's video; the answers stand in the order of the rows."""
+        """Classify each row's video: one row of `label, score, top5, error` a row, same order."""
         rows = list(_rows(model_input))
         answers: list[dict[str, Any]] = []
         workers = max(1, min(cpu_count(), len(rows)))
         with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
-            # A few ahead of the encoder and no more: a decoded video takes some 100 MB.
+            # Decode only a few videos ahead of the encoder: each takes about 100 MB.
             ahead: deque[Future[SampledClips]] = deque()
             for index, row in enumerate(rows):
                 if len(ahead) > workers:
                     answers.append(self._answer(ahead.popleft()))
                 ahead.append(self._submit(pool, row, Path(folder) / f"{index}.video"))
             answers += [self._answer(future) for future in ahead]
-        # As objects: pandas' own types would make NaN of None, which is not even JSON.
+        # dtype object, because pandas would turn None into NaN, which JSON does not have.
         return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
     def _submit(
         self, pool: DecodePool, row: dict[str, Any], temporary: Path
     ) -> Future[SampledClips]:
-        """Start the decoding of a row's video; the future fails if there is none."""
+        """Start decoding a row's video; the future raises if the row has no readable video."""
         try:
             path = _video_file(row, temporary)
             return pool.submit_sample(
@@ -165,7 +165,7 @@ class VideoClassifier(PythonModel):
 
     def _classify(self, sampled: SampledClips) -> dict[str, Any]:
         vectors = self._encoder.encode(list(sampled.frames))
-        # As the store keeps them, so that serving sees what training saw.
+        # Embedding sets store float16; the same rounding here makes serving match training.
         clips = vectors.astype(np.float16)[np.newaxis]
         seen = clips if self._head.takes_clips else clips.astype(np.float32).mean(axis=1)
         scores = self._head.predict_proba(seen)[0]
@@ -186,14 +186,14 @@ def staged_model(
     encoder_ref: str | None = None,
     revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Gather what a model is made of; the value is what `mlflow.pyfunc.save_model` takes.
+    """Collect a model's files; yields keyword arguments for `mlflow.pyfunc.save_model`.
 
     Args:
         head: The head's file.
-        encoder_files: The checkpoint's files, which the model then carries.
+        encoder_files: The checkpoint's files, which are copied into the model.
         spec: The embedding set that the head was trained on.
-        encoder_ref: Hub id to load the encoder from instead of carrying it.
-        revision: Of the hub id.
+        encoder_ref: Hub id of the encoder, instead of a copy of its files.
+        revision: Commit of the hub id.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -228,7 +228,7 @@ def staged_model(
 
 
 def _example(folder: Path) -> str:
-    """A video that travels with the model, so that whoever serves it can ask it something."""
+    """A small video as base64: the model's input example."""
     rows, columns = np.mgrid[0:48, 0:64]
     frames = (
         np.stack([rows * 4, columns * 3, (rows + columns + 8 * t) % 128], axis=-1).astype(np.uint8)
@@ -241,7 +241,7 @@ def _example(folder: Path) -> str:
 def _requirements() -> list[str]:
     from importlib.metadata import version
 
-    # A local build's suffix ("+cpu") names no release that an index has.
+    # Package indexes have no releases with a local version suffix such as "+cpu".
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
@@ -259,13 +259,13 @@ def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _video_file(row: dict[str, Any], temporary: Path) -> Path:
-    """The file that a row names, or that its base64 is written to."""
+    """The file that a row names, or `temporary` with the decoded base64."""
     if "video" in row:
         return _allowed(Path(row["video"]))
     if "video_base64" not in row:
         raise InvalidInputError("neither 'video' nor 'video_base64' is given")
     text, most = row["video_base64"], _max_bytes()
-    # Before it is decoded: four letters are three bytes.
+    # Checked before decoding: four base64 characters are three bytes.
     if len(text) * 3 // 4 > most + 2:
         raise InvalidInputError(
             f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most "
@@ -283,15 +283,15 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
 
 
 def _allowed(path: Path) -> Path:
-    """A path as it is, or refused: behind a server, clients must not read any file there is."""
+    """The resolved path, if it may be read: behind a server only files below COINML_SERVE_ROOT."""
     root = os.environ.get("COINML_SERVE_ROOT")
     if root is None and os.environ.get(_IN_SERVER) == "true":
         raise InvalidInputError(
-            f"{path}: this server reads no files, since COINML_SERVE_ROOT names no folder for it; "
+            f"{path}: this server reads no files because COINML_SERVE_ROOT is not set; "
             "send the video as 'video_base64'"
         )
     try:
-        # Where it really lies: what is read later is what was looked at here.
+        # Resolve links first, so that the file that is checked is the file that is read.
         path, named = path.resolve(), path
         below = root is None or path.is_relative_to(Path(root).resolve())
         there = path.is_file()
