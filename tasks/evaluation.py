@@ -9,7 +9,8 @@ from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
 from coinml.tracking import compare_runs as comparing
 from coinml.tracking.compare_runs import RunComparison
-from coinml.tracking.mlflow_store import MlflowStore, answering
+from coinml.tracking.mlflow_errors import answering
+from coinml.tracking.mlflow_store import MlflowStore
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 

@@ -8,7 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from coinml.registry import promotion
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
-from coinml.tracking.mlflow_store import MlflowStore, answering
+from coinml.tracking.mlflow_errors import answering
+from coinml.tracking.mlflow_store import MlflowStore
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 

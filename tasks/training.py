@@ -22,7 +22,8 @@ from coinml.ledger import DOWNLOADED, Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.tracking.mlflow_store import MlflowStore, answering
+from coinml.tracking.mlflow_errors import answering
+from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training import growth, sweep_runs
 from coinml.training import train_head as training
 from coinml.training.sweep_runs import TuneReport

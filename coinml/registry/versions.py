@@ -9,7 +9,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from coinml.errors import RegistryError, TransientError
-from coinml.tracking.mlflow_store import MlflowStore, answering, is_missing
+from coinml.tracking.mlflow_errors import answering, is_missing
+from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""Two runs side by side: the same videos, a paired test, and where they disagree."""
+"""Compare two runs on the same videos: a paired test, and the videos that differ."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RunComparison:
 
     Attributes:
         run_a: The first run's id; `run_b` the second's.
-        head_a: The first run's head; `head_b` the second's. With the run's id where they are equal.
-        split: Which videos.
-        result: The numbers, and the videos on which exactly one of them is right.
+        head_a: The first run's head; `head_b` the second's. The run id is added if both are equal.
+        split: The split compared on.
+        result: The statistics, and the videos on which exactly one of the runs is right.
     """
 
     run_a: str
@@ -84,18 +84,17 @@ def compare_runs(
     ledger: Ledger | None = None,
     record: bool = False,
 ) -> RunComparison:
-    """Compare two runs on the videos of a split that both were measured on.
+    """Compare two runs on the videos of a split that both have predictions for.
 
     Args:
         store: Where the runs are.
         run_a: An MLflow run id.
         run_b: Another.
-        split: "val" or "test"; "train" tells what was learnt by heart.
-        ledger: Knows the videos' titles and places: the discordant ones then have the columns
-            `title` and `link`, as far as known.
-        record: Write the comparison down in the second run: figures, the tables of the videos
-            and classes in which they differ, the difference and its interval as metrics, and the
-            tags `compared_with`, `compared_on` and `mcnemar_p`.
+        split: "val", "test", or "train" to compare how well the heads fit their training data.
+        ledger: Adds the columns `title` and `link` to the discordant videos, if known.
+        record: Write the comparison to the second run: figures, tables of the videos and classes
+            that differ, the difference and its interval as metrics, and the tags
+            `compared_with`, `compared_on` and `mcnemar_p`.
 
     Raises:
         InvalidInputError: No such run or split, or no video in common.
@@ -146,7 +145,7 @@ def _record(
         title=f"{found.head_b} and {found.head_a}, {found.split}",
         paired=found.result,
     )
-    # What stands there of test is not written over.
+    # A comparison on another split does not overwrite the one on test.
     suffix = "" if found.split == "test" else f"_{found.split}"
     log.figure(f"comparison{suffix}", figure)
     result = found.result
@@ -167,7 +166,7 @@ def _record(
             f"{found.split}_mcnemar_p": result.mcnemar.p_value,
         }
     )
-    # Last, so that what bears it is whole.
+    # Written last, so that a run with these tags has all of the above.
     log.tags(
         {
             "mcnemar_p": result.mcnemar.p_value,
@@ -178,9 +177,9 @@ def _record(
 
 
 def _described(discordant: pd.DataFrame, dataset: str, ledger: Ledger) -> pd.DataFrame:
-    """The videos with what they are called and where they can be seen."""
+    """Add the columns `title` and `link` to the discordant videos."""
     found = {row.video_id: row for row in ledger.rows(dataset)}
-    # A segment is called after its video.
+    # The id of a segment is `<video id>#<n>`.
     rows = {
         one: found[video_id]
         for one in discordant["video_id"]
@@ -191,13 +190,13 @@ def _described(discordant: pd.DataFrame, dataset: str, ledger: Ledger) -> pd.Dat
         row = rows.get(video_id)
         if row is None:
             return None
-        # What was drawn here, or lay in a folder, is nowhere else.
+        # Drawn videos and folder datasets exist only as local files.
         at_home = dataset == MINI or row.origin == "in_place"
         return row.path if at_home else YOUTUBE.format(id=row.video_id)
 
     ids = discordant["video_id"].tolist()
     titles = [rows[video_id].title if video_id in rows else None for video_id in ids]
-    # As objects: None is JSON, and NaN is not.
+    # dtype object, because JSON has None (null) but not NaN.
     return discordant.assign(
         title=pd.Series(titles, dtype=object),
         link=pd.Series([link(video_id) for video_id in ids], dtype=object),

@@ -1,4 +1,4 @@
-"""Metrics of a long training on their way to MLflow, which may be away for a while."""
+"""Writing epoch metrics to MLflow from another thread, so that training never waits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 class EpochWriter:
-    """Takes epochs from the thread that trains and writes them from one of its own.
+    """Queues epochs from the training thread and writes them from its own.
 
-    So the training never waits: a call of MLflow's costs more than an epoch of a small network,
-    and one that finds no server tries for minutes. What could not be written stays in hand, and
-    `close` writes the rest.
+    A call of MLflow takes longer than an epoch of a small network, and retries for minutes if
+    the server does not answer. Epochs that could not be written stay queued; `close` writes the
+    rest.
 
     Args:
-        write: Writes epochs, of which the first has this number.
-        every_s: Seconds between two writes, all that have come since then in one.
-        first: Number of the first epoch that will come.
+        write: Writes a sequence of epochs; its second argument is the number of the first one.
+        every_s: Seconds between two writes; each writes all epochs queued since the last.
+        first: Number of the first epoch.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class EpochWriter:
         self._thread.start()
 
     def add(self, values: Numbers) -> None:
-        """Take one epoch."""
+        """Queue one epoch."""
         with self._lock:
             self._waiting.append(values)
 
     def close(self) -> None:
-        """Write what is left.
+        """Write the queued epochs and stop the thread.
 
         Raises:
-            MlflowException: MLflow does not take it.
+            MlflowException: MLflow refuses them or does not answer.
         """
         self._closed.set()
         self._thread.join()
@@ -59,7 +59,7 @@ class EpochWriter:
             try:
                 self._flush()
             except MlflowException as err:
-                # The next turn, or `close`, comes back to it.
+                # The next turn, or `close`, tries again.
                 logger.warning("MLflow did not take the latest epochs: %s", type(err).__name__)
 
     def _flush(self) -> None:

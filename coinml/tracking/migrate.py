@@ -1,8 +1,8 @@
-"""Taking MLflow's store from the folder where it grew to a server that other machines reach.
+"""Copy a local MLflow store to the database and artifact store of a server.
 
-A local store names its artifacts by this machine's paths, which mean nothing elsewhere. The
-copy names them as a server does (`mlflow-artifacts:/`), whichever folder or bucket it then
-serves them from. The source is only read.
+A local store records artifacts by absolute paths of this machine. The copy records them as a
+server does (`mlflow-artifacts:/…`), independent of the folder or bucket that the server uses.
+The source is only read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ARTIFACT_PLACES = {
     "logged_models": ("artifact_location",),
     "model_versions": ("source", "storage_location"),
 }
-"""The columns of MLflow's tables that say where artifacts lie."""
+"""The columns of MLflow's tables that hold artifact locations."""
 
 _ROWS = 1000
 _SERVED = "mlflow-artifacts:/"
@@ -36,14 +36,14 @@ _DEFAULT_EXPERIMENT = "0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What stands at the new place.
+    """What the copy contains.
 
     Attributes:
         runs: Number of runs.
         versions: Number of registered versions.
         files: Number of artifact files.
-        size_bytes: Of these files.
-        elsewhere: Artifact places that are not in this store's folder, and were left as they are.
+        size_bytes: Total size of these files.
+        elsewhere: Artifact locations outside this store's folder, which were left unchanged.
     """
 
     runs: int
@@ -54,20 +54,20 @@ class Moved:
 
 
 def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
-    """Copy a local store whole: runs, models, registry, and the artifacts of all of them.
+    """Copy a local store completely: runs, models, registry and all artifacts.
 
-    The artifacts go first and the database last and in one piece, so that whatever ends this
-    leaves nothing that looks like a store, and the next call goes on.
+    Artifacts are copied first and the database last, in one transaction. An interrupted call
+    therefore leaves no incomplete store, and the next call continues.
 
     Args:
         store: The local store (SQLite).
-        database: SQLAlchemy URL of the new one, "sqlite:////path/mlflow.db" or
-            "postgresql://...": not there yet, or without runs.
-        artifacts: Folder or fsspec URL that the server is to serve artifacts from.
+        database: SQLAlchemy URL of the new database, "sqlite:////path/mlflow.db" or
+            "postgresql://…": it must not exist yet, or have no runs.
+        artifacts: Folder or fsspec URL that the server will serve artifacts from.
 
     Raises:
-        InvalidInputError: The source is no local store, or something is at the destination.
-        LocalError: A file that was copied has another size there.
+        InvalidInputError: The source is not a local store, or the destination is not empty.
+        LocalError: A copied file has another size at the destination.
     """
     if not store.uri.startswith("sqlite:///"):
         raise InvalidInputError(f"{store.uri} is a server's, and needs no moving")
@@ -89,20 +89,20 @@ def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
 
 
 class _Places:
-    """Artifact places as a server names them, and those that it could not serve."""
+    """Translates artifact locations to a server's, and collects those outside the store."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self.elsewhere: set[str] = set()
 
     def served(self, place: str | None) -> str | None:
-        """The same place below the server's root."""
+        """The same location below the server's artifact root, or unchanged if outside the store."""
         if not place or urlparse(place).scheme not in ("", "file"):
             return place
         path = Path(unquote(urlparse(place).path))
         if path.is_relative_to(self._root):
             return _SERVED + path.relative_to(self._root).as_posix()
-        # The whole folder may have been moved since; its artifacts came along.
+        # The home folder may have been moved, with its artifacts, since the path was recorded.
         for number, part in enumerate(path.parts):
             tail = Path(*path.parts[number + 1 :])
             if part == self._root.name and (self._root / tail).exists():
@@ -113,9 +113,9 @@ class _Places:
 
 @contextmanager
 def _new_database(database: str) -> Iterator[str]:
-    """The URL of a database with MLflow's tables and nothing in them.
+    """Yields the URL of a database with empty MLflow tables.
 
-    A file bears its final name only at the end.
+    An SQLite file gets its final name only when the block succeeds.
     """
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -142,13 +142,13 @@ def _new_database(database: str) -> Iterator[str]:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     try:
-        # MLflow would try for minutes.
+        # Fail at once here: MLflow would retry for minutes.
         create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
         yield _with_tables(url.render_as_string(hide_password=False))
     except ModuleNotFoundError as err:
         raise LocalError(f"no {err.name}: pip install 'coinml[postgres]'") from None
     except SQLAlchemyError as err:
-        # The driver's own words may hold the whole address.
+        # The driver's message may contain the password.
         raise LocalError(f"{url.render_as_string()}: {type(err).__name__}") from None
 
 
@@ -158,7 +158,7 @@ def _with_tables(url: str) -> str:
 
 
 def _check_at_rest(store: MlflowStore) -> None:
-    """Refuse to copy what is being written."""
+    """Refuse to copy a store that a live process writes to."""
     client = store.client()
     experiments = [one.experiment_id for one in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
@@ -167,7 +167,7 @@ def _check_at_rest(store: MlflowStore) -> None:
 
 
 def _copy_artifacts(root: Path, artifacts: str) -> tuple[int, int]:
-    """Copy every file that is not there with its size; return number and bytes of all."""
+    """Copy the files that are missing or of another size; return number and bytes of all."""
     import fsspec
 
     target, base = fsspec.core.url_to_fs(artifacts)
@@ -177,7 +177,7 @@ def _copy_artifacts(root: Path, artifacts: str) -> tuple[int, int]:
         for file in sorted(root.rglob("*"))
         if file.is_file()
     }
-    # A server on this machine may serve them from where they lie.
+    # Nothing to copy if the server will serve this very folder.
     for name, size_bytes in sizes.items() if Path(base) != root.resolve() else ():
         place = f"{base}/{name}"
         if not target.exists(place) or target.size(place) != size_bytes:
@@ -189,7 +189,7 @@ def _copy_artifacts(root: Path, artifacts: str) -> tuple[int, int]:
 
 
 def _copy_rows(origin: str, destination: str, places: _Places) -> tuple[int, int]:
-    """Copy every table, in an order in which each row finds those that it refers to."""
+    """Copy every table, in the order of their foreign keys; return numbers of runs and versions."""
     from sqlalchemy import MetaData, create_engine, func, insert, select
 
     source, target = create_engine(origin), create_engine(destination)
@@ -198,7 +198,7 @@ def _copy_rows(origin: str, destination: str, places: _Places) -> tuple[int, int
         have.reflect(source)
         want.reflect(target)
         with source.connect() as reading, target.begin() as writing:
-            # One view of all tables, whoever writes meanwhile.
+            # One transaction, so that all tables are read in one consistent state.
             reading.exec_driver_sql("BEGIN")
             _check_empty(reading, writing, have, want, name=target.url.render_as_string())
             tables = [table for table in want.sorted_tables if table.name != "alembic_version"]
@@ -243,7 +243,7 @@ def _check_empty(
 
 
 def _write_null_as_null(table: Table) -> None:
-    """SQLAlchemy else writes JSON's `null` where nothing stood."""
+    """Write None as SQL NULL; SQLAlchemy would write the JSON text `null`."""
     from sqlalchemy import JSON
 
     for column in table.columns:
@@ -253,14 +253,14 @@ def _write_null_as_null(table: Table) -> None:
 
 def _with_served_places(table: str, row: dict[str, Any], places: _Places) -> dict[str, Any]:
     if table == "experiments" and str(row["experiment_id"]) == _DEFAULT_EXPERIMENT:
-        # MLflow makes it with every database, in whatever folder it was started from.
+        # MLflow creates the default experiment with a path in the working folder.
         return row | {"artifact_location": _SERVED + _DEFAULT_EXPERIMENT}
     changed = {column: places.served(row[column]) for column in _ARTIFACT_PLACES.get(table, ())}
     return row | changed
 
 
 def _continue_counting(writing: Connection, tables: list[Table]) -> None:
-    """PostgreSQL counts on its own, from one, whatever numbers were written into a column."""
+    """Set PostgreSQL's sequences past the copied ids; inserting rows does not advance them."""
     from sqlalchemy import func, select
 
     if writing.dialect.name != "postgresql":

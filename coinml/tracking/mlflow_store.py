@@ -1,11 +1,10 @@
 """MLflow: experiments, runs and what is logged to them.
 
-With `registry`, `serving`, `serving_model` and `predicting` the only importer of mlflow. The store
-and the place of the artifacts are always passed, since MLflow's own defaults depend on the working
-folder and are then stored as absolute paths.
+Only this room and `coinml.registry` import mlflow. Tracking URI and artifact root are always
+passed explicitly: MLflow's defaults depend on the working folder and are stored as absolute paths.
 
-A server that is away for a while is waited for: MLflow's client tries a call for some four minutes
-(`MLFLOW_HTTP_REQUEST_MAX_RETRIES` and its kin) before it gives up.
+If a server does not answer, MLflow's client retries a call for about four minutes
+(`MLFLOW_HTTP_REQUEST_MAX_RETRIES` and related variables).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,55 +21,40 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Copying a figure into a folder is nothing to watch.
+# No progress bars for single small files.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# It would stand on stdout, where nothing but results belongs, with the password of the address.
+# MLflow would print the URL, with its password, to stdout, which is for results only.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# A model's requirements are ours, not those of a project in the folder we were started from.
+# Otherwise MLflow takes a model's requirements from a uv project in the working folder.
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
-import requests
 from filelock import FileLock
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_DOES_NOT_EXIST,
-    TEMPORARILY_UNAVAILABLE,
-    ErrorCode,
-)
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, TransientError
 from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
+from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-__all__ = ["MlflowStore", "RunLog", "answering", "code_version", "is_missing"]
-
 OWNER = "coinml.process"
-"""Tag of a run: the process that writes it."""
-
-_MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
-"""MLflow calls an unknown alias and a malformed id an invalid parameter."""
-
-_LOCKED = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
-_NO_ANSWER = re.compile("API request to (?!endpoint)")
-"""How MLflow's client begins when it has given up; the error's code is that of any other."""
+"""Tag with the process that writes the run."""
 
 _NOTE = "mlflow.note.content"
 
 _MAKING = threading.Lock()
 _made: set[Path] = set()
-"""Databases that this process has seen whole."""
+"""Databases whose tables this process knows to exist."""
 
 _untold: dict[str, str] = {}
-"""How runs of this process ended while nobody was there to be told."""
+"""Final status, by run id, of runs of this process that MLflow did not take."""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -94,11 +77,11 @@ class MlflowStore:
 
     @property
     def shown(self) -> str:
-        """The URI as it may be written down: without the password, if it has one."""
+        """The URI without its password, for messages and logs."""
         return without_password(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client of this store, which all of this process then uses."""
+        """A client of this store; also makes the store MLflow's default in this process."""
         address = self._address()
         if mlflow.get_tracking_uri() != address:
             mlflow.set_tracking_uri(address)
@@ -108,7 +91,10 @@ class MlflowStore:
         return mlflow.MlflowClient(address)
 
     def _address(self) -> str:
-        """What MLflow is given: user and password apart, or they would be in all its messages."""
+        """The URI without user and password, which go to environment variables.
+
+        Otherwise MLflow would include them in its error messages.
+        """
         parts = urlsplit(self.uri)
         if parts.scheme not in ("http", "https") or parts.username is None:
             return self.uri
@@ -117,7 +103,7 @@ class MlflowStore:
         return without_user(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
-        """The id of an experiment, which is made if it is not there; who described it, did."""
+        """The id of an experiment, which is created if needed; a description is not overwritten."""
         client = self.client()
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -127,14 +113,14 @@ class MlflowStore:
                 note = {_NOTE: description} if description else None
                 client.create_experiment(name, artifact_location=location, tags=note)
             except MlflowException:
-                # Another process made it at this moment.
+                # Another process may have created it meanwhile.
                 if client.get_experiment_by_name(name) is None:
                     raise
             found = client.get_experiment_by_name(name)
-            assert found is not None  # It was made just now, by whom ever.
+            assert found is not None  # It was created just now.
         experiment_id = str(found.experiment_id)
         if description and _NOTE not in found.tags:
-            # Two heads that are trained at once both look, and the second to write fails.
+            # Of two processes that set the tag at the same time, the second one fails.
             with suppress(MlflowException):
                 client.set_experiment_tag(experiment_id, _NOTE, description)
         return experiment_id
@@ -150,15 +136,15 @@ class MlflowStore:
         parent_run_id: str | None = None,
         run_id: str | None = None,
     ) -> Iterator[RunLog]:
-        """Record a run; it ends FINISHED, FAILED with an error, KILLED with an interrupt.
+        """Record a run. It ends FINISHED, or FAILED on an error, or KILLED on an interrupt.
 
         Args:
-            experiment: Its name; it is made if it is not there.
-            name: The run's name, for people.
-            tags: What it can be found by.
-            about: The experiment's description (Markdown), where it has none.
-            parent_run_id: The run of the same experiment that this one is nested in.
-            run_id: Go on with this run instead of beginning one.
+            experiment: Name of the experiment, which is created if needed.
+            name: Display name of the run.
+            tags: Tags of the run; `find_runs` searches by them.
+            about: Description of the experiment (Markdown), set if it has none.
+            parent_run_id: Run of the same experiment that this run is nested in.
+            run_id: Continue this run instead of starting a new one.
         """
         client = self.client()
         self.end_abandoned(experiment)
@@ -175,9 +161,9 @@ class MlflowStore:
             client.update_run(run_id, status="RUNNING")
         try:
             yield RunLog(client, run_id)
-        # Whatever went wrong, the run must not stay RUNNING; it is raised again as it was.
+        # The run must not stay RUNNING, whatever was raised.
         except Exception as err:
-            self._end(run_id, "FAILED", away=_is_away(err))
+            self._end(run_id, "FAILED", away=is_away(err))
             raise
         except BaseException:
             self._end(run_id, "KILLED")
@@ -185,10 +171,10 @@ class MlflowStore:
         client.set_terminated(run_id, "FINISHED")
 
     def _end(self, run_id: str, status: str, *, away: bool = False) -> None:
-        """Tell how a run ended; where MLflow is away, whoever begins the next run tells it."""
+        """Set a run's final status, or keep it for `end_abandoned` if MLflow does not answer."""
         try:
             if away:
-                # Minutes were spent in asking for it already.
+                # The client has already retried for minutes.
                 _untold[run_id] = status
             else:
                 self.client().set_terminated(run_id, status)
@@ -196,20 +182,20 @@ class MlflowStore:
             _untold[run_id] = status
 
     def finish(self, run_id: str) -> None:
-        """Let a run end FINISHED, whose work is whole though its process could not say so."""
+        """Mark a run FINISHED whose work is complete although its process did not mark it."""
         client = self.client()
         if client.get_run(run_id).info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
         _untold.pop(run_id, None)
 
     def end_abandoned(self, experiment: str) -> list[str]:
-        """End, as KILLED, the runs of an experiment whose process died on this host.
+        """Mark as KILLED the RUNNING runs of an experiment whose process died on this host.
 
-        A process that is killed cannot say so; without this its runs would go on for ever. Those
-        of this process whose end could not be told are ended as they did.
+        A killed process cannot set the status of its runs. Runs of this process whose final
+        status MLflow did not take get that status now.
 
         Returns:
-            The ids of the runs that were ended.
+            The ids of the runs marked as KILLED.
         """
         client = self.client()
         found = client.get_experiment_by_name(experiment)
@@ -218,7 +204,7 @@ class MlflowStore:
         running = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'")
         dead = [str(run.info.run_id) for run in running if is_dead(run.data.tags.get(OWNER, ""))]
         for run_id in dead:
-            logger.info("run %s was left by a process that is gone: it ends as KILLED", run_id)
+            logger.info("run %s: its process is dead; marking it as KILLED", run_id)
             client.set_terminated(run_id, "KILLED")
         for run in running:
             if status := _untold.pop(str(run.info.run_id), None):
@@ -228,12 +214,12 @@ class MlflowStore:
     def find_runs(
         self, experiment: str, tags: Mapping[str, str], *, finished: bool = True
     ) -> list[str]:
-        """Ids of the runs of an experiment that bear these tags, the latest first.
+        """Ids of the runs of an experiment with these tags, the latest first.
 
         Args:
-            experiment: Its name.
-            tags: What the runs bear, all of it.
-            finished: Leave out those that go on, failed or were interrupted.
+            experiment: Name of the experiment.
+            tags: Tags that a run must have, all of them.
+            finished: Only runs with status FINISHED.
         """
         client = self.client()
         found = client.get_experiment_by_name(experiment)
@@ -256,10 +242,11 @@ class MlflowStore:
         return ids
 
     def read_run(self, run_id: str) -> Run:
-        """A run with its parameters, tags and last metrics.
+        """A run with its parameters, tags and final metrics.
 
         Raises:
-            InvalidInputError: There is none with this id.
+            InvalidInputError: There is no run with this id.
+            TransientError: MLflow does not answer.
         """
         try:
             return self.client().get_run(run_id)
@@ -269,7 +256,7 @@ class MlflowStore:
             raise InvalidInputError(f"no run {run_id!r} at {self.shown}") from err
 
     def has_run(self, run_id: str) -> bool:
-        """Whether there is such a run, and nobody has deleted it."""
+        """Whether there is such a run that is not deleted."""
         try:
             run = self.client().get_run(run_id)
         except MlflowException as err:
@@ -279,14 +266,14 @@ class MlflowStore:
         return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
 
     def page_of(self, run_id: str) -> str | None:
-        """Where a browser shows a run; None where the store is no server."""
+        """URL of a run's page; None if the store is not a server."""
         if not self.uri.startswith(("http://", "https://")):
             return None
         experiment = self.read_run(run_id).info.experiment_id
         return f"{without_user(self.uri)}/#/experiments/{experiment}/runs/{run_id}"
 
     def read_history(self, run_id: str) -> pd.DataFrame:
-        """Metrics that a run logged at more than one step: `step` and a column for each.
+        """Metrics that a run logged at several steps: a table with `step` and a column a metric.
 
         Raises:
             InvalidInputError: There is no run with this id.
@@ -319,7 +306,7 @@ class MlflowStore:
             return pd.read_parquet(path)
 
     def read_figure(self, run_id: str, name: str) -> bytes | None:
-        """A figure that `RunLog.figure` logged, as PNG; None where the run has none such."""
+        """A figure that `RunLog.figure` logged, as PNG; None if the run has no such figure."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
@@ -327,16 +314,16 @@ class MlflowStore:
             return None if path is None else Path(path).read_bytes()
 
     def _download(self, run_id: str, path: str, folder: str) -> str | None:
-        """Fetch an artifact into a folder; None where the run has none such.
+        """Download an artifact into a folder; None if the run has no such artifact.
 
         Raises:
-            TransientError: It could not be looked for.
+            TransientError: MLflow or the artifact store does not answer.
         """
         client = self.client()
         try:
             return str(client.download_artifacts(run_id, path, folder))
         except (MlflowException, OSError) as err:
-            # What lacks, and a server that is away, both raise whatever the artifacts' place does.
+            # A missing artifact and an unreachable store raise the same errors; a listing decides.
             try:
                 listed = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
             except (MlflowException, OSError) as again:
@@ -348,12 +335,12 @@ class MlflowStore:
             return None
 
     def masked(self, err: BaseException) -> str:
-        """What an error says, without the password that the URI may hold."""
+        """An error's message without the password of the URI."""
         return str(err).replace(self.uri, self.shown)
 
 
 def _make_database(path: Path) -> None:
-    """Let one thread of one process make the tables; MLflow lets all of them try, and fail."""
+    """Create the tables, one thread of one process at a time: MLflow fails if several try."""
     with _MAKING:
         if path in _made and path.is_file():
             return
@@ -361,28 +348,6 @@ def _make_database(path: Path) -> None:
         with FileLock(path.with_name(f"{path.name}.lock")):
             mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
         _made.add(path)
-
-
-@contextmanager
-def answering(store: MlflowStore) -> Iterator[None]:
-    """Within it, a store that does not answer raises a `TransientError`; a retry may succeed."""
-    try:
-        yield
-    except (MlflowException, requests.RequestException) as err:
-        if not _is_away(err):
-            raise
-        raise TransientError(f"{store.shown} does not answer: {store.masked(err)}") from err
-
-
-def _is_away(err: BaseException) -> bool:
-    if isinstance(err, MlflowException):
-        return err.error_code == _LOCKED or _NO_ANSWER.match(str(err)) is not None
-    return isinstance(err, requests.ConnectionError | requests.Timeout)
-
-
-def is_missing(err: MlflowException) -> bool:
-    """Whether MLflow says that there is no such thing, and not that it could not look."""
-    return err.error_code in _MISSING
 
 
 def code_version() -> str:

@@ -1,4 +1,4 @@
-"""What one run writes down."""
+"""Writing to one MLflow run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1000
-"""Metrics a call; a call costs ten times what a metric in it does."""
+"""Metrics per call of MLflow: a call costs about as much as ten metrics in it."""
 
 _BETWEEN_BATCHES_S = 5.0
-"""Metrics of epochs are written so often, for whoever watches a long training."""
+"""Seconds between two writes of epoch metrics, so that a long training can be watched."""
 
 _NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a run's description."""
+"""The tag that MLflow shows as the description of a run."""
 
 
 class RunLog:
-    """What a run writes down."""
+    """Writes metrics, tags, tables and figures of one run; see `MlflowStore.run`."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
@@ -48,17 +48,17 @@ class RunLog:
         self._client.log_batch(self.run_id, tags=tags)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Log the numbers of the run as a whole.
+        """Log final metrics of the run.
 
-        One that was logged by step gets a last step, so that MLflow takes this for its value. Any
-        other has no steps: MLflow then draws bars of it, and not curves of a single point.
+        A metric that was also logged by step gets one more step, so that MLflow shows the final
+        value as the latest. Other metrics get step 0 alone: MLflow draws those as bars.
         """
         curves = {key: value for key, value in values.items() if key in self._by_step}
         self.history([curves], first_step=self.last_step + 1)
         self._log([{key: value for key, value in values.items() if key not in curves}], 0)
 
     def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
-        """Log one mapping of metrics a step, in batches."""
+        """Log a sequence of metrics, one mapping per step, in batches."""
         self._log(steps, first_step)
         if any(steps):
             self._by_step.update(*steps)
@@ -76,10 +76,10 @@ class RunLog:
 
     @contextmanager
     def epochs(self) -> Iterator[Callable[[Numbers], None]]:
-        """Within it, the value logs one epoch's metrics each time it is called.
+        """Yields a function that logs the metrics of one epoch.
 
-        They are written some seconds apart and from another thread, so that a training goes on
-        while MLflow is away. What is left is written at the end, also when the training failed.
+        Metrics are written every few seconds by another thread, so that training continues while
+        MLflow does not answer. The rest is written at the end, even if training failed.
         """
 
         def write(steps: Sequence[Numbers], first: int) -> None:
@@ -89,14 +89,14 @@ class RunLog:
         try:
             yield writer.add
         except BaseException:
-            # Why the training ended says more than that MLflow is away as well.
+            # The training's own error matters more than a second one from MLflow.
             with suppress(MlflowException):
                 writer.close()
             raise
         writer.close()
 
     def complete_history(self, steps: Sequence[Numbers]) -> None:
-        """Log the steps from the first on of which the run, begun by another process, has none."""
+        """Log those of `steps` that a run started by another process does not have yet."""
         if steps:
             name = next(iter(steps[-1]))
             logged = self._client.get_metric_history(self.run_id, name)
@@ -114,7 +114,7 @@ class RunLog:
         self._client.log_figure(self.run_id, figure, f"figures/{name}.png")
 
     def table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table as `tables/<name>.parquet`, and as CSV for people."""
+        """Log a table as `tables/<name>.parquet` and `tables/<name>.csv`."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ class RunLog:
             self._client.log_artifacts(self.run_id, folder, "tables")
 
     def json(self, name: str, content: Any) -> None:
-        """Log a document as `<name>.json`."""
+        """Log a JSON-serialisable object as `<name>.json`."""
         self._client.log_dict(self.run_id, content, f"{name}.json")
 
     def dataset(
@@ -135,12 +135,12 @@ class RunLog:
         digest: str,
         context: str,
     ) -> None:
-        """Log a table as the run's input, known by its digest."""
+        """Log a table as an input dataset of the run, with its digest."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.pandas_dataset import from_pandas
         from mlflow.entities import DatasetInput, InputTag
 
-        # Not a URL: a set may lie in a folder of this machine, which MLflow only warns about.
+        # Not a URL source: MLflow warns about sources that are local folders.
         data = from_pandas(
             table,
             source=CodeDatasetSource(tags=dict(source)),

@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from coinml.errors import InvalidInputError, TransientError
 from coinml.runtime.addresses import without_password
 from coinml.tracking.epochs import EpochWriter
-from coinml.tracking.mlflow_store import MlflowStore, answering
+from coinml.tracking.mlflow_errors import answering
+from coinml.tracking.mlflow_store import MlflowStore
 
 
 def status(store: MlflowStore, run_id: str) -> str:

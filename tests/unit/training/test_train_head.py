@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from coinml.embedding_sets.table import ids_digest, permute_labels, table_digest
 from coinml.errors import InvalidInputError, TransientError
-from coinml.tracking.mlflow_store import MlflowStore, answering, code_version
+from coinml.tracking.mlflow_errors import answering
+from coinml.tracking.mlflow_store import MlflowStore, code_version
 from coinml.training import train_head
 from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train
 
