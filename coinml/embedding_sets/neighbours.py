@@ -90,25 +90,19 @@ def _embedded(
     file: str, spec: SetSpec, encoder: str | None, *, device: str, deadline_s: float
 ) -> NDArray[np.float32]:
     """A file's vector as the set's are made, float32 (D,)."""
-    from coinml.encoder.clip_encoder import load_encoder
+    from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
     from coinml.media import DecodePool
 
     wanted = spec.encoder
-    loaded = load_encoder(
-        encoder or _place_of(wanted),
-        revision=None if encoder else wanted.revision,
-        device=device,
-        clips=wanted.clips,
-        frames=wanted.frames,
-        stride=wanted.stride,
-        keep_tokens=wanted.keep_tokens,
-        keep_seed=wanted.keep_seed,
-    )
-    if loaded.spec.fingerprint != wanted.fingerprint:
-        raise InvalidInputError(
-            f"encoder {encoder or wanted.encoder}: is {loaded.spec.fingerprint}, and set "
-            f"{spec.fingerprint} was made with {wanted.fingerprint}; name that one"
+    try:
+        loaded = load_matching_encoder(
+            wanted,
+            encoder or _place_of(wanted),
+            revision=None if encoder else wanted.revision,
+            device=device,
         )
+    except OtherEncoderError as err:
+        raise InvalidInputError(f"{err}, which set {spec.fingerprint} was made with") from err
     with DecodePool(workers=1) as pool:
         clip_spec = loaded.clip_spec(spec.snap)
         clips = pool.submit_sample(file, clip_spec, deadline_s=deadline_s).result()

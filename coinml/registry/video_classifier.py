@@ -97,27 +97,25 @@ class VideoClassifier(PythonModel):
         Raises:
             RegistryError: The encoder is not the one that the head was trained with.
         """
-        from coinml.encoder.clip_encoder import load_encoder
+        from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
         from coinml.heads.kinds import load_head
 
         described = json.loads(Path(context.artifacts["spec"]).read_text())
         spec = EncoderSpec.from_dict(described["encoder"])
         carried = context.artifacts.get("encoder")
-        self._encoder: ClipEncoder = load_encoder(
-            carried or described["encoder_ref"],
-            revision=None if carried else described["revision"],
-            device=os.environ.get("COINML_DEVICE", "auto"),
-            clips=spec.clips,
-            frames=spec.frames,
-            stride=spec.stride,
-            keep_tokens=spec.keep_tokens,
-            keep_seed=spec.keep_seed,
-        )
-        if self._encoder.spec.fingerprint != spec.fingerprint:
-            raise RegistryError(
-                f"this model was trained with encoder {spec.fingerprint} and finds "
-                f"{self._encoder.spec.fingerprint} ({carried or described['encoder_ref']})"
+        ref = carried or described["encoder_ref"]
+        try:
+            self._encoder: ClipEncoder = load_matching_encoder(
+                spec,
+                ref,
+                revision=None if carried else described["revision"],
+                device=os.environ.get("COINML_DEVICE", "auto"),
             )
+        except OtherEncoderError as err:
+            raise RegistryError(
+                f"this model was trained with encoder {spec.fingerprint} and finds {err.found} "
+                f"({ref})"
+            ) from err
         self._clip_spec = self._encoder.clip_spec(described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
 

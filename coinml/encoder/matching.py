@@ -1,0 +1,52 @@
+"""Loading the encoder that a spec describes, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.spec import EncoderSpec
+from coinml.errors import InvalidInputError
+
+
+class OtherEncoderError(InvalidInputError):
+    """A checkpoint is not the encoder that was asked for.
+
+    Attributes:
+        found: Fingerprint of the checkpoint with the spec's sampling.
+    """
+
+    def __init__(self, ref: str | Path, *, found: str, wanted: str) -> None:
+        super().__init__(f"encoder {ref}: is {found}, not {wanted}")
+        self.found = found
+
+
+def load_matching_encoder(
+    spec: EncoderSpec, ref: str | Path, *, revision: str | None = None, device: str = "auto"
+) -> ClipEncoder:
+    """Load a checkpoint with a spec's sampling and verify that it has the spec's fingerprint.
+
+    Args:
+        spec: The encoder that is wanted.
+        ref: Where it is: hub id or folder.
+        revision: Of the hub id.
+        device: As `load_encoder` takes it.
+
+    Raises:
+        OtherEncoderError: The checkpoint is another encoder.
+        InvalidInputError: There is no such checkpoint or device.
+        TransientError: The hub does not answer.
+    """
+    loaded = load_encoder(
+        ref,
+        revision=revision,
+        device=device,
+        clips=spec.clips,
+        frames=spec.frames,
+        stride=spec.stride,
+        keep_tokens=spec.keep_tokens,
+        keep_seed=spec.keep_seed,
+    )
+    if loaded.spec.fingerprint != spec.fingerprint:
+        raise OtherEncoderError(ref, found=loaded.spec.fingerprint, wanted=spec.fingerprint)
+    return loaded
