@@ -1,9 +1,9 @@
-"""Embedding sets: Parquet parts in a folder that bears their fingerprint.
+"""Embedding sets: Parquet parts in a folder named by the set's fingerprint.
 
-A set is `<root>/<dataset>/<set fingerprint>/` with `spec.json` and parts. A part is written whole
-under another name and renamed (or, in a bucket, put in one piece), so that a part that can be
-seen is a part that is complete; the checksums of its pages are verified whenever it is read.
-Nothing is ever overwritten: many processes may append to one set, and another may compact it.
+A set is `<root>/<dataset>/<set fingerprint>/` with `spec.json` and parts. A part is written under
+another name and renamed (or, in a bucket, uploaded as one object), so every part that is listed is
+complete. Page checksums are verified on every read. Nothing is overwritten: many processes may
+append to one set while another compacts it.
 """
 
 from coinml.embedding_sets.listing import SetProblem, find_set, find_sets, list_sets

@@ -1,4 +1,4 @@
-"""Many small parts made into few, without a moment at which a row is missing."""
+"""Merging many small parts into few; no row is missing at any moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PART_BYTES = 64 * 2**20
-"""How large a part becomes: few enough files, and it still fits into memory several times."""
+"""Target size of a part: few files, and several parts still fit into memory."""
 
 _LEFTOVER_S = 3600.0
 
@@ -33,12 +33,12 @@ class CompactReport:
     """What compaction changed.
 
     Attributes:
-        parts_before: Number of parts before it.
-        parts_after: And after it; others may have been appended meanwhile.
-        bytes_before: Bytes of all parts before it.
-        bytes_after: And after it.
-        rows_dropped: Clips that a later part has as well, or that are of a file since replaced.
-        leftovers: Files removed that killed processes did not come to finish.
+        parts_before: Number of parts before.
+        parts_after: Number of parts after; others may have been appended meanwhile.
+        bytes_before: Bytes of all parts before.
+        bytes_after: Bytes of all parts after.
+        rows_dropped: Number of clips dropped, as a later part replaces them.
+        leftovers: Number of unfinished files of killed processes that were removed.
     """
 
     parts_before: int
@@ -50,19 +50,19 @@ class CompactReport:
 
 
 def compact(embedding_set: EmbeddingSet, *, part_bytes: int = PART_BYTES) -> CompactReport:
-    """Make many small parts into few, and leave out rows that do not count any more.
+    """Merge small parts and drop rows that are no longer current.
 
-    It may be killed at any moment, and others may read, append and compact meanwhile: a part is
-    removed only when each of its rows is, in the same or a later version, in a part whose name
-    sorts behind it, and which was read back from where it lies. Of rows that are there twice for
-    a while, readers see one.
+    It may be killed at any moment, and other processes may read, append and compact meanwhile:
+    a part is removed only after each of its rows, in the same or a later version, is in a part
+    whose name sorts after it and which was read back. Meanwhile some rows exist twice; readers
+    see one of them.
 
     Args:
-        embedding_set: Which set.
-        part_bytes: About how large a part becomes.
+        embedding_set: The set.
+        part_bytes: Approximate size of the merged parts.
 
     Raises:
-        BrokenPartError: A part is damaged; it must be set aside first.
+        BrokenPartError: A part is damaged; rename it first (`EmbeddingSet.set_aside`).
         LocalError: The set cannot be read or written.
     """
     before = embedding_set.part_sizes()
@@ -117,7 +117,7 @@ def _compact(embedding_set: EmbeddingSet, parts: Sequence[str], *, part_bytes: i
 
 
 def _groups(sizes: dict[str, float], part_bytes: int) -> list[list[str]]:
-    """Neighbours in the order of writing that together make a part."""
+    """Consecutive parts, in the order of writing, whose sizes together make one part."""
     groups: list[list[str]] = []
     room = 0.0
     for part, size in sizes.items():
@@ -130,22 +130,22 @@ def _groups(sizes: dict[str, float], part_bytes: int) -> list[list[str]]:
 
 
 def _successor(part: str) -> str:
-    """A new name that sorts behind a part's and before that of any part written after it."""
+    """A name that sorts after a part's and before the name of any part written later."""
     stem, _, generation = part.removesuffix(".parquet").partition("_")
     number = int(generation.split("-")[0] or 0) + 1 if generation else 1
     return f"{stem}_{number:06d}-{uuid.uuid4().hex[:8]}.parquet"
 
 
 def _check(embedding_set: EmbeddingSet, name: str, merged: pa.Table) -> None:
-    """Read a new part back, with its checksums: what it replaces is removed next."""
+    """Read a new part back, with its checksums, before the parts that it replaces are removed."""
     path = f"{embedding_set.path}/{name}"
     found = read_part(embedding_set.filesystem, path, embedding_set.spec.encoder.dim)
     if not found.select(ORDER).equals(merged.select(ORDER)):
-        raise LocalError(f"{path}: does not hold what was written; nothing was removed")
+        raise LocalError(f"{path}: its content is not what was written; nothing was removed")
 
 
 def _remove_leftovers(embedding_set: EmbeddingSet) -> int:
-    """Remove what killed processes were writing long enough ago that none still does."""
+    """Remove unfinished files that are too old to be still written; return their number."""
     if not is_local(embedding_set.filesystem):
         return 0
     removed = 0

@@ -1,4 +1,4 @@
-"""Which rows of a set count, where a clip is there more than once."""
+"""Selecting the current rows of a set: of duplicate clips the one written last."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEYS = ("video_id", "start_s", "end_s", "file_sha256")
-"""What a video (or extent) is done under."""
+"""The key of an embedded video (or extent)."""
 
 ORDER = (*KEYS, "clip")
-"""What tells rows apart."""
+"""The key of a row."""
 
 
 def latest_rows(table: pa.Table, sha256s: Mapping[str, str] | None = None) -> NDArray[np.int64]:
-    """The rows of a table that count, ordered by video, extent and clip.
+    """Indices of the current rows of a table, ordered by video, extent and clip.
 
-    A video (or extent) that was embedded from two files counts with the file that was written
-    last; of two rows for one clip the last written counts.
+    If a video (or extent) was embedded from several files, the rows of the file written last are
+    current; of several rows for one clip, the one written last.
 
     Args:
         table: The columns `ORDER`, in the order of writing.
-        sha256s: Hash of each video's present file; only rows of these files are looked at.
+        sha256s: Hash of each video's current file; rows of other files are ignored.
     """
     rows = np.arange(table.num_rows)
     if not len(rows):
@@ -36,7 +36,7 @@ def latest_rows(table: pa.Table, sha256s: Mapping[str, str] | None = None) -> ND
         rank_of = {str(text): rank for rank, text in enumerate(files)}
         present = np.array([rank_of.get(sha256s.get(str(text), ""), -1) for text in ids])
         rows = rows[present[video] == file]
-    # None, the whole video, comes before any extent.
+    # The whole video (start and end are null) is sorted before any extent.
     start, end = (
         np.nan_to_num(table.column(name).to_numpy(), nan=-1.0) for name in ("start_s", "end_s")
     )
@@ -52,10 +52,10 @@ def latest_rows(table: pa.Table, sha256s: Mapping[str, str] | None = None) -> ND
 
 
 def runs_of_spans(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Where each video (or extent) begins in rows that are ordered by them.
+    """The first row of each video (or extent) in rows ordered by `latest_rows`.
 
     Args:
-        table: Rows in the order of `latest_rows`, with the columns `KEYS` at least.
+        table: Rows in that order, with at least the columns `KEYS`.
 
     Returns:
         The first row of each, and the values of `KEYS` there.
@@ -65,7 +65,7 @@ def runs_of_spans(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray
     first[:1] = True
     for column in values.values():
         if column.dtype.kind == "f":
-            # As numbers that are equal where both are None.
+            # NaN (null) is unequal to itself; -1 is not.
             column = np.nan_to_num(column, nan=-1.0)
         first[1:] |= column[1:] != column[:-1]
     starts = np.flatnonzero(first)
@@ -73,7 +73,7 @@ def runs_of_spans(table: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray
 
 
 def _ranked(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The different texts in order, and each row's place among them."""
+    """The distinct texts, sorted, and each row's index among them."""
     column = table.column(name).combine_chunks().dictionary_encode()
     texts = column.dictionary.to_numpy(zero_copy_only=False)
     order = np.argsort(texts)
@@ -84,7 +84,7 @@ def _ranked(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]
 
 
 def _last_of_runs(*columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether a row is the last of a run of equal rows."""
+    """Mask of the rows that are the last of a run of equal rows."""
     differs = np.zeros(len(columns[0]), dtype=bool)
     differs[-1:] = True
     for column in columns:

@@ -1,4 +1,4 @@
-"""A set as one file that other programs read: npz, CSV, or a tar as webdataset has it."""
+"""Exporting a set to one file for other programs: npz, CSV, or a webdataset tar."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _CSV_ROWS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What was written.
+    """The exported file.
 
     Attributes:
-        path: The file.
-        format: Its format.
+        path: Path of the file.
+        format: `npz`, `csv` or `tar`.
         level: `clips` or `videos`.
         videos: Number of videos (or extents) in it.
         rows: Number of vectors.
@@ -53,13 +53,13 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
-    """What is written, ordered by video, extent and clip.
+    """The content to export, ordered by video, extent and clip.
 
     Attributes:
-        columns: Arrays of one value a row; each row's clip is among them at clip level.
+        columns: Arrays of one value per row, by name; `clip` is among them at clip level.
         timestamps_s: float64 (rows, frames) at clip level.
-        vectors: (rows, D), float16 as stored at clip level, float32 means at video level.
-        starts: Row at which each video (or extent) begins.
+        vectors: (rows, D): float16 as stored at clip level, float32 means at video level.
+        starts: First row of each video (or extent).
     """
 
     columns: dict[str, NDArray[Any]]
@@ -77,21 +77,21 @@ def export_set(
     labels: Mapping[str, str] | None = None,
     replace: bool = False,
 ) -> ExportReport:
-    """Write a set into one file, which bears its name when it is whole.
+    """Export a set to one file, which appears when it is complete.
 
     Args:
-        embedding_set: Which set.
-        path: The file.
-        format: `npz` (arrays by name), `csv` (a line a row) or `tar` (a sample a video: `.npy`
-            and `.json`, as webdataset reads them).
-        level: `clips` as they are stored, or `videos`: the mean over each one's clips.
-        labels: The class of each video, where it is known.
-        replace: Whether a file that is there may be replaced.
+        embedding_set: The set.
+        path: Path of the file.
+        format: `npz` (arrays by name), `csv` (one line per row) or `tar` (one webdataset sample
+            per video: `.npy` and `.json`).
+        level: `clips` as stored, or `videos`: the mean over each video's clips.
+        labels: The class of each video, if known.
+        replace: Whether an existing file may be replaced.
 
     Raises:
-        InvalidInputError: An unknown format or level, a file that is there, no such folder, or
-            nothing in the set.
-        LocalError: The set cannot be read, or the file not written.
+        InvalidInputError: The format or level is unknown, the file exists, its folder does not,
+            or the set is empty.
+        LocalError: The set cannot be read, or the file cannot be written.
     """
     if format not in get_args(Format):
         raise InvalidInputError(f"format {format!r} is unknown; known: npz, csv, tar")
@@ -100,7 +100,7 @@ def export_set(
     if not path.parent.is_dir():
         raise InvalidInputError(f"{path}: there is no folder {path.parent}")
     if path.is_dir() or (path.exists() and not replace):
-        raise InvalidInputError(f"{path}: is there already; --force replaces a file")
+        raise InvalidInputError(f"{path}: exists; --force replaces a file")
     rows = _rows(embedding_set, level=level, labels=labels or {})
     if not len(rows.vectors):
         raise InvalidInputError(f"set {embedding_set.spec.fingerprint} is empty")
@@ -202,7 +202,7 @@ def _write_tar(file: BinaryIO, rows: _Rows, spec: dict[str, Any]) -> None:
 
 
 def _samples(rows: _Rows) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
-    """Key, array and facts of each video (or extent)."""
+    """Key, array and metadata of each video (or extent)."""
     ends = np.append(rows.starts[1:], len(rows.vectors))
     for start, end in zip(rows.starts, ends, strict=True):
         facts = {
@@ -211,7 +211,7 @@ def _samples(rows: _Rows) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
         for name in ("start_s", "end_s"):
             if np.isnan(facts[name]):
                 facts[name] = None
-        # Webdataset takes a name up to its first dot for the key.
+        # For webdataset, a sample's key ends at the first dot of the file name.
         key = quote(facts["video_id"], safe="/").replace(".", "%2E")
         if facts["start_s"] is not None:
             key += f"@{round(1000 * facts['start_s'])}-{round(1000 * (facts['end_s'] or 0))}ms"

@@ -1,4 +1,4 @@
-"""Which sets there are, and what is in each."""
+"""Finding embedding sets, and summarising one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from coinml.embedding_sets.current import ORDER, latest_rows, runs_of_spans
 from coinml.embedding_sets.places import as_local_error, filesystem_of, folders_in, masked
-from coinml.embedding_sets.sets import SPEC_NAME, EmbeddingSet, PartProblem, read_spec
+from coinml.embedding_sets.sets import EmbeddingSet, PartProblem
+from coinml.embedding_sets.spec_file import SPEC_NAME, read_spec
 from coinml.errors import InvalidInputError, LocalError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class SetProblem:
 
     Attributes:
         path: Its folder.
-        reason: Why, for people.
+        reason: Why, as a text for people.
     """
 
     path: str
@@ -44,8 +45,8 @@ class PartSummary:
     Attributes:
         part: Its name.
         size_bytes: Its size.
-        rows: Clips in it.
-        current: Those of them that count: no later part has the same.
+        rows: Number of clips in it.
+        current: Number of those that no later part replaces.
     """
 
     part: str
@@ -56,21 +57,21 @@ class PartSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSummary:
-    """What is in a set.
+    """The content of a set in numbers.
 
     Attributes:
         videos: Number of videos.
         extents: Number of videos and extents of videos.
-        clips: Number of clips of these.
-        newest: When the newest part was written; None where there is none.
-        decoders: Videos (or extents) by the decoder that gave the pixels.
-        dtypes: The same by what the encoder computed in.
-        frames_decoded: Number of frames that were read.
-        frames_substituted: Number of frames whose neighbour stands in.
-        with_substitutes: Videos (or extents) with such frames.
-        parts: Those that can be read.
-        broken: Those that cannot.
-        size_bytes: Of all.
+        clips: Number of their clips.
+        newest: When the newest part was written; None without parts.
+        decoders: Number of videos (or extents) by decoder.
+        dtypes: Number of videos (or extents) by the encoder's number type.
+        frames_decoded: Number of decoded frames.
+        frames_substituted: Number of frames replaced by the nearest decoded one.
+        with_substitutes: Number of videos (or extents) with such frames.
+        parts: The readable parts.
+        broken: The broken parts.
+        size_bytes: Size of all parts.
     """
 
     videos: int
@@ -88,11 +89,11 @@ class SetSummary:
 
 
 def list_sets(root_url: str, dataset: str | None = None) -> list[EmbeddingSet]:
-    """The sets below a root, the latest last; one that cannot be opened is logged and left out.
+    """The sets below a root, the latest last; a set that cannot be opened is logged and skipped.
 
     Args:
         root_url: Folder or fsspec URL that holds a folder for each dataset.
-        dataset: Only this one's.
+        dataset: Only the sets of this dataset.
     """
     sets, problems = find_sets(root_url, dataset)
     for problem in problems:
@@ -129,16 +130,16 @@ def find_sets(
 def find_set(
     root_url: str, dataset: str | None = None, fingerprint: str | None = None
 ) -> EmbeddingSet:
-    """The set that is meant.
+    """Find a set by dataset and the beginning of its fingerprint.
 
     Args:
         root_url: Folder or fsspec URL that holds a folder for each dataset.
-        dataset: Its dataset; may be left open where the rest says enough.
-        fingerprint: Its fingerprint, or how that begins; the only set needs none.
+        dataset: Name of the dataset; None looks at all of them.
+        fingerprint: The fingerprint or its beginning; None if there is only one set.
 
     Raises:
-        InvalidInputError: None fits, or several do.
-        LocalError: The one that fits is damaged.
+        InvalidInputError: No set matches, or several do.
+        LocalError: The matching set is damaged.
     """
     sets, problems = find_sets(root_url, dataset)
     wanted = fingerprint or ""
@@ -164,7 +165,7 @@ def find_set(
 
 
 def summarise(embedding_set: EmbeddingSet) -> SetSummary:
-    """What is in a set; broken parts are named and not counted.
+    """Summarise a set; broken parts are listed and not counted.
 
     Raises:
         LocalError: A part cannot be reached.

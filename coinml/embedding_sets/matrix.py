@@ -1,4 +1,4 @@
-"""An embedding set as one vector a video, read without ever holding all of its clips."""
+"""One mean vector per video of a set, computed without holding all clips in memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoMatrix:
-    """One vector a video (or extent of it), ordered by video and extent.
+    """One vector per video (or extent), ordered by video and extent.
 
     Attributes:
         video_id: Ids (N,).
         file_sha256: Hashes of the files (N,).
-        start_s: float64 (N,), NaN for a whole video.
-        end_s: The same.
-        clips: Numbers of clips (N,).
-        means: float32 (N, D).
+        start_s: float64 (N,), seconds; NaN for a whole video.
+        end_s: float64 (N,), seconds; NaN for a whole video.
+        clips: int64 (N,): number of clips of each.
+        means: float32 (N, D): mean over the clips.
     """
 
     video_id: NDArray[Any]
@@ -41,7 +41,7 @@ class VideoMatrix:
 
 
 class Parts(Protocol):
-    """What is asked of an `EmbeddingSet` here."""
+    """The part of `EmbeddingSet` that is used here."""
 
     spec: SetSpec
     path: str
@@ -51,17 +51,17 @@ class Parts(Protocol):
         """One part, or some of its columns."""
 
     def in_threads(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """The work of each item, several at a time."""
+        """Map over items in threads."""
 
 
 def read_matrix(
     embedding_set: Parts, parts: Sequence[str], sha256s: Mapping[str, str] | None
 ) -> VideoMatrix:
-    """The mean over the clips of each video, see `EmbeddingSet.matrix`.
+    """The mean over the clips of each video; see `EmbeddingSet.matrix`.
 
     Args:
         embedding_set: The set.
-        parts: Names of its parts, in the order in which they were written.
+        parts: Names of its parts, in the order of writing.
         sha256s: As in `EmbeddingSet.videos`.
 
     Raises:
@@ -100,14 +100,14 @@ def read_matrix(
 def _sums_by_place(
     places: NDArray[np.int64], vectors: NDArray[np.float16]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The sum of the vectors of each place; those of place -1 do not count."""
+    """The places that occur and the sum of the vectors of each; place -1 is ignored."""
     order = np.argsort(places, kind="stable")
     order = order[np.searchsorted(places[order], 0) :]
     ordered = places[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     counts = np.diff(np.append(starts, len(ordered)))
     sums = np.zeros((len(starts), vectors.shape[1]), dtype=np.float32)
-    # Clip by clip: no copy of all vectors is made.
+    # One clip of every video at a time, to avoid a float32 copy of all vectors.
     for clip in range(max(counts, default=0)):
         has = counts > clip
         sums[has] += vectors[order[starts[has] + clip]]

@@ -1,4 +1,4 @@
-"""Which videos are near a vector."""
+"""Nearest-neighbour search over the videos of an embedding set."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Metric = Literal["cosine", "l2"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """One video near a query.
+    """One neighbour of a query.
 
     Attributes:
         video_id: Its id.
-        score: Cosine similarity (1 is the same direction), or Euclidean distance (0 is the same
-            vector).
+        score: Cosine similarity (1: same direction) or Euclidean distance (0: same vector).
     """
 
     video_id: str
@@ -45,26 +44,26 @@ def find_similar(
     device: str = "auto",
     deadline_s: float = 60,
 ) -> list[Neighbour]:
-    """Find the videos of a dataset's newest embedding set that are nearest to another video.
+    """Find the videos of a dataset's newest embedding set that are nearest to a video.
 
     Args:
         video: A video file, or the id of a video in the set.
         root_url: Folder or fsspec URL of the embedding sets.
         dataset: Its name.
-        encoder: Hub id or folder of the set's encoder; by default what the set names.
+        encoder: Hub id or folder of the set's encoder; by default the one that the set names.
         k: Number of neighbours.
         metric: `cosine` or `l2`.
         device: Where the encoder runs.
-        deadline_s: Seconds that decoding may take.
+        deadline_s: Time limit for decoding, in seconds.
 
     Raises:
-        InvalidInputError: No set, neither such a file nor such an id, or an encoder that is not
-            the set's.
+        InvalidInputError: There is no set, `video` is neither a file nor an id in the set, or
+            the encoder is not the set's.
         CorruptVideoError: The file does not decode.
     """
     from coinml.embedding_sets import list_sets
 
-    # A video stands once among its neighbours, and not with each of its segments.
+    # Sets of segments would list a video once per segment.
     sets = [one for one in list_sets(root_url, dataset) if one.spec.extent != "segments"]
     if not sets:
         raise InvalidInputError(
@@ -89,7 +88,7 @@ def find_similar(
 def _embedded(
     file: str, spec: SetSpec, encoder: str | None, *, device: str, deadline_s: float
 ) -> NDArray[np.float32]:
-    """A file's vector as the set's are made, float32 (D,)."""
+    """Embed a file in the way of the set: float32 (D,)."""
     from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
     from coinml.media import DecodePool
 
@@ -111,7 +110,7 @@ def _embedded(
 
 
 def _place_of(spec: EncoderSpec) -> str:
-    """Where a set's encoder is found: on the hub, or in this package."""
+    """Hub id or folder of a set's encoder: on the hub, or the tiny one of this package."""
     from coinml.encoder.checkpoint import find_checkpoint
     from coinml.miniature.tiny_encoder import ENCODER
 
@@ -120,7 +119,7 @@ def _place_of(spec: EncoderSpec) -> str:
     if find_checkpoint(ENCODER).spec().weights_sha256 == spec.weights_sha256:
         return str(ENCODER)
     raise InvalidInputError(
-        f"the set was made with the folder {spec.encoder!r}, whose place it does not know: "
+        f"the set was made with the folder {spec.encoder!r}, whose path it does not record: "
         "name it with --encoder"
     )
 
@@ -134,22 +133,22 @@ def nearest(
     metric: str = "cosine",
     centre: bool = True,
 ) -> list[Neighbour]:
-    """Find the videos nearest to a query, by comparing it with all of them.
+    """Find the videos nearest to a query, by exhaustive search.
 
     Args:
         matrix: float32 (N, D), one row a video.
         ids: Their ids.
         query: float32 (D,).
-        k: Number of neighbours; fewer come where there are fewer videos.
+        k: Number of neighbours; fewer are returned if there are fewer videos.
         metric: `cosine` or `l2`.
-        centre: Subtract the mean of all videos first, for `cosine`. What a network's vectors
-            have in common otherwise makes them all look alike.
+        centre: For `cosine`, subtract the mean of all videos first: embeddings of one network
+            share a large common component, which makes all of them similar.
 
     Returns:
-        The nearest first; of equally near ones the smaller id.
+        The nearest first; ties are ordered by id.
 
     Raises:
-        InvalidInputError: Shapes that do not fit, or an unknown metric.
+        InvalidInputError: The shapes do not fit, `k` is below 1, or the metric is unknown.
     """
     if metric not in get_args(Metric):
         raise InvalidInputError(f"metric {metric!r} is unknown; known: {get_args(Metric)}")

@@ -1,4 +1,4 @@
-"""One part of an embedding set: a Parquet file that is whole or not there, and verified on read."""
+"""One part of an embedding set: a Parquet file whose checksums are verified on read."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 _TEXTS = ["video_id", "file_sha256", "decoder", "dtype"]
 
 _ROW_GROUP_ROWS = 8192
-"""So many clips are read at once: 12 MB where a vector has 768 numbers."""
+"""Clips per row group, the unit of reading: 12 MB for vectors of length 768."""
 
 
 class BrokenPartError(LocalError):
-    """A part is there but its content is not what was written."""
+    """A part exists but its content is not what was written."""
 
 
 class PartGoneError(LocalError):
-    """A part that was there is not any more: another process compacted it or set it aside."""
+    """A part no longer exists: another process compacted or renamed it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,14 +37,14 @@ class VideoRows:
 
     Attributes:
         video_id: Its id in the dataset.
-        file_sha256: Hash of the file that was read.
-        start_s: Start of the extent in seconds, None for the whole video.
-        end_s: Its end.
-        timestamps_s: float64 (clips, frames).
-        decoder: Which decoder gave the pixels.
-        frames_decoded: Number of different frames that were read.
-        frames_substituted: Number of frames whose neighbour stands in.
-        dtype: What the encoder computed in ("float32").
+        file_sha256: Hash of the file that was embedded.
+        start_s: Start of the extent in seconds; None for the whole video.
+        end_s: End of the extent in seconds; None for the whole video.
+        timestamps_s: float64 (clips, frames): presentation time of each frame in seconds.
+        decoder: Name of the decoder that was used.
+        frames_decoded: Number of different frames that were decoded.
+        frames_substituted: Number of frames replaced by the nearest decoded one.
+        dtype: The encoder's number type ("float32").
         embeddings: float (clips, D).
     """
 
@@ -66,7 +66,7 @@ def load_parquet() -> None:
 
 
 def part_schema(dim: int) -> pa.Schema:
-    """The columns of a part; one row is one clip."""
+    """The columns of a part; it has one row per clip."""
     import pyarrow as pa
 
     return pa.schema(
@@ -87,21 +87,21 @@ def part_schema(dim: int) -> pa.Schema:
 
 
 def encode_part(videos: Sequence[VideoRows], dim: int) -> pa.Buffer:
-    """The clips of some videos as a Parquet file.
+    """The clips of some videos as the content of a Parquet file.
 
     Raises:
-        InvalidInputError: Vectors of another length than `dim`, or not finite.
+        InvalidInputError: A vector has another length than `dim`, or is not finite.
     """
     return encode_table(_table(videos, dim))
 
 
 def encode_table(table: pa.Table) -> pa.Buffer:
-    """Rows of the columns of `part_schema` as a Parquet file."""
+    """A table with the columns of `part_schema` as the content of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
-    # Vectors do not repeat, so that neither dictionary nor compression gains anything there.
+    # Neither dictionaries nor compression make vectors smaller.
     pq.write_table(
         table,
         buffer,
@@ -119,8 +119,8 @@ def read_part(
     """Read a part and verify the checksums of what is read.
 
     Raises:
-        BrokenPartError: Its content is damaged, or it is not a part of such a set.
-        PartGoneError: It is not there.
+        BrokenPartError: It is damaged, or has the columns of another set.
+        PartGoneError: It does not exist.
         LocalError: It cannot be reached.
     """
     import pyarrow as pa
@@ -132,15 +132,15 @@ def read_part(
 def iterate_part(
     filesystem: Any, path: str, dim: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """Read a part as `read_part` does, piece by piece."""
+    """Read a part as `read_part` does, one row group at a time."""
     wanted = _schema_of(dim, columns)
     with _opened(filesystem, path) as file:
         for number in range(file.num_row_groups):
-            # Parts are read several at a time: threads within one would only wait for others.
+            # Several parts are read in parallel already; more threads per part gain nothing.
             table = file.read_row_group(
                 number, columns=None if columns is None else list(columns), use_threads=False
             )
-            # Parquet gives columns in its own order, and leaves out what it does not have.
+            # Columns come in the order of the file; those it does not have are left out.
             if columns is not None and not set(columns) - set(table.column_names):
                 table = table.select(wanted.names)
             if not table.schema.equals(wanted):
@@ -162,7 +162,7 @@ def vectors_of(table: pa.Table, dim: int) -> NDArray[np.float16]:
 
 @contextmanager
 def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
-    """Open a part; what goes wrong until the end of the block is told apart."""
+    """Open a part; errors within the block become those that `read_part` names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -171,7 +171,7 @@ def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 yield file
             return
-        # pyarrow asks for all that it needs at once; a cache in between would ask for more.
+        # pyarrow requests exactly the ranges it needs; a cache in between would request more.
         with (
             filesystem.open(path, "rb", cache_type="none") as source,
             pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as file,
@@ -180,11 +180,11 @@ def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
     except CoinmlError:
         raise
     except FileNotFoundError as err:
-        raise PartGoneError(f"{masked(path)}: is not there any more") from err
+        raise PartGoneError(f"{masked(path)}: no longer exists") from err
     except Exception as err:
         said = masked(str(err) or type(err).__name__).splitlines()[0][:200]
         reason = f"{masked(path)}: cannot be read: {said}"
-        # Arrow's own complaint about content has no number; an operating system's has.
+        # Arrow's errors about content have no errno; those of the operating system have one.
         if isinstance(err, pa.ArrowException) or (type(err) is OSError and err.errno is None):
             raise BrokenPartError(reason) from err
         if isinstance(err, OSError) or not is_local(filesystem):

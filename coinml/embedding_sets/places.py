@@ -1,4 +1,4 @@
-"""Where sets lie: a local folder or any place that fsspec knows."""
+"""File access for embedding sets: a local folder, or any file system that fsspec knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     """The fsspec file system of a folder or URL, and the path in it.
 
     Raises:
-        InvalidInputError: There is no such kind of place, or its driver is not installed.
+        InvalidInputError: The URL's protocol is unknown, or its driver is not installed.
     """
     import fsspec
 
@@ -36,26 +36,26 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 
 def is_local(filesystem: Any) -> bool:
-    """Whether paths in it are paths of this machine."""
+    """Whether it is the local file system."""
     return "file" in _protocols(filesystem)
 
 
 def make_folder(filesystem: Any, path: str) -> None:
-    """Make a folder where folders are things of their own."""
-    # A bucket needs none, and its driver would make a bucket of a mistyped name.
+    """Create a folder, except in a bucket."""
+    # Buckets have no folders, and the driver would create a bucket of a mistyped name.
     if _BUCKETS.isdisjoint(_protocols(filesystem)):
         filesystem.makedirs(path, exist_ok=True)
 
 
 def masked(url: str) -> str:
-    """A URL, or a text with URLs, without the user and password that some of them bear."""
+    """A URL, or a text with URLs, with user and password replaced by asterisks."""
     return _CREDENTIALS.sub("***@", str(url))
 
 
 def write_whole(filesystem: Any, path: str, content: Any) -> None:
-    """Make a file appear with its content (bytes or a buffer) or not at all.
+    """Write a file (bytes or a buffer) that appears whole or not at all.
 
-    In a bucket an object is there when the last byte of it has come, and not before.
+    An object in a bucket appears when its upload is complete.
     """
     if not is_local(filesystem):
         filesystem.pipe_file(path, bytes(content))
@@ -64,12 +64,12 @@ def write_whole(filesystem: Any, path: str, content: Any) -> None:
 
 
 def sizes_in(filesystem: Any, folder: str) -> dict[str, int]:
-    """Bytes of each file in a folder, which may be missing."""
+    """Size in bytes of each file in a folder, by name; none if there is no folder."""
     if is_local(filesystem):
         found = {}
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
-                # Another process may remove it at this moment.
+                # Another process may have removed it meanwhile.
                 with suppress(FileNotFoundError):
                     found[entry.name] = entry.stat().st_size
         return found
@@ -82,7 +82,7 @@ def sizes_in(filesystem: Any, folder: str) -> dict[str, int]:
 
 
 def folders_in(filesystem: Any, folder: str) -> list[str]:
-    """Paths of the folders in a folder, which may be missing."""
+    """Paths of the folders in a folder; none if there is no folder."""
     filesystem.invalidate_cache(folder)
     try:
         listed = filesystem.ls(folder, detail=True)
@@ -92,7 +92,7 @@ def folders_in(filesystem: Any, folder: str) -> list[str]:
 
 
 def remove_file(filesystem: Any, path: str) -> bool:
-    """Remove a file; False where another process was first."""
+    """Remove a file; False if another process has removed it."""
     try:
         filesystem.rm_file(path)
     except FileNotFoundError:
@@ -102,10 +102,10 @@ def remove_file(filesystem: Any, path: str) -> bool:
 
 @contextmanager
 def as_local_error(path: str, filesystem: Any = None) -> Iterator[None]:
-    """What the file system refuses is this machine's fault.
+    """Within it, errors of the file system become `LocalError`.
 
-    Drivers of remote places raise what their libraries raise (botocore's errors are no
-    `OSError`), so that there everything is taken for a refusal.
+    Remote drivers raise the errors of their libraries (botocore's are not `OSError`), so for a
+    remote `filesystem` every exception counts as one.
     """
     remote = filesystem is not None and not is_local(filesystem)
     try:

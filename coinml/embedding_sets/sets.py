@@ -1,8 +1,7 @@
-"""One embedding set: what is in it, and how more comes into it."""
+"""Reading one embedding set and appending to it."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
@@ -30,13 +29,13 @@ from coinml.embedding_sets.places import (
     filesystem_of,
     folders_in,
     is_local,
-    make_folder,
     masked,
     sizes_in,
     write_whole,
 )
 from coinml.embedding_sets.spec import SetSpec
-from coinml.errors import InvalidInputError, LocalError
+from coinml.embedding_sets.spec_file import SPEC_NAME, read_spec, write_spec
+from coinml.errors import InvalidInputError
 from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
@@ -46,11 +45,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Done = tuple[str, float | None, float | None, str]
-"""What is done: (video id, start_s, end_s, sha256 of the file)."""
+"""An embedded video or extent: (video id, start_s, end_s, sha256 of the file)."""
 
 Read = TypeVar("Read")
 
-SPEC_NAME = "spec.json"
 _TRIES = 20
 _LOCAL_READERS, _REMOTE_READERS = 4, 16
 
@@ -61,7 +59,7 @@ class PartProblem:
 
     Attributes:
         part: Its name.
-        reason: Why, for people.
+        reason: Why, as a text for people.
     """
 
     part: str
@@ -72,8 +70,8 @@ class EmbeddingSet:
     """One set; see `open`.
 
     Attributes:
-        spec: Which embeddings it holds.
-        filesystem: Where it lies, as fsspec has it.
+        spec: What its embeddings are.
+        filesystem: The fsspec file system that it is in.
         path: Its folder there.
     """
 
@@ -100,13 +98,13 @@ class EmbeddingSet:
         Args:
             root_url: Folder or fsspec URL that holds a folder for each dataset.
             dataset: Name of the dataset.
-            spec: Which set.
-            fingerprint: Which set, where the spec is not at hand.
-            create: Make it if it is not there (needs the spec).
+            spec: Spec of the set.
+            fingerprint: Fingerprint of the set, if the spec is not known.
+            create: Create the set if it does not exist; needs the spec.
 
         Raises:
             InvalidInputError: There is no such set.
-            LocalError: The place cannot be read or written, or the spec in it is damaged.
+            LocalError: The place cannot be read or written, or its `spec.json` is damaged.
         """
         if spec is not None and spec.dataset != dataset:
             raise InvalidInputError(f"the spec is of {spec.dataset!r}, not of {dataset!r}")
@@ -118,9 +116,7 @@ class EmbeddingSet:
         with as_local_error(path, filesystem):
             there = filesystem.exists(f"{path}/{SPEC_NAME}")
             if not there and create and spec is not None:
-                make_folder(filesystem, path)
-                text = json.dumps(spec.as_dict(), indent=2, sort_keys=True) + "\n"
-                write_whole(filesystem, f"{path}/{SPEC_NAME}", text.encode())
+                write_spec(filesystem, path, spec)
                 there = True
         if not there:
             folders = folders_in(filesystem, f"{root}/{dataset}")
@@ -132,24 +128,24 @@ class EmbeddingSet:
         return cls(filesystem, path, read_spec(filesystem, path))
 
     def parts(self) -> list[str]:
-        """Names of the parts, in the order in which they were written."""
+        """Names of the parts, in the order of writing."""
         return list(self.part_sizes())
 
     def part_sizes(self) -> dict[str, int]:
-        """Bytes of each part, in the order in which they were written."""
-        # A folder that is listed while a part takes the place of others may show neither it
-        # nor them. Twice the same is what was there in between.
+        """Size of each part in bytes, by name, in the order of writing."""
+        # While compaction replaces parts, one listing may show neither the old nor the new ones.
+        # Two equal listings are consistent.
         found = self._listing()
         while found != (again := self._listing()):
             found = again
         return found
 
     def done(self, *, set_aside: bool = False) -> set[Done]:
-        """What is in the set.
+        """The videos and extents that are in the set.
 
         Args:
-            set_aside: Rename parts that are broken, so that what they held is done again,
-                instead of raising.
+            set_aside: Rename broken parts instead of raising, so that their videos are embedded
+                again.
 
         Raises:
             BrokenPartError: A part is damaged.
@@ -162,7 +158,7 @@ class EmbeddingSet:
                 if isinstance(table, BrokenPartError):
                     if not set_aside:
                         raise table
-                    logger.warning("%s; it is set aside and its videos are done again", table)
+                    logger.warning("%s; it is set aside and its videos are embedded again", table)
                     self.set_aside(part)
                     continue
                 columns = [table.column(name).to_pylist() for name in KEYS]
@@ -175,21 +171,21 @@ class EmbeddingSet:
         """Write the clips of some videos as one part.
 
         Returns:
-            The part's name, None where there was nothing to write.
+            The part's name; None if there are no videos.
 
         Raises:
-            InvalidInputError: Vectors of another length than the set's, or not finite.
+            InvalidInputError: A vector has another length than the set's, or is not finite.
             LocalError: The part cannot be written (disk full, no permission).
         """
         if not videos:
             return None
-        # Time first, so that names sort in the order of writing.
+        # The time comes first, so that names sort in the order of writing.
         name = f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
         self.write_part(name, encode_part(videos, self.spec.encoder.dim))
         return name
 
     def write_part(self, name: str, content: pa.Buffer) -> None:
-        """Write a part in one piece.
+        """Write a part; it appears whole or not at all.
 
         Raises:
             LocalError: It cannot be written.
@@ -198,10 +194,10 @@ class EmbeddingSet:
             write_whole(self.filesystem, f"{self.path}/{name}", content)
 
     def clips(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, one a clip, ordered by video and clip; the latest where one is there twice.
+        """All rows, one per clip, ordered by video and clip; of duplicates the latest.
 
         Args:
-            columns: Only these.
+            columns: The columns to read; None reads all.
 
         Raises:
             LocalError: A part cannot be read.
@@ -212,14 +208,14 @@ class EmbeddingSet:
         return table.select(list(columns)) if columns is not None else table
 
     def videos(self, sha256s: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """One row a video (or extent of it), the mean over its clips.
+        """One row per video (or extent), the mean over its clips.
 
         The columns are `video_id, file_sha256, start_s, end_s, clips, e0000 …`; start and end are
-        NaN where the whole video was embedded.
+        NaN if the whole video was embedded.
 
         Args:
-            sha256s: Hash of each video's present file; what was embedded from another file,
-                or of a video that is not named, is left out. None takes the latest of all.
+            sha256s: Hash of each video's current file. Embeddings of other files, and of videos
+                not in the mapping, are left out. None takes the latest embedding of every video.
 
         Raises:
             LocalError: A part cannot be read.
@@ -234,10 +230,10 @@ class EmbeddingSet:
         return table
 
     def matrix(self, sha256s: Mapping[str, str] | None = None) -> VideoMatrix:
-        """What `videos` holds as arrays.
+        """The content of `videos` as arrays.
 
-        Keys are read first and vectors after them, a piece at a time, so that there is never
-        more in memory than the means and some pieces.
+        Keys are read first, then vectors one row group at a time, so that memory holds the means
+        and a few row groups only.
 
         Raises:
             LocalError: A part cannot be read.
@@ -245,7 +241,7 @@ class EmbeddingSet:
         return self.consistently(lambda parts: read_matrix(self, parts, sha256s))
 
     def set_aside(self, part: str) -> None:
-        """Take a part out of the set without deleting it."""
+        """Rename a part to `bad-…`, so that it is no longer in the set."""
         with as_local_error(f"{self.path}/{part}", self.filesystem):
             try:
                 self.filesystem.mv(f"{self.path}/{part}", f"{self.path}/bad-{part}")
@@ -253,7 +249,7 @@ class EmbeddingSet:
                 logger.info("%s was set aside by another process", part)
 
     def verify(self) -> list[PartProblem]:
-        """Read everything and name the parts that are broken.
+        """Read every part completely and list the broken ones.
 
         Raises:
             LocalError: A part cannot be reached.
@@ -263,7 +259,7 @@ class EmbeddingSet:
             try:
                 for table in iterate_part(self.filesystem, f"{self.path}/{part}", dim):
                     if not np.isfinite(vectors_of(table, dim)).all():
-                        return PartProblem(part=part, reason="holds vectors not finite")
+                        return PartProblem(part=part, reason="holds vectors that are not finite")
             except BrokenPartError as err:
                 return PartProblem(part=part, reason=str(err))
             return None
@@ -275,7 +271,7 @@ class EmbeddingSet:
     def read_keys(
         self, columns: Iterable[str]
     ) -> tuple[dict[str, int], dict[str, pa.Table], list[PartProblem]]:
-        """Bytes of each part, some columns of each that can be read, and why others cannot.
+        """Sizes of all parts in bytes, columns of the readable parts, and the broken parts.
 
         Raises:
             LocalError: A part cannot be reached.
@@ -294,9 +290,9 @@ class EmbeddingSet:
         return self.consistently(read)
 
     def consistently(self, read: Callable[[list[str]], Read]) -> Read:
-        """Read with the names of the parts; once more where a part went meanwhile.
+        """Call `read` with the names of the parts, again if one of them disappeared meanwhile.
 
-        A part that was compacted is gone, and what it held is in another.
+        The rows of a part that compaction removed are in another part.
         """
         for _ in range(_TRIES):
             try:
@@ -318,7 +314,7 @@ class EmbeddingSet:
     def _tables(
         self, parts: Sequence[str], columns: Iterable[str]
     ) -> list[tuple[str, pa.Table | BrokenPartError]]:
-        """Columns of each part, or why there are none."""
+        """Columns of each part, or the error if it is broken."""
         wanted = list(columns)
 
         def read(part: str) -> tuple[str, pa.Table | BrokenPartError]:
@@ -333,12 +329,12 @@ class EmbeddingSet:
         """One part, or some of its columns.
 
         Raises:
-            LocalError: It is damaged, gone or cannot be reached.
+            LocalError: It is damaged, missing or cannot be reached.
         """
         return read_part(self.filesystem, f"{self.path}/{part}", self.spec.encoder.dim, columns)
 
     def _all(self, parts: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
-        """The rows of all parts as they are, in the order of writing."""
+        """All rows of all parts, duplicates included, in the order of writing."""
         import pyarrow as pa
 
         empty = part_schema(self.spec.encoder.dim).empty_table()
@@ -347,33 +343,9 @@ class EmbeddingSet:
         return pa.concat_tables(tables)
 
     def in_threads(self, work: Callable[[Any], Read], items: Iterable[Any]) -> list[Read]:
-        """The work of each item, several at a time: decoding and waiting leave the lock alone."""
+        """Map over items in threads; reading Parquet and waiting for a network release the GIL."""
         readers = min(cpu_count(), _LOCAL_READERS)
         if not is_local(self.filesystem):
             readers = _REMOTE_READERS
         with ThreadPoolExecutor(readers) as pool:
             return list(pool.map(work, items))
-
-
-def read_spec(filesystem: Any, path: str) -> SetSpec:
-    """The spec in a set's folder.
-
-    Raises:
-        LocalError: There is none, it is damaged, or it is not the one that its folder is named
-            after.
-    """
-    place = f"{path}/{SPEC_NAME}"
-    with as_local_error(place, filesystem):
-        content = filesystem.cat_file(place)
-    try:
-        spec = SetSpec.from_dict(json.loads(content))
-        found = spec.fingerprint
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise LocalError(f"{masked(place)}: not the spec of an embedding set: {err}") from err
-    *_, dataset, fingerprint = path.split("/")
-    if (spec.dataset, found) != (dataset, fingerprint):
-        raise LocalError(
-            f"{masked(place)}: describes set {found} of {spec.dataset!r} and not {fingerprint} of "
-            f"{dataset!r}: it was altered or moved, or another version of coinml made it"
-        )
-    return spec

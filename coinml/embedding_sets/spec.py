@@ -1,4 +1,4 @@
-"""Which embeddings a set holds, under a fingerprint."""
+"""What the embeddings of a set are, with a fingerprint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coinml.encoder.spec import EncoderSpec, fingerprint_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSpec:
-    """Which embeddings a set holds.
+    """Everything that determines the embeddings of a set.
 
     Attributes:
-        encoder: What its vectors mean.
+        encoder: The encoder and its sampling.
         dataset: Name of the dataset.
-        extent: Which part of a video is embedded: "video" is the whole, "annotated" from the
-            first to the last annotated second, "segments" each annotated step on its own.
+        extent: Which part of a video is embedded: "video" is all of it, "annotated" from the
+            first to the last annotated second, "segments" each annotated step separately.
         snap: Where clips may begin; see `media.ClipSpec`.
-        decode: How broken frames are treated: "count" puts the nearest decoded frame in a
-            missing one's place and counts it.
+        decode: Treatment of broken frames: "count" replaces a missing frame by the nearest
+            decoded one and counts it.
     """
 
     encoder: EncoderSpec
@@ -31,12 +31,12 @@ class SetSpec:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits that name the set's folder."""
+        """12 hex digits; also the name of the set's folder."""
         fields = {name: getattr(self, name) for name in ("dataset", "extent", "snap", "decode")}
         return fingerprint_of({**fields, "encoder": self.encoder.fingerprint})
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON has them, and the fingerprint."""
+        """All fields as JSON values, and the fingerprint."""
         fields = {name: getattr(self, name) for name in ("dataset", "extent", "snap", "decode")}
         return {**fields, "encoder": self.encoder.as_dict(), "fingerprint": self.fingerprint}
 

@@ -1,7 +1,7 @@
-"""From embeddings and labels to the arrays that the heads learn from.
+"""Joining embeddings with labels, and splitting the table into arrays for the heads.
 
-The table is pandas, since that is what the store yields and MLflow records; the heads
-get plain numpy arrays with the ids beside them.
+The table is a pandas data frame, as embedding sets return it and MLflow logs it. Heads get numpy
+arrays and the ids of their rows.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _SPAN = ("start_s", "end_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """One split's examples, row by row.
+    """The examples of one split, one per row.
 
     Attributes:
-        ids: What the rows are called, in their order: video ids, or those of segments.
+        ids: Id of each row: a video id or a segment id.
         x: Embeddings, float32 of shape (N, D).
         y: Index of each row's class in `classes`, int64 of shape (N,).
         classes: The class names; the same for every split of a table.
-        clips: The embeddings of each row's clips, float16 of shape (N, K, D), for heads that
-            look at them; NaN where a video has fewer than K.
-        groups: The video of each row, where a video has several and they are not independent of
-            each other; empty where each row is a video of its own.
+        clips: The clip embeddings of each row, float16 of shape (N, K, D), for heads that use
+            them; NaN where a video has fewer than K clips.
+        groups: The video of each row if a video has several rows, which then are not independent
+            samples; empty if each row is a video.
     """
 
     ids: tuple[str, ...]
@@ -61,7 +61,7 @@ class Samples:
         return len(self.ids)
 
     def take(self, rows: npt.ArrayLike) -> Samples:
-        """These rows (indices or a mask) as samples of their own."""
+        """The samples of some rows (indices or a mask)."""
         index = np.arange(len(self.ids))[np.asarray(rows)]
         return replace(
             self,
@@ -80,22 +80,22 @@ def build_table(
     target: Target = "task",
     extent: Extent = "video",
 ) -> pd.DataFrame:
-    """Put labels and splits to embeddings; what is not embedded is not in the table.
+    """Join embeddings with labels and splits; videos that are not embedded are left out.
 
     Args:
-        videos: The dataset's videos, in the order the table shall have.
-        embeddings: One row a video or extent: `video_id`, the columns `e0000`, `e0001`, … and,
-            where not the whole video was embedded, `start_s, end_s`.
-        target: Whose classes.
-        extent: Which part of a video was embedded, for `task` and `domain`.
+        videos: The dataset's videos, in the order that the table is to have.
+        embeddings: One row per video or extent: `video_id`, the columns `e0000`, `e0001`, … and,
+            unless whole videos were embedded, `start_s, end_s`.
+        target: What the labels are: "task", "domain" or "step".
+        extent: Which part of a video was embedded, for "task" and "domain".
 
     Returns:
-        `video_id, label, split, e0000, …` (float32), in the order of `videos`; for `step` with
-        one row a segment and its `sample_id` before the features.
+        `video_id, label, split, e0000, …` (float32), in the order of `videos`; for "step" one row
+        per segment, with its `sample_id` before the features.
 
     Raises:
-        InvalidInputError: Nothing of the dataset is embedded, an extent is there twice, or the
-            annotations do not say what the target asks for.
+        InvalidInputError: No video of the dataset is embedded, an extent has two embeddings, or
+            the annotations lack what the target needs.
     """
     features = feature_columns(embeddings)
     wanted = examples(videos, target=target, extent=extent)
@@ -109,7 +109,7 @@ def build_table(
     twice = embeddings["video_id"][embeddings.duplicated(keys)]
     if not twice.empty:
         raise InvalidInputError(f"two embeddings of one video or extent: {twice.iloc[0]!r}")
-    # Spans are equal to the last bit where they are the same: the set keeps them as they were.
+    # Spans can be joined as floats: the set stores the very numbers of the annotations.
     present = embeddings[[*keys, *features]].astype(dict.fromkeys(_SPAN, np.float64))
     table = labels.merge(present, on=keys, how="inner")
     if table.empty:
@@ -122,7 +122,7 @@ def build_table(
 
 
 def sample_ids(table: pd.DataFrame) -> list[str]:
-    """What each row of a table is called: the segment's id, or the video's."""
+    """The id of each row of a table: the segment's id, or the video's."""
     return list(table[SAMPLE_ID if SAMPLE_ID in table.columns else "video_id"])
 
 
@@ -146,19 +146,19 @@ def clips_by_video(
     *,
     wanted: Sequence[Example] | None = None,
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """The embeddings of each video's clips, float16 of shape (clips, D), in their order.
+    """The clip embeddings of each video, float16 of shape (clips, D), in the order of the clips.
 
     Args:
-        rows: `video_id, file_sha256, clip, embedding` and more, as `EmbeddingSet.clips` has them.
-        sha256s: Hash of each video's present file; what was embedded from another file, or of
-            a video that is not named, is left out. None takes all of them.
-        wanted: What to keep, where a set holds extents of videos; the keys are then the examples'
-            own ids.
+        rows: `video_id, file_sha256, clip, embedding` and more, as `EmbeddingSet.clips` returns
+            them.
+        sha256s: Hash of each video's current file. Embeddings of other files, and of videos not
+            in the mapping, are left out. None takes all of them.
+        wanted: The examples to keep, for a set of extents; the keys are then the example ids.
     """
     from coinml.embedding_sets.parts import vectors_of
 
     ids, hashes = (rows.column(name).to_numpy() for name in ("video_id", "file_sha256"))
-    # As a number that equals itself where the whole video was embedded.
+    # NaN (the whole video) is unequal to itself; -1 is not.
     spans = np.zeros((2, len(ids)))
     if wanted is not None:
         spans = np.stack([np.nan_to_num(rows.column(n).to_numpy(), nan=-1.0) for n in _SPAN])
@@ -195,20 +195,20 @@ def split_samples(
     clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
     splits: Sequence[Split] = SPLITS,
 ) -> dict[Split, Samples]:
-    """Cut a table into train, val and test.
+    """Split a table into train, val and test.
 
-    A class without training videos stays among the classes (it can never be predicted,
-    and its test videos count as wrong); it is reported in the log, not dropped.
+    A class without training videos stays among the classes: it is never predicted, and its test
+    videos count as wrong. It is reported in the log.
 
     Args:
-        table: As `build_table` makes it.
-        classes: The classes to tell apart, in order; by default those in the table, sorted.
-        clips: The clips of each video of the table, for heads that look at them.
-        splits: Only these; train is one of them.
+        table: As `build_table` returns it.
+        classes: The classes, in order; by default those in the table, sorted.
+        clips: The clip embeddings of each row by id, for heads that use them.
+        splits: The splits to return; "train" must be among them.
 
     Raises:
-        InvalidInputError: A split is empty, training has fewer than two classes, a label of
-            the table is not among `classes`, or a video of it not among `clips`.
+        InvalidInputError: A split is empty, training has fewer than two classes, a label is not
+            among `classes`, or a row has no clips in `clips`.
     """
     names = tuple(classes) if classes is not None else tuple(sorted(set(table["label"])))
     index = {name: i for i, name in enumerate(names)}
@@ -249,7 +249,7 @@ def split_samples(
 def _stacked(
     ids: Sequence[str], clips: Mapping[str, npt.NDArray[np.float16]]
 ) -> npt.NDArray[np.float16]:
-    """Clips of shape (N, K, D) with K the most that any video has, and NaN where one has fewer."""
+    """Clips of shape (N, K, D), K the largest number of any video, padded with NaN."""
     missing = [video_id for video_id in ids if video_id not in clips]
     if missing:
         raise InvalidInputError(f"no clips of {len(missing)} videos of the table: {missing[:3]}")
@@ -261,12 +261,12 @@ def _stacked(
 
 
 def ids_digest(ids: Iterable[str]) -> str:
-    """12 hex digits that name a set of ids, whatever their order."""
+    """12 hex digits that identify a set of ids, independent of their order."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:12]
 
 
 def table_digest(table: pd.DataFrame) -> str:
-    """12 hex digits of everything in a table that training reads, row order included."""
+    """12 hex digits that identify what training reads of a table, row order included."""
     digest = hashlib.sha256()
     keys = [name for name in (*KEY_COLUMNS, SAMPLE_ID) if name in table.columns]
     for row in table[keys].itertuples(index=False, name=None):
@@ -278,9 +278,9 @@ def table_digest(table: pd.DataFrame) -> str:
 
 
 def permute_labels(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The same table with its labels shuffled within each split.
+    """The table with its labels shuffled within each split.
 
-    What a head still scores on it is what the procedure gives away, not what it learnt.
+    A head that scores above chance on it reveals a leak in the procedure.
     """
     shuffled = table.copy()
     generator = np.random.default_rng(seed)

@@ -221,7 +221,7 @@ def test_a_part_that_goes_while_it_is_read_is_looked_for_again(
     # A name that leads nowhere is not looked for for ever.
     Path(embeddings.path, "part-99.parquet").symlink_to("nowhere")
     monkeypatch.setattr("coinml.embedding_sets.sets.sizes_in", lambda *_: {"part-99.parquet": 1})
-    with pytest.raises(LocalError, match="not there any more"):
+    with pytest.raises(LocalError, match="no longer exists"):
         embeddings.done()
 
 
