@@ -1,9 +1,6 @@
-"""Video files: what they are, whether they decode, their clips, and writing small ones.
+"""Video files: probing, checking, sampling, writing; the only importer of av and the decoders."""
 
-The only package that imports av, decord and torchcodec, and it imports them when a file is opened
-and not before, so that importing it costs nothing.
-"""
-
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from coinml.media.checking import check
@@ -32,14 +29,11 @@ __all__ = [
 ]
 
 
+_LAZY = {"decoders_here": "coinml.media.random_access_decoders", "sample": "coinml.media.sampling"}
+
+
 def __getattr__(name: str) -> Any:
-    """Load what needs numpy when it is first asked for."""
-    if name == "decoders_here":
-        from coinml.media.random_access_decoders import decoders_here
-
-        return decoders_here
-    if name == "sample":
-        from coinml.media.sampling import sample
-
-        return sample
+    """Import what needs numpy when it is first used."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
