@@ -35,9 +35,9 @@ def report(
     """Write one HTML page: coverage, curves, comparison, confusion, map, neighbours, lineage."""
     from coinml.ledger import Ledger
     from coinml.report import write_report
-    from coinml.report.gathering import YOUTUBE, gather
+    from coinml.report.gathering import gather
     from coinml.runtime import progress
-    from coinml.runtime.settings import Settings
+    from coinml.runtime.settings import YOUTUBE, Settings
     from coinml.tracking.mlflow_store import MlflowStore
     from coinml_cli.console import line, print_json
     from coinml_cli.session import load_shown, watched
@@ -49,24 +49,24 @@ def report(
     with watched(), Ledger(settings.ledger_url) as ledger:
         loaded = load_shown(chosen, settings)
         with progress.stage("report"):
-            material = gather(
+            data = gather(
                 loaded,
                 store=MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
                 ledger=ledger,
                 embeddings_root=settings.embeddings_root,
                 target=options.target(target),
-                # What was drawn here is nowhere to be seen but here.
+                # Drawn videos and folder datasets exist only as local files.
                 source=source or (None if chosen.is_mini or chosen.is_folder else YOUTUBE),
             )
             path = write_report(
-                material,
+                data,
                 out or Path(f"report-{loaded.name}-{target}.html"),
                 projections=options.listed(projections),
                 tick=lambda: progress.advance("report"),
             )
     if json:
-        print_json({"path": str(path.resolve()), "missing": list(material.missing)})
+        print_json({"path": str(path.resolve()), "missing": list(data.missing)})
     else:
         line(str(path))
-        for missing in material.missing:
+        for missing in data.missing:
             line(missing)

@@ -1,4 +1,4 @@
-"""One HTML page that shows a dataset's state, its heads and its embeddings, without a network."""
+"""One self-contained HTML page on a dataset's collection, heads and embeddings."""
 
 from coinml.report.page import write_report
 

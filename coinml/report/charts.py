@@ -32,20 +32,20 @@ _SYMBOLS = {"train": "circle", "val": "square", "test": "diamond"}
 _PANELS = (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1"))
 _MOST_EXAMPLES = 50
 _FEW = 4000
-"""Up to so many points are drawn as SVG, which prints well; more want WebGL."""
+"""Up to this many points are drawn as SVG, which prints well; more are drawn with WebGL."""
 
 
 def script() -> str:
-    """Plotly itself, which makes the page work without a network."""
+    """The source of plotly.js, which is embedded in the page."""
     return str(get_plotlyjs())
 
 
 def embed(figure: go.Figure, name: str) -> str:
-    """A figure as a piece of HTML that needs `script` on the page.
+    """A figure as an HTML fragment for a page that contains `script`.
 
     Args:
         figure: The figure.
-        name: Id of its element.
+        name: Id of its HTML element.
     """
     figure.update_layout(
         template="plotly_white",
@@ -64,7 +64,7 @@ def embed(figure: go.Figure, name: str) -> str:
 
 
 def coverage(status: Status) -> go.Figure:
-    """What became of the videos of each official side."""
+    """Videos of each official split: downloaded, still possible, lost."""
     figure = go.Figure()
     sides = list(status.by_split)
     parts = {
@@ -86,7 +86,7 @@ def coverage(status: Status) -> go.Figure:
 def lost_by_class(
     status: Status, domains: Mapping[str, str], *, most: int = 25
 ) -> go.Figure | None:
-    """The classes that lost the largest part of their videos; None where nothing is lost."""
+    """The classes with the largest share of lost videos; None if no video is lost."""
     worst = sorted(
         ((c.lost / c.total, label, c) for label, c in status.by_class.items() if c.lost),
         key=lambda one: (-one[0], one[1]),
@@ -113,7 +113,7 @@ def lost_by_class(
 
 
 def curves(head: HeadView) -> go.Figure | None:
-    """Loss, accuracy and macro-F1 by epoch; None for a head that has no epochs."""
+    """Loss, accuracy and macro-F1 by epoch; None for a head without epochs."""
     from plotly.subplots import make_subplots
 
     panels = [(metric, title) for metric, title in _PANELS if f"val_{metric}" in head.history]
@@ -125,7 +125,7 @@ def curves(head: HeadView) -> go.Figure | None:
         for side, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
             if f"{side}_{metric}" not in head.history:
                 continue
-            # The last step holds the final numbers of the epoch that was kept.
+            # The last step repeats the metrics of the epoch that was kept.
             epochs = head.history[head.history["step"] < last]
             figure.add_scatter(
                 x=epochs["step"],
@@ -145,7 +145,7 @@ def curves(head: HeadView) -> go.Figure | None:
 
 
 def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
-    """Each head's numbers with their 95 % intervals."""
+    """Each head's metrics with 95 % intervals."""
     names = {
         "accuracy": "accuracy",
         "accuracy_missing_wrong": "missing counted wrong",
@@ -182,7 +182,7 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
 
 
 def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figure:
-    """Share of each true class that went to each answer, classes of a domain side by side."""
+    """Row-normalised confusion matrix, with the classes of a domain next to each other."""
     classes = sorted(
         set(predictions["label"]) | set(predictions["predicted"]),
         key=lambda label: (domains.get(label, ""), label),
@@ -215,7 +215,7 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
         figure.add_hline(y=edge - 0.5, line_width=0.6, line_color=GREY)
         figure.add_vline(x=edge - 0.5, line_width=0.6, line_color=GREY)
     if edges:
-        # Beyond some classes their names do not fit; the domains' do.
+        # With many classes, the axes show domain names, since class names do not fit.
         starts = [0, *edges]
         ends = [*edges, len(classes)]
         middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
@@ -223,7 +223,7 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
         if len(classes) > 40:
             for axis in (figure.update_xaxes, figure.update_yaxes):
                 axis(tickvals=middles, ticktext=names)
-            # Numbers in place of names, so that the axis has places between classes.
+            # Numeric axes, so that labels can be placed between classes.
             figure.update_traces(x=list(range(len(classes))), y=list(range(len(classes))))
             figure.update_traces(
                 text=[[f"{a} as {b}" for b in classes] for a in classes],
@@ -243,14 +243,14 @@ def scatter(
     wrong: Sequence[bool],
     texts: Sequence[str],
 ) -> go.Figure:
-    """The map, with a button for each projection.
+    """The map of the embeddings, with a button for each projection.
 
     Args:
-        found: Where each video lies.
-        groups: What gives each video its colour.
-        splits: "train", "val" or "test" of each.
-        wrong: Whether the head's answer to it was wrong.
-        texts: What a point says.
+        found: The coordinates of each video.
+        groups: The group of each video, which determines its colour.
+        splits: The split of each video, which determines its symbol.
+        wrong: Whether the head's prediction for it was wrong; such points have an outline.
+        texts: The hover text of each video.
     """
     figure = go.Figure()
     first = next(iter(found.places))
@@ -314,7 +314,7 @@ def scatter(
 
 
 def differences(comparison: RunComparison) -> list[dict[str, Any]]:
-    """The videos on which two heads differ, at most fifty."""
+    """Rows for the videos on which exactly one of two heads is right, at most fifty."""
     rows = comparison.result.discordant.head(_MOST_EXAMPLES).to_dict(orient="records")
     return [{str(key): value for key, value in row.items()} for row in rows]
 

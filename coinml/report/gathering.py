@@ -1,4 +1,4 @@
-"""What a report shows, read from the ledger, MLflow and the embedding sets."""
+"""Reading the data of a report from the ledger, MLflow and the embedding sets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from coinml.embedding_sets.table import build_table
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
 from coinml.registry.versions import CHALLENGER, CHAMPION, list_versions
+from coinml.runtime.settings import YOUTUBE
 from coinml.tracking.compare_runs import RunComparison, compare_runs
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_head import model_name
@@ -26,24 +27,22 @@ from coinml.training.train_head import model_name
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-YOUTUBE = "https://www.youtube.com/watch?v={id}"
-
 _MOST_HEADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadView:
-    """One registered version and the run that it came from.
+    """One registered version and its run.
 
     Attributes:
-        version: Of the registered model.
-        aliases: What it is called in the registry.
-        name: The head ("mlp").
-        run_id: Its MLflow run.
-        metrics: Final numbers by MLflow's names.
+        version: Number of the version.
+        aliases: Its aliases in the registry.
+        name: The kind of head ("mlp").
+        run_id: Id of its MLflow run.
+        metrics: Final metrics of the run.
         params: Parameters of the run.
-        tags: Of the version.
-        history: One row an epoch (`step` and a column a metric); empty where there are none.
+        tags: Tags of the version.
+        history: One row per epoch (`step` and a column per metric); empty without epochs.
     """
 
     version: int
@@ -57,30 +56,30 @@ class HeadView:
 
     @property
     def title(self) -> str:
-        """Head and version, as the page calls it."""
+        """Head and version, for headings and legends."""
         return f"{self.name} (version {self.version})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """Everything that a page is made of.
+class ReportData:
+    """The data of one page.
 
     Attributes:
-        dataset: The selection that the page is about.
+        dataset: The dataset, or the selection of it, that the page is about.
         model: Name of the registered model.
-        made_at: When it was gathered.
-        status: Where the collection stands.
-        ledger_digest: Names that state of the ledger.
+        made_at: When the data were read.
+        status: Status of the collection.
+        ledger_digest: Digest of the ledger's content at that time.
         heads: The registered versions that are shown: champion, challenger, and the latest of
-            every other kind, the champion first.
-        predictions: Of the first head: `video_id, split, label, predicted, score`; None without
-            a head.
-        comparison: The first two heads on test; None where there is one or none.
-        domains: Domain by class, where known and where the classes are not the domains.
-        spec: The embedding set that the map shows, None without one.
-        table: As `dataset.build_table` makes it, None without a set.
-        videos: What the ledger knows of each video.
-        links: Where each video can be seen, by id.
+            every other kind of head, the champion first.
+        predictions: Predictions of the first head: `video_id, split, label, predicted, score`;
+            None without a head.
+        comparison: Comparison of the first two heads on test; None with fewer than two.
+        domains: Domain by class, if known and unless the classes are the domains.
+        spec: Spec of the embedding set that the map shows; None without one.
+        table: As `embedding_sets.table.build_table` returns it; None without a set.
+        videos: The ledger's row of each video, by id.
+        links: URL of each video at its source or of its local file, by id.
         missing: What the page cannot show, and why.
     """
 
@@ -108,16 +107,16 @@ def gather(
     embeddings_root: str,
     target: Target = "task",
     source: str | None = YOUTUBE,
-) -> Material:
-    """Read what is there; what is not yet there is named in `missing` and is no error.
+) -> ReportData:
+    """Read everything that exists; what does not exist yet is named in `missing`.
 
     Args:
-        dataset: What the page is about.
+        dataset: The dataset that the page is about.
         store: Where the runs are.
-        ledger: What became of each video.
+        ledger: Where the state of each video is.
         embeddings_root: Folder or fsspec URL of the embedding sets.
-        target: Whose heads.
-        source: URL template with `{id}` for the links; None links to the files.
+        target: The target of the heads.
+        source: URL template with `{id}` for the links; None links to the local files.
 
     Raises:
         InvalidInputError: The ledger does not know the dataset.
@@ -139,7 +138,7 @@ def gather(
             missing.append(f"the heads cannot be compared: {err}")
     embedding_set = _shown_set(embeddings_root, dataset.name, target, heads, missing)
     table = None if embedding_set is None else _table(embedding_set, dataset, target, rows, missing)
-    return Material(
+    return ReportData(
         dataset=dataset,
         model=model,
         made_at=datetime.now(UTC),
@@ -158,7 +157,7 @@ def gather(
 
 
 def _heads(store: MlflowStore, model: str) -> list[HeadView]:
-    """Champion and challenger, then the latest of every kind of head that neither is."""
+    """Champion, challenger, then the latest version of every other kind of head; at most four."""
     versions = list_versions(store, model)
     ranked = sorted(
         versions,
@@ -193,7 +192,7 @@ def _view(store: MlflowStore, row: Mapping[str, Any]) -> HeadView:
 def _shown_set(
     root: str, dataset: str, target: Target, heads: Sequence[HeadView], missing: list[str]
 ) -> EmbeddingSet | None:
-    """The set that the first head was trained on, or the newest."""
+    """The set that the first head was trained on, or else the newest."""
     for head in heads[:1]:
         fingerprint = head.tags.get("set_fingerprint", "")
         try:
@@ -232,7 +231,7 @@ def _table(
 
 
 def _link(row: LedgerRow, source: str | None) -> str:
-    """Where a video can be seen: at its source, or the file on this machine."""
+    """URL of a video at its source, or of its local file."""
     if source is not None and row.origin != "in_place":
         return source.replace("{id}", quote(row.video_id, safe=""))
     return Path(row.path).as_uri() if row.path else ""

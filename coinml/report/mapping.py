@@ -1,4 +1,4 @@
-"""A map of embeddings: two coordinates a video, and its nearest neighbours."""
+"""Two-dimensional projections of embeddings, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NEIGHBOURS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingMap:
-    """Where each video lies.
+    """Coordinates and neighbours of each video.
 
     Attributes:
-        places: float32 (N, 2) by the projection's name.
-        neighbours: int64 (N, k): the rows nearest to each, the nearest first.
-        left_out: Projections that these data do not allow, and why.
+        places: float32 (N, 2), by name of the projection.
+        neighbours: int64 (N, k): indices of the nearest rows, the nearest first.
+        left_out: Projections that cannot be computed from these data, and why.
     """
 
     places: dict[str, npt.NDArray[np.float32]]
@@ -41,15 +41,15 @@ def embedding_map(
     projections: Sequence[str] = PROJECTIONS,
     seed: int = 0,
 ) -> EmbeddingMap:
-    """Lay out embeddings in the plane.
+    """Project embeddings to two dimensions.
 
     Args:
-        x: float32 (N, D), one row a video.
+        x: float32 (N, D), one row per video.
         y: int64 (N,): class indices.
-        train: bool (N,): what LDA may learn from. It sees labels, so that training videos
-            always look well separated; only the others tell something.
-        projections: Of `pca`, `lda` and `tsne`.
-        seed: Of t-SNE.
+        train: bool (N,): the rows that LDA is fitted on. LDA uses their labels, so training
+            videos always look well separated; only the other rows are informative.
+        projections: Some of `pca`, `lda` and `tsne`.
+        seed: Seed of t-SNE.
 
     Raises:
         InvalidInputError: An unknown projection, or fewer than three videos.
@@ -63,7 +63,7 @@ def embedding_map(
         raise InvalidInputError(f"a map needs three videos or more, and has {len(x)}")
     from sklearn.neighbors import NearestNeighbors
 
-    # What all videos have in common would make them all neighbours.
+    # Without centring, the component that all embeddings share dominates the cosine.
     centred = x - x.mean(axis=0)
     places: dict[str, npt.NDArray[np.float32]] = {}
     left_out: dict[str, str] = {}
@@ -73,13 +73,13 @@ def embedding_map(
         elif name == "lda":
             classes = len(set(y[train].tolist()))
             if classes < 3 or int(train.sum()) <= classes:
-                left_out[name] = f"needs three trained classes, and there are {classes}"
+                left_out[name] = f"needs three classes with training videos, has {classes}"
             else:
                 places[name] = _lda(centred, y, train)
         else:
             places[name] = _tsne(centred, seed)
     found = NearestNeighbors(metric="cosine", algorithm="brute").fit(centred)
-    # Without a query, a video is not counted among its own neighbours.
+    # Without a query argument, a video is not its own neighbour.
     rows = found.kneighbors(n_neighbors=min(_NEIGHBOURS, len(x) - 1), return_distance=False)
     return EmbeddingMap(places=places, neighbours=rows, left_out=left_out)
 
@@ -98,7 +98,7 @@ def _lda(
 ) -> npt.NDArray[np.float32]:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    # With more dimensions than videos the plain form would fit anything.
+    # Shrinkage, because unregularised LDA overfits with more dimensions than videos.
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2)
     return np.asarray(model.fit(x[train], y[train]).transform(x), dtype=np.float32)
 

@@ -1,4 +1,4 @@
-"""The page itself."""
+"""Rendering the page."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import numpy as np
 from coinml.embedding_sets.table import feature_columns, sample_ids
 from coinml.errors import LocalError
 from coinml.report import charts
-from coinml.report.gathering import Material
+from coinml.report.gathering import ReportData
 from coinml.report.mapping import PROJECTIONS, embedding_map
 from coinml.runtime.atomic_files import write_whole
 
 _MOST_COLOURS = 24
-"""With more classes than this, the domains give the map its colours, where they are known."""
+"""With more classes than this, the map is coloured by domain, if domains are known."""
 
 
 def write_report(
-    material: Material,
+    data: ReportData,
     path: Path,
     *,
     projections: Sequence[str] = PROJECTIONS,
     seed: int = 0,
     tick: Callable[[], None] | None = None,
 ) -> Path:
-    """Write one HTML file that needs no other file and no network.
+    """Write the page as one HTML file that needs no other file and no network.
 
     Args:
-        material: As `gathering.gather` reads it.
-        path: Where to; what is there is replaced once the new page is whole.
-        projections: Of `pca`, `lda` and `tsne`, the first of them shown first.
-        seed: Of t-SNE.
+        data: As `gathering.gather` returns it.
+        path: The file; an existing one is replaced when the new page is complete.
+        projections: Some of `pca`, `lda` and `tsne`; the first is shown first.
+        seed: Seed of t-SNE.
         tick: Called after each part of the page.
 
     Raises:
         InvalidInputError: An unknown projection.
         LocalError: The file cannot be written.
     """
-    page = render(material, projections=projections, seed=seed, tick=tick)
+    page = render(data, projections=projections, seed=seed, tick=tick)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
@@ -52,13 +52,13 @@ def write_report(
 
 
 def render(
-    material: Material,
+    data: ReportData,
     *,
     projections: Sequence[str] = PROJECTIONS,
     seed: int = 0,
     tick: Callable[[], None] | None = None,
 ) -> str:
-    """The page as text; see `write_report`."""
+    """The page as HTML; see `write_report`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -70,50 +70,50 @@ def render(
             figures[name] = Markup(charts.embed(figure, name))
         done()
 
-    status = material.status
+    status = data.status
     draw("coverage", charts.coverage(status))
-    domains = {video.label: video.domain or "" for video in material.dataset.videos}
+    domains = {video.label: video.domain or "" for video in data.dataset.videos}
     draw("lost", charts.lost_by_class(status, domains))
-    if material.heads:
-        draw("measured", charts.measured(material.heads))
-        for head in material.heads:
+    if data.heads:
+        draw("measured", charts.measured(data.heads))
+        for head in data.heads:
             draw(f"curves-{head.version}", charts.curves(head))
-    if material.predictions is not None:
-        test = material.predictions[material.predictions["split"] == "test"]
-        draw("confusion", charts.confusion(test, material.domains))
-    points, left_out = _draw_map(material, draw, projections, seed)
-    # Titles come from strangers: everything that is not ours is escaped.
+    if data.predictions is not None:
+        test = data.predictions[data.predictions["split"] == "test"]
+        draw("confusion", charts.confusion(test, data.domains))
+    points, left_out = _draw_map(data, draw, projections, seed)
+    # Autoescape, because video titles are untrusted input.
     environment = Environment(
         loader=PackageLoader("coinml.report", "."), autoescape=True, undefined=StrictUndefined
     )
-    comparison = material.comparison
+    comparison = data.comparison
     return environment.get_template("page.html").render(
-        material=material,
+        data=data,
         status=status,
         states=status.states(),
         share=status.downloaded / status.total if status.total else 0.0,
         figures=figures,
         comparison=comparison,
         differences=[] if comparison is None else charts.differences(comparison),
-        title_of=_titles(material),
-        link_of=_links(material),
+        title_of=_titles(data),
+        link_of=_links(data),
         points=Markup(_script_json(points)),
         left_out=left_out,
-        lineage=_lineage(material),
+        lineage=_lineage(data),
         script=Markup(charts.script()),
     )
 
 
 def safe_link(link: str) -> str:
-    """A link that leads to a page or a file, or nowhere: never one that runs something."""
+    """The link if it is an http, https or file URL, else "": a script URL would run code."""
     return link if urlsplit(link).scheme in ("http", "https", "file") else ""
 
 
 def _draw_map(
-    material: Material, draw: Callable[[str, Any], None], projections: Sequence[str], seed: int
+    data: ReportData, draw: Callable[[str, Any], None], projections: Sequence[str], seed: int
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Draw the map; return what its points say, and the projections that are not there."""
-    table = material.table
+    """Draw the map; return the details of its points, and the projections left out."""
+    table = data.table
     if table is None or len(table) < 3:
         return [], {}
     labels = list(table["label"])
@@ -128,16 +128,16 @@ def _draw_map(
     )
     ids, splits = sample_ids(table), list(table["split"])
     answers: dict[str, str] = {}
-    if material.predictions is not None:
+    if data.predictions is not None:
         answers = dict(
-            zip(material.predictions["video_id"], material.predictions["predicted"], strict=True)
+            zip(data.predictions["video_id"], data.predictions["predicted"], strict=True)
         )
-    titles, links = _titles(material), _links(material)
+    titles, links = _titles(data), _links(data)
     wrong = [
         answers.get(video_id, label) != label for video_id, label in zip(ids, labels, strict=True)
     ]
-    by_domain = len(classes) > _MOST_COLOURS and material.domains
-    groups = [material.domains.get(label, "no domain") if by_domain else label for label in labels]
+    by_domain = len(classes) > _MOST_COLOURS and data.domains
+    groups = [data.domains.get(label, "no domain") if by_domain else label for label in labels]
     figure = charts.scatter(
         found,
         groups,
@@ -163,47 +163,47 @@ def _draw_map(
     return points, found.left_out
 
 
-def _titles(material: Material) -> Callable[[str], str]:
-    """What a video, or the video of a segment, is called."""
+def _titles(data: ReportData) -> Callable[[str], str]:
+    """The title of a video (of a segment's video), else its id."""
 
     def title_of(sample_id: str) -> str:
-        row = material.videos.get(_video_of(sample_id))
+        row = data.videos.get(_video_of(sample_id))
         return (row.title if row is not None else None) or sample_id
 
     return title_of
 
 
-def _links(material: Material) -> Callable[[str], str]:
-    return lambda sample_id: safe_link(material.links.get(_video_of(sample_id), ""))
+def _links(data: ReportData) -> Callable[[str], str]:
+    return lambda sample_id: safe_link(data.links.get(_video_of(sample_id), ""))
 
 
 def _video_of(sample_id: str) -> str:
-    """The video of a segment `<video id>#<n>`."""
+    """The video id of a sample; a segment's id is `<video id>#<n>`."""
     return sample_id.partition("#")[0]
 
 
-def _lineage(material: Material) -> list[tuple[str, str, str]]:
-    """From the state of the collection to the versions: what, its name, and what it is."""
+def _lineage(data: ReportData) -> list[tuple[str, str, str]]:
+    """Rows (what, identifier, description) from the ledger to the registered versions."""
     rows = [
         (
             "ledger",
-            material.ledger_digest,
-            f"{material.status.downloaded:,} of {material.status.total:,} videos here, now",
+            data.ledger_digest,
+            f"{data.status.downloaded:,} of {data.status.total:,} videos here, now",
         )
     ]
-    if material.spec is not None:
-        encoder = material.spec.encoder
+    if data.spec is not None:
+        encoder = data.spec.encoder
         revision = f" at {encoder.revision[:12]}" if encoder.revision else ""
         rows.append(
             (
                 "embedding set",
-                material.spec.fingerprint,
+                data.spec.fingerprint,
                 f"{encoder.encoder}{revision} ({encoder.fingerprint}): {encoder.clips} clips of "
-                f"{encoder.frames} frames at stride {encoder.stride}, snap {material.spec.snap}, "
+                f"{encoder.frames} frames at stride {encoder.stride}, snap {data.spec.snap}, "
                 f"{encoder.keep_tokens:.0%} of the tokens, {encoder.dim} dimensions",
             )
         )
-    for head in material.heads:
+    for head in data.heads:
         tags = head.tags
         rows.append(
             (
@@ -217,7 +217,7 @@ def _lineage(material: Material) -> list[tuple[str, str, str]]:
         rows.append(
             (
                 "version",
-                f"{material.model} {head.version}",
+                f"{data.model} {head.version}",
                 f"{', '.join(head.aliases) or 'no alias'}; "
                 f"{tags.get('gate_reason', 'the gate was not asked yet')}",
             )
@@ -226,7 +226,7 @@ def _lineage(material: Material) -> list[tuple[str, str, str]]:
 
 
 def _script_json(content: Any) -> str:
-    """JSON that may stand in a script: nothing in it can end the script."""
+    """JSON for a `<script>` element, escaped so that no text in it can end the element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return (
         text.replace("<", "\\u003c")

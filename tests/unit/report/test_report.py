@@ -17,9 +17,10 @@ from coinml.encoder.spec import EncoderSpec
 from coinml.evaluation.paired import compare
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger
 from coinml.report.charts import confusion
-from coinml.report.gathering import YOUTUBE, HeadView, Material, gather
+from coinml.report.gathering import HeadView, ReportData, gather
 from coinml.report.mapping import embedding_map
 from coinml.report.page import render, safe_link, write_report
+from coinml.runtime.settings import YOUTUBE
 from coinml.tracking.compare_runs import RunComparison
 from coinml.tracking.mlflow_store import MlflowStore
 
@@ -54,7 +55,7 @@ def a_ledger(path: Path, dataset: Dataset, title: str | None = None) -> Ledger:
 
 
 @pytest.fixture
-def material(tmp_path: Path) -> Material:
+def report_data(tmp_path: Path) -> ReportData:
     """A collection with a head, and with titles that strangers gave."""
     dataset = some_videos()
     rng = np.random.default_rng(0)
@@ -106,7 +107,7 @@ def material(tmp_path: Path) -> Material:
     with a_ledger(tmp_path, dataset, HOSTILE) as ledger:
         rows = {row.video_id: row for row in ledger.rows("toy")}
         status = ledger.status("toy")
-    return Material(
+    return ReportData(
         dataset=dataset,
         model="toy-task",
         made_at=datetime.now(UTC),
@@ -139,22 +140,22 @@ def points_of(page: str) -> list[dict[str, object]]:
     return points
 
 
-def test_the_page_shows_every_part_and_needs_nothing_else(material: Material) -> None:
-    page = render(material)
+def test_the_page_shows_every_part_and_needs_nothing_else(report_data: ReportData) -> None:
+    page = render(report_data)
     for name in ("coverage", "lost", "measured", "curves-2", "curves-1", "confusion", "map"):
         assert ('id="' + name + '"' in page) == (name != "lost"), name
     assert "default-src 'none'" in page
     ours = page.replace(page[page.index("<script>") : page.index("</script>")], "")
     assert not re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=", ours)
     points = points_of(page)
-    assert len(points) == len(material.dataset.videos)
+    assert len(points) == len(report_data.dataset.videos)
     assert all(len(point["near"]) == 5 for point in points)  # type: ignore[arg-type]
     assert points[3]["link"] == "https://www.youtube.com/watch?v=c000v000003"
-    assert str(material.comparison) in page.replace("&gt;", ">").replace("&#39;", "'")
+    assert str(report_data.comparison) in page.replace("&gt;", ">").replace("&#39;", "'")
 
 
-def test_a_strangers_title_stays_text(material: Material) -> None:
-    page = render(material)
+def test_a_strangers_title_stays_text(report_data: ReportData) -> None:
+    page = render(report_data)
     assert HOSTILE not in page
     assert "<b>eggs" not in page
     assert "alert(1)</script>" not in page
@@ -168,10 +169,10 @@ def test_a_link_never_runs_anything(link: str) -> None:
 
 
 def test_a_page_replaces_the_last_one_only_when_it_is_whole(
-    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    report_data: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "pages" / "report.html"
-    write_report(material, target, projections=("pca",))
+    write_report(report_data, target, projections=("pca",))
     before = target.read_text()
 
     def full_disk(self: Path, target: Path) -> Path:
@@ -179,7 +180,7 @@ def test_a_page_replaces_the_last_one_only_when_it_is_whole(
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(Exception, match="No space left"):
-        write_report(replace(material, missing=["the map"]), target, projections=("pca",))
+        write_report(replace(report_data, missing=["the map"]), target, projections=("pca",))
     assert target.read_text() == before
     assert [one.name for one in target.parent.iterdir()] == ["report.html"]
 
@@ -240,7 +241,7 @@ def test_each_projection_tells_the_classes_apart_where_they_are_apart() -> None:
 def test_two_classes_allow_no_plane_of_lda() -> None:
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     found = embedding_map(x, np.arange(20) % 2, np.ones(20, dtype=bool))
-    assert "three trained classes" in found.left_out["lda"]
+    assert "three classes with training videos" in found.left_out["lda"]
     assert "lda" not in found.places
 
 
