@@ -1,4 +1,4 @@
-"""Compaction: whatever happens meanwhile, the same rows are there."""
+"""Compaction keeps all current rows, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coinml.errors import LocalError
 from tests.helpers.small_sets import SPEC, rows
 
 PROCESSES = multiprocessing.get_context("forkserver")
-# So that a process starts in a moment, which many kills need.
+# Processes must start quickly, as many are killed.
 PROCESSES.set_forkserver_preload(["pytest", "pyarrow.parquet", "coinml.embedding_sets.compaction"])
 FACTS = ["video_id", "file_sha256", "clip", "timestamps_s", "decoder", "embedding"]
 
@@ -32,7 +32,7 @@ def embeddings(tmp_path: Path) -> EmbeddingSet:
 
 
 def fill(embeddings: EmbeddingSet, *, parts: int, round_: int = 0) -> None:
-    """Parts of three videos: one of its own, one that every part has, one whose file changes."""
+    """Parts with three videos each: a unique one, one in every part, one whose file changes."""
     for number in range(parts):
         embeddings.append(
             [
@@ -51,19 +51,19 @@ def compact_at(root: str, part_bytes: int) -> None:
     compact(EmbeddingSet.open(root, "mini", SPEC), part_bytes=part_bytes)
 
 
-def test_many_parts_become_few_and_hold_what_they_held(embeddings: EmbeddingSet) -> None:
+def test_many_parts_are_merged_into_few_with_the_same_content(embeddings: EmbeddingSet) -> None:
     fill(embeddings, parts=12)
     before, sizes = state(embeddings), embeddings.part_sizes()
     report = compact(embeddings)
     assert (report.parts_before, report.parts_after) == (12, 1)
     assert report.bytes_before == sum(sizes.values())
     assert report.bytes_after < report.bytes_before / 3
-    # Eleven times the three clips of `same`, and as often the two or three of `changed`.
+    # 11 duplicates of the three clips of `same`, and of the two or three of `changed`.
     assert report.rows_dropped == 11 * 3 + sum(2 + number % 2 for number in range(11))
     assert state(embeddings).equals(before)
     assert before.num_rows == 12 * 3 + 3 + 3
     assert embeddings.verify() == []
-    # What comes later still counts more than what was compacted.
+    # Rows written later still replace compacted ones.
     embeddings.append([rows("changed", sha="latest")])
     assert embeddings.videos().set_index("video_id").loc["changed", "file_sha256"] == "latest"
     assert compact(embeddings).parts_after == 1
@@ -72,7 +72,7 @@ def test_many_parts_become_few_and_hold_what_they_held(embeddings: EmbeddingSet)
     assert (again.parts_before, again.parts_after, again.rows_dropped) == (1, 1, 0)
 
 
-def test_parts_grow_to_a_size_and_no_further(embeddings: EmbeddingSet) -> None:
+def test_merged_parts_stay_below_the_target_size(embeddings: EmbeddingSet) -> None:
     fill(embeddings, parts=12)
     before = state(embeddings)
     large = 3 * max(embeddings.part_sizes().values())
@@ -89,7 +89,7 @@ def test_an_empty_set_stays_empty(embeddings: EmbeddingSet) -> None:
     assert compact(embeddings).parts_after == 0
 
 
-def test_a_broken_part_stops_it_and_nothing_is_lost(embeddings: EmbeddingSet) -> None:
+def test_a_broken_part_stops_compaction_and_nothing_is_lost(embeddings: EmbeddingSet) -> None:
     fill(embeddings, parts=3)
     part = embeddings.parts()[1]
     content = Path(embeddings.path, part).read_bytes()
@@ -101,7 +101,7 @@ def test_a_broken_part_stops_it_and_nothing_is_lost(embeddings: EmbeddingSet) ->
     assert embeddings.verify() == []
 
 
-def test_what_cannot_be_read_back_replaces_nothing(
+def test_a_part_that_cannot_be_read_back_replaces_nothing(
     embeddings: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(embeddings, parts=3)
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_back_replaces_nothing(
     assert state(embeddings).equals(before)
 
 
-def test_what_a_killed_process_was_writing_is_removed_when_it_is_old(
+def test_old_unfinished_files_of_killed_processes_are_removed(
     embeddings: EmbeddingSet,
 ) -> None:
     for name, age_s in ((".part-1.parquet.0a.partial", 7200), (".part-2.parquet.0b.partial", 60)):
@@ -134,7 +134,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_it_is_old(
 
 
 def _die_at(step: int, root: str, part_bytes: int) -> None:
-    """Compact and die, as by SIGKILL, just before some change to the set's files."""
+    """Compact, and die by SIGKILL just before a given change to the set's files."""
     seen = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -153,7 +153,7 @@ def _die_at(step: int, root: str, part_bytes: int) -> None:
 
 def test_a_kill_before_any_change_loses_nothing(embeddings: EmbeddingSet, tmp_path: Path) -> None:
     killed = step = 0
-    # As many files as there are in one go; then the set is filled anew for the next step.
+    # One kill per change of a complete compaction; the set is filled again for each.
     while True:
         step += 1
         fill(embeddings, parts=4, round_=step)
@@ -181,7 +181,7 @@ def _compact_slowly(root: str, ready: Any) -> None:
         compact_at(root, 2**20)
 
 
-def test_kills_at_random_moments_lose_nothing(embeddings: EmbeddingSet, tmp_path: Path) -> None:
+def test_kills_at_random_times_lose_nothing(embeddings: EmbeddingSet, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for round_ in range(6):
         fill(embeddings, parts=30, round_=round_)
@@ -231,7 +231,7 @@ def test_two_append_and_two_compact_while_one_reads(
     while any(writer.is_alive() for writer in writers):
         found = embeddings.videos()
         ids = set(found["video_id"])
-        # Nothing that was there goes, nothing is there twice or in part.
+        # No row disappears, and none is seen twice or in part.
         assert seen <= ids
         assert len(ids) == len(found)
         assert found["clips"].isin([2, 3]).all()

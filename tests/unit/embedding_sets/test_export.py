@@ -1,4 +1,4 @@
-"""A set as one file that other programs read."""
+"""Exporting a set as one file for other programs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_npz_has_arrays_by_name(embeddings: EmbeddingSet, tmp_path: Path) -> Non
         np.testing.assert_allclose(found["embeddings"], [each.mean(0) for each in expected])
 
 
-def test_csv_has_a_line_a_row(embeddings: EmbeddingSet, tmp_path: Path) -> None:
+def test_csv_has_one_line_per_row(embeddings: EmbeddingSet, tmp_path: Path) -> None:
     report = export_set(embeddings, tmp_path / "x.csv", format="csv", labels={"-a": 'Cut, "x"'})
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -74,7 +74,7 @@ def test_csv_has_a_line_a_row(embeddings: EmbeddingSet, tmp_path: Path) -> None:
 
 
 def samples(path: Path) -> dict[str, dict[str, Any]]:
-    """What webdataset makes of a tar: neighbours whose names are one up to the first dot."""
+    """Samples of a tar as webdataset groups them: consecutive files with one name up to a dot."""
     found: dict[str, dict[str, Any]] = {}
     with tarfile.open(path) as tar:
         for entry in tar:
@@ -87,7 +87,7 @@ def samples(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_tar_has_a_sample_a_video(embeddings: EmbeddingSet, tmp_path: Path) -> None:
+def test_tar_has_one_sample_per_video(embeddings: EmbeddingSet, tmp_path: Path) -> None:
     export_set(embeddings, tmp_path / "x.tar", format="tar", labels={"cut": "Fry"})
     found = samples(tmp_path / "x.tar")
     assert list(found) == ["-a", "cut@1000-2500ms", "cut@3000-4250ms", "fall/one%2Etwo"]
@@ -105,7 +105,7 @@ def test_a_tar_has_a_sample_a_video(embeddings: EmbeddingSet, tmp_path: Path) ->
     np.testing.assert_allclose(mean, vectors(0).mean(0))
 
 
-def test_a_file_that_is_there_stays_unless_it_may_go(
+def test_an_existing_file_is_replaced_only_on_request(
     embeddings: EmbeddingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.npz"
@@ -126,7 +126,7 @@ def test_a_file_that_is_there_stays_unless_it_may_go(
     ("options", "says"),
     [({"format": "zip"}, "known: npz"), ({"level": "frames"}, "known: clips")],
 )
-def test_what_is_not_known_is_refused(
+def test_unknown_formats_and_levels_are_refused(
     embeddings: EmbeddingSet, tmp_path: Path, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=says):

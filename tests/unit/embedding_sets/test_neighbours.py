@@ -19,7 +19,7 @@ def test_a_video_is_its_own_nearest() -> None:
             assert [neighbour.video_id for neighbour in found] == [video_id]
 
 
-def test_the_metrics_differ_as_they_should() -> None:
+def test_cosine_ignores_length_and_l2_does_not() -> None:
     query = np.array([3, 0], dtype=np.float32)
     by_angle = nearest(MATRIX, IDS, query, metric="cosine", centre=False)
     assert [neighbour.video_id for neighbour in by_angle] == ["a", "c", "b", "d"]
@@ -29,7 +29,7 @@ def test_the_metrics_differ_as_they_should() -> None:
     assert [(n.video_id, round(n.score, 3)) for n in by_distance] == [("a", 2.0), ("b", 3.162)]
 
 
-def test_what_all_have_in_common_is_left_out() -> None:
+def test_the_common_component_is_removed() -> None:
     rng = np.random.default_rng(0)
     matrix = (rng.normal(size=(50, 16)) + 100).astype(np.float32)
     ids = [f"{index:02d}" for index in range(50)]
@@ -39,14 +39,14 @@ def test_what_all_have_in_common_is_left_out() -> None:
     assert first.score > 0.9 > second.score
 
 
-def test_ties_go_to_the_smaller_id_and_nothing_is_found_in_nothing() -> None:
+def test_ties_are_ordered_by_id_and_an_empty_set_has_no_neighbours() -> None:
     same = np.ones((3, 2), dtype=np.float32)
     found = nearest(same, ["c", "a", "b"], same[0], metric="l2", k=9)
     assert [neighbour.video_id for neighbour in found] == ["a", "b", "c"]
     assert nearest(np.empty((0, 2), np.float32), [], same[0]) == []
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_queries_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="cosine"):
         nearest(MATRIX, IDS, MATRIX[0], metric="dot")
     with pytest.raises(InvalidInputError, match="do not fit"):

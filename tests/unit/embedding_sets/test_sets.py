@@ -1,4 +1,4 @@
-"""Embedding sets on disk: whole parts, resumable, verified."""
+"""Embedding sets on disk: complete parts, resuming, verification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def embeddings(tmp_path: Path) -> EmbeddingSet:
     return EmbeddingSet.open(str(tmp_path), "mini", SPEC, create=True)
 
 
-def test_what_is_appended_is_read_back(embeddings: EmbeddingSet) -> None:
+def test_appended_rows_are_read_back(embeddings: EmbeddingSet) -> None:
     embeddings.append([rows("b", value=1), rows("-a")])
     embeddings.append([rows("c", value=2)])
     table = embeddings.clips()
@@ -81,7 +81,7 @@ def test_an_empty_set_has_its_columns(embeddings: EmbeddingSet) -> None:
     assert embeddings.parts() == []
 
 
-def test_another_file_of_a_video_replaces_it_and_nothing_is_counted_twice(
+def test_embeddings_of_a_new_file_replace_those_of_the_old_one(
     embeddings: EmbeddingSet,
 ) -> None:
     embeddings.append([rows("a", sha="old", value=5), rows("b")])
@@ -92,22 +92,22 @@ def test_another_file_of_a_video_replaces_it_and_nothing_is_counted_twice(
     assert videos.loc["b", "e0000"] == pytest.approx(rows("b").embeddings.mean(0)[0] + 1)
     assert embeddings.videos({"a": "new"})["video_id"].tolist() == ["a"]
     assert embeddings.videos({"a": "gone"})["video_id"].tolist() == []
-    # The old file may come back: its vectors are still there.
+    # If the old file comes back, its vectors are still in the set.
     back = embeddings.videos({"a": "old"}).set_index("video_id")
     assert back.loc["a", "e0000"] == pytest.approx(rows("a").embeddings.mean(0)[0] + 5)
 
 
-def test_extents_are_kept_apart(embeddings: EmbeddingSet) -> None:
+def test_extents_of_one_video_are_separate(embeddings: EmbeddingSet) -> None:
     segment = replace(rows("a"), start_s=1.0, end_s=2.5)
     embeddings.append([segment, replace(segment, start_s=3.0, end_s=4.0)])
     assert embeddings.done() == {("a", 1.0, 2.5, "aa"), ("a", 3.0, 4.0, "aa")}
     assert embeddings.clips().num_rows == 6
 
 
-def test_each_extent_of_a_video_has_a_mean_of_its_own(embeddings: EmbeddingSet) -> None:
+def test_each_extent_of_a_video_has_its_own_mean(embeddings: EmbeddingSet) -> None:
     first = replace(rows("a", value=1), start_s=1.0, end_s=2.5)
     second = replace(rows("a", value=2), start_s=1.0, end_s=4.0)
-    # As a segment whose file came anew, and one that begins where the first did.
+    # A segment of a new file, and a segment with the same start.
     embeddings.append([second, rows("b"), replace(first, file_sha256="old")])
     embeddings.append([rows("a"), first])
     videos = embeddings.videos()
@@ -145,7 +145,7 @@ def test_the_set_fingerprint_follows_its_fields() -> None:
     assert len({spec.fingerprint for spec in specs}) == 3
 
 
-def test_vectors_that_do_not_fit_are_refused(embeddings: EmbeddingSet) -> None:
+def test_vectors_of_another_length_or_not_finite_are_refused(embeddings: EmbeddingSet) -> None:
     with pytest.raises(InvalidInputError, match="8"):
         embeddings.append([replace(rows("a"), embeddings=np.zeros((3, 9), np.float32))])
     with pytest.raises(InvalidInputError, match="float16"):
@@ -154,7 +154,7 @@ def test_vectors_that_do_not_fit_are_refused(embeddings: EmbeddingSet) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
-def test_a_damaged_part_is_noticed_whenever_it_is_read(embeddings: EmbeddingSet, harm: str) -> None:
+def test_a_damaged_part_is_detected_on_every_read(embeddings: EmbeddingSet, harm: str) -> None:
     embeddings.append([rows("a")])
     name = embeddings.append([rows("b", value=3)])
     path = Path(embeddings.path, str(name))
@@ -172,7 +172,7 @@ def test_a_damaged_part_is_noticed_whenever_it_is_read(embeddings: EmbeddingSet,
     assert embeddings.videos()["video_id"].tolist() == ["a"]
 
 
-def test_a_part_that_cannot_be_read_counts_as_not_done(
+def test_videos_of_a_broken_part_are_not_done(
     embeddings: EmbeddingSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     embeddings.append([rows("a")])
@@ -184,7 +184,7 @@ def test_a_part_that_cannot_be_read_counts_as_not_done(
     assert len(embeddings.parts()) == 1
 
 
-def test_a_part_that_cannot_be_reached_is_not_taken_for_broken(
+def test_an_unreachable_part_is_not_taken_for_broken(
     embeddings: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = EmbeddingSet.open("memory://unreachable", "mini", SPEC, create=True)
@@ -202,7 +202,7 @@ def test_a_part_that_cannot_be_reached_is_not_taken_for_broken(
     assert there.done(set_aside=True) == {("a", None, None, "aa")}
 
 
-def test_a_part_that_goes_while_it_is_read_is_looked_for_again(
+def test_reading_starts_again_if_a_part_disappears(
     embeddings: EmbeddingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = embeddings.append([rows("a"), rows("b")])
@@ -218,7 +218,7 @@ def test_a_part_that_goes_while_it_is_read_is_looked_for_again(
     monkeypatch.setattr(EmbeddingSet, "part_sizes", list_then_move)
     assert embeddings.videos()["video_id"].tolist() == ["a", "b"]
     assert [list(found) for found in seen] == [[first], ["part-9.parquet"]]
-    # A name that leads nowhere is not looked for for ever.
+    # Retries are limited for a part that stays missing.
     Path(embeddings.path, "part-99.parquet").symlink_to("nowhere")
     monkeypatch.setattr("coinml.embedding_sets.sets.sizes_in", lambda *_: {"part-99.parquet": 1})
     with pytest.raises(LocalError, match="no longer exists"):
@@ -234,7 +234,7 @@ def test_a_part_that_goes_while_it_is_read_is_looked_for_again(
         (lambda text: text.replace('"mini"', '"maxi"'), "of 'maxi' and not"),
     ],
 )
-def test_a_spec_that_is_not_the_folders_is_named(
+def test_a_spec_that_does_not_match_its_folder_is_refused(
     embeddings: EmbeddingSet, tmp_path: Path, harm: Callable[[str], str], says: str
 ) -> None:
     other = SetSpec(encoder=replace(ENCODER, clips=5), dataset="mini")
@@ -246,13 +246,13 @@ def test_a_spec_that_is_not_the_folders_is_named(
             EmbeddingSet.open(str(tmp_path), "mini", **named)
     with pytest.raises(LocalError, match=says):
         find_set(str(tmp_path), "mini", SPEC.fingerprint[:6])
-    # It does not keep others from being found.
+    # Other sets are still found.
     assert [one.spec for one in list_sets(str(tmp_path))] == [other]
     sets, problems = find_sets(str(tmp_path))
     assert (len(sets), [problem.path for problem in problems]) == (1, [embeddings.path])
 
 
-def test_a_set_is_found_by_the_beginning_of_its_fingerprint(
+def test_a_set_is_found_by_a_prefix_of_its_fingerprint(
     embeddings: EmbeddingSet, tmp_path: Path
 ) -> None:
     root = str(tmp_path)
@@ -271,7 +271,7 @@ def test_a_set_is_found_by_the_beginning_of_its_fingerprint(
         find_set(root, "moon")
 
 
-def test_the_summary_counts_what_counts(embeddings: EmbeddingSet) -> None:
+def test_the_summary_counts_current_rows(embeddings: EmbeddingSet) -> None:
     assert summarise(embeddings).newest is None
     embeddings.append([rows("a", sha="old"), replace(rows("b"), frames_substituted=2)])
     embeddings.append([rows("a", sha="new", clips=2), replace(rows("c"), decoder="decord")])
@@ -289,7 +289,7 @@ def test_the_summary_counts_what_counts(embeddings: EmbeddingSet) -> None:
     assert found.newest is not None
 
 
-def test_a_set_lives_in_any_fsspec_place() -> None:
+def test_a_set_works_on_any_fsspec_file_system() -> None:
     root = "memory://bucket/embeddings"
     there = EmbeddingSet.open(root, "mini", SPEC, create=True)
     there.append([rows("a"), rows("b")])
@@ -298,13 +298,13 @@ def test_a_set_lives_in_any_fsspec_place() -> None:
     assert len(list_sets(root)) == 1
 
 
-def test_a_full_or_forbidden_disk_is_this_machines_fault(tmp_path: Path) -> None:
+def test_a_full_or_read_only_disk_is_a_local_error(tmp_path: Path) -> None:
     (tmp_path / "mini").write_text("a file where a folder should be")
     with pytest.raises(LocalError):
         EmbeddingSet.open(str(tmp_path), "mini", SPEC, create=True)
 
 
-def test_a_disk_that_fills_up_leaves_no_half_part(embeddings: EmbeddingSet) -> None:
+def test_a_full_disk_leaves_no_incomplete_part(embeddings: EmbeddingSet) -> None:
     embeddings.append([rows("a")])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -329,7 +329,7 @@ while True:
 """
 
 
-def test_writers_that_are_killed_leave_only_whole_parts(tmp_path: Path) -> None:
+def test_killed_writers_leave_only_complete_parts(tmp_path: Path) -> None:
     for round_ in range(3):
         writers = [
             subprocess.Popen(

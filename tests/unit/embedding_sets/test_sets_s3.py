@@ -1,4 +1,4 @@
-"""A set in a bucket: all of the way against a real S3 server on loopback."""
+"""Sets in a bucket, against a real S3 server on loopback."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         "COINML_HOME": str(tmp_path / "home"),
     }.items():
         monkeypatch.setenv(name, value)
-    # Another test's file systems know another server.
+    # Cached file systems of other tests point at another server.
     s3fs.S3FileSystem.clear_instance_cache()
     files = s3fs.S3FileSystem()
     files.mkdir("bucket")
@@ -69,7 +69,7 @@ def run(*arguments: str, code: int = 0) -> Any:
     return json.loads(result.stdout)
 
 
-def test_embedding_goes_on_where_it_was(
+def test_embedding_resumes_in_a_bucket(
     bucket: Any, tmp_path: Path, tiny_encoder_dir: Path, make_video: Callable[..., Path]
 ) -> None:
     encoder = load_encoder(tiny_encoder_dir, clips=2, stride=2, device="cpu")
@@ -111,7 +111,7 @@ def test_the_commands_work_on_a_bucket(bucket: Any, tmp_path: Path) -> None:
     assert there.videos({"v1": "aa", "same": "4"})["video_id"].tolist() == ["same", "v1"]
     out = tmp_path / "x.tar"
     assert run("export", "--format", "tar", "--out", str(out))["videos"] == 6
-    # A page that rots in the bucket is noticed, and goes aside.
+    # A page damaged in the bucket is detected and set aside.
     (part,) = there.parts()
     content = bytearray(bucket.cat_file(f"{there.path}/{part}"))
     content[content.index((rows("x").embeddings + 3).astype(np.float16)[1].tobytes())] ^= 1
@@ -123,12 +123,12 @@ def test_the_commands_work_on_a_bucket(bucket: Any, tmp_path: Path) -> None:
     assert there.done() == set()
 
 
-def test_two_compact_one_set_in_a_bucket(bucket: Any) -> None:
+def test_two_processes_compact_one_set_in_a_bucket(bucket: Any) -> None:
     there = EmbeddingSet.open(ROOT, "mini", SPEC, create=True)
     for number in range(4):
         there.append([rows(f"v{number}", value=number)])
     before = there.clips()
-    # One read the listing; then the other compacts, and the first goes on with what is gone.
+    # The first has listed the parts; then the second compacts, and those parts are gone.
     listing, seen = EmbeddingSet.parts, []
 
     def list_then_lose(self: EmbeddingSet) -> list[str]:
@@ -146,7 +146,7 @@ def test_two_compact_one_set_in_a_bucket(bucket: Any) -> None:
     assert there.clips().equals(before)
 
 
-def test_what_the_bucket_refuses_is_said_without_secrets(
+def test_errors_of_a_bucket_contain_no_secrets(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -155,7 +155,7 @@ def test_what_the_bucket_refuses_is_said_without_secrets(
     assert list_sets("s3://bucket/empty") == []
     with pytest.raises(InvalidInputError, match=r"://\*\*\*@host"):
         EmbeddingSet.open("moon://me:hidden@host/sets", "mini", SPEC)
-    # A server that is not there, as a process of its own sees it.
+    # An unreachable server, in a process of its own.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     command = str(Path(sys.executable).parent / "coinml")

@@ -41,7 +41,7 @@ def embeddings(ids: list[str]) -> pd.DataFrame:
     return frame
 
 
-def test_table_keeps_what_is_embedded_in_the_order_of_the_videos() -> None:
+def test_the_table_has_the_embedded_videos_in_their_order() -> None:
     table = build_table(VIDEOS, embeddings(["d", "c", "b", "-a", "stranger"]))
     assert list(table.columns) == ["video_id", "label", "split", "e0000", "e0001", "e0002"]
     assert list(table["video_id"]) == ["-a", "b", "c", "d"]
@@ -49,7 +49,7 @@ def test_table_keeps_what_is_embedded_in_the_order_of_the_videos() -> None:
     assert table["e0000"].dtype == np.float32
 
 
-def test_nothing_embedded_is_refused_with_what_to_do() -> None:
+def test_a_dataset_without_embeddings_is_refused_with_a_hint() -> None:
     with pytest.raises(InvalidInputError, match="none of the dataset's 5 videos is embedded"):
         build_table(VIDEOS, embeddings(["stranger"]))
 
@@ -103,13 +103,13 @@ def test_a_class_without_training_videos_is_reported_and_kept(
     assert "no training video for 1 of 3 classes: rice" in caplog.text
 
 
-def test_ids_digest_ignores_order_and_tells_sets_apart() -> None:
+def test_ids_digest_ignores_order_and_differs_between_sets() -> None:
     assert ids_digest(["b", "-a"]) == ids_digest(("-a", "b"))
     assert ids_digest(["a", "b"]) != ids_digest(["ab"])
     assert len(ids_digest([])) == 12
 
 
-def test_table_digest_sees_labels_splits_and_values() -> None:
+def test_table_digest_depends_on_labels_splits_and_values() -> None:
     table = build_table(VIDEOS, embeddings(["-a", "b", "c", "d"]))
     digests = {table_digest(table)}
     for column, value in (("label", "rice"), ("split", "val"), ("e0002", 0.5)):
@@ -120,7 +120,7 @@ def test_table_digest_sees_labels_splits_and_values() -> None:
     assert table_digest(table.copy()) in digests
 
 
-def test_permutation_moves_labels_within_their_split() -> None:
+def test_permutation_shuffles_labels_within_each_split() -> None:
     generator = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -153,7 +153,7 @@ def rows(*entries: tuple[str, str, int, list[float]]) -> pa.Table:
     )
 
 
-def test_clips_stand_in_order_and_come_from_the_present_file() -> None:
+def test_clips_are_in_order_and_from_the_current_file() -> None:
     table = rows(
         ("b", "new", 1, [3, 4]),
         ("a", "only", 0, [5, 6]),
@@ -171,7 +171,7 @@ def test_clips_stand_in_order_and_come_from_the_present_file() -> None:
     assert clips_by_video(table, {}) == {}
 
 
-def test_samples_hold_clips_where_they_are_given() -> None:
+def test_samples_hold_the_clips_that_are_given() -> None:
     table = build_table(VIDEOS, embeddings(["-a", "b", "c", "d"]))
     clips = {i: np.full((1 + (i == "b"), 3), n, np.float16) for n, i in enumerate(table.video_id)}
     train = split_samples(table, clips=clips)["train"]

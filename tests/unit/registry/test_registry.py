@@ -1,4 +1,4 @@
-"""The gate: who becomes champion, who does not, and what a person can undo."""
+"""The promotion gate, rollback, and listing versions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.kitchen_dataset import MODEL, Trained
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
 
 
-def test_the_first_champion_must_lie_above_the_majority_class(store: MlflowStore) -> None:
+def test_the_first_champion_must_beat_the_majority_class(store: MlflowStore) -> None:
     chance = candidate(store, right=0.35)
     (verdict,) = promote(store, NAME)
     assert (verdict.version, verdict.promoted) == (chance, False)
@@ -42,13 +42,13 @@ def test_the_first_champion_must_lie_above_the_majority_class(store: MlflowStore
     assert tags(store, good)["gate_reason"] == verdict.reason
 
 
-def test_a_few_lucky_videos_make_no_champion(store: MlflowStore) -> None:
+def test_perfect_accuracy_on_two_videos_is_not_promoted(store: MlflowStore) -> None:
     candidate(store, right=1.0, ids=range(2))
     (verdict,) = promote(store, NAME)
     assert not verdict.promoted
 
 
-def test_a_better_challenger_takes_over_and_the_old_champion_stays_at_hand(
+def test_a_better_challenger_is_promoted_and_the_old_champion_becomes_previous(
     store: MlflowStore,
 ) -> None:
     old = candidate(store, right=0.6)
@@ -61,7 +61,7 @@ def test_a_better_challenger_takes_over_and_the_old_champion_stays_at_hand(
 
 
 @pytest.mark.parametrize(("right", "why"), [(0.4, "not better"), (0.6, "+0.000"), (0.65, "p = ")])
-def test_a_challenger_that_is_worse_equal_or_better_by_luck_is_refused(
+def test_a_challenger_that_is_not_significantly_better_is_refused(
     store: MlflowStore, right: float, why: str
 ) -> None:
     old = candidate(store, right=0.6)
@@ -75,7 +75,7 @@ def test_a_challenger_that_is_worse_equal_or_better_by_luck_is_refused(
     assert tags(store, new)["gate_reason"] == verdict.reason
 
 
-def test_better_on_too_few_common_videos_is_not_enough(store: MlflowStore) -> None:
+def test_a_gain_on_too_few_common_videos_is_refused(store: MlflowStore) -> None:
     old = candidate(store, right=0.6, ids=range(60))
     promote(store, NAME)
     candidate(store, right=1.0, ids=range(56, 116))
@@ -89,7 +89,7 @@ def test_better_on_too_few_common_videos_is_not_enough(store: MlflowStore) -> No
     assert holder(store, CHAMPION) == old
 
 
-def test_val_decides_and_test_may_object(store: MlflowStore) -> None:
+def test_val_decides_and_test_can_veto(store: MlflowStore) -> None:
     old = candidate(store, right=0.6, test_right=0.8)
     promote(store, NAME)
     candidate(store, right=0.9, test_right=0.4)
@@ -97,13 +97,13 @@ def test_val_decides_and_test_may_object(store: MlflowStore) -> None:
     assert not verdict.promoted
     assert "its test accuracy 0.400 lies below the champion's interval" in verdict.reason
     assert holder(store, CHAMPION) == old
-    # Somewhat less on test is within what chance does.
+    # A test accuracy within the champion's interval is accepted.
     new = candidate(store, right=0.9, test_right=0.75)
     assert promote(store, NAME)[0].promoted
     assert holder(store, CHAMPION) == new
 
 
-def test_a_challenger_needs_coverage(store: MlflowStore) -> None:
+def test_a_challenger_needs_enough_test_coverage(store: MlflowStore) -> None:
     candidate(store, right=0.6)
     promote(store, NAME)
     new = candidate(store, right=0.9, coverage=0.4)
@@ -114,7 +114,7 @@ def test_a_challenger_needs_coverage(store: MlflowStore) -> None:
     assert verdict.promoted
 
 
-def test_fewer_or_other_classes_are_refused_and_more_are_welcome(store: MlflowStore) -> None:
+def test_missing_classes_are_refused_and_additional_ones_are_accepted(store: MlflowStore) -> None:
     candidate(store, right=0.5)
     promote(store, NAME)
     for classes in (("Boil", "Cut"), ("Boil", "Cut", "Bake")):
@@ -122,7 +122,7 @@ def test_fewer_or_other_classes_are_refused_and_more_are_welcome(store: MlflowSt
         (verdict,) = promote(store, NAME)
         assert not verdict.promoted
         assert "other classes apart than champion 1, without Fry" in verdict.reason
-    # The same videos under the same labels, and one class more among the new ones.
+    # The same videos and labels, plus videos of one additional class.
     more = candidate(store, right=0.95)
     run_id = store.client().get_model_version(NAME, str(more)).run_id
     table = store.read_table(run_id, "predictions")
@@ -133,14 +133,14 @@ def test_fewer_or_other_classes_are_refused_and_more_are_welcome(store: MlflowSt
     assert promote(store, NAME)[0].promoted
 
 
-def test_the_best_on_val_goes_first(store: MlflowStore) -> None:
+def test_candidates_are_judged_best_on_val_first(store: MlflowStore) -> None:
     worse, better = candidate(store, right=0.6), candidate(store, right=0.7)
     verdicts = promote(store, NAME, [worse, better])
     assert [(v.version, v.promoted) for v in verdicts] == [(better, True), (worse, False)]
     assert holder(store, CHAMPION) == better
 
 
-def test_the_champion_before_the_gate_again_stays_what_it_is(store: MlflowStore) -> None:
+def test_judging_the_champion_again_changes_nothing(store: MlflowStore) -> None:
     version = candidate(store, right=0.8)
     (first,) = promote(store, NAME)
     (again,) = promote(store, NAME, [version])
@@ -148,7 +148,7 @@ def test_the_champion_before_the_gate_again_stays_what_it_is(store: MlflowStore)
     assert holder(store, PREVIOUS) is None
 
 
-def test_a_rollback_swaps_and_the_gate_does_not_undo_it(store: MlflowStore) -> None:
+def test_a_rollback_swaps_the_aliases_and_the_gate_does_not_undo_it(store: MlflowStore) -> None:
     old = candidate(store, right=0.6)
     promote(store, NAME)
     with pytest.raises(RegistryError, match="has no previous champion"):
@@ -168,7 +168,7 @@ def test_a_rollback_swaps_and_the_gate_does_not_undo_it(store: MlflowStore) -> N
     assert promote(store, NAME, [new])[0].promoted
 
 
-def test_what_passed_and_got_its_alias_is_promoted_whatever_its_tag_says(
+def test_a_version_with_the_champion_alias_is_promoted_even_if_its_tag_was_not_updated(
     store: MlflowStore,
 ) -> None:
     version = candidate(store, right=0.8)
@@ -179,7 +179,7 @@ def test_what_passed_and_got_its_alias_is_promoted_whatever_its_tag_says(
     assert tags(store, version)["gate"] == "promoted"
 
 
-def test_what_is_not_there_is_named(store: MlflowStore) -> None:
+def test_missing_models_and_versions_are_named_in_the_error(store: MlflowStore) -> None:
     with pytest.raises(RegistryError, match="coin-task has no version; train one first"):
         promote(store, NAME)
     with pytest.raises(RegistryError, match="no version 7 of coin-task"):
@@ -190,7 +190,9 @@ def test_what_is_not_there_is_named(store: MlflowStore) -> None:
     assert version_at(store, "another", CHAMPION) is None
 
 
-def test_a_version_of_somebody_else_is_not_judged(store: MlflowStore, tmp_path: Path) -> None:
+def test_a_version_not_registered_by_coinml_is_not_judged(
+    store: MlflowStore, tmp_path: Path
+) -> None:
     client = store.client()
     client.create_registered_model(NAME)
     client.create_model_version(NAME, tmp_path.as_uri())
@@ -198,7 +200,7 @@ def test_a_version_of_somebody_else_is_not_judged(store: MlflowStore, tmp_path: 
         promote(store, NAME, [1])
 
 
-def test_a_registry_that_does_not_answer_is_not_one_without_champion(
+def test_an_unreachable_registry_is_not_taken_for_one_without_a_champion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -206,7 +208,7 @@ def test_a_registry_that_does_not_answer_is_not_one_without_champion(
         version_at(MlflowStore(uri="http://127.0.0.1:9", artifact_root=tmp_path), NAME, CHAMPION)
 
 
-def test_versions_are_listed_with_who_they_are_and_why(store: MlflowStore) -> None:
+def test_versions_are_listed_with_aliases_and_gate_reasons(store: MlflowStore) -> None:
     old = candidate(store, right=0.6)
     promote(store, NAME)
     new = candidate(store, right=0.8)
@@ -221,7 +223,7 @@ def test_versions_are_listed_with_who_they_are_and_why(store: MlflowStore) -> No
     assert list_versions(store, "another") == []
 
 
-def test_heads_that_were_trained_pass_the_gate(trained: Trained) -> None:
+def test_trained_heads_pass_the_gate(trained: Trained) -> None:
     rows = {row["version"]: row for row in list_versions(trained.store, MODEL)}
     versions = [report.version for report in trained.reports.values()]
     assert sorted(rows) == sorted(versions)
@@ -230,7 +232,7 @@ def test_heads_that_were_trained_pass_the_gate(trained: Trained) -> None:
     assert model_uri(MODEL) == "models:/kitchen-task@champion"
 
 
-def test_two_heads_that_register_at_one_moment_both_get_through(store: MlflowStore) -> None:
+def test_two_concurrent_registrations_both_set_the_alias(store: MlflowStore) -> None:
     client = store.client()
     for attempt in range(10):
         name = f"model{attempt}"
@@ -244,7 +246,7 @@ def test_two_heads_that_register_at_one_moment_both_get_through(store: MlflowSto
         assert str(client.get_model_version_by_alias(name, CHALLENGER).version) in ("1", "2")
 
 
-def test_what_the_gate_has_not_seen_are_the_candidates(store: MlflowStore) -> None:
+def test_versions_without_a_verdict_are_the_default_candidates(store: MlflowStore) -> None:
     worse, better = candidate(store, right=0.6), candidate(store, right=0.9)
     verdicts = promote(store, NAME)
     assert [(verdict.version, verdict.promoted) for verdict in verdicts] == [
@@ -258,7 +260,7 @@ def test_what_the_gate_has_not_seen_are_the_candidates(store: MlflowStore) -> No
     assert [verdict.version for verdict in promote(store, NAME)] == [later]
 
 
-def test_the_challenger_answers_while_there_is_no_champion(store: MlflowStore) -> None:
+def test_the_challenger_predicts_if_there_is_no_champion(store: MlflowStore) -> None:
     from coinml.registry.predict import answering_alias
 
     with pytest.raises(RegistryError, match="train one"):

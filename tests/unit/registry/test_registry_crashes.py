@@ -1,4 +1,4 @@
-"""A process is killed in the call that moves an alias: who is champion then, and after that."""
+"""Kills in the call that moves an alias: which version is the champion afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.kitchen_dataset import MODEL, Trained
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
 
-# Dies by SIGKILL in the very call that would move an alias, as a machine that goes down would.
+# Kills itself (SIGKILL) in the call that moves an alias, like a power cut would.
 DIE = """
 import os, pickle, signal, sys
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_crash_between_verdict_and_alias_leaves_the_old_champion(
     assert tags(store, new)["gate"] == "passed"
     with pytest.raises(RegistryError, match="no previous champion"):
         rollback(store, NAME)
-    # A later version does not make the gate forget who had passed.
+    # A version that had passed is still promoted after a later one is registered.
     worse = candidate(store, right=0.3)
     verdicts = {verdict.version: verdict.promoted for verdict in promote(store, NAME)}
     assert verdicts == {new: True, worse: False}
@@ -76,7 +76,7 @@ def test_a_crash_between_verdict_and_alias_leaves_the_old_champion(
     assert tags(store, new)["gate"] == "promoted"
 
 
-def test_a_crash_while_registering_leaves_the_old_champion_and_the_gate_goes_on(
+def test_a_crash_while_registering_leaves_the_old_champion_and_the_gate_working(
     trained: Trained, tmp_path: Path
 ) -> None:
     shutil.copytree(trained.home, tmp_path, dirs_exist_ok=True)
@@ -85,7 +85,7 @@ def test_a_crash_while_registering_leaves_the_old_champion_and_the_gate_goes_on(
     )
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(trained.material))
     before = version_at(store, MODEL, CHAMPION)
-    # As if nothing had been trained: the same recipe is not trained again.
+    # The stored head is used: the same options are not trained again.
     for run_id in store.find_runs(MODEL, {"head": "svm"}):
         store.client().delete_run(run_id)
     die_at(CHALLENGER, tmp_path)
@@ -96,6 +96,6 @@ def test_a_crash_while_registering_leaves_the_old_champion_and_the_gate_goes_on(
     (verdict,) = promote(store, MODEL)
     assert verdict.version == 3
     assert "gate_reason" in store.client().get_model_version(MODEL, "3").tags
-    # The run died with its process, so that its recipe is trained anew when asked for.
+    # The run is marked as killed, so the same options are trained again on request.
     (run_id,) = store.find_runs(MODEL, {"head": "svm"}, finished=False)
     assert "version" not in store.read_run(run_id).data.tags

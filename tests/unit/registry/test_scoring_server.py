@@ -1,4 +1,4 @@
-"""The registered model behind a server: what clients may have it read, and what they get."""
+"""The registered model behind a scoring server: the files it reads and the answers it gives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from tests.helpers.kitchen_dataset import Trained
 
 
-def test_behind_a_server_only_files_below_the_root_are_read(
+def test_a_server_reads_only_files_below_the_serve_root(
     trained: Trained, champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
@@ -37,7 +37,7 @@ def test_behind_a_server_only_files_below_the_root_are_read(
     assert all("not below COINML_SERVE_ROOT" in error for error in answers["error"][1:])
 
 
-def test_a_playlist_in_base64_opens_no_other_file(
+def test_a_playlist_sent_as_base64_opens_no_other_file(
     trained: Trained, champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COINML_SERVE_ROOT", str(tmp_path))
@@ -50,7 +50,7 @@ def test_a_playlist_in_base64_opens_no_other_file(
     assert answers["error"].notna().all()
 
 
-def test_base64_has_a_limit(
+def test_base64_videos_have_a_size_limit(
     trained: Trained, champion: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = trained.material.videos["Cut0_______"].read_bytes()
@@ -64,7 +64,7 @@ def test_base64_has_a_limit(
 
 @pytest.fixture
 def served(trained: Trained, tmp_path: Path) -> Iterator[tuple[httpx.Client, Path]]:
-    """The champion behind `mlflow models serve`, and the only folder that it may read."""
+    """The URL of the champion under `mlflow models serve`, and its serve root."""
     root = tmp_path / "videos"
     root.mkdir()
     with socket.socket() as probe:
@@ -108,13 +108,13 @@ def served(trained: Trained, tmp_path: Path) -> Iterator[tuple[httpx.Client, Pat
                 time.sleep(0.3)
             yield client, root
     finally:
-        # Its workers with it.
+        # The whole process group, workers included.
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
         log.close()
 
 
-def test_mlflow_serves_it_with_a_path_and_with_base64(
+def test_mlflow_models_serve_answers_paths_and_base64(
     trained: Trained, served: tuple[httpx.Client, Path], model_folder: Path
 ) -> None:
     client, root = served
@@ -138,7 +138,7 @@ def test_mlflow_serves_it_with_a_path_and_with_base64(
     assert all("is not below COINML_SERVE_ROOT" in row["error"] for row in refused)
     (encoded,) = ask(video_base64=[text])
     assert (encoded["label"], encoded["error"]) == ("Fry", None)
-    # What MLflow shows on the model's page to copy and try.
+    # The example request that MLflow shows on the model's page.
     example = (model_folder / "serving_input_example.json").read_text()
     answer = client.post(
         "/invocations", content=example, headers={"Content-Type": "application/json"}
@@ -153,7 +153,7 @@ def test_mlflow_serves_it_with_a_path_and_with_base64(
     "asked",
     ["{video}", "/etc/passwd", "http://127.0.0.1:9/a.mp4", "file://{video}", "s3://bucket/a.mp4"],
 )
-def test_a_server_that_nobody_gave_a_folder_reads_no_file(
+def test_a_server_without_a_serve_root_reads_no_file(
     trained: Trained, champion: Any, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastapi.testclient import TestClient
@@ -173,14 +173,14 @@ def test_a_server_that_nobody_gave_a_folder_reads_no_file(
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:9/a.mp4", "file://{video}", "concat:{video}"]
 )
-def test_an_address_is_no_file(trained: Trained, champion: Any, address: str) -> None:
+def test_a_url_is_not_a_file(trained: Trained, champion: Any, address: str) -> None:
     video = trained.material.videos["Cut0_______"]
     row = champion.predict(pd.DataFrame({"video": [address.format(video=video)]})).iloc[0]
     assert row["label"] is None
     assert "no such file" in row["error"]
 
 
-def test_behind_mlflows_own_server_the_answers_are_json(
+def test_the_scoring_server_answers_with_valid_json(
     trained: Trained, champion: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastapi.testclient import TestClient
@@ -188,7 +188,7 @@ def test_behind_mlflows_own_server_the_answers_are_json(
 
     video = trained.material.videos["Cut0_______"]
     rows = [[str(video)], ["/nowhere.mp4"]]
-    # Set first, so that it is put back: `init` leaves it behind.
+    # Set here so that monkeypatch restores it: `init` sets it for good.
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")
     monkeypatch.setenv("COINML_SERVE_ROOT", "/")
     answer = TestClient(init(champion)).post(

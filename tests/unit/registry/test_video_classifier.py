@@ -1,4 +1,4 @@
-"""The registered model: it stands alone, and one bad file is one bad row."""
+"""The registered model: self-contained, with one answer per row even for bad files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.helpers.kitchen_dataset import EmbeddedDataset, Trained, train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# What a stranger would write; the checkout, which the editable install put on the path, is
-# taken off it first.
+# A client's program; the checkout, which the editable install put on the path, is removed
+# first.
 ELSEWHERE = """
 import json, sys
 repository = sys.argv[1]
@@ -47,7 +47,7 @@ print(json.dumps({"coinml": coinml.__file__, "rows": answers.to_dict(orient="rec
 """
 
 
-def test_the_model_answers_in_another_folder_and_process_without_anything_of_ours(
+def test_the_model_predicts_in_another_folder_and_process_without_coinml_installed(
     trained: Trained, tmp_path: Path
 ) -> None:
     assert not (trained.home / "encoder").exists()
@@ -77,7 +77,7 @@ def test_the_model_answers_in_another_folder_and_process_without_anything_of_our
     assert done.stderr == ""
 
 
-def test_serving_sees_what_training_saw(trained: Trained, champion: Any) -> None:
+def test_serving_reproduces_the_predictions_of_training(trained: Trained, champion: Any) -> None:
     version = version_at(trained.store, "kitchen-task", "champion")
     assert version is not None
     recorded = trained.store.read_table(version.run_id, "predictions").set_index("video_id")
@@ -89,9 +89,7 @@ def test_serving_sees_what_training_saw(trained: Trained, champion: Any) -> None
     np.testing.assert_allclose(answers["score"].astype(float), recorded["score"], atol=2e-3)
 
 
-def test_the_five_best_come_best_first_and_begin_with_the_answer(
-    trained: Trained, champion: Any
-) -> None:
+def test_top5_is_sorted_and_starts_with_the_label(trained: Trained, champion: Any) -> None:
     video = next(iter(trained.material.videos.values()))
     (row,) = champion.predict(pd.DataFrame({"video": [str(video)]})).to_dict(orient="records")
     assert list(row) == ["label", "score", "top5", "error"]
@@ -102,7 +100,7 @@ def test_the_five_best_come_best_first_and_begin_with_the_answer(
     assert sum(scores) == pytest.approx(1, abs=1e-4)
 
 
-def test_bad_rows_leave_the_others_alone(trained: Trained, champion: Any, tmp_path: Path) -> None:
+def test_bad_rows_do_not_affect_the_others(trained: Trained, champion: Any, tmp_path: Path) -> None:
     videos = list(trained.material.videos.values())
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(videos[0].read_bytes()[:300])
@@ -125,7 +123,7 @@ def test_bad_rows_leave_the_others_alone(trained: Trained, champion: Any, tmp_pa
     assert answers[6]["error"] == "neither 'video' nor 'video_base64' is given"
 
 
-def test_a_video_may_come_as_base64(trained: Trained, champion: Any) -> None:
+def test_a_video_can_be_sent_as_base64(trained: Trained, champion: Any) -> None:
     video = trained.material.videos["Cut0_______"]
     text = base64.b64encode(video.read_bytes()).decode()
     answers = champion.predict(pd.DataFrame({"video_base64": [text, "no base64!", ""]}))
@@ -146,7 +144,7 @@ def test_an_empty_table_gets_an_empty_answer(champion: Any) -> None:
 
 
 @pytest.mark.parametrize("head", ["attentive", "knn"])
-def test_every_kind_of_head_answers_as_it_did_in_training(
+def test_every_kind_of_head_reproduces_its_training_predictions(
     head: str, store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     report = train(head, store, material, options={"epochs": 40} if head == "attentive" else {})
@@ -171,7 +169,7 @@ def test_more_videos_than_workers_are_answered_in_order(trained: Trained, champi
     assert sum(right) >= 24
 
 
-def test_another_encoder_than_the_one_trained_with_is_refused(model_folder: Path) -> None:
+def test_other_preprocessing_than_in_training_is_refused(model_folder: Path) -> None:
     processor = next((model_folder / "artifacts").rglob("preprocessor_config.json"))
     content = json.loads(processor.read_text())
     processor.write_text(json.dumps(content | {"image_mean": [0.5, 0.5, 0.5]}))
@@ -196,7 +194,7 @@ def test_nothing_in_the_model_is_a_pickle(model_folder: Path) -> None:
     assert suffixes.isdisjoint({".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".pyc"})
 
 
-def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
+def test_the_model_has_a_signature_and_pinned_requirements(model_folder: Path) -> None:
     info = mlflow.models.get_model_info(str(model_folder))
     assert info.signature.inputs.input_names() == [
         "video",
@@ -216,13 +214,13 @@ def test_the_model_says_what_it_takes_and_needs(model_folder: Path) -> None:
     assert code.isdisjoint({"miniature", "__pycache__"})
 
 
-def test_a_loaded_model_leaves_the_path_as_it_was(trained: Trained) -> None:
+def test_loading_a_model_does_not_change_sys_path(trained: Trained) -> None:
     before = list(sys.path)
     predict_files(trained.store, "models:/kitchen-task@champion", [])
     assert sys.path == before
 
 
-def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Trained) -> None:
+def test_predict_files_uses_the_champion_and_returns_plain_values(trained: Trained) -> None:
     video = trained.material.videos["Fry0_______"]
     rows = predict_files(
         trained.store, "models:/kitchen-task@champion", [str(video), "missing.mp4"]
@@ -234,13 +232,13 @@ def test_predict_files_takes_the_champion_and_gives_plain_values(trained: Traine
     assert (rows[1]["label"], rows[1]["score"], rows[1]["top5"]) == (None, None, [])
 
 
-def test_predict_files_names_the_model_that_is_not_there(trained: Trained) -> None:
+def test_predict_files_names_a_missing_model(trained: Trained) -> None:
     for uri in ("models:/coin-task@champion", "models:/kitchen-task/99", "nonsense"):
         with pytest.raises(RegistryError, match=uri):
             predict_files(trained.store, uri, ["a.mp4"])
 
 
-def test_an_encoder_in_a_folder_cannot_be_referred_to(
+def test_a_local_encoder_cannot_be_referenced_by_hub_id(
     store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="only an encoder on the hub"):
@@ -256,7 +254,7 @@ def test_an_encoder_in_a_folder_cannot_be_referred_to(
         )
 
 
-def test_a_model_by_reference_carries_no_encoder(
+def test_a_model_by_reference_contains_no_encoder(
     material: EmbeddedDataset, tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
     from coinml.registry.video_classifier import staged_model
@@ -274,7 +272,7 @@ def test_a_model_by_reference_carries_no_encoder(
     assert (described["encoder_ref"], described["revision"]) == ("MCG-NJU/videomae-base", "abc123")
 
 
-def test_a_model_that_is_a_pickle_is_not_loaded(
+def test_a_pickled_model_is_not_loaded(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow

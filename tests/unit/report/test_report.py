@@ -56,7 +56,7 @@ def a_ledger(path: Path, dataset: Dataset, title: str | None = None) -> Ledger:
 
 @pytest.fixture
 def report_data(tmp_path: Path) -> ReportData:
-    """A collection with a head, and with titles that strangers gave."""
+    """A collection with a head, and with untrusted titles."""
     dataset = some_videos()
     rng = np.random.default_rng(0)
     labels = [video.label for video in dataset.videos]
@@ -140,7 +140,7 @@ def points_of(page: str) -> list[dict[str, object]]:
     return points
 
 
-def test_the_page_shows_every_part_and_needs_nothing_else(report_data: ReportData) -> None:
+def test_the_page_has_every_section_and_loads_nothing(report_data: ReportData) -> None:
     page = render(report_data)
     for name in ("coverage", "lost", "measured", "curves-2", "curves-1", "confusion", "map"):
         assert ('id="' + name + '"' in page) == (name != "lost"), name
@@ -154,7 +154,7 @@ def test_the_page_shows_every_part_and_needs_nothing_else(report_data: ReportDat
     assert str(report_data.comparison) in page.replace("&gt;", ">").replace("&#39;", "'")
 
 
-def test_a_strangers_title_stays_text(report_data: ReportData) -> None:
+def test_a_title_with_html_is_escaped(report_data: ReportData) -> None:
     page = render(report_data)
     assert HOSTILE not in page
     assert "<b>eggs" not in page
@@ -163,12 +163,12 @@ def test_a_strangers_title_stays_text(report_data: ReportData) -> None:
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "data:text/html,x", "", "//host/x"])
-def test_a_link_never_runs_anything(link: str) -> None:
+def test_a_script_link_is_dropped(link: str) -> None:
     assert safe_link(link) == ""
     assert safe_link("https://example.org/a") == "https://example.org/a"
 
 
-def test_a_page_replaces_the_last_one_only_when_it_is_whole(
+def test_a_page_replaces_the_last_one_only_when_it_is_complete(
     report_data: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "pages" / "report.html"
@@ -185,7 +185,7 @@ def test_a_page_replaces_the_last_one_only_when_it_is_whole(
     assert [one.name for one in target.parent.iterdir()] == ["report.html"]
 
 
-def test_without_heads_and_sets_the_page_says_what_lacks(
+def test_without_heads_and_sets_the_page_says_what_is_missing(
     tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
     dataset = some_videos()
@@ -206,7 +206,7 @@ def test_without_heads_and_sets_the_page_says_what_lacks(
     assert 'id="map"' not in page
 
 
-def test_files_that_lie_here_are_linked_where_they_lie(
+def test_local_files_are_linked_by_path(
     tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
     dataset = some_videos()
@@ -223,7 +223,7 @@ def test_files_that_lie_here_are_linked_where_they_lie(
     assert found.links["c000v000000"] == ""
 
 
-def test_each_projection_tells_the_classes_apart_where_they_are_apart() -> None:
+def test_each_projection_separates_separable_classes() -> None:
     rng = np.random.default_rng(1)
     y = np.repeat(np.arange(4), 20)
     x = (10 * rng.normal(size=(4, 32))[y] + rng.normal(size=(80, 32))).astype(np.float32)
@@ -238,14 +238,14 @@ def test_each_projection_tells_the_classes_apart_where_they_are_apart() -> None:
         assert (y[distances.argmin(axis=1)] == y).mean() > 0.9, name
 
 
-def test_two_classes_allow_no_plane_of_lda() -> None:
+def test_lda_needs_three_classes() -> None:
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     found = embedding_map(x, np.arange(20) % 2, np.ones(20, dtype=bool))
     assert "three classes with training videos" in found.left_out["lda"]
     assert "lda" not in found.places
 
 
-def test_180_classes_are_named_by_their_domains() -> None:
+def test_with_180_classes_the_axes_show_domains() -> None:
     dataset = some_videos(classes=180, each=1)
     labels = [video.label for video in dataset.videos]
     predictions = pd.DataFrame({"label": labels, "predicted": labels[::-1]})

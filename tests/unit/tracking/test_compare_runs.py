@@ -1,4 +1,4 @@
-"""Two runs side by side, from what stands in MLflow alone."""
+"""Comparing two runs by what they logged to MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = ("Boil", "Cut")
 
 
 def run(store: MlflowStore, head: str, right: Sequence[bool], *, first: int = 0) -> str:
-    """A run whose answers on the test videos `first`, `first` + 1, … are right or wrong."""
+    """A run whose predictions for the test videos `first`, `first` + 1, … are right or wrong."""
     labels = [LABELS[i % 2] for i in range(first, first + len(right))]
     answers = [
         label if fine else LABELS[1 - LABELS.index(label)]
@@ -35,7 +35,7 @@ def run(store: MlflowStore, head: str, right: Sequence[bool], *, first: int = 0)
     return log.run_id
 
 
-def test_the_paired_test_is_made_on_the_common_videos(store: MlflowStore) -> None:
+def test_the_paired_test_uses_the_common_videos(store: MlflowStore) -> None:
     mlp = run(store, "mlp", [True] * 10 + [False] * 20)
     svm = run(store, "svm", [True] * 25, first=5)
     found = compare_runs(store, mlp, svm)
@@ -52,20 +52,20 @@ def test_the_paired_test_is_made_on_the_common_videos(store: MlflowStore) -> Non
     assert str(compare_runs(store, svm, mlp)).endswith("(20 against 0): svm is better")
 
 
-def test_chance_is_called_chance(store: MlflowStore) -> None:
+def test_a_difference_within_chance_is_reported_as_such(store: MlflowStore) -> None:
     mlp, svm = run(store, "mlp", [True] * 9 + [False]), run(store, "svm", [False] + [True] * 9)
     assert str(compare_runs(store, mlp, svm)).endswith(
         "(1 against 1): no difference that these videos could show"
     )
 
 
-def test_two_runs_of_one_head_are_told_apart_by_their_ids(store: MlflowStore) -> None:
+def test_two_runs_of_one_head_are_named_with_their_ids(store: MlflowStore) -> None:
     first, second = run(store, "mlp", [True, False]), run(store, "mlp", [True, True])
     found = compare_runs(store, first, second)
     assert (found.head_a, found.head_b) == (f"mlp {first[:8]}", f"mlp {second[:8]}")
 
 
-def test_it_comes_as_plain_values(store: MlflowStore) -> None:
+def test_a_comparison_converts_to_plain_values(store: MlflowStore) -> None:
     mlp, svm = run(store, "mlp", [True, False, True]), run(store, "svm", [True, True, True])
     content = compare_runs(store, mlp, svm).as_dict()
     assert json.loads(json.dumps(content)) == content
@@ -85,9 +85,7 @@ def test_it_comes_as_plain_values(store: MlflowStore) -> None:
     ]
 
 
-def test_the_ledger_says_what_the_videos_are_called_and_where_they_are(
-    store: MlflowStore, tmp_path: Path
-) -> None:
+def test_the_ledger_adds_titles_and_links(store: MlflowStore, tmp_path: Path) -> None:
     videos = [
         Video(video_id=f"video{i}", label=LABELS[i % 2], subset="testing", split="test")
         for i in range(3)
@@ -118,13 +116,13 @@ def test_the_ledger_says_what_the_videos_are_called_and_where_they_are(
             assert (rows[0]["title"], rows[0]["link"]) == ("How to cut", link)
             assert rows[1]["title"] is None
             assert json.loads(json.dumps(rows)) == rows
-        # A ledger that knows nothing of it is no obstacle.
+        # A ledger without this dataset is accepted.
         RunLog(store.client(), svm).tags({"dataset": "another"})
         rows = compare_runs(store, mlp, svm, ledger=ledger).as_dict()["discordant"]
         assert [(row["title"], row["link"]) for row in rows] == [(None, None)] * 2
 
 
-def test_what_cannot_be_compared_is_said(store: MlflowStore) -> None:
+def test_runs_that_cannot_be_compared_are_refused(store: MlflowStore) -> None:
     mlp, svm = run(store, "mlp", [True] * 3), run(store, "svm", [True] * 3, first=50)
     with pytest.raises(InvalidInputError, match="no video in common"):
         compare_runs(store, mlp, svm)
@@ -138,7 +136,7 @@ def test_what_cannot_be_compared_is_said(store: MlflowStore) -> None:
         compare_runs(store, mlp, bare.run_id)
 
 
-def test_trained_heads_compare_on_every_split(trained: Trained) -> None:
+def test_trained_heads_can_be_compared_on_every_split(trained: Trained) -> None:
     mlp, svm = (trained.reports[head].run_id for head in ("mlp", "svm"))
     sizes = [
         compare_runs(trained.store, mlp, svm, split=split).result.n
@@ -147,7 +145,7 @@ def test_trained_heads_compare_on_every_split(trained: Trained) -> None:
     assert sizes == [15, 6, 6]
 
 
-def test_a_recorded_comparison_lies_with_the_second_run(trained: Trained) -> None:
+def test_a_recorded_comparison_is_written_to_the_second_run(trained: Trained) -> None:
     mlp, svm = (trained.reports[head].run_id for head in ("mlp", "svm"))
     found = compare_runs(trained.store, mlp, svm, record=True)
     again = compare_runs(trained.store, mlp, svm, record=True)
@@ -167,7 +165,7 @@ def test_a_recorded_comparison_lies_with_the_second_run(trained: Trained) -> Non
     assert tags["compared_with"] == mlp
     assert float(tags["mcnemar_p"]) == found.result.mcnemar.p_value
     assert trained.store.read_run(svm).info.status == "FINISHED"
-    # Another split stands beside it.
+    # A comparison on another split is stored next to it.
     compare_runs(trained.store, mlp, svm, split="val", record=True)
     figures = {entry.path for entry in client.list_artifacts(svm, "figures")}
     assert {"figures/comparison.png", "figures/comparison_val.png"} <= figures

@@ -1,4 +1,4 @@
-"""An MLflow store that grew in a folder, moved to where a server serves it."""
+"""Copying a local MLflow store to the database and artifact store of a server."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CHAMPION = "models:/kitchen-task@champion"
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the store goes to."""
+    """Destination of the copy."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}"
     server = request.getfixturevalue("postgres_server")
     return str(server.new_database()).replace("+psycopg", "")
 
 
-def test_everything_of_a_store_is_at_the_new_place(
+def test_runs_models_and_artifacts_are_copied(
     trained: Trained, database: str, tmp_path: Path
 ) -> None:
     moved = move_store(trained.store, database, str(tmp_path / "served"))
@@ -56,9 +56,7 @@ def test_everything_of_a_store_is_at_the_new_place(
         assert (tmp_path / "served" / file).read_bytes() == (root / file).read_bytes()
 
 
-def test_the_copy_goes_on_with_numbers_of_its_own(
-    trained: Trained, database: str, tmp_path: Path
-) -> None:
+def test_the_copy_continues_with_new_ids(trained: Trained, database: str, tmp_path: Path) -> None:
     move_store(trained.store, database, str(tmp_path / "served"))
     there = MlflowStore(
         uri=database.replace("postgresql:", "postgresql+psycopg:"),
@@ -70,7 +68,7 @@ def test_the_copy_goes_on_with_numbers_of_its_own(
 
 
 @pytest.mark.stack
-def test_a_server_shows_and_loads_what_was_moved(
+def test_a_server_shows_and_loads_what_was_copied(
     trained: Trained, database: str, tmp_path: Path
 ) -> None:
     import mlflow
@@ -90,7 +88,7 @@ def test_a_server_shows_and_loads_what_was_moved(
         assert model.predict(pd.DataFrame({"video": [str(video)]}))["label"].tolist() == ["Boil"]
 
 
-def test_what_is_being_written_is_not_moved(store: MlflowStore, tmp_path: Path) -> None:
+def test_a_store_with_a_live_run_is_refused(store: MlflowStore, tmp_path: Path) -> None:
     with (
         store.run("kitchen-task", "under way", tags={}),
         pytest.raises(InvalidInputError, match="under way goes on"),
@@ -99,7 +97,7 @@ def test_what_is_being_written_is_not_moved(store: MlflowStore, tmp_path: Path) 
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_place_that_is_taken_is_left_alone(
+def test_a_destination_with_content_is_refused(
     trained: Trained, database: str, tmp_path: Path
 ) -> None:
     move_store(trained.store, database, str(tmp_path / "served"))
@@ -107,7 +105,7 @@ def test_a_place_that_is_taken_is_left_alone(
         move_store(trained.store, database, str(tmp_path / "served"))
 
 
-def test_artifacts_may_stay_where_they_are(trained: Trained, tmp_path: Path) -> None:
+def test_artifacts_can_stay_in_their_folder(trained: Trained, tmp_path: Path) -> None:
     root = trained.store.artifact_root
     before = {one: one.stat().st_mtime_ns for one in root.rglob("*")}
     moved = move_store(trained.store, f"sqlite:///{tmp_path / 'new.db'}", str(root))
@@ -117,7 +115,9 @@ def test_artifacts_may_stay_where_they_are(trained: Trained, tmp_path: Path) -> 
     assert all(data["place"].startswith("mlflow-artifacts:/") for data in runs_of(there).values())
 
 
-def test_a_folder_that_was_moved_since_is_moved_on(store: MlflowStore, tmp_path: Path) -> None:
+def test_artifact_paths_of_a_moved_home_folder_are_found(
+    store: MlflowStore, tmp_path: Path
+) -> None:
     with store.run("kitchen-task", "early", tags={}) as run:
         run.json("note", {"text": "kept"})
     later = tmp_path / "later"
@@ -134,7 +134,7 @@ def test_a_folder_that_was_moved_since_is_moved_on(store: MlflowStore, tmp_path:
     assert (tmp_path / "served" / tail / "note.json").is_file()
 
 
-def test_a_password_is_not_said(store: MlflowStore, tmp_path: Path) -> None:
+def test_a_password_is_in_no_message(store: MlflowStore, tmp_path: Path) -> None:
     with pytest.raises(LocalError) as caught:
         move_store(store, "postgresql://joe:s3cret@127.0.0.1:1/mlflow", str(tmp_path / "served"))
     assert "s3cret" not in str(caught.value)
@@ -156,7 +156,7 @@ def runs_of(store: MlflowStore) -> dict[str, dict[str, object]]:
 
 @contextlib.contextmanager
 def server(database: str, folder: Path) -> Iterator[str]:
-    """A tracking server as `move-runs` says to start one."""
+    """A tracking server, started with the command that `move-runs` prints."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Runs in MLflow: how they end, how they are found, and where their files lie."""
+"""Runs in MLflow: final status, search, metrics, and artifact locations."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_runs_are_found_by_all_of_their_tags_the_latest_first(store: MlflowStore
     assert store.find_runs("another", {"colour": "red"}) == []
 
 
-def test_only_what_is_finished_is_found_unless_asked(store: MlflowStore) -> None:
+def test_only_finished_runs_are_found_by_default(store: MlflowStore) -> None:
     with pytest.raises(ValueError, match="x"), store.run("e", "bad", tags={"k": "v"}) as bad:
         raise ValueError("x")
     assert store.find_runs("e", {"k": "v"}) == []
     assert store.find_runs("e", {"k": "v"}, finished=False) == [bad.run_id]
 
 
-def test_a_nested_run_names_the_run_it_is_part_of(store: MlflowStore) -> None:
+def test_a_nested_run_has_its_parents_id(store: MlflowStore) -> None:
     with (
         store.run("e", "whole", tags={}) as whole,
         store.run("e", "part", tags={"k": "v"}, parent_run_id=whole.run_id) as part,
@@ -69,7 +69,7 @@ def test_a_nested_run_names_the_run_it_is_part_of(store: MlflowStore) -> None:
     assert "mlflow.parentRunId" not in store.read_run(whole.run_id).data.tags
 
 
-def test_metrics_keep_their_steps_and_the_last_one_counts(store: MlflowStore) -> None:
+def test_metrics_keep_their_steps_and_the_final_value_is_the_latest(store: MlflowStore) -> None:
     steps = [{"val_loss": 1 / step, "val_accuracy": step / 1500} for step in range(1, 1201)]
     with store.run("e", "long", tags={}) as log:
         log.history(steps)
@@ -77,14 +77,14 @@ def test_metrics_keep_their_steps_and_the_last_one_counts(store: MlflowStore) ->
         log.metrics({"val_loss": 0.25, "test_loss": 0.5})
     client = store.client()
     assert [m.step for m in client.get_metric_history(log.run_id, "val_loss")][-1] == 1201
-    # MLflow draws bars of what has no steps.
+    # MLflow draws metrics without steps as bars.
     assert [m.step for m in client.get_metric_history(log.run_id, "test_loss")] == [0]
     history = client.get_metric_history(log.run_id, "val_accuracy")
     assert [(m.step, m.value) for m in history] == [(s, s / 1500) for s in range(1, 1201)]
     assert store.read_run(log.run_id).data.metrics["val_loss"] == 0.25
 
 
-def test_tables_come_back_as_they_were(store: MlflowStore) -> None:
+def test_tables_are_read_back_unchanged(store: MlflowStore) -> None:
     table = pd.DataFrame({"video_id": ["-a", "b,c"], "score": [0.5, None], "n": [1, 2]})
     with store.run("e", "r", tags={}) as log:
         log.table("predictions", table)
@@ -93,13 +93,13 @@ def test_tables_come_back_as_they_were(store: MlflowStore) -> None:
         store.read_table(log.run_id, "search")
 
 
-def test_an_unknown_run_is_named(store: MlflowStore) -> None:
+def test_an_unknown_run_is_named_in_the_error(store: MlflowStore) -> None:
     for run_id in ("0" * 32, "nonsense"):
         with pytest.raises(InvalidInputError, match=f"no run '{run_id}' at sqlite"):
             store.read_run(run_id)
 
 
-def test_a_store_that_does_not_answer_is_not_a_store_without_runs(
+def test_an_unreachable_store_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -123,11 +123,11 @@ def test_a_password_in_the_address_is_in_no_message(
     with pytest.raises(MlflowException) as raw:
         store.find_runs("e", {})
     for error in (read.value, found.value, raw.value):
-        # With all that it came from, as a log would have it.
+        # With the chained exceptions, as a log would show them.
         assert "hush" not in "".join(traceback.format_exception(error))
 
 
-def test_a_server_is_told_user_and_password(
+def test_user_and_password_are_sent_to_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
@@ -156,13 +156,13 @@ def test_a_server_is_told_user_and_password(
     assert told == ["Basic " + base64.b64encode(b"ann:hush@hush").decode()]
 
 
-def test_what_mlflow_refuses_is_not_taken_for_a_server_that_is_away(store: MlflowStore) -> None:
+def test_a_refused_request_is_not_taken_for_an_unreachable_server(store: MlflowStore) -> None:
     with pytest.raises(MlflowException, match="Invalid model name"), answering(store):
         store.client().create_registered_model("a/b")
 
 
 class Away:
-    """Takes epochs as MLflow does, or not while it is away."""
+    """Stands for MLflow: takes epochs, or raises while it is away."""
 
     def __init__(self) -> None:
         self.here = threading.Event()
@@ -176,12 +176,12 @@ class Away:
         self.written |= {step: one["loss"] for step, one in enumerate(steps, start=first)}
 
 
-def test_epochs_that_come_while_mlflow_is_away_are_written_when_it_is_back() -> None:
+def test_epochs_logged_during_an_outage_are_written_after_it() -> None:
     mlflow = Away()
     writer = EpochWriter(mlflow, every_s=0.01)
     writer.add({"loss": 3.0})
     assert mlflow.asked.wait(10)
-    # The one who trains noticed nothing.
+    # The training thread saw no error.
     writer.add({"loss": 2.0})
     assert mlflow.written == {}
     mlflow.here.set()
@@ -190,14 +190,14 @@ def test_epochs_that_come_while_mlflow_is_away_are_written_when_it_is_back() -> 
     assert mlflow.written == {1: 3.0, 2: 2.0, 3: 1.0}
 
 
-def test_epochs_that_could_not_be_written_are_not_passed_over_in_silence() -> None:
+def test_closing_raises_if_epochs_cannot_be_written() -> None:
     writer = EpochWriter(Away(), every_s=60)
     writer.add({"loss": 3.0})
     with pytest.raises(MlflowException, match="failed"):
         writer.close()
 
 
-def test_a_run_that_is_taken_up_again_gets_the_steps_that_it_lacks(store: MlflowStore) -> None:
+def test_a_continued_run_gets_its_missing_steps(store: MlflowStore) -> None:
     steps = [{"loss": 1 / step} for step in range(1, 6)]
     with store.run("e", "r", tags={}) as log:
         log.history(steps[:2])
@@ -210,7 +210,7 @@ def test_a_run_that_is_taken_up_again_gets_the_steps_that_it_lacks(store: Mlflow
     assert status(store, log.run_id) == "FINISHED"
 
 
-def test_a_run_whose_end_nobody_heard_is_ended_by_the_next(
+def test_a_final_status_that_was_not_taken_is_set_by_the_next_run(
     store: MlflowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MlflowException), store.run("e", "cut off", tags={}) as log:
@@ -220,29 +220,29 @@ def test_a_run_whose_end_nobody_heard_is_ended_by_the_next(
         assert status(store, log.run_id) == "FAILED"
 
 
-def test_a_run_has_a_page_where_the_store_is_a_server(store: MlflowStore) -> None:
+def test_a_run_has_a_page_if_the_store_is_a_server(store: MlflowStore) -> None:
     with store.run("e", "r", tags={}) as log:
         assert store.page_of(log.run_id) is None
 
 
-def test_an_experiment_is_made_once_and_says_what_it_is(store: MlflowStore) -> None:
+def test_an_experiment_is_created_once_with_its_description(store: MlflowStore) -> None:
     first = store.experiment("coin-task", description="Tasks of COIN")
     assert store.experiment("coin-task") == first
     found = store.client().get_experiment(first)
     assert found.tags["mlflow.note.content"] == "Tasks of COIN"
-    # One of before, and two that look at it at once.
+    # One earlier call, and two concurrent ones.
     bare = store.experiment("bare")
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: store.experiment("bare", description="Bare"), range(8)))
     assert set(made) == {bare}
     assert store.client().get_experiment(bare).tags["mlflow.note.content"] == "Bare"
-    # What somebody wrote there is not written over.
+    # An edited description is not overwritten.
     store.experiment("coin-task", description="Something else")
     found = store.client().get_experiment(first)
     assert found.tags["mlflow.note.content"] == "Tasks of COIN"
 
 
-def test_artifacts_lie_where_they_were_told_whatever_the_folder(
+def test_artifacts_are_below_the_artifact_root_in_any_working_folder(
     new_store: Callable[[Path], MlflowStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -259,7 +259,7 @@ def test_artifacts_lie_where_they_were_told_whatever_the_folder(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_dataset_stands_under_the_inputs_with_its_digest(store: MlflowStore) -> None:
+def test_a_dataset_is_logged_as_an_input_with_its_digest(store: MlflowStore) -> None:
     table = pd.DataFrame({"video_id": ["a", "b"], "label": ["x", "y"], "e0000": [0.5, 1.5]})
     with store.run("e", "r", tags={}) as log:
         log.dataset(
@@ -288,7 +288,7 @@ print(log.run_id)
 
 
 @pytest.mark.timeout(200)
-def test_two_processes_make_one_database_at_the_same_time_in_silence(tmp_path: Path) -> None:
+def test_two_processes_create_one_database_at_the_same_time_without_output(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
             [sys.executable, "-c", MAKE_A_STORE, str(tmp_path)],
@@ -308,7 +308,7 @@ def test_two_processes_make_one_database_at_the_same_time_in_silence(tmp_path: P
     assert sorted(found) == sorted(stdout.strip() for stdout, _ in said)
 
 
-def test_a_run_whose_process_was_killed_ends_as_killed(store: MlflowStore) -> None:
+def test_a_run_of_a_killed_process_is_marked_as_killed(store: MlflowStore) -> None:
     script = """
 import sys, time
 from pathlib import Path
@@ -330,6 +330,6 @@ with store.run("toy", "left", tags={}) as log:
     child.wait()
     with store.run("toy", "next", tags={}) as log:
         assert store.read_run(left).info.status == "KILLED"
-        # The one that goes on is left alone.
+        # The run of the live process is not changed.
         assert store.end_abandoned("toy") == []
     assert store.read_run(log.run_id).info.status == "FINISHED"
