@@ -2,4 +2,4 @@
 
 # MLflow loads a registered model by a file that imports `coinml.…`. In a process that has loaded
 # this coinml, the modules of older models are looked up here by the names that they had.
-__path__.append(f"{__path__[0]}/registry/former_names")
+__path__ = [*__path__, f"{__path__[0]}/registry/former_names"]
