@@ -41,7 +41,8 @@ from _gpu_measures import (
     waits_in,
 )
 
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding.report import EmbedReport
 from coinml.embedding_sets import EmbeddingSet

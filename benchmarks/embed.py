@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Target
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.shards import load_encoder_once
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.jobs import EmbedJob, key_of
 from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.pipeline import Conveyor
@@ -24,27 +24,6 @@ from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
-
-__all__ = ["EmbedJob", "EmbedReport", "Progress", "embed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedJob:
-    """One video (or an extent of it) to embed.
-
-    Attributes:
-        video_id: Its id in the dataset.
-        path: The file.
-        file_sha256: Hash of the file; with another one the video is embedded again.
-        start_s: Start of the extent in seconds from the first frame, None for the whole video.
-        end_s: Its end.
-    """
-
-    video_id: str
-    path: str
-    file_sha256: str
-    start_s: float | None = None
-    end_s: float | None = None
 
 
 def embed(
@@ -88,7 +67,7 @@ def embed(
             f"({embedding_set.spec.encoder.fingerprint})"
         )
     done = embedding_set.done(set_aside=True)
-    distinct = {_key(job): job for job in jobs}
+    distinct = {key_of(job): job for job in jobs}
     todo = [job for key, job in distinct.items() if key not in done]
     writer = PartWriter(embedding_set, part_videos=part_videos)
     tally = Tally(len(distinct) - len(todo), len(distinct), writer, progress)
@@ -120,7 +99,3 @@ def _opened(
     pool: DecodePool | None, encoder: ClipEncoder, workers: int
 ) -> AbstractContextManager[DecodePool]:
     return nullcontext(pool) if pool is not None else decode_pool(encoder, workers=workers)
-
-
-def _key(job: EmbedJob) -> tuple[str, float | None, float | None, str]:
-    return (job.video_id, job.start_s, job.end_s, job.file_sha256)

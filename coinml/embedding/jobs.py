@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coinml.data.records import Extent, Video
 from coinml.data.targets import spans
-from coinml.embedding.engine import EmbedJob
 from coinml.embedding_sets import Done
-from coinml.ledger import LedgerRow
+
+if TYPE_CHECKING:
+    from coinml.ledger import LedgerRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedJob:
+    """One video (or an extent of it) to embed.
+
+    Attributes:
+        video_id: Its id in the dataset.
+        path: The file.
+        file_sha256: Hash of the file; with another one the video is embedded again.
+        start_s: Start of the extent in seconds from the first frame, None for the whole video.
+        end_s: Its end.
+    """
+
+    video_id: str
+    path: str
+    file_sha256: str
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 def plan_jobs(videos: Sequence[Video], rows: Iterable[LedgerRow], extent: Extent) -> list[EmbedJob]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.report import Tally
 from coinml.embedding_sets import VideoRows
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-
-    from coinml.embedding.engine import EmbedJob
 
 
 @dataclass(slots=True, eq=False)

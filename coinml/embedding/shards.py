@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coinml.embedding import engine
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.kept_decoders import KeptDecoders
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding_sets import EmbeddingSet

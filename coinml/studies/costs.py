@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets.options import SetOptions
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.errors import CorruptVideoError

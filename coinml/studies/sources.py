@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coinml.data.records import Dataset, Target
 from coinml.data.splits import unit_hash
 from coinml.data.targets import examples
-from coinml.embedding.engine import EmbedJob
-from coinml.embedding.jobs import plan_jobs
+from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.spec import SetSpec

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from coinml.data.records import Dataset, Video
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets.table import build_table, clips_by_video

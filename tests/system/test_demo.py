@@ -223,7 +223,8 @@ def test_an_encoder_with_random_weights_is_near_chance(demo: Demo) -> None:
     import torch
     from transformers import AutoConfig, VideoMAEModel
 
-    from coinml.embedding.engine import EmbedJob, embed
+    from coinml.embedding.engine import embed
+    from coinml.embedding.jobs import EmbedJob
     from coinml.embedding_sets import EmbeddingSet, SetSpec
     from coinml.encoder.clip_encoder import load_encoder
 

@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from coinml.collection.adopt import adopt_folder
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet, find_set
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
@@ -37,7 +38,8 @@ KEYS = ["video_id", "file_sha256", "start_s", "end_s", "clip", "timestamps_s"]
 ENCODE_AND_TELL = """
 import os, sys
 from pathlib import Path
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding_sets.spec import SetSpec

@@ -12,7 +12,7 @@ from distributed import LocalCluster
 
 from coinml.embedding import dask_cluster
 from coinml.embedding.dask_cluster import connect
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.shards import Shard
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions

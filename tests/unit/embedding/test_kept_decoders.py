@@ -14,7 +14,7 @@ import torch
 
 from coinml.embedding import shards
 from coinml.embedding.encoder_threads import Lanes
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.kept_decoders import KeptDecoders
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.shards import Shard, ThisProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.shards import Shard, ThisProcess, deal, device_environment
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import LocalError

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from coinml.embedding.engine import EmbedJob, embed
+from coinml.embedding.engine import embed
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet, find_set, list_sets
 from coinml.embedding_sets.compaction import compact
 from coinml.embedding_sets.spec import SetSpec

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from coinml.data.records import Dataset, Video
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.table import split_samples
 from coinml.errors import InvalidInputError
