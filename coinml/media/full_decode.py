@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError
+from coinml.media.claimed_frames import ClaimedFrames
 from coinml.media.container import describe, duration_of, open_video
 from coinml.media.records import Verdict
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 _SHORTFALL = 0.9
 _SHORTFALL_S = 1.0
@@ -41,8 +46,9 @@ class _Tally:
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
-        self._claimed: int | None = None
+        self._claimed: ClaimedFrames | None = None
         self._decoded = 0
+        self._first_pts: int | None = None
         self._first_error: str | None = None
         self._first_s = float("inf")
         self._last_s = float("-inf")
@@ -54,7 +60,7 @@ class _Tally:
         import av
 
         with open_video(self._path) as (container, stream):
-            self._claimed = stream.frames or None
+            self._claimed = ClaimedFrames(self._path, container, stream)
             self._frame_s = 1 / float(stream.average_rate) if stream.average_rate else 0.0
             header_s = duration_of(container, stream)
             try:
@@ -65,49 +71,52 @@ class _Tally:
                     # Not `packet.stream_index`, which is 0 for the last packet of any stream.
                     if packet.stream.index != stream.index:
                         continue
+                    self._claimed.add(packet)
                     try:
                         for frame in stream.decode(packet):
-                            self._count(frame.time)
+                            self._count(frame)
                     except av.error.FFmpegError as err:
                         # Go on: one bad packet says little about those behind it.
                         self._note(f"{describe(err)} after frame {self._decoded}")
             except av.error.FFmpegError as err:
                 self._note(f"reading ends after frame {self._decoded}: {describe(err)}")
             self._header_s = header_s
-        return self._verdict()
+            return self._verdict(self._claimed)
 
-    def _count(self, time_s: float | None) -> None:
+    def _count(self, frame: VideoFrame) -> None:
         self._decoded += 1
-        if time_s is not None:
+        if self._first_pts is None:
+            self._first_pts = frame.pts
+        if (time_s := frame.time) is not None:
             self._first_s = min(self._first_s, time_s)
             self._last_s = max(self._last_s, time_s)
 
     def _note(self, error: str) -> None:
         self._first_error = self._first_error or error
 
-    def _verdict(self) -> Verdict:
+    def _verdict(self, claimed: ClaimedFrames) -> Verdict:
+        name = Path(self._path).name
         if not self._decoded:
             cause = self._first_error or "opens, but no frame decodes"
-            return unusable(
-                self._path, f"{Path(self._path).name}: {cause}", frames_claimed=self._claimed
-            )
-        reason = self._shortcoming()
+            return unusable(self._path, f"{name}: {cause}", frames_claimed=claimed.number)
+        shortcoming = self._shortcoming(claimed)
+        reason = shortcoming or claimed.why_fewer(self._decoded, self._first_pts)
         seen_s = self._last_s - self._first_s if self._last_s >= self._first_s else 0.0
         return Verdict(
             file=str(self._path),
-            verdict="damaged" if reason else "ok",
-            frames_claimed=self._claimed,
+            verdict="damaged" if shortcoming else "ok",
+            frames_claimed=claimed.number,
             frames_decoded=self._decoded,
-            reason=f"{Path(self._path).name}: {reason}" if reason else None,
+            reason=f"{name}: {reason}" if reason else None,
             duration_s=round(seen_s + self._frame_s, 3),
         )
 
-    def _shortcoming(self) -> str | None:
+    def _shortcoming(self, claimed: ClaimedFrames) -> str | None:
         if self._first_error:
             return self._first_error
-        if self._claimed is not None:
-            if self._decoded < self._claimed:
-                return f"{self._decoded} of {self._claimed} claimed frames decode"
+        if claimed.missing(self._decoded, self._first_pts):
+            return f"{self._decoded} of {claimed.number} claimed frames decode"
+        if claimed.number is not None:
             return None
         # Matroska and WebM claim no number of frames, and a cut file ends without an error;
         # what gives it away is that every one of its streams stops well before the stated end

@@ -50,11 +50,12 @@ class Verdict:
 
     Attributes:
         file: The path as it was given.
-        verdict: `unusable` where no frame decodes, `damaged` where fewer frames decode than
-            the file claims or decoding meets an error, `ok` otherwise.
+        verdict: `unusable` where no frame decodes, `damaged` where frames are lost or decoding
+            meets an error, `ok` otherwise.
         frames_claimed: Number of frames the header claims, None where it claims none.
         frames_decoded: Number of frames that decoded.
-        reason: Why it is not `ok`, for people; None where it is.
+        reason: Why it is not `ok`, for people; for an `ok` file that shows fewer frames than its
+            header claims, why it does; None otherwise.
         duration_s: Length of the video as decoded (last frame's time less the first's, plus
             one frame) in seconds, None where nothing decodes.
     """
