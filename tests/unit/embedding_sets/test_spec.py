@@ -1,0 +1,42 @@
+"""Fingerprints of specs, as literals: a change of one would orphan every embedding set."""
+
+from __future__ import annotations
+
+from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.spec import EncoderSpec
+
+ENCODER = EncoderSpec(
+    encoder="MCG-NJU/videomae-base",
+    revision="0123456789abcdef",
+    architecture="videomae",
+    weights_sha256="ab" * 32,
+    resize=224,
+    crop=(224, 224),
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    frames=16,
+    stride=4,
+    clips=8,
+    short="repeat_last",
+    keep_tokens=0.25,
+    keep_seed=3,
+    pooling="mean",
+    dim=768,
+)
+SET = SetSpec(encoder=ENCODER, dataset="coin", extent="annotated", snap="keyframe")
+
+
+def test_the_fingerprints_of_fixed_specs_never_change() -> None:
+    assert ENCODER.fingerprint == "45b8f5bbb284"
+    assert SET.fingerprint == "61a44a2f1bea"
+
+
+def test_a_spec_survives_its_json() -> None:
+    content = SET.as_dict()
+    assert SetSpec.from_dict(content) == SET
+    assert (content["fingerprint"], content["encoder"]["fingerprint"]) == (
+        "61a44a2f1bea",
+        "45b8f5bbb284",
+    )
+    assert sorted(content["encoder"]) == sorted([*EncoderSpec.__dataclass_fields__, "fingerprint"])
