@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALPHA = 0.05
+"""Significance level of McNemar's test on the common val videos."""
+
 COVERAGE_FLOOR = 0.5
+"""Default for the least share of the official test videos that a champion is measured on."""
 
 
 def judge(
@@ -52,16 +55,16 @@ def judge(
             f"its val interval, from {low:.3f}, does not lie above the majority class "
             f"({majority:.3f})"
         )
-    ours, theirs = _predictions(store, candidate), _predictions(store, champion)
+    new, old = _predictions(store, candidate), _predictions(store, champion)
     # Additional classes are allowed: they make the task harder, not easier.
-    lost = sorted(set(theirs["label"]) - set(ours["label"]))
+    lost = sorted(set(old["label"]) - set(new["label"]))
     if lost:
         return False, (
-            f"it tells other classes apart than champion {champion.version}, without "
+            f"its classes are not those of champion {champion.version}: it lacks "
             f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}; train it under another --name"
         )
     try:
-        paired = compare(theirs[theirs["split"] == "val"], ours[ours["split"] == "val"])
+        paired = compare(old[old["split"] == "val"], new[new["split"] == "val"])
     except InvalidInputError as err:
         return False, f"cannot be compared with champion {champion.version}: {err}"
     p, gain = paired.mcnemar.p_value, paired.difference.value

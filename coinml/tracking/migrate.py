@@ -70,7 +70,7 @@ def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
         LocalError: A copied file has another size at the destination.
     """
     if not store.uri.startswith("sqlite:///"):
-        raise InvalidInputError(f"{store.uri} is a server's, and needs no moving")
+        raise InvalidInputError(f"{store.shown} is not a local SQLite store; only those are moved")
     origin = Path(store.uri.removeprefix("sqlite:///"))
     if not origin.is_file():
         raise InvalidInputError(f"there are no runs yet: {origin} does not exist")
@@ -124,12 +124,12 @@ def _new_database(database: str) -> Iterator[str]:
         url = make_url(database)
     except ArgumentError:
         raise InvalidInputError(
-            "--to: neither sqlite:////PATH/mlflow.db nor postgresql://USER@HOST/DATABASE"
+            "--to: must be sqlite:////PATH/mlflow.db or postgresql://USER@HOST/DATABASE"
         ) from None
     if url.get_backend_name() == "sqlite":
         final = Path(url.database or "")
         if not final.name or final.exists():
-            raise InvalidInputError(f"--to {database}: must name a file that is not there yet")
+            raise InvalidInputError(f"--to {database}: must name a file that does not exist yet")
         final.parent.mkdir(parents=True, exist_ok=True)
         begun = final.with_name(f"{final.name}.part")
         begun.unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _new_database(database: str) -> Iterator[str]:
         begun.replace(final)
         return
     if url.get_backend_name() != "postgresql":
-        raise InvalidInputError(f"--to {url.drivername}: of sqlite, postgresql")
+        raise InvalidInputError(f"--to {url.drivername}: must be sqlite or postgresql")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     try:
@@ -163,7 +163,9 @@ def _check_at_rest(store: MlflowStore) -> None:
     experiments = [one.experiment_id for one in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
         if not is_dead(run.data.tags.get(OWNER, "")):
-            raise InvalidInputError(f"run {run.info.run_name} goes on: move when it has ended")
+            raise InvalidInputError(
+                f"run {run.info.run_name} is still running: move the store when it has ended"
+            )
 
 
 def _copy_artifacts(root: Path, artifacts: str) -> tuple[int, int]:
@@ -228,18 +230,18 @@ def _check_empty(
 ) -> None:
     from sqlalchemy import select
 
-    ours, theirs = (
+    old, new = (
         connection.scalar(select(tables.tables["alembic_version"]))
         for connection, tables in ((reading, have), (writing, want))
     )
-    if ours != theirs:
+    if old != new:
         raise InvalidInputError(
-            f"the store is of MLflow's migration {ours}, and the new one of {theirs}: "
-            "`mlflow db upgrade` brings a store up to date, after a backup"
+            f"the store has version {old} of MLflow's tables, and the new database {new}: "
+            "after a backup, `mlflow db upgrade` updates a store"
         )
     for table in ("runs", "registered_models", "logged_models"):
         if writing.execute(select(want.tables[table]).limit(1)).first() is not None:
-            raise InvalidInputError(f"--to {name}: there are {table} in it already")
+            raise InvalidInputError(f"--to {name}: it already has {table}")
 
 
 def _write_null_as_null(table: Table) -> None:

@@ -121,7 +121,7 @@ def test_missing_classes_are_refused_and_additional_ones_are_accepted(store: Mlf
         candidate(store, right=1.0, classes=classes)
         (verdict,) = promote(store, NAME)
         assert not verdict.promoted
-        assert "other classes apart than champion 1, without Fry" in verdict.reason
+        assert "not those of champion 1: it lacks Fry" in verdict.reason
     # The same videos and labels, plus videos of one additional class.
     more = candidate(store, right=0.95)
     run_id = store.client().get_model_version(NAME, str(more)).run_id
