@@ -48,6 +48,7 @@ from coinml.embedding.report import EmbedReport
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.media import DecodePool
 from coinml.runtime.cpus import cpu_count
 
@@ -121,7 +122,7 @@ def waits(check: Check) -> None:
     for share in (1.0, 0.25):
         encoder = check.encoder
         if share != 1:
-            encoder = load_encoder(check.base, device=DEVICE, keep_tokens=share)
+            encoder = load_encoder(check.base, device=DEVICE, sampling=Sampling(keep_tokens=share))
         pictures = [encoder.prepare(clip) for clip in check.sampled]
         encoder.encode_prepared(pictures)
         if not CUDA:
@@ -157,7 +158,7 @@ def model(check: Check) -> None:
         apart = cosine(encoder.encode(few), on_cpu.encode(few))
         table.bar("cosine to the CPU", apart, least=0.999)
     for share in (0.25, 0.10):
-        other = load_encoder(check.base, device=DEVICE, keep_tokens=share)
+        other = load_encoder(check.base, device=DEVICE, sampling=Sampling(keep_tokens=share))
         few_tokens = partial(other.encode_prepared, many)
         rate(check, f"bare forward, {share:.0%} of the tokens", few_tokens, len(many))
 

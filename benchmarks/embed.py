@@ -40,6 +40,7 @@ from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.media import ClipSpec, DecodePool, sample, write_video
 from coinml.miniature.tiny_encoder import ENCODER
 from coinml.runtime.cpus import cpu_count
@@ -119,7 +120,7 @@ def main() -> int:
 
 
 def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
-    encoder = load_encoder(work.folder, device="cpu", clips=work.clips)
+    encoder = load_encoder(work.folder, device="cpu", sampling=Sampling(clips=work.clips))
     jobs = jobs_of(files, work.videos)
     cores, share = cpu_count(), work.videos / work.sample
     seconds: dict[str, list[float]] = {}
@@ -166,7 +167,7 @@ def on_a_cpu(work: Work, files: Sequence[Path], sets: Path, bars: Bars) -> None:
 
 
 def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bars: Bars) -> None:
-    encoder = load_encoder(base, device="cuda", clips=COIN_CLIPS)
+    encoder = load_encoder(base, device="cuda", sampling=Sampling(clips=COIN_CLIPS))
     jobs = jobs_of(files, videos)
     clips = videos * COIN_CLIPS
     print(f"\nbase: {videos} videos of {COIN_CLIPS} clips, {encoder.dtype_name}")
@@ -204,7 +205,10 @@ def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bar
 def kept_tokens(base: Path, *, rounds: int, bars: Bars) -> None:
     """What a part of the tokens saves, VideoMAE-base, forward alone."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoders = {share: load_encoder(base, keep_tokens=share) for share in (1.0, 0.25, 0.10)}
+    encoders = {
+        share: load_encoder(base, sampling=Sampling(keep_tokens=share))
+        for share in (1.0, 0.25, 0.10)
+    }
     clips = 64 if device == "cuda" else 1
     frames = np.random.default_rng(0).integers(0, 255, (16, 224, 224, 3), dtype=np.uint8)
     seconds: dict[str, list[float]] = {}

@@ -40,6 +40,7 @@ import embed as plain
 from _gpu_measures import CLIPS, CUDA, DEVICE, Check, Table
 
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.media import sample
 
 
@@ -125,7 +126,7 @@ def prepare(folder: Path, table: Table, *, dry: bool, ends: float) -> Check:
     seconds = 8 if dry else 60
     drawn = ThreadPoolExecutor(1).submit(plain.draw_videos, folder, seconds=seconds)
     base = save_tiny(folder / "base") if dry else plain.save_base(folder / "base")
-    encoder = load_encoder(base, device=DEVICE, clips=CLIPS)
+    encoder = load_encoder(base, device=DEVICE, sampling=Sampling(clips=CLIPS))
     files = drawn.result()
     sampled = sample(files[0], encoder.clip_spec()).frames
     return Check(table, folder, base, files, encoder, sampled, dry, ends)

@@ -128,7 +128,7 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
 def load_encoder_once(options: SetOptions, device: str) -> ClipEncoder:
     """The encoder, loaded once a process, however many shards the process embeds."""
     return load_encoder(
-        str(options.encoder), revision=options.revision, device=device, **options.sampling
+        str(options.encoder), revision=options.revision, device=device, sampling=options.sampling
     )
 
 

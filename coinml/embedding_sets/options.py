@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from coinml.data.records import Extent, Target
 if TYPE_CHECKING:
     from coinml.embedding_sets.spec import SetSpec
     from coinml.encoder.checkpoint import Checkpoint
+    from coinml.encoder.sampling import Sampling
 
 VIDEOMAE = "MCG-NJU/videomae-base"
 TINY = "tiny"
@@ -91,21 +92,23 @@ class SetOptions(BaseModel):
         from coinml.embedding_sets.spec import SetSpec
 
         return SetSpec(
-            encoder=self.checkpoint().spec(**self.sampling),
+            encoder=self.checkpoint().spec(self.sampling),
             dataset=dataset,
             extent=self.extent or "video",
             snap=self.snap,
         )
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """What `load_encoder` and `Checkpoint.spec` take beside the checkpoint."""
-        return {
-            "clips": self.clips,
-            "stride": self.stride,
-            "keep_tokens": self.keep_tokens,
-            "keep_seed": self.keep_seed,
-        }
+    def sampling(self) -> Sampling:
+        """How videos become the encoder's input."""
+        from coinml.encoder.sampling import Sampling
+
+        return Sampling(
+            clips=self.clips,
+            stride=self.stride,
+            keep_tokens=self.keep_tokens,
+            keep_seed=self.keep_seed,
+        )
 
 
 USUAL = SetOptions()

@@ -15,6 +15,7 @@ from typing import Any
 from coinml.encoder.architectures import Architecture, architecture_of
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
+from coinml.encoder.sampling import DEFAULT, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import checked_share
 from coinml.encoder.weights import (
@@ -57,29 +58,21 @@ class Checkpoint:
             *(self.folder / n for n in names if (self.folder / n).is_file()),
         ]
 
-    def spec(
-        self,
-        *,
-        clips: int = 8,
-        frames: int | None = None,
-        stride: int = 4,
-        keep_tokens: float = 1.0,
-        keep_seed: int = 0,
-    ) -> EncoderSpec:
-        """What its vectors mean; the arguments are those of `load_encoder`.
+    def spec(self, sampling: Sampling = DEFAULT) -> EncoderSpec:
+        """What its vectors mean with this sampling.
 
         Raises:
             InvalidInputError: It takes clips of another number of frames, or the part of the
                 tokens to keep is none.
         """
-        keep_tokens, keep_seed = checked_share(keep_tokens, keep_seed)
+        keep_tokens, keep_seed = checked_share(sampling.keep_tokens, sampling.keep_seed)
         if keep_tokens != 1 and not self.architecture.hides_tokens:
             raise InvalidInputError(
                 f"{self.ref}: keep_tokens is {keep_tokens:g}, but a {self.model_type} must be fed "
                 "all its tokens: leave it at 1"
             )
         try:
-            own = self.architecture.frames(self.config, frames)
+            own = self.architecture.frames(self.config, sampling.frames)
             size = self.architecture.size(self.config)
         except InvalidInputError as err:
             raise InvalidInputError(f"{self.ref}: {err}") from err
@@ -95,8 +88,8 @@ class Checkpoint:
             mean=preprocessor.mean,
             std=preprocessor.std,
             frames=own,
-            stride=stride,
-            clips=clips,
+            stride=sampling.stride,
+            clips=sampling.clips,
             keep_tokens=keep_tokens,
             keep_seed=keep_seed,
             pooling=self.architecture.pooling(self.config, self.weights.tensor_names()),

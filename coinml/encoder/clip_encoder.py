@@ -17,6 +17,7 @@ from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.device_queue import DeviceQueue, pin
 from coinml.encoder.devices import find_dtype, is_out_of_memory
 from coinml.encoder.preprocessing import Preprocessor
+from coinml.encoder.sampling import DEFAULT, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
@@ -45,12 +46,8 @@ def load_encoder(
     *,
     revision: str | None = None,
     device: str = "auto",
-    clips: int = 8,
-    frames: int | None = None,
-    stride: int = 4,
     dtype: str = "auto",
-    keep_tokens: float = 1.0,
-    keep_seed: int = 0,
+    sampling: Sampling = DEFAULT,
 ) -> ClipEncoder:
     """Load a checkpoint of one of `architectures.ARCHITECTURES`.
 
@@ -58,15 +55,9 @@ def load_encoder(
         ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
         revision: Branch, tag or commit on the hub.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
-        clips: Number of clips a video.
-        frames: Number of frames a clip; the checkpoint's own if None.
-        stride: Distance between a clip's frames, in frames.
         dtype: `auto` (bfloat16 or float16 on CUDA, float32 on a CPU that has no tiles for
             bfloat16), `float32`, `bfloat16`, `float16`.
-        keep_tokens: Part of the tokens that the model sees, above 0 and at most 1: the same
-            places in every frame. Less is faster (a quarter of the tokens takes less than a
-            quarter of the time) and another spec. VideoMAE only.
-        keep_seed: Seed of the choice of places.
+        sampling: How videos become its input.
 
     Raises:
         InvalidInputError: No such checkpoint, or one of a family that is not known; a value is
@@ -76,9 +67,7 @@ def load_encoder(
     from coinml.encoder.backbone import load_backbone
 
     checkpoint = find_checkpoint(ref, revision=revision)
-    spec = checkpoint.spec(
-        clips=clips, frames=frames, stride=stride, keep_tokens=keep_tokens, keep_seed=keep_seed
-    )
+    spec = checkpoint.spec(sampling)
     _clip_spec(spec)
     place = find_device(device)
     kind = find_dtype(dtype, place)

@@ -37,16 +37,7 @@ def load_matching_encoder(
         InvalidInputError: There is no such checkpoint or device.
         TransientError: The hub does not answer.
     """
-    loaded = load_encoder(
-        ref,
-        revision=revision,
-        device=device,
-        clips=spec.clips,
-        frames=spec.frames,
-        stride=spec.stride,
-        keep_tokens=spec.keep_tokens,
-        keep_seed=spec.keep_seed,
-    )
+    loaded = load_encoder(ref, revision=revision, device=device, sampling=spec.sampling)
     if loaded.spec.fingerprint != spec.fingerprint:
         raise OtherEncoderError(ref, found=loaded.spec.fingerprint, wanted=spec.fingerprint)
     return loaded

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from coinml.encoder.sampling import Sampling
+
 
 def fingerprint_of(fields: Mapping[str, Any]) -> str:
     """The first 12 hex digits of the sha256 of a canonical JSON."""
@@ -62,6 +64,17 @@ class EncoderSpec:
     keep_seed: int = 0
     pooling: str = "mean"
     dim: int
+
+    @property
+    def sampling(self) -> Sampling:
+        """The part of it that is chosen and not the checkpoint's."""
+        return Sampling(
+            clips=self.clips,
+            frames=self.frames,
+            stride=self.stride,
+            keep_tokens=self.keep_tokens,
+            keep_seed=self.keep_seed,
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -123,7 +123,7 @@ def measure_costs(
 
 def _load(options: SetOptions, device: str) -> ClipEncoder:
     return load_encoder(
-        str(options.encoder), revision=options.revision, device=device, **options.sampling
+        str(options.encoder), revision=options.revision, device=device, sampling=options.sampling
     )
 
 

@@ -22,6 +22,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets.table import build_table, clips_by_video
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.media import write_video
 from coinml.registry.promotion import promote
 from coinml.tracking.mlflow_store import MlflowStore
@@ -76,7 +77,7 @@ def make_embedded_dataset(folder: Path, encoder_dir: Path) -> EmbeddedDataset:
     videos.append(Video(video_id="lost_______", label="Cut", subset="testing", split="test"))
     videos.append(Video(video_id="waiting____", label="Cut", subset="training", split="train"))
     dataset = Dataset(name="kitchen", videos=tuple(videos))
-    encoder = load_encoder(encoder_dir, clips=2, stride=1, device="cpu")
+    encoder = load_encoder(encoder_dir, device="cpu", sampling=Sampling(clips=2, stride=1))
     spec = SetSpec(encoder=encoder.spec, dataset=dataset.name)
     embeddings = EmbeddingSet.open(str(folder / "sets"), dataset.name, spec, create=True)
     report = embed(jobs, encoder, embeddings, workers=1)

@@ -17,6 +17,7 @@ import pytest
 from coinml.data.records import Dataset
 from coinml.embedding_sets import list_sets
 from coinml.embedding_sets.table import Samples, build_table, permute_labels, split_samples
+from coinml.encoder.sampling import Sampling
 from coinml.evaluation.evaluate import evaluate
 from coinml.heads.mlp import train_mlp
 from coinml.heads.svm import train_svm
@@ -233,7 +234,7 @@ def test_an_encoder_with_random_weights_is_near_chance(demo: Demo) -> None:
     VideoMAEModel(AutoConfig.from_pretrained(ENCODER)).float().save_pretrained(folder)
     processor = "preprocessor_config.json"
     (folder / processor).write_text((ENCODER / processor).read_text())
-    encoder = load_encoder(str(folder), clips=4)
+    encoder = load_encoder(str(folder), sampling=Sampling(clips=4))
     spec = SetSpec(encoder=encoder.spec, dataset="random")
     target = EmbeddingSet.open(str(demo.home / "random-sets"), "random", spec, create=True)
     jobs = [

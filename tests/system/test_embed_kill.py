@@ -26,6 +26,7 @@ from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet, find_set
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.ledger import Ledger
 from coinml.selection import Selection
 
@@ -41,6 +42,7 @@ from pathlib import Path
 from coinml.embedding.engine import embed
 from coinml.embedding.jobs import EmbedJob
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets import EmbeddingSet
@@ -51,7 +53,7 @@ def add_and_tell(self, video):
     os.write(file, (video.video_id + "\\n").encode())
     add(self, video)
 PartWriter.add = add_and_tell
-encoder = load_encoder(encoder_dir, clips=3, stride=2, device="cpu")
+encoder = load_encoder(encoder_dir, device="cpu", sampling=Sampling(clips=3, stride=2))
 spec = SetSpec(encoder=encoder.spec, dataset="mini")
 jobs = [
     EmbedJob(video_id=path.stem, path=str(path), file_sha256=path.stem)
@@ -123,7 +125,7 @@ def test_kills_do_not_change_the_result(
 ) -> None:
     rng = random.Random(count)
     jobs = draw(tmp_path / "videos", make_video, count, seconds=1.2)
-    encoder = load_encoder(tiny_encoder_dir, clips=3, stride=2, device="cpu")
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(clips=3, stride=2))
     spec = SetSpec(encoder=encoder.spec, dataset="mini")
     undisturbed = EmbeddingSet.open(str(tmp_path / "calm"), "mini", spec, create=True)
     embed(jobs, encoder, undisturbed)

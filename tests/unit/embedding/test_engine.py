@@ -20,12 +20,13 @@ from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError, LocalError
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_encoder_dir: Path) -> ClipEncoder:
-    return load_encoder(tiny_encoder_dir, clips=3, stride=2, device="cpu")
+    return load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(clips=3, stride=2))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +265,7 @@ def test_another_encoder_is_refused(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob], tiny_encoder_dir: Path
 ) -> None:
     embeddings = new_set(tmp_path, encoder)
-    other = load_encoder(tiny_encoder_dir, clips=4)
+    other = load_encoder(tiny_encoder_dir, sampling=Sampling(clips=4))
     with pytest.raises(InvalidInputError, match=other.spec.fingerprint):
         embed(videos, other, embeddings)
 

@@ -21,6 +21,7 @@ from coinml.embedding_sets import EmbeddingSet, find_set, list_sets
 from coinml.embedding_sets.compaction import compact
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError, LocalError
 from coinml_cli.app import app
 from tests.helpers.small_sets import SPEC, rows
@@ -73,7 +74,7 @@ def run(*arguments: str, code: int = 0) -> Any:
 def test_embedding_resumes_in_a_bucket(
     bucket: Any, tmp_path: Path, tiny_encoder_dir: Path, make_video: Callable[..., Path]
 ) -> None:
-    encoder = load_encoder(tiny_encoder_dir, clips=2, stride=2, device="cpu")
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(clips=2, stride=2))
     spec = SetSpec(encoder=encoder.spec, dataset="mini")
     jobs = [
         EmbedJob(

@@ -16,6 +16,7 @@ from coinml import media
 from coinml.encoder.checkpoint import find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.preprocessing import Preprocessor
+from coinml.encoder.sampling import Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import kept_places
 from coinml.errors import InvalidInputError, TransientError
@@ -124,8 +125,8 @@ def test_a_copy_is_the_same_encoder(tiny_encoder_dir: Path, tmp_path: Path) -> N
 
 def test_the_fingerprint_follows_what_a_vector_means(encoder_copy: Path) -> None:
     seen = {load_encoder(encoder_copy).spec.fingerprint}
-    seen.add(load_encoder(encoder_copy, clips=4).spec.fingerprint)
-    seen.add(load_encoder(encoder_copy, stride=2).spec.fingerprint)
+    seen.add(load_encoder(encoder_copy, sampling=Sampling(clips=4)).spec.fingerprint)
+    seen.add(load_encoder(encoder_copy, sampling=Sampling(stride=2)).spec.fingerprint)
     processor = json.loads((encoder_copy / "preprocessor_config.json").read_text())
     processor["image_mean"] = [0.5, 0.5, 0.5]
     (encoder_copy / "preprocessor_config.json").write_text(json.dumps(processor))
@@ -144,13 +145,14 @@ def test_the_spec_survives_json(tiny_encoder_dir: Path) -> None:
 def test_the_spec_is_read_without_torch(tiny_encoder_dir: Path) -> None:
     code = (
         "import sys; from coinml.encoder.checkpoint import find_checkpoint; "
-        f"print(find_checkpoint({str(tiny_encoder_dir)!r}).spec(clips=3).fingerprint); "
+        "from coinml.encoder.sampling import Sampling; "
+        f"print(find_checkpoint({str(tiny_encoder_dir)!r}).spec(Sampling(clips=3)).fingerprint); "
         "print([m for m in ('torch', 'transformers', 'av') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = load_encoder(tiny_encoder_dir, clips=3).spec
+    loaded = load_encoder(tiny_encoder_dir, sampling=Sampling(clips=3)).spec
     assert run.stdout.split("\n")[:2] == [loaded.fingerprint, "[]"]
-    assert find_checkpoint(tiny_encoder_dir).spec(clips=3) == loaded
+    assert find_checkpoint(tiny_encoder_dir).spec(Sampling(clips=3)) == loaded
 
 
 def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> None:
@@ -166,7 +168,7 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
 ) -> None:
     from transformers import VideoMAEImageProcessorPil, VideoMAEModel
 
-    encoder = load_encoder(tiny_encoder_dir, keep_tokens=0.5, keep_seed=3)
+    encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5, keep_seed=3))
     kept = kept_places(4, keep_tokens=0.5, keep_seed=3)
     assert len(kept) == 2
     masked = torch.tensor([place not in kept for place in range(4)]).repeat(8)
@@ -183,7 +185,7 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
 
 
 def test_a_dropped_place_is_seen_in_no_frame_and_a_kept_one_in_each(tiny_encoder_dir: Path) -> None:
-    encoder = load_encoder(tiny_encoder_dir, keep_tokens=0.25)
+    encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.25))
     (kept,) = kept_places(4, keep_tokens=0.25, keep_seed=0)
     black = np.zeros((16, 32, 32, 3), dtype=np.uint8)
     vectors = {}
@@ -210,13 +212,13 @@ def test_the_choice_of_places_is_the_same_everywhere_and_follows_the_seed() -> N
 
 def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None:
     full = load_encoder(tiny_encoder_dir).spec
-    again = find_checkpoint(tiny_encoder_dir).spec(keep_tokens=1, keep_seed=7)
+    again = find_checkpoint(tiny_encoder_dir).spec(Sampling(keep_tokens=1, keep_seed=7))
     assert again == full
     assert again.fingerprint == full.fingerprint
-    half = load_encoder(tiny_encoder_dir, keep_tokens=0.5).spec
+    half = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5)).spec
     assert (half.keep_tokens, half.keep_seed) == (0.5, 0)
-    assert half == find_checkpoint(tiny_encoder_dir).spec(keep_tokens=0.5)
-    other = find_checkpoint(tiny_encoder_dir).spec(keep_tokens=0.5, keep_seed=1)
+    assert half == find_checkpoint(tiny_encoder_dir).spec(Sampling(keep_tokens=0.5))
+    other = find_checkpoint(tiny_encoder_dir).spec(Sampling(keep_tokens=0.5, keep_seed=1))
     assert len({full.fingerprint, half.fingerprint, other.fingerprint}) == 3
 
 
@@ -228,9 +230,9 @@ def test_the_packages_own_encoder_keeps_its_fingerprint() -> None:
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), float("inf"), "half", True])
 def test_a_share_of_tokens_that_is_none_is_refused(tiny_encoder_dir: Path, share: float) -> None:
     with pytest.raises(InvalidInputError, match="keep_tokens"):
-        find_checkpoint(tiny_encoder_dir).spec(keep_tokens=share)
+        find_checkpoint(tiny_encoder_dir).spec(Sampling(keep_tokens=share))
     with pytest.raises(InvalidInputError, match="keep_seed"):
-        load_encoder(tiny_encoder_dir, keep_tokens=0.5, keep_seed=-1)
+        load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5, keep_seed=-1))
 
 
 def test_a_classification_checkpoint_pools_through_its_own_norm(
@@ -313,7 +315,7 @@ def test_a_clip_of_another_length_is_refused(tiny_encoder_dir: Path, clips: np.n
     with pytest.raises(InvalidInputError, match="16"):
         load_encoder(tiny_encoder_dir).encode(clips[:, :8])
     with pytest.raises(InvalidInputError, match="frames"):
-        load_encoder(tiny_encoder_dir, frames=8)
+        load_encoder(tiny_encoder_dir, sampling=Sampling(frames=8))
 
 
 def test_loading_is_silent(tiny_encoder_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 
 FAIL_WITHOUT_CUDA = os.environ.get("COINML_FAIL_WITHOUT_CUDA") == "1"
 
@@ -61,16 +62,18 @@ def test_frames_are_resized_as_on_a_cpu(tiny_encoder_dir: Path, clips: np.ndarra
 def test_vectors_are_those_of_a_cpu(
     tiny_encoder_dir: Path, clips: np.ndarray, dtype: str, least: float, keep_tokens: float
 ) -> None:
-    options = {"keep_tokens": keep_tokens}
-    expected = load_encoder(tiny_encoder_dir, device="cpu", **options).encode(clips)
-    encoder = load_encoder(tiny_encoder_dir, device="cuda", dtype=dtype, **options)
+    sampling = Sampling(keep_tokens=keep_tokens)
+    expected = load_encoder(tiny_encoder_dir, device="cpu", sampling=sampling).encode(clips)
+    encoder = load_encoder(tiny_encoder_dir, device="cuda", dtype=dtype, sampling=sampling)
     assert cosine(encoder.encode(clips), expected).min() > least
     assert cosine(encoder.encode(clips, batch_clips=2), expected).min() > least
 
 
 def test_a_launch_does_not_wait_for_the_gpu(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
     for keep_tokens in (1.0, 0.5):
-        encoder = load_encoder(tiny_encoder_dir, device="cuda", keep_tokens=keep_tokens)
+        encoder = load_encoder(
+            tiny_encoder_dir, device="cuda", sampling=Sampling(keep_tokens=keep_tokens)
+        )
         pictures = [encoder.prepare(clip) for clip in clips]
         encoder.encode_prepared(pictures)
         torch.cuda.set_sync_debug_mode("error")
@@ -124,7 +127,9 @@ def test_the_engine_gives_the_vectors_of_a_cpu(
         jobs.append(EmbedJob(video_id=path.stem, path=str(path), file_sha256=sha256))
     tables = {}
     for device in ("cpu", "cuda"):
-        encoder = load_encoder(tiny_encoder_dir, device=device, clips=3, stride=2)
+        encoder = load_encoder(
+            tiny_encoder_dir, device=device, sampling=Sampling(clips=3, stride=2)
+        )
         spec = SetSpec(encoder=encoder.spec, dataset="mini")
         embeddings = EmbeddingSet.open(str(tmp_path / device), "mini", spec, create=True)
         report = embed(jobs, encoder, embeddings, workers=2)

@@ -14,6 +14,7 @@ import torch
 from coinml.encoder.backbone import replace_patch_convolutions
 from coinml.encoder.checkpoint import find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError
 from tests.helpers.small_models import PROCESSOR as VIDEOMAE_PROCESSOR
 from tests.helpers.small_models import SMALL, VIDEOMAE
@@ -199,8 +200,10 @@ def test_patches_by_a_matrix_product_are_those_of_the_convolution(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_copy_of_each_family_is_the_same_encoder(family: str, tmp_path: Path) -> None:
     make, _, frames, _ = FAMILIES[family]
-    encoder = load_encoder(make(tmp_path / "original"), device="cpu", clips=2)
-    copy = load_encoder(encoder.copy_to(tmp_path / "copy"), device="cpu", clips=2)
+    encoder = load_encoder(make(tmp_path / "original"), device="cpu", sampling=Sampling(clips=2))
+    copy = load_encoder(
+        encoder.copy_to(tmp_path / "copy"), device="cpu", sampling=Sampling(clips=2)
+    )
     assert copy.spec.fingerprint == encoder.spec.fingerprint
     clips = clips_of(frames)
     np.testing.assert_array_equal(copy.encode(clips), encoder.encode(clips))
@@ -210,21 +213,21 @@ def test_a_copy_of_each_family_is_the_same_encoder(family: str, tmp_path: Path) 
 def test_only_videomae_is_fed_a_part_of_its_tokens(family: str, tmp_path: Path) -> None:
     folder = FAMILIES[family][0](tmp_path)
     with pytest.raises(InvalidInputError, match=rf"keep_tokens is 0\.5, but a {family}"):
-        find_checkpoint(folder).spec(keep_tokens=0.5)
-    assert find_checkpoint(folder).spec(keep_tokens=1.0).keep_tokens == 1
+        find_checkpoint(folder).spec(Sampling(keep_tokens=0.5))
+    assert find_checkpoint(folder).spec(Sampling(keep_tokens=1.0)).keep_tokens == 1
 
 
 def test_vjepa2_takes_clips_of_other_lengths_and_the_rest_do_not(tmp_path: Path) -> None:
     folder = vjepa2(tmp_path / "vjepa2")
-    encoder = load_encoder(folder, device="cpu", frames=4)
+    encoder = load_encoder(folder, device="cpu", sampling=Sampling(frames=4))
     assert encoder.spec.frames == encoder.clip_spec().frames == 4
     assert encoder.spec.fingerprint != find_checkpoint(folder).spec().fingerprint
     clips = clips_of(4)
     assert cosine(encoder.encode(clips), vjepa2_reference(folder, clips)).min() > 0.9999
     with pytest.raises(InvalidInputError, match="multiple of 2 frames, not 5"):
-        find_checkpoint(folder).spec(frames=5)
+        find_checkpoint(folder).spec(Sampling(frames=5))
     with pytest.raises(InvalidInputError, match="8 frames, not 16"):
-        find_checkpoint(timesformer(tmp_path / "timesformer")).spec(frames=16)
+        find_checkpoint(timesformer(tmp_path / "timesformer")).spec(Sampling(frames=16))
 
 
 def test_a_family_whose_processor_is_not_known_is_not_guessed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from coinml.encoder import clip_encoder, devices
 from coinml.encoder.backbone import Backbone
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError, LocalError
 
 
@@ -109,7 +110,7 @@ def test_a_batch_makes_no_tensor_from_numbers(
     tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a GPU that would wait for the batches that are queued there.
-    encoder = load_encoder(tiny_encoder_dir, device="cpu", keep_tokens=0.5)
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(keep_tokens=0.5))
     first = encoder.encode(clips)
     monkeypatch.setattr(torch, "tensor", None)
     monkeypatch.setattr(torch, "as_tensor", None)
@@ -117,7 +118,9 @@ def test_a_batch_makes_no_tensor_from_numbers(
 
 
 def test_what_the_model_adds_and_selects_lies_where_the_model_is(tiny_encoder_dir: Path) -> None:
-    encoder = load_encoder(tiny_encoder_dir, device="cpu", dtype="bfloat16", keep_tokens=0.5)
+    encoder = load_encoder(
+        tiny_encoder_dir, device="cpu", dtype="bfloat16", sampling=Sampling(keep_tokens=0.5)
+    )
     model = encoder._backbone._model
     assert model.embeddings.embeddings.position_embeddings.dtype == torch.bfloat16
     assert dict(model.named_buffers())["embeddings.kept"].shape == (16,)

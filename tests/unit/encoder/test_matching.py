@@ -7,12 +7,15 @@ import pytest
 
 from coinml.encoder.checkpoint import find_checkpoint
 from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
+from coinml.encoder.sampling import Sampling
 
 
 def test_an_encoder_is_loaded_with_the_sampling_of_a_spec(tiny_encoder_dir: Path) -> None:
-    spec = find_checkpoint(tiny_encoder_dir).spec(clips=3, stride=2, keep_tokens=0.5, keep_seed=1)
+    sampling = Sampling(clips=3, stride=2, keep_tokens=0.5, keep_seed=1)
+    spec = find_checkpoint(tiny_encoder_dir).spec(sampling)
     loaded = load_matching_encoder(spec, tiny_encoder_dir, device="cpu")
     assert loaded.spec == spec
+    assert spec.sampling == replace(sampling, frames=spec.frames)
     assert loaded.spec.fingerprint == spec.fingerprint
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from coinml.data.records import Video
 from coinml.embedding_sets.table import build_table
+from coinml.encoder.sampling import Sampling
 from coinml.evaluation.class_counts import class_counts, classes_without
 from coinml.evaluation.leaks import drop_leaks, find_leaks
 from coinml.tracking.mlflow_store import MlflowStore
@@ -103,7 +104,7 @@ def test_a_copy_encoded_anew_is_found_among_real_videos(
     copy = write_video(tmp_path / "copy.mp4", iter(frames), fps=25, crf=26)
     files["copy"] = copy
     assert copy.read_bytes() != files["drawn0"].read_bytes()
-    encoder = load_encoder(tiny_encoder_dir, clips=2, stride=1, device="cpu")
+    encoder = load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(clips=2, stride=1))
     vectors = [
         encoder.encode(list(sample(path, encoder.clip_spec()).frames)).mean(axis=0)
         for path in files.values()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from coinml.encoder.clip_encoder import load_encoder
+from coinml.encoder.sampling import Sampling
 from coinml.errors import CoinmlError
 from coinml.heads.kinds import load_head
 from coinml.registry.versions import version_at
@@ -78,7 +79,7 @@ def test_an_encoder_is_never_a_pickle(
     (folder / "model.safetensors").unlink()
     write(folder / name, mark)
     with pytest.raises(CoinmlError, match=name):
-        load_encoder(folder, clips=2, device="cpu")
+        load_encoder(folder, device="cpu", sampling=Sampling(clips=2))
     assert not mark.exists()
 
 
