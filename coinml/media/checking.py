@@ -1,4 +1,4 @@
-"""The verdict on one file, whatever its decode does to the process that it runs in."""
+"""The verdict on one file, from a full decode in a process that may hang or crash."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from coinml.media.records import Verdict
 
 
 def check(path: str | Path, *, deadline_s: float | None = 30) -> Verdict:
-    """Decode every frame of a file and say whether it is fit for use.
+    """Decode every frame of a file and return the verdict.
 
-    With a deadline the decode runs in a process of its own that is killed when time is up;
-    for many files a `DecodePool` spares the start of a process each.
+    With a deadline, the decode runs in a process that is killed at the deadline. For many files
+    use a `DecodePool`, which starts its processes once.
 
     Args:
         path: The file.
-        deadline_s: Seconds the decode may take; None decodes in this process, which a
-            hanging or crashing decoder then takes with it.
+        deadline_s: Seconds that the decode may take; None decodes in this process, which hangs
+            or crashes with the decoder.
 
     Raises:
         InvalidInputError: There is no such file.
-        LocalError: This machine does not let us read it.
+        LocalError: The file may not be read.
     """
     if deadline_s is None:
         return decode_fully(path)

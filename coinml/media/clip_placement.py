@@ -1,4 +1,4 @@
-"""Which frames make the clips of a video."""
+"""Choosing the frames of a video's clips."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def place_clips(
 
     Args:
         timeline: The video's frames.
-        spec: How clips are laid.
-        start_s: Start of the extent in seconds from the first frame; None is the first frame.
-        end_s: Its end; None is the end of the video.
+        spec: How clips are placed.
+        start_s: Start of the extent in seconds from the first frame; None: the first frame.
+        end_s: End of the extent; None: the end of the video.
 
     Returns:
-        int64 (clips, frames): numbers of frames on the timeline.
+        int64 (clips, frames): frame numbers on the timeline.
 
     Raises:
         InvalidInputError: No frame lies in the extent, or it is shorter than a clip and the
@@ -49,7 +49,7 @@ def place_clips(
         )
     places = times[first] + max(room_s, 0.0) * parts
     starts = _nearest(times, places, first, last)
-    # In a video shorter than a clip the short-video policy says all there is to say.
+    # In a video shorter than a clip, the short-video policy alone decides.
     if spec.snap == "keyframe" and room_s > 0:
         latest_s = float(times[last]) - span_s + timeline.period_s / 4
         fitting = np.arange(first, np.searchsorted(times, latest_s, side="right"))
@@ -57,7 +57,7 @@ def place_clips(
     wanted = times[starts][:, None] + step_s * np.arange(spec.frames)
     if spec.short == "wrap":
         length_s = float(times[last] - times[first]) + timeline.period_s
-        # Half a period of slack: the last frame is still itself, not the first one again.
+        # Half a period of slack, so that the time of the last frame does not wrap to the first.
         slack_s = timeline.period_s / 2
         wanted = times[first] - slack_s + (wanted - times[first] + slack_s) % length_s
     exact = _nearest(times, wanted, first, last)
@@ -69,7 +69,7 @@ def place_clips(
 def _extent(timeline: Timeline, start_s: float | None, end_s: float | None) -> tuple[int, int]:
     """Numbers of the first and the last frame of an extent."""
     origin = float(timeline.times_s[0])
-    # A frame belongs to the extent that holds the greater part of the time it is shown.
+    # A frame belongs to the extent that contains most of the time it is shown.
     slack_s = timeline.period_s / 2
     first = 0
     last = len(timeline) - 1
@@ -102,10 +102,11 @@ def _key_starts(
     times = timeline.times_s
     keys = set(timeline.keys)
     is_key = np.array([timeline.pts[number] in keys for number in fitting], dtype=bool)
-    is_spare = np.array([timeline.pts[number] in timeline.spare for number in fitting], dtype=bool)
+    skippable = timeline.skippable
+    is_skippable = np.array([timeline.pts[number] in skippable for number in fitting], dtype=bool)
     starts = _nearest(times, places, int(fitting[0]), int(fitting[-1]))
     left = np.arange(len(places))
-    for kind in (is_key, ~is_key & ~is_spare, is_spare):
+    for kind in (is_key, ~is_key & ~is_skippable, is_skippable):
         candidates = fitting[kind]
         if len(candidates) < len(left):
             chosen = _assign(times[candidates], places[left])
@@ -118,10 +119,10 @@ def _key_starts(
 
 
 def _assign(few: NDArray[np.float64], many: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Give each of `few` ascending times another one of `many`, as near as possible in sum.
+    """Assign each of `few` ascending times its own one of `many`, with the least sum of distances.
 
     Returns:
-        int64 (few,): places in `many`, strictly ascending.
+        int64 (few,): indices into `many`, strictly ascending.
     """
     count, slack = len(few), len(many) - len(few)
     # The i-th of the few takes one of many[i : i + slack + 1]; total[j] is the least sum of
@@ -131,7 +132,7 @@ def _assign(few: NDArray[np.float64], many: NDArray[np.float64]) -> NDArray[np.i
     for i in range(count):
         cost = total + np.abs(many[i : i + slack + 1] - few[i])
         total = np.minimum.accumulate(cost)
-        # Of equally good ones the first.
+        # Among equally good choices the first.
         new = np.r_[True, total[1:] < total[:-1]]
         choice[i] = np.maximum.accumulate(np.where(new, np.arange(slack + 1), 0))
     chosen = np.empty(count, dtype=np.int64)
@@ -150,16 +151,16 @@ def _among_references(
     step_s: float,
 ) -> NDArray[np.int64]:
     """The reference frame nearest to each wanted time, where one is within half a stride."""
-    pts, spare = timeline.pts, timeline.spare
+    pts, skippable = timeline.pts, timeline.skippable
     first, last = extent
-    references = np.array([n for n in range(first, last + 1) if pts[n] not in spare], dtype=int)
+    references = np.array([n for n in range(first, last + 1) if pts[n] not in skippable], dtype=int)
     if not len(references):
         return exact
     times = timeline.times_s
     nearest = references[_nearest(times[references], wanted, 0, len(references) - 1)]
     offset_s = times[nearest] - wanted
-    # Half-open, so that no reference frame is near two wanted times a stride apart.
+    # Half-open, so that no reference frame is within half a stride of two wanted times.
     within = (offset_s >= -step_s / 2 * (1 + 1e-9)) & (offset_s < step_s / 2 * (1 - 1e-9))
-    # Where a clip begins is settled.
+    # The first frame of a clip is already chosen.
     within[:, 0] = False
     return np.where(within, nearest, exact)

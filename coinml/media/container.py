@@ -1,4 +1,4 @@
-"""Opening a file with PyAV, and what its errors mean here."""
+"""Opening a file with PyAV, and translating PyAV's errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A playlist that poses as a video must not make this machine ask others.
+# A playlist that is named like a video must not open network connections.
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}
-# FFmpeg also plays text, pictures and lists of other files.
+# FFmpeg also opens text, images and lists of other files.
 _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """Read what the header says; no frame is decoded, save one where the size needs it.
+    """Read the header; only the first frame is decoded, for the rotation.
 
     Raises:
         CorruptVideoError: The file does not open or has no video.
@@ -49,22 +49,22 @@ def probe(path: str | Path) -> MediaInfo:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and pick its video stream; one decoding thread.
+    """Open a file and its video stream, with one decoding thread.
 
     Errors of PyAV inside the block are translated too.
 
     Raises:
         CorruptVideoError: The file does not open, has no video or does not decode.
         InvalidInputError: There is no such file.
-        LocalError: This machine does not let us read it.
+        LocalError: The file may not be read, or memory ran out.
     """
     import av
 
-    # The libraries below write to stderr of their own accord; what matters comes as errors.
+    # FFmpeg's libraries write to stderr by themselves; errors arrive as exceptions.
     av.logging.set_level(av.logging.PANIC)
     name = Path(path).name
     try:
-        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        # An absolute path, since FFmpeg takes the text before a colon for a protocol.
         with av.open(
             str(Path(path).absolute()), options=_OPEN_OPTIONS, metadata_errors="replace"
         ) as container:
@@ -72,7 +72,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
                 container.format.name
             ):
                 raise CorruptVideoError(f"{name}: is not a video ({container.format.name})")
-            # The cover picture of a song is a video stream too.
+            # The cover image of an audio file is a video stream too.
             cover = av.stream.Disposition.attached_pic
             streams = (s for s in container.streams.video if not s.disposition & cover)
             stream = next(streams, None)
@@ -80,7 +80,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
                 raise CorruptVideoError(f"{name}: no video stream")
             if not stream.codec_context:
                 raise CorruptVideoError(f"{name}: no decoder for its video")
-            # Parallelism is over videos; a thread here would only delay errors.
+            # Videos are decoded in parallel; more threads per video would only delay errors.
             stream.codec_context.thread_count = 1
             yield container, stream
     except (FileNotFoundError, IsADirectoryError) as err:
@@ -89,12 +89,12 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         raise LocalError(f"{path}: out of memory") from err
     except (av.error.FFmpegError, OSError) as err:
         if isinstance(err, PermissionError) and not os.access(path, os.R_OK):
-            raise LocalError(f"{path}: may not be read here") from err
+            raise LocalError(f"{path}: no permission to read it") from err
         raise CorruptVideoError(f"{name}: {describe(err)}") from err
 
 
 def listen_to(container: InputContainer, stream: VideoStream) -> None:
-    """Leave the other streams' packets unread where the container allows that."""
+    """Skip the packets of other streams where the container allows that."""
     import av
 
     for other in container.streams:
@@ -103,20 +103,20 @@ def listen_to(container: InputContainer, stream: VideoStream) -> None:
 
 
 def describe(err: BaseException) -> str:
-    """A library's error in one short line."""
+    """The first line of a library's error, at most 200 characters."""
     text = getattr(err, "strerror", None) or str(err) or type(err).__name__
     return text.splitlines()[0][:200]
 
 
 def duration_of(container: InputContainer, stream: VideoStream) -> float | None:
-    """The length in seconds that the header states, if it does."""
+    """The length in seconds by the header, if stated."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else None
 
 
 def header_rotation(container: InputContainer, stream: VideoStream) -> int:
-    """Clockwise degrees for display, from the first frame's display matrix."""
+    """Clockwise rotation for display in degrees, from the first frame's display matrix."""
     import av
 
     try:
@@ -131,9 +131,9 @@ def header_rotation(container: InputContainer, stream: VideoStream) -> int:
 
 
 def clockwise(rotation: int) -> int:
-    """FFmpeg's counter-clockwise angle (-180 to 180) as clockwise quarter turns in degrees.
+    """FFmpeg's counter-clockwise angle (-180 to 180) as 0, 90, 180 or 270 degrees clockwise.
 
-    A broken display matrix (the angle is then far out of range) means no rotation.
+    0 for a broken display matrix, whose angle is far out of range.
     """
     if not -360 <= rotation <= 360:
         return 0

@@ -1,13 +1,12 @@
-"""Decoding in processes that may be killed.
+"""Decoding in worker processes that may be killed.
 
-A worker is an interpreter that loads numpy and PyAV and nothing else of weight, started anew
-rather than forked or spawned by `multiprocessing`, whose children would run the parent's main
-module again. One thread here owns one worker: it sends a request, waits for the answer until
-the deadline, and replaces a worker that hangs, crashes or eats its memory; the request that was
-in hand fails and no other.
+A worker is a new interpreter that imports numpy and PyAV, not a `multiprocessing` child, which
+would run the parent's main module again. One thread owns one worker: it sends a request, waits
+for the answer until the deadline, and replaces a worker that hangs, crashes or exceeds its
+memory limit. Only the request in progress fails.
 
-Pixels come back through anonymous shared memory, whose descriptor travels over the socket:
-nothing is copied, and a small /dev/shm does not matter. `frame_memory` has it used again.
+Pixels are returned in anonymous shared memory (`frame_memory`), whose descriptor is sent over
+the socket: nothing is copied, and the size of /dev/shm does not matter.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 8 << 30
-"""Address space a worker may have; an 8K file with a clip in flight fits, a runaway does not."""
+"""Address space of a worker: enough for the clips of an 8K file."""
 
 _START_S = 120.0
 _STARTS = 3
@@ -51,14 +50,15 @@ _ERRORS: dict[str, type[CoinmlError]] = {
 
 
 class DecodePool:
-    """A few decoding processes that outlive the files that break them.
+    """Worker processes for decoding, replaced when a file makes one hang or crash.
 
-    Workers start with the first request. Use it as a context manager, or call `close`.
+    Workers start with the first request. Use the pool as a context manager, or call `close`.
 
     Args:
         workers: Number of processes.
-        memory_bytes: Address space each may have; None sets no limit.
-        pin: Called with memory that pixels will come in many times; gives what releases it.
+        memory_bytes: Limit of each process's address space; None: no limit.
+        pin: Called with each block of memory that will be used for pixels repeatedly (to page-lock
+            it for copies to a GPU, for instance); returns a function that releases it.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class DecodePool:
         self._lock = threading.Lock()
 
     def check(self, path: str | Path, *, deadline_s: float = 30) -> Verdict:
-        """`media.check` in a worker; running out of time gives `unusable`.
+        """`media.check` in a worker; a file that exceeds the deadline is `unusable`.
 
         Raises:
             InvalidInputError: There is no such file.
-            LocalError: This machine does not let us read it, or no worker starts.
+            LocalError: The file may not be read, or no worker starts.
         """
         return self.submit_check(path, deadline_s=deadline_s).result()
 
@@ -102,7 +102,7 @@ class DecodePool:
     ) -> Future[SampledClips]:
         """Start a `media.sample`; the future raises what `sample` raises.
 
-        A worker that hangs or dies over the file makes it a `CorruptVideoError`.
+        A file that makes the worker hang or crash raises `CorruptVideoError`.
         """
         arguments = {
             "path": str(path),
@@ -120,11 +120,11 @@ class DecodePool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that run now."""
+        """Process ids of the running workers."""
         return [owner.pid for owner in self._owners if owner.pid is not None]
 
     def close(self) -> None:
-        """End the workers; what still waits is cancelled."""
+        """End the workers and cancel waiting requests."""
         with self._lock:
             if self._closed:
                 return
@@ -164,7 +164,7 @@ class DecodePool:
 
 
 class _Answer:
-    """A worker's answer: plain fields, and what holds the pixels where there are any."""
+    """A worker's answer: fields, and the memory of the pixels where there are any."""
 
     def __init__(self, fields: dict[str, Any], pixels: Any) -> None:
         self.fields = fields
@@ -236,10 +236,9 @@ class _Owner(threading.Thread):
                 ) from err
             except (OSError, EOFError) as err:
                 how = self._stop()
-                # SIGKILL comes from outside (a machine short of memory picks its victims
-                # freely), so that once proves nothing against the file.
+                # SIGKILL comes from outside, e.g. the kernel's OOM killer: try the file once more.
                 if how != signal.SIGKILL.name or last_try or self._closing:
-                    raise CorruptVideoError(f"{name}: the decoder died of it ({how})") from err
+                    raise CorruptVideoError(f"{name}: the decoder crashed ({how})") from err
         pixels = None
         try:
             if "clips" in fields:
@@ -267,7 +266,7 @@ class _Owner(threading.Thread):
                 return connection
             if self._closing:
                 break
-        raise LocalError(f"a decoding process does not start here ({how})")
+        raise LocalError(f"a decoding process does not start ({how})")
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -275,14 +274,14 @@ class _Owner(threading.Thread):
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    # Without the working folder on the path, whose files could pose as modules.
+                    # Without the working directory on the path, whose files could shadow modules.
                     *("-P", "-m", "coinml.media.decode_worker"),
                     *(str(theirs.fileno()), str(self._memory_bytes or 0)),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
-                # Ctrl-C goes to the whole process group; ending is the parent's business.
+                # Ctrl-C signals the whole process group; the parent ends the workers.
                 start_new_session=True,
             )
         self._socket = ours
@@ -292,7 +291,7 @@ class _Owner(threading.Thread):
         return ours
 
     def _stop(self) -> str:
-        """End the worker and say how it ended."""
+        """End the worker and return how it ended: its exit status or signal."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -314,9 +313,9 @@ class _Owner(threading.Thread):
 
 
 def _environment() -> dict[str, str]:
-    """This one, with the coinml that runs here first: a registered model brings its own.
+    """This environment with the running coinml first on the path: a registered model has its own.
 
-    numpy's threads have nothing to do there, and would only reserve memory.
+    One numpy thread, since more would only reserve memory.
     """
     here = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
@@ -332,7 +331,7 @@ def _then(
     convert: Callable[[_Answer], Result],
     rescue: Callable[[BaseException], Result | None] | None = None,
 ) -> Future[Result]:
-    """A future of the converted answer; `rescue` may turn an error into a result."""
+    """A future of the converted answer; `rescue` may convert an error to a result."""
     target: Future[Result] = Future()
 
     def settle(done: Future[_Answer]) -> None:

@@ -1,6 +1,6 @@
-"""The other end of `workers`: answers requests over a socket until its parent is gone.
+"""A worker process of `DecodePool`: answers requests over a socket until its parent has ended.
 
-Run as `python -m coinml.media.decode_worker DESCRIPTOR MEMORY_BYTES` by `DecodePool` alone.
+The pool runs it as `python -m coinml.media.decode_worker DESCRIPTOR MEMORY_BYTES`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coinml.media.worker_messages import receive, send
 
 def main(descriptor: int, memory_bytes: int) -> None:
     """Serve requests until the socket closes."""
-    # Loaded before the memory is limited and before the parent's clock runs.
+    # Imported before memory is limited and before the parent's first deadline.
     import av  # noqa: F401
     import numpy  # noqa: F401
 
@@ -54,9 +54,9 @@ def _answer(connection: socket.socket, request: dict[str, Any], lender: Lender) 
     except CoinmlError as err:
         message = {"error": type(err).__name__, "message": str(err)}
     except MemoryError:
-        message = {"error": "CorruptVideoError", "message": "takes more memory than is allowed"}
+        message = {"error": "CorruptVideoError", "message": "exceeds the memory limit"}
     except Exception as err:
-        # A decoder's surprise is the file's fault until shown otherwise: it costs this file.
+        # Any other exception of a decoder counts as a fault of the file.
         message = {"error": "CorruptVideoError", "message": f"{type(err).__name__}: {err}"}
     if "clips" in message:
         send(connection, message, descriptor)
@@ -88,7 +88,7 @@ def _sample(request: dict[str, Any], lender: Lender) -> dict[str, Any]:
 
 
 def _follow_parent(parent: int) -> None:
-    """End when the parent is gone, also in the middle of a file."""
+    """Exit when the parent has ended, even in the middle of a file."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What a decoder is: give me these frames of this file."""
+"""The interface of a decoder: read chosen frames of a file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from coinml.media.timeline import Timeline
 
 Keep = Callable[[int, "NDArray[np.uint8]"], None]
-"""Takes a frame's number on the timeline and its pixels, uint8 (height, width, 3), upright."""
+"""Called with a frame's number on the timeline and its upright pixels, uint8 (height, width, 3)."""
 
 LARGEST_SHORT_SIDE = 1080
-"""Larger pictures are scaled down as they are decoded: 128 frames of an 8K file are 12 GB."""
+"""Larger frames are scaled down when decoded: 128 frames of an 8K file are 12 GB."""
 
 
 class DecoderUnsuitedError(CoinmlError):
-    """This decoder cannot give the right frames of this file; another may."""
+    """This decoder cannot read the right frames of this file; another may."""
 
 
 class DecoderMissingError(LocalError):
-    """This decoder is not installed, or does not load."""
+    """This decoder is not installed or does not load."""
 
 
 class Decoder(Protocol):
@@ -37,11 +37,11 @@ class Decoder(Protocol):
     def read(
         self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
     ) -> None:
-        """Hand each frame in `numbers` (ascending) to `keep`; leave out what does not decode.
+        """Call `keep` with each frame in `numbers` (ascending) that decodes.
 
         Raises:
             DecoderUnsuitedError: Another decoder should try.
             CorruptVideoError: The file does not open.
-            DecoderMissingError: It cannot be had on this machine.
+            DecoderMissingError: The decoder is not installed or does not load.
         """
         ...

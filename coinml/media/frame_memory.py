@@ -1,9 +1,9 @@
-"""Memory for decoded frames that a worker fills and its pool reads, used again and again.
+"""Reusable shared memory for decoded frames, written by a worker and read by its pool.
 
-The frames of one video are 90 MB. Memory that is new for each video costs a tenth of all the CPU
-that decoding takes: its pages are cleared and mapped one by one, on both sides. So a worker keeps
-a few blocks, lends one with each answer, and writes into it again once the pool has said that
-nobody looks at it any more.
+The frames of one video are about 90 MB. Allocating that anew for each video costs a tenth of the
+CPU time of decoding, for clearing and mapping pages on both sides. So a worker keeps a few
+blocks, lends one with each answer, and reuses it when the pool has reported that no array refers
+to it any more.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KEPT_BLOCKS = 3
-"""One to write to, and two that may be on loan meanwhile."""
+"""Blocks that a worker keeps: one to write to, and two that may be on loan."""
 _KEPT_BYTES = 256 << 20
-"""Larger blocks are given away: they are rare, and idle memory is memory too."""
-_SPARE_ROOM = 4
-"""A block is not used for frames that fill less than one part of so many."""
+"""Larger blocks are not kept, since they are rare."""
+_MAX_SPARE_FACTOR = 4
+"""A block is reused only for frames that fill more than 1 / this of it."""
 
 _FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-"""All pages at once: one by one, 90 MB are 22,000 faults on either side."""
+"""Map all pages at once: 90 MB would be 22,000 page faults on either side."""
 
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """Some shared memory of a worker.
+    """A block of shared memory.
 
     Attributes:
-        number: What both sides call it.
-        memory: The worker's view of it.
-        descriptor: Of its anonymous file, until the pool has it.
+        number: Its number, used by both sides.
+        memory: The worker's mapping.
+        descriptor: File descriptor of the anonymous file, until it was sent to the pool.
     """
 
     number: int
@@ -50,7 +50,7 @@ class _Block:
 
 
 class Lender:
-    """The worker's side: makes blocks, lends them, takes them back."""
+    """The worker's side: creates blocks, lends them, takes them back."""
 
     def __init__(self) -> None:
         self._free: dict[int, _Block] = {}
@@ -60,18 +60,18 @@ class Lender:
         self._made = 0
 
     def take_back(self, numbers: Iterable[int]) -> None:
-        """Note that nobody looks at blocks any more."""
+        """Mark lent blocks as free again."""
         for number in numbers:
             self._free[number] = self._lent.pop(number)
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """A block for the frames of the next answer, uint8 of this shape."""
+        """An array for the frames of the next answer, uint8 of this shape, in a free block."""
         import numpy as np
 
         self.keep_back()
         size = math.prod(shape)
         for block in list(self._free.values()):
-            if not size <= len(block.memory) <= _SPARE_ROOM * size:
+            if not size <= len(block.memory) <= _MAX_SPARE_FACTOR * size:
                 self._drop(block)
         if self._free:
             self._current = self._free.pop(next(iter(self._free)))
@@ -81,15 +81,15 @@ class Lender:
         return np.frombuffer(self._current.memory, dtype=np.uint8, count=size).reshape(shape)
 
     def lend(self) -> tuple[dict[str, Any], int | None]:
-        """What to say of the block that was last allocated.
+        """Lend the block that was last allocated.
 
         Returns:
-            Fields of the answer for `Borrower.borrow`, and its file descriptor where the pool
-            has none; after sending it, `sent` is to be called.
+            Fields for `Borrower.borrow`, to be sent with the answer, and the file descriptor if
+            the pool does not have it yet. Call `sent` after sending.
         """
         block = self._current
         if block is None:
-            raise ValueError("nothing was allocated")
+            raise ValueError("no block was allocated")
         kept = len(self._lent) + len(self._free) < _KEPT_BLOCKS and (
             len(block.memory) <= _KEPT_BYTES
         )
@@ -100,13 +100,13 @@ class Lender:
         return fields, block.descriptor
 
     def sent(self) -> None:
-        """Note that the pool has the block that was lent."""
+        """Close the descriptor of the lent block, which the pool has now."""
         block, self._current = self._current, None
         if block is not None:
             _close(block)
 
     def keep_back(self) -> None:
-        """Note that the block that was last allocated is not needed for an answer."""
+        """Free the block that was last allocated, if it was not lent."""
         block, self._current = self._current, None
         if block is None:
             return
@@ -122,16 +122,16 @@ class Lender:
 
 
 Pin = Callable[[mmap.mmap], Callable[[], None] | None]
-"""Prepares memory that frames will come in; gives what undoes that, if anything has to."""
+"""Prepares memory for frames, e.g. page-locks it; returns what undoes that, if anything."""
 
 
 class _Mapping:
-    """A block as this process sees it; everything that reads it holds on to this."""
+    """The pool's mapping of a block, to which everything that reads the block refers."""
 
     def __init__(self, memory: mmap.mmap, pin: Pin | None) -> None:
         self.memory = memory
         if pin is not None and (release := pin(memory)) is not None:
-            # The arguments keep the memory mapped until it is released.
+            # As an argument, the memory stays mapped until it is released.
             weakref.finalize(self, _release, release, memory).atexit = False
 
 
@@ -140,10 +140,10 @@ def _release(release: Callable[[], None], _: mmap.mmap) -> None:
 
 
 class Borrower:
-    """The pool's side of one worker process's blocks.
+    """The pool's side of the blocks of one worker process.
 
     Args:
-        pin: Called with each block that will be used again and again.
+        pin: Called with each block that is kept for reuse.
     """
 
     def __init__(self, pin: Pin | None = None) -> None:
@@ -152,16 +152,16 @@ class Borrower:
         self._back: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def borrow(self, fields: dict[str, Any], descriptor: int | None, *, size: int) -> Any:
-        """The bytes of a block that came with an answer.
+        """The bytes of the block that an answer refers to.
 
         Args:
-            fields: As from `Lender.lend`.
-            descriptor: The one that came, which stays the caller's.
+            fields: From `Lender.lend`.
+            descriptor: The descriptor received, which the caller closes.
             size: Number of bytes.
 
         Returns:
-            Something with the buffer protocol. When it and all arrays upon it are gone, the
-            block counts as given back.
+            An object with the buffer protocol. The block counts as given back when the object
+            and all arrays on it are garbage-collected.
         """
         import ctypes
 
@@ -175,8 +175,8 @@ class Borrower:
             if fields["kept"]:
                 self._blocks[number] = block
         if block is None:
-            raise EOFError(f"block {number} never came")
-        # An object of its own for each loan, which whatever reads the memory must hold on to.
+            raise EOFError(f"block {number} was never received")
+        # One object per loan, to which all arrays on the memory refer.
         loan = (ctypes.c_ubyte * size).from_buffer(block.memory)
         loan.mapping = block  # type: ignore[attr-defined]
         if fields["kept"]:
@@ -184,7 +184,7 @@ class Borrower:
         return loan
 
     def given_back(self) -> list[int]:
-        """The blocks that nobody has looked at since the last call."""
+        """Numbers of the blocks given back since the last call."""
         numbers = []
         with contextlib.suppress(queue.Empty):
             while True:

@@ -1,4 +1,4 @@
-"""A full decode of a file in this process, and the verdict on it."""
+"""A full decode of a file in this process, and its verdict."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def decode_fully(path: str | Path) -> Verdict:
 
     Raises:
         InvalidInputError: There is no such file.
-        LocalError: This machine does not let us read it.
+        LocalError: The file may not be read.
     """
     try:
-        return _Tally(path).run()
+        return _FullDecode(path).run()
     except CorruptVideoError as err:
         return unusable(path, str(err))
 
 
 def unusable(path: str | Path, reason: str, *, frames_claimed: int | None = None) -> Verdict:
-    """The verdict on a file of which nothing can be had."""
+    """The verdict on a file of which no frame decodes."""
     return Verdict(
         file=str(path),
         verdict="unusable",
@@ -41,8 +41,8 @@ def unusable(path: str | Path, reason: str, *, frames_claimed: int | None = None
     )
 
 
-class _Tally:
-    """Counts what one file claims and what it holds."""
+class _FullDecode:
+    """Compares what a file's header claims with the frames that decode."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
@@ -76,7 +76,7 @@ class _Tally:
                         for frame in stream.decode(packet):
                             self._count(frame)
                     except av.error.FFmpegError as err:
-                        # Go on: one bad packet says little about those behind it.
+                        # Continue: packets after a bad one may decode.
                         self._note(f"{describe(err)} after frame {self._decoded}")
             except av.error.FFmpegError as err:
                 self._note(f"reading ends after frame {self._decoded}: {describe(err)}")
@@ -118,9 +118,9 @@ class _Tally:
             return f"{self._decoded} of {claimed.number} claimed frames decode"
         if claimed.number is not None:
             return None
-        # Matroska and WebM claim no number of frames, and a cut file ends without an error;
-        # what gives it away is that every one of its streams stops well before the stated end
-        # (which counts from zero there, also where the first frame comes later).
+        # Matroska and WebM state no number of frames, and a truncated file ends without an error.
+        # It is recognised by the last packet of any stream, which ends well before the stated
+        # duration (which counts from zero, even if the first frame is later).
         header_s, end_s = self._header_s, self._packets_end_s
         if header_s is not None and 0 <= end_s < min(
             _SHORTFALL * header_s, header_s - _SHORTFALL_S

@@ -1,4 +1,4 @@
-"""What a packet of H.264 or HEVC says of its frame, read from its headers alone."""
+"""How frames of H.264 and HEVC refer to each other, read from NAL unit headers."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ _START_CODE = b"\x00\x00\x01"
 _H264_SLICES = {1, 2, 5}
 _H264_IDR = 5
 _HEVC_SLICES = range(32)
-# Those that no other frame of their own temporal layer refers to: the even ones up to 14.
-_HEVC_NOT_REFERRED_TO = range(0, 16, 2)
+# Sub-layer non-reference pictures: no frame of their own temporal layer refers to them.
+_HEVC_NOT_REFERENCED = range(0, 16, 2)
 _HEVC_ENTRIES = range(16, 24)
 
 
 class Role(NamedTuple):
-    """The place of a frame among the others.
+    """The role of a frame in the prediction of others.
 
     Attributes:
-        referred_to: Another frame of its temporal layer may be predicted from it.
-        entry: Decoding may start here (an IDR picture; any IRAP picture of HEVC).
-        layer: Its temporal layer. Frames of higher layers may be predicted from it, so that
-            only in the highest one a frame that is not `referred_to` can be left out.
+        referenced: Another frame of its temporal layer may be predicted from it.
+        entry: Decoding may start here (H.264: IDR picture; HEVC: IRAP picture).
+        layer: Temporal layer. Frames of higher layers may be predicted from any lower one, so
+            only in the highest layer can a frame that is not `referenced` be skipped.
     """
 
-    referred_to: bool = True
+    referenced: bool = True
     entry: bool = False
     layer: int = 0
 
 
 UNKNOWN = Role()
-"""Of a packet that makes no sense: its frame is decoded."""
+"""The role where the packet cannot be parsed: its frame is always decoded."""
 
 _ENTRY = Role(entry=True)
-_SPARE = Role(referred_to=False)
+_NOT_REFERENCED = Role(referenced=False)
 
 
 def role_reader(
     codec: str, extradata: bytes | None
 ) -> Callable[[Packet[VideoStream]], Role] | None:
-    """A function from a packet to its frame's role; None for a codec that is not known here.
+    """A function from a packet to its frame's role; None for codecs other than H.264 and HEVC.
 
     Args:
         codec: FFmpeg's name of the codec.
-        extradata: The stream's parameter sets, from which it follows whether units begin with
-            their length or with a start code.
+        extradata: The stream's parameter sets; their format tells whether NAL units are preceded
+            by their length or by a start code.
     """
     role = {"h264": _h264_role, "hevc": _hevc_role}.get(codec)
     if role is None:
@@ -61,7 +61,7 @@ def role_reader(
             return role(content, _after_start_codes(content))
 
         return read_after_start_codes
-    # The byte of the avcC or hvcC record that holds the size of a length.
+    # The byte of the avcC or hvcC record with the size of a length field.
     at = 4 if codec == "h264" else 21
     length_bytes = (head[at] & 3) + 1 if len(head) > at else 4
 
@@ -78,11 +78,11 @@ def _h264_role(content: bytes | memoryview, units: Iterator[int]) -> Role:
         kind = content[at] & 31
         if kind not in _H264_SLICES:
             continue
-        # Two fields may share a packet: one that is referred to keeps both.
+        # Two fields may share a packet: if one is referenced, both are kept.
         if content[at] & 0x60:
             return _ENTRY if kind == _H264_IDR else UNKNOWN
         slices = True
-    return _SPARE if slices else UNKNOWN
+    return _NOT_REFERENCED if slices else UNKNOWN
 
 
 def _hevc_role(content: bytes | memoryview, units: Iterator[int]) -> Role:
@@ -91,12 +91,12 @@ def _hevc_role(content: bytes | memoryview, units: Iterator[int]) -> Role:
         further_view = content[at] & 1 or content[at + 1] >> 3
         if kind in _HEVC_SLICES and not further_view:
             layer = max(0, (content[at + 1] & 7) - 1)
-            return Role(kind not in _HEVC_NOT_REFERRED_TO, kind in _HEVC_ENTRIES, layer)
+            return Role(kind not in _HEVC_NOT_REFERENCED, kind in _HEVC_ENTRIES, layer)
     return UNKNOWN
 
 
 def _after_lengths(content: bytes | memoryview, length_bytes: int) -> Iterator[int]:
-    """Where units begin that are preceded by their length; at least two bytes are there."""
+    """Offsets of NAL units that are preceded by their length; each has at least two bytes."""
     at = 0
     end = len(content) - 1
     while (start := at + length_bytes) < end:
@@ -105,7 +105,7 @@ def _after_lengths(content: bytes | memoryview, length_bytes: int) -> Iterator[i
 
 
 def _after_start_codes(content: bytes) -> Iterator[int]:
-    """Where units begin that are preceded by 00 00 01; at least two bytes are there."""
+    """Offsets of NAL units that are preceded by 00 00 01; each has at least two bytes."""
     end = len(content) - 1
     at = content.find(_START_CODE)
     while at >= 0 and at + 3 < end:

@@ -1,4 +1,4 @@
-"""FFmpeg through PyAV: from key frame to wanted frame, past everything that is not needed."""
+"""Decoding with PyAV: seek to key frames and skip frames that are not needed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     from coinml.media.timeline import Timeline
 
-_WORTH_A_SEEK = 50
-"""Packets that are sooner read and dropped than jumped over."""
+_MAX_SKIPPED_PACKETS = 50
+"""Up to so many packets are read and dropped, which is faster than a seek."""
 
 
 class PyavDecoder:
     """FFmpeg through PyAV.
 
-    On the way to a frame, those that no other frame refers to are not decoded (H.264, HEVC),
-    which leaves the pixels of the others bit-identical.
+    On the way to a wanted frame, frames that no other refers to are skipped (H.264, HEVC), which
+    leaves the pixels of the others bit-identical.
     """
 
     name = "pyav"
@@ -63,13 +63,13 @@ class PyavDecoder:
 
 @dataclass(slots=True)
 class PacketRange:
-    """Packets to decode in one go.
+    """Consecutive packets to decode without a seek.
 
     Attributes:
-        key: Ticks of the key frame at its start, None for the start of the file.
-        start: Place of its first packet in the file.
-        end: Place of its last one.
-        wanted: Ticks of the frames it is there for.
+        key: PTS of the key frame at its start, None for the start of the file.
+        start: Position of its first packet in the file.
+        end: Position of its last packet.
+        wanted: PTS of the wanted frames in it.
     """
 
     key: int | None
@@ -79,11 +79,11 @@ class PacketRange:
 
 
 def packet_ranges(timeline: Timeline, wanted: Sequence[int]) -> list[PacketRange]:
-    """What to decode for frames, given by ascending ticks."""
+    """The packets to decode for wanted frames, given by ascending PTS."""
     found: list[PacketRange] = []
     for pts in wanted:
-        # By time shown: frames that come after a key frame in the file and are shown before it
-        # may need the one before.
+        # By presentation time: a frame after a key frame in the file that is shown before it may
+        # need the previous key frame.
         place = bisect_right(timeline.keys, pts) - 1
         key = timeline.keys[place] if place >= 0 else None
         start = 0 if key is None else timeline.order[key]
@@ -97,7 +97,7 @@ def packet_ranges(timeline: Timeline, wanted: Sequence[int]) -> list[PacketRange
 
 
 class RangeDecoder:
-    """One way through a file."""
+    """Decodes packet ranges of one open file, in ascending order."""
 
     def __init__(
         self,
@@ -114,31 +114,32 @@ class RangeDecoder:
         self._next = 0
 
     def decode(self, span: PacketRange) -> None:
-        """Decode a range and hand over all that comes out."""
+        """Decode a range and call `take` with every frame."""
         packet = self._go_to(span)
         if packet is None:
-            return  # What is missing is counted by the caller.
-        spare = self._timeline.spare
+            return  # The caller counts missing frames.
+        skippable = self._timeline.skippable
         at = span.start
         while True:
-            if packet.pts not in spare or packet.pts in span.wanted:
+            if packet.pts not in skippable or packet.pts in span.wanted:
                 self._decode(packet)
             if at >= span.end or (packet := self._read()) is None:
                 break
             place = self._place(packet)
             at = at + 1 if place is None else place
         self._next = at + 1
-        # Frames that wait for later ones to be put in order come out now.
+        # Flush frames that the decoder holds back for reordering.
         self._decode(None)
         self._stream.codec_context.flush_buffers()
 
     def _go_to(self, span: PacketRange) -> Packet[VideoStream] | None:
-        """The first packet of the range."""
-        if 0 <= span.start - self._next <= _WORTH_A_SEEK and (found := self._find(span)):
+        """The first packet of a range."""
+        gap = span.start - self._next
+        if 0 <= gap <= _MAX_SKIPPED_PACKETS and (found := self._find(span)):
             return found
         keys = self._timeline.keys
         place = bisect_right(keys, span.key) if span.key is not None else 0
-        # Containers with a poor index land behind the frame: farther back, then.
+        # With a poor index a seek lands after the key frame: try earlier ones.
         for key in reversed(keys[max(0, place - 3) : place]):
             if found := self._seek(key, span):
                 return found
@@ -155,7 +156,7 @@ class RangeDecoder:
         return self._find(span)
 
     def _find(self, span: PacketRange) -> Packet[VideoStream] | None:
-        """Read on to the first packet of the range, if it comes."""
+        """Read on to the first packet of a range; None if it does not come."""
         while (packet := self._read()) is not None:
             at = self._place(packet)
             if at == span.start:
@@ -165,7 +166,7 @@ class RangeDecoder:
         return None
 
     def _place(self, packet: Packet[VideoStream]) -> int | None:
-        """Where in the file a packet stands."""
+        """Position of a packet in the file."""
         return None if packet.pts is None else self._timeline.order.get(packet.pts)
 
     def _read(self) -> Packet[VideoStream] | None:
@@ -191,7 +192,7 @@ class RangeDecoder:
 
 
 def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames that decode, in the order in which they are shown."""
+    """All frames that decode, in presentation order."""
     import av
 
     try:
@@ -205,7 +206,7 @@ def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[Video
 
 
 class _Converter:
-    """Turns decoded frames into pixels as they are to be looked at, all of one size."""
+    """Converts decoded frames to upright RGB pixels of one size."""
 
     def __init__(self) -> None:
         from av.video.reformatter import VideoReformatter
@@ -215,7 +216,7 @@ class _Converter:
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if self._size is None:
-            # A later change of size (adaptive streams do that) is scaled to the first.
+            # If the frame size changes later (adaptive streams), frames are scaled to the first.
             shrink = min(1.0, LARGEST_SHORT_SIDE / min(frame.width, frame.height))
             self._size = round(frame.width * shrink), round(frame.height * shrink)
         width, height = self._size

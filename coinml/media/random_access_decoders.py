@@ -1,4 +1,4 @@
-"""Decoders that are asked for frames by number: decord and torchcodec."""
+"""Decoders with random access to frames by number: decord and torchcodec."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PACKAGES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}
 
 
 def decoders_here() -> dict[str, str]:
-    """What of each decoder works on this machine: its version, or why it does not load.
+    """Each decoder's version, or why it does not load on this machine.
 
-    Loads all of them, and torch with torchcodec.
+    Imports all of them, and torch with torchcodec.
     """
-    # Slow to load, and no decoding process needs it.
+    # Imported here since it is slow and decoding processes do not need it.
     from importlib.metadata import version
 
     found = {}
@@ -61,7 +61,7 @@ class DecordDecoder:
             difference = _difference(shown, timeline) or _too_large(reader[0].shape[:2])
             pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
         except Exception as err:
-            # DECORDError, RuntimeError and IndexError, all of them for a file it cannot read.
+            # decord raises DECORDError, RuntimeError or IndexError for a file it cannot read.
             difference, pixels = _last_line(err), None
         if difference or pixels is None:
             raise DecoderUnsuitedError(f"{Path(path).name}: decord: {difference}")
@@ -70,7 +70,7 @@ class DecordDecoder:
 
 
 class TorchcodecDecoder:
-    """torchcodec, where its build fits torch's and FFmpeg's shared libraries are installed."""
+    """torchcodec, where its build matches torch's and FFmpeg's shared libraries are installed."""
 
     name = "torchcodec"
 
@@ -90,9 +90,9 @@ class TorchcodecDecoder:
             batch = None if difference else reader.get_frames_at(list(numbers))
             if batch is not None:
                 shown = batch.pts_seconds.numpy()
-                difference = _shown_otherwise(shown, timeline.times_s[list(numbers)], timeline)
+                difference = _other_times(shown, timeline.times_s[list(numbers)], timeline)
         except Exception as err:
-            # RuntimeError, ValueError and others of its own, for a file it cannot read.
+            # torchcodec raises RuntimeError, ValueError and others for a file it cannot read.
             difference, batch = _last_line(err), None
         if difference or batch is None:
             raise DecoderUnsuitedError(f"{Path(path).name}: torchcodec: {difference}")
@@ -111,30 +111,32 @@ def _load(name: str) -> Any:
     except ModuleNotFoundError as err:
         raise DecoderMissingError(f"{name} is not installed here") from err
     except (ImportError, OSError, RuntimeError) as err:
-        # torchcodec's RuntimeError has many pages, and names no cause in the first.
-        cause = {"torchcodec": "it needs FFmpeg's shared libraries and a build that fits torch's"}
+        # torchcodec's RuntimeError is pages long, and its first line names no cause.
+        cause = {
+            "torchcodec": "it needs FFmpeg's shared libraries and a build that matches torch's"
+        }
         reason = cause.get(name) or (str(err).strip().splitlines() or [""])[0][:200]
         raise DecoderMissingError(f"{name} does not load here ({reason})") from err
 
 
 def _refuse_unsuited(timeline: Timeline, name: str) -> None:
-    # decord's FFmpeg of 2020 gives wrong colours for 10-bit video, torchcodec those of the
-    # FFmpeg that it finds.
+    # decord's FFmpeg (2020) gives wrong colours for 10-bit video; torchcodec's colours depend on
+    # the installed FFmpeg.
     if timeline.counted or timeline.bits > 8:
         raise DecoderUnsuitedError(f"{name} reads neither 10-bit video nor untimed frames")
 
 
 def _difference(shown: NDArray[np.floating[Any]], timeline: Timeline) -> str | None:
-    """How a decoder's idea of the frames differs from the file's, if it does."""
+    """How a decoder's frames differ from the timeline, or None."""
     if len(shown) != len(timeline):
         return f"sees {len(shown)} frames, the file has {len(timeline)}"
-    return _shown_otherwise(shown, timeline.times_s, timeline)
+    return _other_times(shown, timeline.times_s, timeline)
 
 
-def _shown_otherwise(
+def _other_times(
     shown: NDArray[np.floating[Any]], times_s: NDArray[np.float64], timeline: Timeline
 ) -> str | None:
-    # decord keeps single precision, so that late frames are off by a little.
+    # decord's times are float32, so late frames are slightly off.
     slack_s = max(timeline.period_s / 4, float(np.abs(times_s).max()) * 1e-6)
     if np.abs(shown - times_s).max() > slack_s:
         return "shows its frames at other times"
@@ -143,7 +145,7 @@ def _shown_otherwise(
 
 def _too_large(size: tuple[int, int]) -> str | None:
     if min(size) > LARGEST_SHORT_SIDE:
-        return f"pictures of {size[1]}x{size[0]} are not scaled down by it"
+        return f"does not scale down frames of {size[1]}x{size[0]}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the media functions take and give back."""
+"""The records that the media functions take and return."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Snap = Literal["exact", "keyframe"]
-"""Where a clip may begin: at its `exact` place, or at the nearest `keyframe`."""
+"""Where a clip begins: at its `exact` time, or at the nearest `keyframe`."""
 
 ShortPolicy = Literal["repeat_last", "wrap", "error"]
-"""What fills a clip that is longer than the video: its last frame, the video from its start
-again, or nothing (the video is refused)."""
+"""How a clip longer than the video is filled: by repeating the last frame, by starting over, or
+not at all (an error)."""
 
 DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """What a file's header says about its video, without decoding a frame.
+    """The properties of a video by its header.
 
     Attributes:
-        duration_s: Length in seconds, None where the header does not say.
-        width: Columns as shown, that is after rotation.
-        height: Rows as shown.
-        fps: Average frames a second, None where the header does not say.
-        frames_claimed: Number of frames the header claims, None where it claims none.
+        duration_s: Length in seconds, None where not stated.
+        width: Width in pixels, after rotation.
+        height: Height in pixels, after rotation.
+        fps: Average frames per second, None where not stated.
+        frames_claimed: Number of frames, None where not stated.
         codec: Name of the codec ("h264").
-        rotation: Degrees that the picture is to be turned clockwise for display: 0, 90, 180, 270.
+        rotation: Clockwise rotation for display: 0, 90, 180 or 270 degrees.
     """
 
     duration_s: float | None
@@ -49,15 +49,15 @@ class Verdict:
     """The outcome of a full decode.
 
     Attributes:
-        file: The path as it was given.
-        verdict: `unusable` where no frame decodes, `damaged` where frames are lost or decoding
-            meets an error, `ok` otherwise.
-        frames_claimed: Number of frames the header claims, None where it claims none.
-        frames_decoded: Number of frames that decoded.
-        reason: Why it is not `ok`, for people; for an `ok` file that shows fewer frames than its
-            header claims, why it does; None otherwise.
-        duration_s: Length of the video as decoded (last frame's time less the first's, plus
-            one frame) in seconds, None where nothing decodes.
+        file: The path as given.
+        verdict: `unusable` if no frame decodes, `damaged` if frames are lost or decoding raises
+            an error, otherwise `ok`.
+        frames_claimed: Number of frames by the header, None where not stated.
+        frames_decoded: Number of frames that decode.
+        reason: Why the verdict is not `ok`, in words; for an `ok` file with fewer frames than its
+            header states, the reason for that; otherwise None.
+        duration_s: Decoded length in seconds: time from the first to the last frame plus one
+            frame; None if no frame decodes.
     """
 
     file: str
@@ -76,29 +76,30 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSpec:
-    """How clips are laid over a video.
+    """How clips are placed in a video.
 
-    The extent is cut into `clips` equal parts and a clip of `frames` frames lies in the middle
-    of each; where the clips are longer than the parts they overlap.
+    The extent is divided into `clips` equal parts, with a clip of `frames` frames in the middle
+    of each. Clips longer than their parts overlap.
 
-    With `exact` a clip consists of the frames nearest to the wanted times.
+    With `exact`, a clip consists of the frames nearest to the wanted times.
 
-    With `keyframe`, which decodes a fraction of the frames, a clip begins at the key frame
-    nearest to its place, each at another one (the sum of the shifts is the least possible) and
-    early enough for the whole clip to follow within the extent. Where there are fewer such
-    key frames than clips, the clips left over begin at the reference frames nearest to their
-    places. A clip's other frames are the reference frames nearest to the wanted times; where
-    there is none within half a stride, the nearest frame of any kind. What refers to what is
-    known of H.264 and HEVC; of other codecs all frames count as reference frames, as do those
-    of a file that does not say when its frames are shown. A video that is shorter than a clip
-    has its clips where `exact` lays them.
+    With `keyframe`, which decodes only a fraction of the frames:
+
+    1. A clip begins at the key frame nearest to its exact start, early enough for the whole clip
+       to fit in the extent. No two clips share a key frame; the sum of the shifts is minimal.
+    2. If there are too few key frames, the remaining clips begin at the nearest reference frames.
+    3. A clip's other frames are the reference frames nearest to the wanted times; if there is
+       none within half a stride, the nearest frame of any kind.
+    4. Reference frames are known for H.264 and HEVC. In other codecs, and in files without
+       presentation times, all frames count as reference frames.
+    5. In a video shorter than a clip, clips are placed as with `exact`.
 
     Attributes:
-        clips: Number of clips a video.
-        frames: Number of frames a clip.
+        clips: Number of clips per video.
+        frames: Number of frames per clip.
         stride: Distance between a clip's frames, in frames at the video's average rate.
-        snap: Where a clip may begin.
-        short: What fills a clip that is longer than the video.
+        snap: Where a clip begins.
+        short: How a clip longer than the video is filled.
     """
 
     clips: int = 8
@@ -125,13 +126,12 @@ class SampledClips:
 
     Attributes:
         frames: uint8 (clips, frames, height, width, 3), RGB, turned upright.
-        timestamps_s: float64 (clips, frames): presentation time of each frame as the file
-            states it, in seconds.
-        decoder: Which decoder gave the pixels: `decord`, `pyav` or `torchcodec`.
-        frames_decoded: Number of different frames that were read from the file.
-        frames_substituted: Number of entries of `frames` whose own frame did not decode and
-            whose nearest decoded neighbour stands in. Repeats asked for by the short-video
-            policy are not substitutions.
+        timestamps_s: float64 (clips, frames): presentation time of each frame in seconds, as
+            stated by the file.
+        decoder: The decoder of the pixels: `decord`, `pyav` or `torchcodec`.
+        frames_decoded: Number of distinct frames read from the file.
+        frames_substituted: Number of entries of `frames` whose frame did not decode and was
+            replaced by the nearest decoded one. Repeats by the short-video policy do not count.
     """
 
     frames: NDArray[np.uint8]
@@ -141,7 +141,7 @@ class SampledClips:
     frames_substituted: int
 
     def without_frames(self) -> SampledClips:
-        """The same without the pixels, so that their memory can go."""
+        """The same without pixels, so that their memory can be freed."""
         return replace(self, frames=self.frames[:0].copy())
 
     def __repr__(self) -> str:

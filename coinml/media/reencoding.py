@@ -1,4 +1,4 @@
-"""A video as it looks after fewer rows: down, through H.264, and back to its own size."""
+"""Re-encoding a video through a lower resolution: down, through H.264, and back up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RECIPE = "h264 crf23 down area up bicubic crf10 1"
-"""What `reencode` does to a picture; another recipe gives other pixels."""
+"""Identifies what `reencode` does to the pixels."""
 
 _LOSSY_CRF, _FAITHFUL_CRF = 23, 10
 _TICK_S = 1 / 90_000
@@ -26,14 +26,14 @@ _TICK_S = 1 / 90_000
 def reencode(source: str | Path, target: str | Path, *, rows: int) -> Path:
     """Scale a video down, compress it, and scale it up again.
 
-    Only the small version is compressed as a video site would; the file that is written keeps
-    nearly all of what that shows. Frames keep their times from the first one on; sound is left out.
+    The small version is compressed as by a video site (CRF 23); the final file loses little more
+    (CRF 10). Frame times are kept, counted from the first frame; audio is dropped.
 
     Args:
         source: A video file.
-        target: Where to write; the ending chooses the container.
-        rows: Length of the picture's shorter side on the way, in pixels. A picture that is no
-            larger keeps its size and is compressed all the same.
+        target: Path of the result; its extension chooses the container.
+        rows: Shorter side of the small version, in pixels. A video that is no larger keeps its
+            size and is compressed all the same.
 
     Raises:
         CorruptVideoError: The source does not decode.
@@ -68,7 +68,7 @@ def _rewrite(
     try:
         return write_video(target, frames, fps=rate, crf=crf, times_s=_taken(times))
     except InvalidInputError as err:
-        # The one input that it can refuse here: no frame at all.
+        # The only invalid input possible here is a source without frames.
         raise CorruptVideoError(f"{Path(source).name}: no frame decodes") from err
 
 
@@ -80,7 +80,7 @@ def _frames(
     *,
     period_s: float,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames of a size, upright; puts each one's time down before it gives it away."""
+    """Upright frames of a size; appends each frame's time to `times` before yielding it."""
     import av
     import numpy as np
 
@@ -95,7 +95,7 @@ def _frames(
             for frame in decoded:
                 time_s = last + period_s if frame.time is None else float(frame.time)
                 first = time_s if first is None else first
-                # Times must grow, whatever a broken file says.
+                # Times must increase, also for a broken file.
                 last = max(time_s - first, last + 2 * _TICK_S)
                 times.append(last)
                 turns = clockwise(frame.rotation) // 90

@@ -1,4 +1,4 @@
-"""The clips of one video, by presentation time."""
+"""Sampling the clips of one video by presentation time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Allocate = Callable[[tuple[int, ...]], "NDArray[np.uint8]"]
 
-_MOST_SUBSTITUTED = 0.5
+_MAX_SUBSTITUTED = 0.5
 
 
 def sample(
@@ -37,69 +37,73 @@ def sample(
 
     Args:
         path: The file.
-        spec: How clips are laid; the default is 8 clips of 16 frames at stride 4.
+        spec: How clips are placed; default: 8 clips of 16 frames at stride 4.
         start_s: Start of the extent in seconds from the first frame.
         end_s: End of the extent.
-        decoder: `auto`, `pyav`, `decord` or `torchcodec`. The frames are the same. `auto` begins
-            with PyAV, which decodes fewer frames on the way and reads more formats, and goes on
-            to decord (which hangs on some good files, so that it is not the first) where PyAV
-            fails. It never takes torchcodec, which is FFmpeg as PyAV is, decodes every frame on
-            the way and brings torch into each decoding process.
-        allocate: Makes the uint8 array that the frames are written to, given its shape.
+        decoder: `auto`, `pyav`, `decord` or `torchcodec`; the frames are the same. `auto` tries
+            PyAV first, which skips unneeded frames and reads more formats, then decord, which
+            hangs on some good files. It never uses torchcodec, which also wraps FFmpeg but
+            decodes every frame and imports torch into each decoding process.
+        allocate: Creates the uint8 array of the frames, given its shape.
 
     Raises:
         CorruptVideoError: The file does not open, or more than half of the wanted frames do
             not decode.
-        InvalidInputError: No such file or decoder, an extent that the video does not have, or
-            a file that the one chosen decoder cannot read.
-        LocalError: The one chosen decoder is not installed or does not load here.
+        InvalidInputError: No such file or decoder, an extent outside the video, or a file that
+            the chosen decoder cannot read.
+        LocalError: The chosen decoder is not installed or does not load.
     """
     spec = spec or ClipSpec()
     decoders = _decoders(decoder)
     timeline = read_timeline(path)
     for attempt in (timeline, None):
-        # Packets that promise frames at other times than those that come (interlaced fields,
-        # broken time stamps), or key frames at which decoding cannot start (a picture that is
-        # renewed bit by bit): go by what decodes.
+        # Second attempt, with a timeline from a full decode: for packets whose frames have other
+        # times (interlaced fields, broken time stamps), and for key frames at which decoding
+        # cannot start (gradual intra refresh).
         if attempt is None:
             timeline = count_timeline(path)
-        canvas = _Canvas(place_clips(timeline, spec, start_s=start_s, end_s=end_s), allocate)
+        buffer = _ClipBuffer(place_clips(timeline, spec, start_s=start_s, end_s=end_s), allocate)
         try:
-            used = _read(path, timeline, decoders, canvas)
+            used = _read(path, timeline, decoders, buffer)
         except CorruptVideoError:
             if timeline.counted:
                 raise
             continue
-        if not canvas.missing or timeline.counted:
+        if not buffer.missing or timeline.counted:
             break
-    substituted = canvas.substitute()
-    if substituted > _MOST_SUBSTITUTED * canvas.places.size:
+    substituted = buffer.substitute()
+    if substituted > _MAX_SUBSTITUTED * buffer.numbers.size:
         raise CorruptVideoError(
-            f"{Path(path).name}: {substituted} of {canvas.places.size} frames do not decode"
+            f"{Path(path).name}: {substituted} of {buffer.numbers.size} frames do not decode"
         )
     return SampledClips(
-        frames=canvas.frames,
-        timestamps_s=timeline.times_s[canvas.places],
+        frames=buffer.frames,
+        timestamps_s=timeline.times_s[buffer.numbers],
         decoder=used,
-        frames_decoded=len(canvas.filled),
+        frames_decoded=len(buffer.filled),
         frames_substituted=substituted,
     )
 
 
-class _Canvas:
-    """The clips while they are filled in."""
+class _ClipBuffer:
+    """The clips while frames are filled in.
 
-    def __init__(self, places: NDArray[np.int64], allocate: Allocate | None) -> None:
-        self.places = places
+    Attributes:
+        numbers: int64 (clips, frames): the number of each frame on the timeline.
+        filled: For each frame that was decoded, one of its slots (clip, position).
+    """
+
+    def __init__(self, numbers: NDArray[np.int64], allocate: Allocate | None) -> None:
+        self.numbers = numbers
         self.filled: dict[int, tuple[int, int]] = {}
         self._wanted: dict[int, list[tuple[int, int]]] = {}
-        for (clip, position), number in np.ndenumerate(places):
+        for (clip, position), number in np.ndenumerate(numbers):
             self._wanted.setdefault(int(number), []).append((clip, position))
         self._allocate = allocate or (lambda shape: np.empty(shape, dtype=np.uint8))
         self._frames: NDArray[np.uint8] | None = None
 
     @property
-    def numbers(self) -> list[int]:
+    def wanted(self) -> list[int]:
         return sorted(self._wanted)
 
     @property
@@ -114,46 +118,48 @@ class _Canvas:
 
     def keep(self, number: int, pixels: NDArray[np.uint8]) -> None:
         if self._frames is None:
-            self._frames = self._allocate((*self.places.shape, *pixels.shape))
+            self._frames = self._allocate((*self.numbers.shape, *pixels.shape))
         if pixels.shape != self._frames.shape[2:]:
             raise CorruptVideoError(
-                f"the picture's size changes from {self._frames.shape[2:4]} to {pixels.shape[:2]}"
+                f"the frame size changes from {self._frames.shape[2:4]} to {pixels.shape[:2]}"
             )
         for slot in self._wanted[number]:
             self._frames[slot] = pixels
             self.filled.setdefault(number, slot)
 
     def substitute(self) -> int:
-        """Put the nearest decoded frame where one is missing; return the number of places."""
+        """Fill missing frames with the nearest decoded one; return the number of slots filled."""
         if not self.filled:
             raise CorruptVideoError("no wanted frame decodes")
-        there = np.array(sorted(self.filled))
+        decoded = np.array(sorted(self.filled))
         count = 0
         for number in self.missing:
-            nearest = int(there[np.abs(there - number).argmin()])
+            nearest = int(decoded[np.abs(decoded - number).argmin()])
             for slot in self._wanted[number]:
                 self.frames[slot] = self.frames[self.filled[nearest]]
-                self.places[slot] = nearest
+                self.numbers[slot] = nearest
                 count += 1
         return count
 
 
-def _read(path: str | Path, timeline: Timeline, decoders: list[Decoder], canvas: _Canvas) -> str:
-    """Fill the canvas with the first decoder that can; return its name."""
+def _read(
+    path: str | Path, timeline: Timeline, decoders: list[Decoder], buffer: _ClipBuffer
+) -> str:
+    """Fill the buffer with the first decoder that reads any frame; return its name."""
     causes: list[CoinmlError] = []
     for decoder in decoders:
         try:
-            decoder.read(path, timeline, canvas.numbers, canvas.keep)
+            decoder.read(path, timeline, buffer.wanted, buffer.keep)
         except (DecoderUnsuitedError, CorruptVideoError) as err:
             causes.append(err)
         except DecoderMissingError:
             if len(decoders) == 1:
                 raise
-        if canvas.filled:
+        if buffer.filled:
             return decoder.name
     if causes and len(decoders) == 1 and isinstance(causes[0], DecoderUnsuitedError):
-        # The file may be good: it is the choice of decoder that is wrong for it.
-        raise InvalidInputError(f"{causes[0]}; decoder `auto` may do better") from causes[0]
+        # The file may be good: the chosen decoder does not suit it.
+        raise InvalidInputError(f"{causes[0]}; try the decoder `auto`") from causes[0]
     reasons = "; ".join(str(cause) for cause in causes)
     raise CorruptVideoError(reasons or f"{Path(path).name}: no wanted frame decodes")
 

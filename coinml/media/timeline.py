@@ -1,4 +1,4 @@
-"""Which frames a file has, when they are shown, and which of them others build on."""
+"""The frames of a file: presentation times, key frames, and frames that others refer to."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _INTRA_ONLY = {"mjpeg", "prores", "ffv1", "dnxhd", "huffyuv", "rawvideo", "png",
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Timeline:
-    """The frames of a video in the order in which they are shown.
+    """The frames of a video in presentation order.
 
     Attributes:
-        times_s: float64 (frames,): presentation times as the file states them.
-        pts: The same in the stream's own ticks, or the frame's number where `counted`.
-        order: Place of each packet in the file, by its ticks; also of packets whose frames are
-            decoded and not shown (an edit list cuts them off).
-        keys: Ticks of the frames at which decoding may start, ascending; empty where only
-            the start of the file will do.
-        spare: Ticks of the frames that no other frame refers to: they need not be decoded on
-            the way to another one. Known of H.264 and HEVC only.
-        bits: Depth of a colour channel.
-        counted: The packets do not say when they are shown, so that frames go by number.
+        times_s: float64 (frames,): presentation times in seconds, as stated by the file.
+        pts: Presentation times in the stream's time base, or frame numbers if `counted`.
+        order: Position of each packet in the file, by PTS, including packets whose frames are
+            decoded but not shown (cut off by an edit list).
+        keys: PTS of the frames at which decoding may start, ascending; empty if decoding must
+            start at the beginning of the file.
+        skippable: PTS of the frames that no other frame refers to, which need not be decoded on
+            the way to another frame. Known for H.264 and HEVC only.
+        bits: Bits per colour channel.
+        counted: The packets have no usable presentation times, so frames are identified by number.
     """
 
     times_s: NDArray[np.float64]
     pts: tuple[int, ...]
     order: dict[int, int] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
-    spare: frozenset[int] = frozenset()
+    skippable: frozenset[int] = frozenset()
     bits: int = 8
     counted: bool = False
 
@@ -55,7 +55,7 @@ class Timeline:
 
 
 def read_timeline(path: str | Path) -> Timeline:
-    """Read when frames are shown, from the packets alone where they say.
+    """Read the presentation times of frames, from the packets alone where they state them.
 
     Raises:
         CorruptVideoError: The file does not open or holds no video.
@@ -88,12 +88,12 @@ def read_timeline(path: str | Path) -> Timeline:
                     keys.append(pts)
                 roles.append(role_of(packet) if role_of else UNKNOWN)
         except av.error.FFmpegError:
-            pass  # A cut file: what was read up to here is what there is.
+            pass  # A truncated file: use the packets read so far.
         codec, tick, layout = context.name, stream.time_base, context.format
     if not whole or not shown or not tick or len(set(every)) < len(every):
         return count_timeline(path)
     if len(keys) == len(every) and codec not in _INTRA_ONLY:
-        # A file without a table of key frames passes all of its frames off as key frames.
+        # In a file without a table of key frames, all packets are marked as key frames.
         keys = [pts for pts, role in zip(every, roles, strict=True) if role.entry]
     shown.sort()
     return Timeline(
@@ -101,25 +101,25 @@ def read_timeline(path: str | Path) -> Timeline:
         pts=tuple(shown),
         order={pts: place for place, pts in enumerate(every)},
         keys=tuple(sorted(keys)),
-        spare=_spare(every, roles),
+        skippable=_skippable(every, roles),
         bits=max((part.bits for part in layout.components), default=8) if layout else 8,
     )
 
 
-def _spare(every: list[int], roles: list[Role]) -> frozenset[int]:
+def _skippable(every: list[int], roles: list[Role]) -> frozenset[int]:
     top = max(role.layer for role in roles)
     return frozenset(
         pts
         for pts, role in zip(every, roles, strict=True)
-        if not role.referred_to and role.layer == top
+        if not role.referenced and role.layer == top
     )
 
 
 def count_timeline(path: str | Path) -> Timeline:
-    """The same by decoding the whole file, for packets that do not say or say it wrongly.
+    """The timeline by a full decode, for packets with missing or wrong presentation times.
 
     Raises:
-        CorruptVideoError: Not a single frame decodes.
+        CorruptVideoError: No frame decodes.
     """
     import av
 

@@ -1,4 +1,4 @@
-"""Messages between a pool and its workers: JSON, and at most one file descriptor."""
+"""Messages between a pool and its workers: JSON with at most one file descriptor."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _LENGTH = struct.Struct("!I")
 
 
 def send(connection: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
-    """Send a message, and a copy of an open file descriptor with it."""
+    """Send a message, with a copy of an open file descriptor if given."""
     body = json.dumps(message).encode()
     rights: list[tuple[int, int, bytes]] = []
     if descriptor is not None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes())]
-    # The descriptor rides on the length, which is small enough to go out in one piece.
+    # The descriptor travels with the length, which is small enough to be sent in one piece.
     connection.sendmsg([_LENGTH.pack(len(body))], rights)
     connection.sendall(body)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None]:
-    """Wait for a message; the caller owns the descriptor, if one came.
+    """Wait for a message; the caller closes the descriptor, if there is one.
 
     Raises:
-        EOFError: The other side is gone.
-        TimeoutError: The socket's time-out ran out.
+        EOFError: The other side closed the connection.
+        TimeoutError: The socket's timeout expired.
     """
     space = socket.CMSG_LEN(array.array("i").itemsize)
     head, rights, _, _ = connection.recvmsg(_LENGTH.size, space)

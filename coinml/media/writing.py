@@ -27,22 +27,22 @@ def write_video(
     preset: str = "veryfast",
     times_s: Iterable[float] | None = None,
 ) -> Path:
-    """Encode frames into a file; the container follows from the path's ending.
+    """Encode frames into a file; the container follows from the path's extension.
 
     The same frames and options give the same bytes. The file appears under its name when it is
-    whole.
+    complete.
 
     Args:
-        path: Where to write.
+        path: Path of the file.
         frames: uint8 (height, width, 3) each, RGB, all of one size with even sides.
-        fps: Frames a second.
-        codec: FFmpeg's name of an encoder.
-        crf: Quality of x264 and its like, 0 (lossless) to 51.
+        fps: Frames per second.
+        codec: FFmpeg's name of the encoder.
+        crf: Constant rate factor of x264, 0 (lossless) to 51.
         gop: Greatest distance between key frames, in frames; the encoder's default if None.
         b_frames: Number of B-frames between references; the encoder's default if None.
-        preset: Speed of x264.
-        times_s: Presentation time of each frame in seconds, increasing, for a variable rate
-            or a start that is not zero; `fps` then is the rate written in the header only.
+        preset: Speed preset of x264.
+        times_s: Presentation time of each frame in seconds, increasing, for a variable rate or a
+            start other than zero; `fps` is then only written to the header.
 
     Returns:
         The path.
@@ -93,7 +93,7 @@ def _encode(
                 )
             stream.height, stream.width = shape[:2]
             stream.pix_fmt = "yuv420p"
-            # Two threads or one give different bytes; one is as fast for small pictures.
+            # The bytes depend on the number of threads; one is as fast for small frames.
             stream.codec_context.thread_count = 1
             if times is not None:
                 stream.codec_context.time_base = tick

@@ -1,4 +1,4 @@
-"""Frames that tell their own number, so that a test can see which ones were decoded."""
+"""Frames that encode their own number in their pixels, so tests see which were decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIZE = (48, 64, 3)
 
 
 def numbered(count: int) -> list[np.ndarray]:
-    """Frames that tell their number by their brightness, each unlike its neighbours."""
+    """Frames with their number in eight black or white columns, one per bit."""
     frames = []
     for number in range(count):
         frame = np.full(SIZE, 40, dtype=np.uint8)
@@ -27,7 +27,7 @@ def number_of(frame: np.ndarray) -> int:
 
 
 def all_frames(path: Path) -> dict[float, np.ndarray]:
-    """Every frame by its time, decoded from start to end."""
+    """Every frame by its time, from a full decode."""
     with av.open(str(path)) as container:
         return {
             round(float(frame.time), 6): frame.to_ndarray(format="rgb24")

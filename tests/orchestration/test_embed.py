@@ -239,6 +239,6 @@ def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
     assert {row.state for row in rows.values()} == {"corrupt"}
     assert all(row.message == summary.failed[row.video_id] for row in rows.values())
     assert "does not decode within 8 s" in rows[hanging.stem].message
-    assert "the decoder died of it (SIGSEGV)" in rows[crashing.stem].message
+    assert "the decoder crashed (SIGSEGV)" in rows[crashing.stem].message
     again = embed(collected, options)
     assert (again.videos, again.embedded, again.failed) == (21, 0, {})

@@ -1,4 +1,4 @@
-"""Decoding in processes that hang, crash and are killed."""
+"""Decoding in worker processes that hang, crash and are killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from coinml.errors import CorruptVideoError, InvalidInputError
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Path:
-    """A file on which a decoder waits for ever, inside the C library."""
+    """A file on which a decoder blocks forever, inside the C library."""
     path = tmp_path / "hanging.mp4"
     os.mkfifo(path)
     return path
@@ -42,7 +42,7 @@ def _wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_a_hang_costs_its_own_video_only(hanging: Path, good: Path) -> None:
+def test_a_hang_fails_only_its_video(hanging: Path, good: Path) -> None:
     with media.DecodePool(workers=1) as pool:
         start = time.monotonic()
         stuck = pool.submit_check(hanging, deadline_s=1)
@@ -57,37 +57,33 @@ def test_a_hang_costs_its_own_video_only(hanging: Path, good: Path) -> None:
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_costs_its_own_video_only(
-    hanging: Path, good: Path, signal_: signal.Signals
-) -> None:
+def test_a_crash_fails_only_its_video(hanging: Path, good: Path, signal_: signal.Signals) -> None:
     with media.DecodePool(workers=1) as pool:
         doomed = pool.submit_check(hanging, deadline_s=30)
         after = pool.submit_check(good, deadline_s=20)
-        with _a_decoder_at(hanging):
+        with _decoder_reads(hanging):
             os.kill(pool.pids[0], signal_)
             assert doomed.result().verdict == "unusable"
         assert signal_.name in str(doomed.result().reason)
         assert after.result().verdict == "ok"
 
 
-def test_a_worker_killed_from_outside_is_not_held_against_its_video(
-    hanging: Path, good: Path
-) -> None:
+def test_a_file_is_tried_again_after_its_worker_is_killed(hanging: Path, good: Path) -> None:
     with media.DecodePool(workers=1) as pool:
         unlucky = pool.submit_check(hanging, deadline_s=30)
-        with _a_decoder_at(hanging):
+        with _decoder_reads(hanging):
             (first,) = pool.pids
             os.kill(first, signal.SIGKILL)
             _wait_for(lambda: pool.pids not in ([], [first]))
             assert not unlucky.done()
-        with _a_decoder_at(hanging):
+        with _decoder_reads(hanging):
             os.kill(pool.pids[0], signal.SIGKILL)
             assert "SIGKILL" in str(unlucky.result().reason)
         assert pool.check(good).verdict == "ok"
 
 
 @contextmanager
-def _a_decoder_at(path: Path) -> Iterator[None]:
+def _decoder_reads(path: Path) -> Iterator[None]:
     """Wait until a decoder has opened the pipe, and keep it waiting for bytes."""
     deadline = time.monotonic() + 20
     while True:
@@ -105,7 +101,7 @@ def _a_decoder_at(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def test_a_worker_that_died_in_between_is_replaced(good: Path) -> None:
+def test_a_worker_that_died_between_requests_is_replaced(good: Path) -> None:
     with media.DecodePool(workers=1) as pool:
         assert pool.check(good).verdict == "ok"
         (first,) = pool.pids
@@ -115,7 +111,7 @@ def test_a_worker_that_died_in_between_is_replaced(good: Path) -> None:
         assert pool.pids != [first]
 
 
-def test_clips_from_a_worker_are_those_from_here(good: Path) -> None:
+def test_clips_from_a_worker_equal_those_decoded_in_this_process(good: Path) -> None:
     spec = media.ClipSpec(clips=3, frames=4, stride=2)
     here = media.sample(good, spec, start_s=0.2, end_s=1.5)
     with media.DecodePool() as pool:
@@ -129,7 +125,7 @@ def test_clips_from_a_worker_are_those_from_here(good: Path) -> None:
             pool.submit_sample(good.with_name("none.mp4"), spec).result()
 
 
-def test_too_much_memory_costs_the_video(tmp_path: Path) -> None:
+def test_exceeding_the_memory_limit_fails_the_video(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     large = (rng.integers(0, 255, (1080, 1920, 3), dtype=np.uint8) for _ in range(20))
     path = media.write_video(tmp_path / "large.mp4", large, preset="ultrafast")
@@ -164,7 +160,7 @@ def test_workers_load_neither_torch_nor_the_parents_main_module(good: Path, tmp_
     assert (tmp_path / "runs").read_text() == "x"
 
 
-def test_modules_in_the_working_folder_do_not_pose_as_others(
+def test_modules_in_the_working_directory_are_not_imported(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "av.py").write_text("raise SystemExit(9)")
@@ -172,7 +168,7 @@ def test_modules_in_the_working_folder_do_not_pose_as_others(
     assert media.check(good).verdict == "ok"
 
 
-def test_workers_go_when_the_pool_closes(good: Path, hanging: Path) -> None:
+def test_workers_end_when_the_pool_closes(good: Path, hanging: Path) -> None:
     pool = media.DecodePool(workers=2)
     stuck = pool.submit_check(hanging, deadline_s=60)
     assert pool.submit_check(good).result().verdict == "ok"
@@ -199,7 +195,7 @@ def test_workers_do_not_outlive_a_killed_parent(hanging: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    with _a_decoder_at(hanging):
+    with _decoder_reads(hanging):
         parent.kill()
         parent.wait()
         parent.stdout.close()

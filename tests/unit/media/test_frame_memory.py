@@ -1,4 +1,4 @@
-"""Memory that is lent with decoded frames, and never written to while somebody looks."""
+"""Shared memory of decoded frames, which is not reused while an array refers to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_block_is_written_again_only_when_nobody_looks_at_it() -> None:
+def test_a_block_is_reused_only_after_it_is_given_back() -> None:
     pair = _Pair()
     held = [pair.frames((2, 8), value) for value in range(2)]
     views = [torch.from_numpy(held[0])[1], held[1][:, 3:5].T]
@@ -58,7 +58,7 @@ def test_a_block_is_written_again_only_when_nobody_looks_at_it() -> None:
     assert (pair.blocks(), _descriptors()) == (3, before)
 
 
-def test_who_holds_many_has_them_all() -> None:
+def test_frames_in_use_are_never_overwritten() -> None:
     pair = _Pair()
     held = [pair.frames((5, 7), value) for value in range(12)]
     assert [int(frames.min()) for frames in held] == list(range(12))
@@ -79,14 +79,14 @@ def test_a_block_that_does_not_fit_is_dropped_on_both_sides(other: tuple[int, ..
     assert (pair.blocks(), _descriptors()) == (1, before)
 
 
-def test_a_block_serves_smaller_frames_too() -> None:
+def test_a_block_is_reused_for_smaller_frames() -> None:
     pair = _Pair()
     pair.frames((10, 10), 1)
     assert (pair.frames((5, 10), 2) == 2).all()
     assert pair.lender._made == 1
 
 
-def test_memory_that_is_used_again_is_pinned_once_and_released_while_it_is_mapped() -> None:
+def test_a_kept_block_is_pinned_once_and_released_before_it_is_unmapped() -> None:
     pinned: list[int] = []
     released: list[int] = []
 
@@ -99,10 +99,10 @@ def test_memory_that_is_used_again_is_pinned_once_and_released_while_it_is_mappe
         assert (pair.frames((10, 10), value) == value).all()
     assert (pinned, released) == ([100], [])
     last = pair.frames((10, 10), 9)
-    # Its place is taken by a larger one while somebody still looks at it.
+    # The block is replaced by a larger one while an array still refers to it.
     pair.lender.take_back(pair.borrower.given_back())
     held = [last, *[pair.frames((30, 30), value) for value in (11, 12, 13)]]
-    # The third block of three is lent, so that the fourth is given away and not worth pinning.
+    # Three blocks are kept; the fourth is not, so it is not pinned.
     assert pinned == [100, 900, 900]
     pair.borrower = Borrower()
     gc.collect()
@@ -113,12 +113,12 @@ def test_memory_that_is_used_again_is_pinned_once_and_released_while_it_is_mappe
     assert sorted(released) == [9, 11, 12]
 
 
-def test_memory_that_is_not_pinned_needs_no_release() -> None:
+def test_a_pin_without_a_release_is_allowed() -> None:
     pair = _Pair(lambda _: None)
     assert (pair.frames((10, 10), 3) == 3).all()
 
 
-def test_a_large_block_is_given_away() -> None:
+def test_a_large_block_is_not_kept() -> None:
     pair = _Pair()
     before = _descriptors()
     frames = pair.frames((300, 1 << 20), 1)
@@ -129,7 +129,7 @@ def test_a_large_block_is_given_away() -> None:
     assert _descriptors() == before
 
 
-def test_what_was_allocated_for_a_failed_answer_is_no_loss() -> None:
+def test_a_block_allocated_for_a_failed_answer_is_reused() -> None:
     pair = _Pair()
     pair.frames((4, 4), 1)
     before = _descriptors()
@@ -150,7 +150,7 @@ def test_a_pool_maps_no_more_than_it_needs(tmp_path: Path, make_video: Callable[
         for _ in range(12):
             np.testing.assert_array_equal(pool.submit_sample(path, SPEC).result().frames, expected)
         (pid,) = pool.pids
-        # Three, and perhaps the last one that was given away and is being let go.
+        # Three blocks, and perhaps one not kept that is not unmapped yet.
         assert Path(f"/proc/{pid}/maps").read_text().count("memfd:coinml-clips") <= 4
     # The frames outlive the pool.
     for clips in held:

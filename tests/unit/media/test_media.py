@@ -1,4 +1,4 @@
-"""Writing, probing, checking and sampling of files that are drawn here."""
+"""Writing, probing, checking and sampling of synthetic files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coinml.media.timeline import read_timeline
 from tests.helpers.numbered_frames import SIZE, all_frames, number_of, numbered
 
 
-def test_importing_media_loads_no_decoder() -> None:
+def test_importing_media_imports_no_decoder() -> None:
     code = (
         "import sys, coinml.media; "
         "print([m for m in ('numpy', 'av', 'decord', 'torch', 'pyarrow') if m in sys.modules])"
@@ -29,7 +29,7 @@ def test_importing_media_loads_no_decoder() -> None:
     assert out.stdout.strip() == "[]"
 
 
-def test_sampling_loads_no_decoder_that_is_not_asked_for(tmp_path: Path) -> None:
+def test_sampling_imports_only_the_decoder_that_is_used(tmp_path: Path) -> None:
     media.write_video(tmp_path / "a.mp4", numbered(30))
     code = (
         "import sys; from coinml import media; media.sample(sys.argv[1]); "
@@ -40,7 +40,7 @@ def test_sampling_loads_no_decoder_that_is_not_asked_for(tmp_path: Path) -> None
     assert out.stdout.strip() == "[]"
 
 
-def test_a_written_video_holds_its_frames(tmp_path: Path) -> None:
+def test_a_written_video_contains_its_frames(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(30), fps=12.5)
     assert [number_of(frame) for frame in all_frames(path).values()] == list(range(30))
     info = media.probe(path)
@@ -58,7 +58,7 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_frames_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no frames"):
         media.write_video(tmp_path / "a.mp4", [])
     with pytest.raises(InvalidInputError, match="even"):
@@ -72,7 +72,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_file_is_ok_and_a_missing_one_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_intact_file_is_ok_and_a_missing_one_an_input_error(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(30))
     verdict = media.check(path)
     assert verdict.as_dict() == {
@@ -89,7 +89,7 @@ def test_a_whole_file_is_ok_and_a_missing_one_is_the_users_mistake(tmp_path: Pat
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_cut_file_is_not_ok(tmp_path: Path, ending: str) -> None:
+def test_a_truncated_file_is_not_ok(tmp_path: Path, ending: str) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, SIZE, dtype=np.uint8) for _ in range(100)]
     path = media.write_video(tmp_path / f"a.{ending}", noise, gop=10)
@@ -110,7 +110,7 @@ def test_a_cut_file_is_not_ok(tmp_path: Path, ending: str) -> None:
         ("noise.webm", bytes(range(256)) * 400),
     ],
 )
-def test_what_is_no_video_is_unusable(tmp_path: Path, name: str, content: bytes) -> None:
+def test_files_that_are_no_videos_are_unusable(tmp_path: Path, name: str, content: bytes) -> None:
     media.write_video(tmp_path / "a.mp4", numbered(30))
     path = tmp_path / name
     path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_what_is_no_video_is_unusable(tmp_path: Path, name: str, content: bytes)
         media.sample(path)
 
 
-def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+def test_an_audio_file_with_a_cover_image_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     with av.open(str(path), "w") as container:
         sound = container.add_stream("libmp3lame", rate=44100)
@@ -144,7 +144,7 @@ def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["-x.mp4", "http:x.mp4", "a b|c%03d.mp4", "\u00e9\u4e2d.mp4"])
-def test_hostile_names_are_names(
+def test_hostile_file_names_are_taken_literally(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,7 +156,9 @@ def test_hostile_names_are_names(
 
 @pytest.mark.parametrize("gop", [1, 5, 12, 250])
 @pytest.mark.parametrize("b_frames", [0, 3])
-def test_sampled_frames_are_the_files_own(tmp_path: Path, gop: int, b_frames: int) -> None:
+def test_sampled_frames_equal_those_of_a_full_decode(
+    tmp_path: Path, gop: int, b_frames: int
+) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(200), gop=gop, b_frames=b_frames)
     expected = all_frames(path)
     for decoder in ("pyav", "decord"):
@@ -175,7 +177,7 @@ def test_sampled_frames_are_the_files_own(tmp_path: Path, gop: int, b_frames: in
         assert numbers[-1, -1] > 180
 
 
-def test_the_way_to_a_frame_is_not_decoded_needlessly(
+def test_frames_before_a_key_frame_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(256), gop=16, b_frames=0)
@@ -207,7 +209,7 @@ def test_the_way_to_a_frame_is_not_decoded_needlessly(
 
 
 def test_times_and_frames_follow_a_variable_rate_and_a_late_start(tmp_path: Path) -> None:
-    # 50 frames at 20 a second, half a second of nothing, 50 more at 10 a second.
+    # 50 frames at 20 fps, a gap of half a second, 50 frames at 10 fps.
     times = [7 + i * 0.05 if i < 50 else 10 + (i - 50) * 0.1 for i in range(100)]
     path = media.write_video(tmp_path / "a.mkv", numbered(100), fps=20, times_s=times)
     clips = media.sample(path, media.ClipSpec(clips=4, frames=8, stride=2))
@@ -220,7 +222,7 @@ def test_times_and_frames_follow_a_variable_rate_and_a_late_start(tmp_path: Path
             assert abs(time_s - wanted) <= nearest + 2e-3
 
 
-def test_clips_lie_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
+def test_clips_are_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(240), fps=24)
     places = place_clips(read_timeline(path), media.ClipSpec(clips=4, frames=16, stride=2))
     middles = places.mean(axis=1)
@@ -240,7 +242,7 @@ def test_an_extent_bounds_the_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 40, 61])
-def test_short_videos_go_by_the_named_policy(tmp_path: Path, count: int) -> None:
+def test_short_videos_follow_the_policy(tmp_path: Path, count: int) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(count))
     repeated = media.sample(path, media.ClipSpec(clips=2))
     numbers = [[number_of(frame) for frame in clip] for clip in repeated.frames]
@@ -254,7 +256,7 @@ def test_short_videos_go_by_the_named_policy(tmp_path: Path, count: int) -> None
             media.sample(path, media.ClipSpec(short="error"))
 
 
-def test_a_missing_frame_is_counted_and_says_whose_it_is(tmp_path: Path) -> None:
+def test_a_frame_that_does_not_decode_is_substituted_and_counted(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(200), gop=10, b_frames=0)
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
@@ -301,7 +303,7 @@ def test_torchcodec_gives_the_same_frames(tmp_path: Path) -> None:
         media.sample(tmp_path / "b.mp4", decoder="torchcodec")
 
 
-def test_a_decoder_that_does_not_load_stops_the_run(
+def test_a_decoder_that_does_not_load_is_a_local_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "torchcodec"
@@ -317,7 +319,7 @@ def test_a_decoder_that_does_not_load_stops_the_run(
     assert media.sample(path).decoder == "pyav"
 
 
-def test_auto_goes_on_to_the_next_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_tries_the_next_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord")
     path = media.write_video(tmp_path / "a.mp4", numbered(100))
 
@@ -330,7 +332,7 @@ def test_auto_goes_on_to_the_next_decoder(tmp_path: Path, monkeypatch: pytest.Mo
         media.sample(path, decoder="pyav")
 
 
-def test_without_decord_everything_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_works_without_decord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     path = media.write_video(tmp_path / "a.mp4", numbered(100))
     assert media.sample(path).decoder == "pyav"
@@ -338,7 +340,7 @@ def test_without_decord_everything_works(tmp_path: Path, monkeypatch: pytest.Mon
         media.sample(path, decoder="decord")
 
 
-def test_unknown_options_name_the_known_ones(
+def test_unknown_options_are_refused_with_the_known_ones(
     tmp_path: Path, make_video: Callable[..., Path]
 ) -> None:
     path = make_video(tmp_path / "a.mp4")

@@ -1,4 +1,4 @@
-"""Files that are cut, damaged or merely unusual, drawn here: a verdict and clips, or a refusal."""
+"""Verdicts and clips of synthetic files that are truncated, damaged or unusual."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode(
     pix_fmt: str = "yuv420p",
     count: int = 120,
 ) -> Path:
-    """Write frames with whatever FFmpeg offers."""
+    """Write frames with any codec and options of FFmpeg."""
     with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = size
@@ -42,13 +42,13 @@ def encode(
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
-    """All frames by a plain decode from start to end."""
+    """All frames by a full decode."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def says_what_is_there(path: Path) -> str:
-    """The verdict, after a look at whether it and the clips agree with a plain decode."""
+def checked_verdict(path: Path) -> str:
+    """The verdict, after asserting that it and the clips agree with a full decode."""
     claimed, decoded, failed = None, 0, False
     try:
         with av.open(str(path)) as container:
@@ -85,29 +85,29 @@ def says_what_is_there(path: Path) -> str:
     [
         ("a.mp4", {"movflags": "faststart"}, {"unusable", "damaged"}),
         ("a.mov", {}, {"unusable"}),
-        # All frames are there where only the index behind them is cut off.
+        # All frames decode where only the index at the end is cut off.
         ("a.avi", {}, {"unusable", "damaged", "ok"}),
-        # These claim no number of frames: what is left of them can look whole.
+        # These formats state no number of frames, so a truncated file can look complete.
         ("a.mkv", {}, {"unusable", "damaged", "ok"}),
         ("a.ts", {}, {"unusable", "ok"}),
     ],
 )
-def test_a_file_cut_anywhere_gets_a_verdict_that_fits(
+def test_a_truncated_file_gets_the_right_verdict(
     tmp_path: Path, name: str, options: dict[str, str], expected: set[str]
 ) -> None:
     whole = encode(tmp_path / f"whole-{name}", "libx264", container_options=options)
-    assert says_what_is_there(whole) == "ok"
+    assert checked_verdict(whole) == "ok"
     content = whole.read_bytes()
     path = tmp_path / name
     verdicts = set()
     for place in range(30):
         path.write_bytes(content[: len(content) * place // 30])
-        verdicts.add(says_what_is_there(path))
+        verdicts.add(checked_verdict(path))
     assert verdicts == expected
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
-def test_flipped_bits_and_holes_get_a_verdict_that_fits(tmp_path: Path, name: str) -> None:
+def test_flipped_bits_and_holes_get_the_right_verdict(tmp_path: Path, name: str) -> None:
     content = encode(tmp_path / f"whole-{name}", "libx264").read_bytes()
     rng = random.Random(0)
     path = tmp_path / name
@@ -117,11 +117,11 @@ def test_flipped_bits_and_holes_get_a_verdict_that_fits(tmp_path: Path, name: st
         for _ in range(flips):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
-        verdicts.append(says_what_is_there(path))
+        verdicts.append(checked_verdict(path))
     damaged = bytearray(content)
     damaged[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     path.write_bytes(damaged)
-    verdicts.append(says_what_is_there(path))
+    verdicts.append(checked_verdict(path))
     assert "ok" not in verdicts[2:4]
 
 
@@ -147,10 +147,10 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_unusual_files_give_their_own_frames(tmp_path: Path, name: str) -> None:
+def test_unusual_files_are_sampled_correctly(tmp_path: Path, name: str) -> None:
     codec, how = UNUSUAL[name]
     path = encode(tmp_path / name, codec, **how)
-    assert says_what_is_there(path) == "ok"
+    assert checked_verdict(path) == "ok"
     own = {frame.tobytes() for frame in frames_of(path)}
     for snap in ("exact", "keyframe"):
         clips = media.sample(path, media.ClipSpec(clips=3, frames=4, stride=3, snap=snap))
@@ -158,19 +158,19 @@ def test_unusual_files_give_their_own_frames(tmp_path: Path, name: str) -> None:
         assert {frame.tobytes() for clip in clips.frames for frame in clip} <= own
 
 
-def test_a_change_of_size_in_the_middle_is_scaled_to_the_first(tmp_path: Path) -> None:
+def test_frames_are_scaled_to_the_first_size(tmp_path: Path) -> None:
     parts = [
         encode(tmp_path / "1.ts", "libx264"),
         encode(tmp_path / "2.ts", "libx264", size=(72, 96)),
     ]
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert says_what_is_there(path) == "ok"
+    assert checked_verdict(path) == "ok"
     assert media.sample(path, SPEC).frames.shape == (3, 4, *SIZE)
 
 
 @pytest.mark.parametrize("snap", ["exact", "keyframe"])
-def test_clips_depend_on_the_file_and_the_spec_alone(tmp_path: Path, snap: str) -> None:
+def test_clips_are_deterministic(tmp_path: Path, snap: str) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(200), gop=30, b_frames=3)
     copy = tmp_path / "another name.mkv.mp4"
     copy.write_bytes(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Clips that begin at key frames, and which frames need not be decoded."""
+"""Clips that begin at key frames, and frames that need not be decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYFRAME = media.ClipSpec(snap="keyframe")
 
 
 def smooth(count: int) -> list[np.ndarray]:
-    """Frames without a cut, at which the encoder would put a key frame of its own accord."""
+    """Frames without a scene cut, at which the encoder would insert a key frame."""
     still = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
     still = still.repeat(8, axis=0).repeat(8, axis=1)
     return [np.roll(still, number, axis=1) for number in range(count)]
@@ -34,7 +34,7 @@ def key_times(path: Path) -> set[float]:
 
 
 def reference_times(path: Path) -> set[float]:
-    """Times of the frames that the decoder itself takes for referred to."""
+    """Times of the frames that FFmpeg's decoder treats as reference frames."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.skip_frame = "NONREF"
         return {round(float(frame.time), 6) for frame in container.decode(video=0)}
@@ -42,7 +42,7 @@ def reference_times(path: Path) -> set[float]:
 
 @pytest.mark.parametrize("gop", [10, 25])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_clips_begin_at_key_frames_and_consist_of_references(
+def test_clips_begin_at_key_frames_and_consist_of_reference_frames(
     tmp_path: Path, gop: int, ending: str
 ) -> None:
     path = media.write_video(tmp_path / f"a.{ending}", numbered(250), gop=gop, b_frames=3)
@@ -50,7 +50,7 @@ def test_clips_begin_at_key_frames_and_consist_of_references(
     keys, references = key_times(path), reference_times(path)
     assert len(references) < 200
     spec = media.ClipSpec(snap="keyframe", clips=6)
-    # decord shows a transport stream's frames at other times, and is refused.
+    # decord reports other times for a transport stream's frames, and is refused.
     for decoder in ("pyav",) if ending == "ts" else ("pyav", "decord"):
         if decoder == "decord":
             pytest.importorskip("decord")
@@ -65,11 +65,11 @@ def test_clips_begin_at_key_frames_and_consist_of_references(
                 assert round(time_s, 6) in references
                 assert abs(time_s - times[0] - position * 4 / 25) <= 2 / 25 + 1e-6
         places = media.sample(path, media.ClipSpec(clips=6)).timestamps_s[:, 0]
-        # Keys are a GOP apart, so that none is farther than half of one, or at the end a whole one.
+        # Key frames are a GOP apart, so the nearest is at most half a GOP away, at the end a GOP.
         assert np.abs(starts - places).max() <= gop / 25 + 1e-6
 
 
-def test_a_key_frame_begins_one_clip_only(tmp_path: Path) -> None:
+def test_a_key_frame_begins_at_most_one_clip(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(250), gop=20, b_frames=3)
     clips = media.sample(path, media.ClipSpec(snap="keyframe", clips=9, frames=4))
     starts = {round(time_s, 6) for time_s in clips.timestamps_s[:, 0]}
@@ -77,13 +77,13 @@ def test_a_key_frame_begins_one_clip_only(tmp_path: Path) -> None:
     assert starts <= key_times(path)
 
 
-def test_clips_left_without_a_key_frame_begin_at_references(tmp_path: Path) -> None:
+def test_clips_without_a_key_frame_begin_at_reference_frames(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", smooth(250), gop=90, b_frames=3)
     clips = media.sample(path, KEYFRAME)
     starts = [round(time_s, 6) for time_s in clips.timestamps_s[:, 0]]
     keys = key_times(path)
     assert keys == {0.0, 3.6, 7.2}
-    # All of them have room for a clip of 61 frames behind them.
+    # A clip of 61 frames fits after each of them.
     assert set(starts) & keys == keys
     assert len(set(starts)) == 8
     assert set(starts) <= reference_times(path)
@@ -93,17 +93,17 @@ def test_clips_left_without_a_key_frame_begin_at_references(tmp_path: Path) -> N
     assert np.abs(np.array(starts) - exact)[others].max() <= 2 / 25 + 1e-6
 
 
-def test_a_key_frame_without_room_behind_it_begins_no_clip(tmp_path: Path) -> None:
+def test_a_key_frame_too_close_to_the_end_begins_no_clip(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", smooth(120), gop=70)
     assert key_times(path) == {0.0, 2.8}
     times = media.sample(path, media.ClipSpec(snap="keyframe", clips=2)).timestamps_s
     assert times[0, 0] == 0
-    # The exact place: the middle of the 59 frames at which a clip may begin, three quarters on.
+    # The exact start: at three quarters of the 59 frames at which a clip may begin.
     assert times[1, 0] == pytest.approx(44 / 25, abs=2 / 25)
     assert (np.diff(times, axis=1) > 0).all()
 
 
-def test_an_extent_holds_its_clips(tmp_path: Path) -> None:
+def test_clips_stay_within_the_extent(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(250), gop=12, b_frames=3)
     spec = media.ClipSpec(snap="keyframe", clips=4, frames=8)
     clips = media.sample(path, spec, start_s=2.0, end_s=6.0)
@@ -117,7 +117,7 @@ def test_an_extent_holds_its_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 40, 61])
-def test_short_videos_go_by_the_named_policy(tmp_path: Path, count: int) -> None:
+def test_short_videos_follow_the_policy(tmp_path: Path, count: int) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(count), b_frames=0)
     for short in ("repeat_last", "wrap"):
         snapped, exact = (
@@ -131,7 +131,9 @@ def test_short_videos_go_by_the_named_policy(tmp_path: Path, count: int) -> None
             media.sample(path, media.ClipSpec(short="error", snap="keyframe"))
 
 
-def test_strides_below_the_distance_of_references_repeat_no_frame(tmp_path: Path) -> None:
+def test_no_frame_repeats_where_reference_frames_are_farther_apart_than_the_stride(
+    tmp_path: Path,
+) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(200), gop=40, b_frames=3)
     for stride in (1, 2, 3):
         spec = media.ClipSpec(snap="keyframe", clips=3, stride=stride)
@@ -153,7 +155,7 @@ def test_other_codecs_begin_at_their_key_frames(tmp_path: Path, codec: str, endi
             np.testing.assert_array_equal(frame, expected[round(time_s, 6)])
 
 
-def test_where_only_key_frames_exist_snapping_changes_nothing(tmp_path: Path) -> None:
+def test_snapping_changes_nothing_in_an_intra_only_video(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(200), gop=1)
     timeline = read_timeline(path)
     assert len(timeline.keys) == 200
@@ -162,7 +164,7 @@ def test_where_only_key_frames_exist_snapping_changes_nothing(tmp_path: Path) ->
     )
 
 
-def test_untimed_frames_are_laid_as_exact_ones(tmp_path: Path) -> None:
+def test_files_without_presentation_times_are_sampled_as_with_exact(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.h264", numbered(200), gop=20)
     timeline = read_timeline(path)
     assert timeline.counted
@@ -184,7 +186,7 @@ def test_untimed_frames_are_laid_as_exact_ones(tmp_path: Path) -> None:
         ("libx265", {"x265-params": "bframes=3:temporal-layers=2:log-level=none"}),
     ],
 )
-def test_frames_nobody_refers_to_are_known_without_decoding(
+def test_skippable_frames_are_found_without_decoding(
     tmp_path: Path, codec: str, options: dict[str, str], ending: str
 ) -> None:
     path = tmp_path / f"a.{ending}"
@@ -201,15 +203,15 @@ def test_frames_nobody_refers_to_are_known_without_decoding(
     shown = {
         round(float(t), 6)
         for t, pts in zip(timeline.times_s, timeline.pts, strict=True)
-        if pts not in timeline.spare
+        if pts not in timeline.skippable
     }
     if "temporal-layers" in str(options):
-        # The decoder leaves out frames of lower layers, too, which others may need.
+        # FFmpeg also skips frames of lower layers, which others may refer to.
         assert shown >= reference_times(path)
     else:
         assert shown == reference_times(path)
     assert len(shown) < 110
-    # Left out on the way, they leave the others as they are.
+    # Skipping them does not change the other frames.
     expected = all_frames(path)
     for spec in (
         media.ClipSpec(clips=3, frames=5, stride=3),
@@ -249,7 +251,7 @@ def test_the_assignment_has_the_least_sum_of_shifts(few: list[int], many: list[i
     stride=st.integers(1, 5),
     short=st.sampled_from(["repeat_last", "wrap"]),
 )
-def test_any_video_gets_its_clips(
+def test_every_video_gets_its_clips(
     gaps: list[int],
     key_every: int,
     reference_every: int,
@@ -260,8 +262,8 @@ def test_any_video_gets_its_clips(
 ) -> None:
     pts = tuple(np.cumsum([7, *gaps]).tolist())
     keys = pts[::key_every]
-    spare = frozenset(p for n, p in enumerate(pts) if n % reference_every and p not in keys)
-    timeline = Timeline(times_s=np.array(pts) / 90.0, pts=pts, keys=keys, spare=spare)
+    skippable = frozenset(p for n, p in enumerate(pts) if n % reference_every and p not in keys)
+    timeline = Timeline(times_s=np.array(pts) / 90.0, pts=pts, keys=keys, skippable=skippable)
     spec = media.ClipSpec(
         clips=clips,
         frames=frames,

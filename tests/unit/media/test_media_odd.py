@@ -1,4 +1,4 @@
-"""Odd and broken real files: no crash, no hang, and a verdict that can be explained."""
+"""Unusual and broken real files: no crash, no hang, and the right verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from coinml.errors import CorruptVideoError, InvalidInputError
 DEADLINE_S = 30.0
 
 DIFFERENT = {
-    # Matroska and WebM claim no number of frames and end without an error where they are cut, so
-    # that the probe has nothing to hold against these two. They state their length, though: 10.4
-    # and 30.0 s, of which 2.8 and 11.9 s are there.
+    # Matroska and WebM state no number of frames and end without an error where truncated, so the
+    # probe finds no fault in these two. They state lengths of 10.4 and 30.0 s, of which 2.8 and
+    # 11.9 s exist.
     "odd/derived_truncated_30pct.mkv": "damaged",
     "odd/derived_truncated_40pct.webm": "damaged",
     # Whole files whose headers count a frame that is not shown: an empty chunk, and two edit lists.
@@ -35,7 +35,7 @@ def _probe_says(row: dict[str, str]) -> str:
     decoded = int(row["decoded_frames"] or 0)
     if row["open_error"] or not decoded:
         return "unusable"
-    # Two files were probed for their first 6,000 frames only.
+    # Two files were probed only for their first 6,000 frames.
     short = decoded < int(row["hdr_frames"] or 0) and "stopped" not in row["note"]
     return "damaged" if row["decode_error"] or short else "ok"
 
@@ -100,14 +100,14 @@ ROTATED = {
 
 
 @pytest.mark.parametrize("name", sorted(ROTATED))
-def test_rotated_files_come_upright(shared_data: Path, name: str) -> None:
+def test_rotated_files_are_returned_upright(shared_data: Path, name: str) -> None:
     path = shared_data / "odd" / name
     upright = media.sample(path, media.ClipSpec(clips=1), decoder="pyav")
     assert upright.frames.shape[2:4] == ROTATED[name]
     info = media.probe(path)
     assert (info.height, info.width) == ROTATED[name]
     pytest.importorskip("decord")
-    # decord turns pictures by code of its own.
+    # decord rotates frames by its own code.
     other = media.sample(path, media.ClipSpec(clips=1), decoder="decord")
     np.testing.assert_array_equal(other.frames, upright.frames)
 
@@ -120,9 +120,7 @@ def test_rotated_files_come_upright(shared_data: Path, name: str) -> None:
         ("androidx_mp4_bbb_800x640_768kbps_30fps_avc_2b_firstpts_10_sec.mp4", 10.0),
     ],
 )
-def test_a_late_start_shifts_times_and_nothing_else(
-    shared_data: Path, name: str, first_s: float
-) -> None:
+def test_a_late_start_shifts_only_the_times(shared_data: Path, name: str, first_s: float) -> None:
     spec = media.ClipSpec(clips=1, frames=3, stride=1)
     clips = media.sample(shared_data / "odd" / name, spec, start_s=0.0, end_s=0.1)
     np.testing.assert_allclose(clips.timestamps_s[0], first_s + np.arange(3) / 30, atol=2e-3)
@@ -142,7 +140,7 @@ def test_decord_and_pyav_give_the_same_pixels(shared_data: Path, pool: media.Dec
         ours = pool.submit_sample(path, spec, decoder="pyav", deadline_s=DEADLINE_S)
         theirs = pool.submit_sample(path, spec, decoder="decord", deadline_s=DEADLINE_S)
         if isinstance(theirs.exception(), InvalidInputError):
-            continue  # AV1 and 4K, which decord does not read or not scale.
+            continue  # AV1, which decord does not read, or 4K, which it does not scale.
         other = theirs.result()
         np.testing.assert_array_equal(ours.result().frames, other.frames, err_msg=path.name)
         np.testing.assert_array_equal(ours.result().timestamps_s, other.timestamps_s)
@@ -150,7 +148,7 @@ def test_decord_and_pyav_give_the_same_pixels(shared_data: Path, pool: media.Dec
     assert compared > 8
 
 
-def test_a_picture_too_large_for_memory_is_scaled_down(shared_data: Path) -> None:
+def test_frames_too_large_for_memory_are_scaled_down(shared_data: Path) -> None:
     path = shared_data / "odd" / "androidx_mp4_8k24fps_300ms.mp4"
     clips = media.sample(path, media.ClipSpec(clips=1, frames=2))
     assert clips.frames.shape == (1, 2, 1080, 1920, 3)

@@ -1,4 +1,4 @@
-"""A video that went through fewer rows: as long as before, as large as before, and less sharp."""
+"""Re-encoding through a lower resolution: same length and size, less detail."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def video(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pa
 
 
 def error(video: Path, path: Path) -> float:
-    """Mean difference from the video's pixels, of 255."""
+    """Mean absolute difference from the video's pixels, on the scale 0 to 255."""
     before, after = sample(video, SPEC).frames, sample(path, SPEC).frames
     assert before.shape == after.shape
     return float(np.abs(before.astype(int) - after.astype(int)).mean())
 
 
-def test_fewer_rows_lose_more_and_size_and_times_stay(video: Path, tmp_path: Path) -> None:
+def test_lower_resolutions_lose_more_and_keep_size_and_times(video: Path, tmp_path: Path) -> None:
     errors = []
     for rows in (64, 32, 16):
         path = reencode(video, tmp_path / f"{rows}.mp4", rows=rows)
@@ -42,7 +42,7 @@ def test_fewer_rows_lose_more_and_size_and_times_stay(video: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["16.mp4", "32.mp4", "64.mp4"]
 
 
-def test_a_picture_with_fewer_rows_keeps_its_size(video: Path, tmp_path: Path) -> None:
+def test_a_video_below_the_resolution_keeps_its_size(video: Path, tmp_path: Path) -> None:
     same = error(video, reencode(video, tmp_path / "same.mp4", rows=64))
     more = error(video, reencode(video, tmp_path / "more.mp4", rows=360))
     half = error(video, reencode(video, tmp_path / "half.mp4", rows=32))
@@ -50,7 +50,7 @@ def test_a_picture_with_fewer_rows_keeps_its_size(video: Path, tmp_path: Path) -
     assert same < half / 2
 
 
-def test_the_shorter_side_counts_and_the_rate_may_vary(tmp_path: Path) -> None:
+def test_rows_mean_the_shorter_side_and_variable_rates_are_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     times_s = [0.5, 0.54, 0.7, 0.74, 1.0, 1.04]
     frames = [rng.integers(0, 255, (96, 48, 3), dtype=np.uint8) for _ in times_s]
@@ -63,7 +63,7 @@ def test_the_shorter_side_counts_and_the_rate_may_vary(tmp_path: Path) -> None:
     assert (probe(small).width, probe(small).height) == (48, 96)
 
 
-def test_what_cannot_be_is_refused_and_leaves_nothing(video: Path, tmp_path: Path) -> None:
+def test_invalid_requests_leave_no_file(video: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(video.read_bytes()[:400])
     with pytest.raises(CorruptVideoError):
