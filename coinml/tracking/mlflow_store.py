@@ -37,6 +37,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from coinml.errors import InvalidInputError, TransientError
 from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
+from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
 
@@ -61,6 +62,12 @@ for _name in ("mlflow", "alembic"):
 
 
 logger = logging.getLogger(__name__)
+
+
+def home_store(settings: Settings | None = None) -> MlflowStore:
+    """The MLflow store that the settings name; without settings, this machine's."""
+    settings = settings or Settings()
+    return MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from coinml.data.records import Dataset, Split, Target
+from coinml.data.records import Split, Target
 from coinml.embedding_sets.spec import SetSpec
+from coinml.heads.kinds import head_kind
 from coinml.runtime.markdown import markdown_table
 
 if TYPE_CHECKING:
     from coinml.training.sweep import SweepResult
+    from coinml.training.training_data import TrainingData
 
 _ROWS = (
     ("accuracy on test", "test_accuracy"),
@@ -60,13 +62,9 @@ def run_name(
 
 def run_description(
     head: str,
-    dataset: Dataset,
-    target: Target,
-    spec: SetSpec,
+    data: TrainingData,
     *,
     sizes: Mapping[Split, int],
-    classes: int,
-    looks_at_clips: bool,
     metrics: Mapping[str, float] | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
@@ -74,22 +72,19 @@ def run_description(
 
     Args:
         head: Which head.
-        dataset: What the videos are of.
-        target: What is told apart.
-        spec: The embedding set.
-        sizes: Videos (or segments) by split.
-        classes: How many there are.
-        looks_at_clips: Whether the head sees a video's clips and not their mean.
+        data: What it is trained and measured on.
+        sizes: Videos (or segments) used, by split.
         metrics: The final numbers; None while there are none.
-        links: Where more of it stands: addresses by what they lead to.
+        links: Addresses by what they lead to.
     """
+    spec = data.spec
     what, how = _EXTENTS[spec.extent]
-    looked_at = "the" if looks_at_clips else "the mean of"
+    looked_at = "the" if head_kind(head).takes_clips else "the mean of"
     counted = ", ".join(f"{size:,} {split}" for split, size in sizes.items())
     parts = [
         f"**{head}** on {looked_at} {spec.encoder.clips} clip embeddings a {what} "
-        f"({spec.encoder.encoder}, set `{spec.fingerprint}`) of **{dataset.name}**: {counted} "
-        f"{what}s of {classes} classes (target {target}). {how}".strip()
+        f"({spec.encoder.encoder}, set `{spec.fingerprint}`) of **{data.dataset.name}**: {counted} "
+        f"{what}s of {len(data.classes)} classes (target {data.target}). {how}".strip()
     ]
     if metrics:
         rows = [

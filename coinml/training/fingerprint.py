@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.embedding_sets.table import sample_ids
+from coinml.embedding_sets.table import sample_ids, table_digest
+from coinml.heads.kinds import head_kind
+from coinml.tracking.mlflow_store import code_version
+from coinml.training.training_data import TrainingData
 
 _PACKAGE = Path(__file__).parents[1]
 _DECISIVE = (
@@ -23,6 +26,7 @@ _DECISIVE = (
     "heads",
     "training/fingerprint.py",
     "training/train_head.py",
+    "training/training_data.py",
 )
 """Files and folders of the code that decides what a head learns and how it is measured."""
 
@@ -37,6 +41,50 @@ def code_digest() -> str:
             digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def training_ingredients(
+    head: str,
+    data: TrainingData,
+    *,
+    code: str,
+    options: Mapping[str, Any],
+    seed: int,
+    drop_leaks: bool,
+    by_reference: bool,
+) -> dict[str, Any]:
+    """Everything that a training's outcome depends on, as plain values.
+
+    Args:
+        head: Which head.
+        data: What it is trained on.
+        code: `code_digest()`.
+        options: Of its trainer.
+        seed: Of all random numbers.
+        drop_leaks: Whether it is trained without leaks.
+        by_reference: Whether the model names its encoder instead of containing it.
+    """
+    clips, sha256s = data.clips, data.sha256s
+    if not head_kind(head).takes_clips:
+        clips = None
+    files = {i: sha256s[i] for i in data.table["video_id"] if i in sha256s}
+    return {
+        "head": head,
+        "target": data.target,
+        "seed": seed,
+        "options": dict(options),
+        "clips": None if clips is None else clips_digest(clips, data.table),
+        "version": code_version(),
+        "code": code,
+        "videos": len(data.table),
+        "table": table_digest(data.table),
+        "set": data.spec.fingerprint,
+        "official": data.official_sizes,
+        "classes": len(data.classes),
+        "by_reference": by_reference,
+        "drop_leaks": drop_leaks,
+        "files": digest_of(files) if sha256s else None,
+    }
 
 
 def clips_digest(clips: Mapping[str, npt.NDArray[np.float16]], table: pd.DataFrame) -> str:

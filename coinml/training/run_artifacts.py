@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from coinml.data.records import SPLITS, Split
-from coinml.embedding_sets.table import Samples, ids_digest
+from coinml.data.targets import domains_of_classes
+from coinml.embedding_sets.table import ids_digest
 from coinml.evaluation.evaluate import Evaluation, confused_pairs
 from coinml.evaluation.predictions import predictions_table
 from coinml.figures.evaluation import figures_of
@@ -16,13 +17,14 @@ from coinml.figures.training import curves
 from coinml.heads.kinds import head_kind
 from coinml.heads.protocol import head_input
 from coinml.tracking.run_log import RunLog
-from coinml.training.unregistered import Fit
+from coinml.training.training_data import SplitData, TrainingData
+from coinml.training.unregistered import FittedHead
 
 if TYPE_CHECKING:
     from coinml.heads.protocol import Head
 
 
-def log_fit(head: str, fit: Fit, log: RunLog) -> None:
+def log_fit(head: str, fit: FittedHead, log: RunLog) -> None:
     """Log what a head was fitted with, its curves, and what its search found.
 
     Args:
@@ -47,21 +49,23 @@ def log_fit(head: str, fit: Fit, log: RunLog) -> None:
 def log_evaluation(
     log: RunLog,
     head: Head,
-    parts: Mapping[Split, Samples],
+    data: TrainingData,
+    split_data: SplitData,
     evaluations: Mapping[Split, Evaluation],
-    official: Mapping[Split, int],
-    domains: Mapping[str, str],
 ) -> None:
-    """Log every answer of a head, the figures and tables of its test, and whom it was shown.
+    """Log a head's predictions, the figures and tables of its test, and its videos.
 
     Args:
         log: Of its run.
-        head: As it was fitted.
-        parts: The samples of each split.
-        evaluations: What was measured on them.
-        official: Number of samples that each split has officially, the lost ones included.
-        domains: The domain of each class, where there are domains.
+        head: The fitted head.
+        data: What it was trained on.
+        split_data: The same by split.
+        evaluations: What was measured on each split.
     """
+    parts = split_data.samples
+    domains = domains_of_classes(data.dataset.videos, target=data.target)
+    log.table("leaks", split_data.leaks)
+    log.table("class_counts", split_data.class_counts)
     predictions = pd.concat(
         [
             predictions_table(
@@ -84,7 +88,7 @@ def log_evaluation(
         "coverage",
         {
             split: {
-                "official": official[split],
+                "official": data.official_sizes[split],
                 "measured": len(parts[split]),
                 "videos": parts[split].videos,
                 "ids_digest": ids_digest(parts[split].ids),

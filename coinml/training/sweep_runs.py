@@ -1,6 +1,6 @@
-"""Tuning one head: a sweep whose trials are runs nested in one run of MLflow's.
+"""Tuning one head: a sweep whose trials are MLflow runs nested in one run.
 
-The test videos are taken out of the table before anything else is done.
+The test videos are removed from the table before anything else is done.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from coinml.data.records import Split, Target
+from coinml.data.records import Split
 from coinml.embedding_sets.table import Samples, split_samples, table_digest
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
 from coinml.heads.protocol import Numbers
-from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of
-from coinml.training.sweep import SweepResult, TrialLog, sweep
-from coinml.training.train_head import model_name
+from coinml.training.sweep import Record, SweepResult, TrialLog, sweep
+from coinml.training.train_head import RunContext, model_name
+from coinml.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 TUNED_ON: tuple[Split, ...] = ("train", "val")
 
@@ -51,87 +54,41 @@ class TuneReport:
 
 def tune_head(
     head: str,
-    dataset: str,
-    table: pd.DataFrame,
+    data: TrainingData,
     *,
-    target: Target = "task",
     trials: int,
-    store: MlflowStore,
     storage: Path,
-    classes: Sequence[str] | None = None,
+    store: MlflowStore | None = None,
     seed: int = 0,
     device: str = "cpu",
-    clips: Mapping[str, npt.NDArray[np.float16]] | None = None,
-    sha256s: Mapping[str, str] | None = None,
     drop_leaks: bool = False,
-    tags: Mapping[str, str] | None = None,
+    context: RunContext | None = None,
     on_trial: Callable[[int], None] | None = None,
-    on_step: Callable[[], None] | None = None,
 ) -> TuneReport:
-    """Sweep over a head's options and record every trial; a sweep that was killed goes on.
+    """Sweep over a head's options and record every trial; a sweep that was killed continues.
 
     Args:
         head: One of `heads.kinds.HEADS`.
-        dataset: Its name, which the experiment bears.
-        table: As `dataset.build_table` makes it.
-        target: What the labels of the table tell apart.
-        trials: So many in all, those of earlier calls on the same data included.
-        store: Where the runs go.
+        data: Its training and validation videos are used.
+        trials: Number of trials in all, those of earlier calls on the same data included.
         storage: SQLite file for optuna's trials.
-        classes: The classes to tell apart, in order; by default those in the table, sorted.
-        seed: Of everything random.
-        device: For the heads that are networks.
-        clips: The clips of each video of the table, for the head that looks at them.
-        sha256s: Hash of each video's file, by which a video under two ids is found.
+        store: Where the runs go; by default this home's MLflow store.
+        seed: Seed of all random numbers.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
         drop_leaks: Tune without the videos that are on a later side of the split as well.
-        tags: More tags for the run that holds the trials.
+        context: Tags for the run that holds the trials; its `on_step` is called after each epoch
+            or setting, and an exception that it raises ends the sweep.
         on_trial: Called with the number of trials that are newly done.
-        on_step: Called after each epoch or setting; what it raises ends the sweep.
 
     Raises:
-        InvalidInputError: Too little data, or the sweep goes on in another process.
+        InvalidInputError: Too little data, or the sweep runs in another process.
     """
+    table, context = data.table, context or RunContext()
     if drop_leaks:
-        table = without_leaks(table, find_leaks(table, sha256s))
-    train, val = tuning_samples(table, clips, classes=classes)
-    ingredients = {
-        "head": head,
-        "seed": seed,
-        "code": code_digest(),
-        "classes": train.classes,
-        "table": table_digest(table[table["split"].isin(TUNED_ON)]),
-    }
-    name = digest_of(ingredients)
-    experiment = model_name(dataset, target)
-    identity = {"sweep": name, "sweep_head": head}
-    known = store.find_runs(experiment, identity, finished=False)
-    with store.run(
-        experiment,
-        f"sweep {head}, {len(train):,} training videos",
-        tags={**(tags or {}), **identity, "kind": "sweep", "head": head},
-        about=descriptions.experiment_description(dataset, target, experiment),
-        run_id=known[0] if known else None,
-    ) as log:
-
-        @contextmanager
-        def record(number: int, options: Mapping[str, Any]) -> Iterator[TrialLog]:
-            with (
-                store.run(
-                    experiment,
-                    f"sweep {head}, trial {number}",
-                    tags={
-                        "kind": "trial",
-                        "head": head,
-                        "sweep_run_id": log.run_id,
-                        "trial": str(number),
-                    },
-                    parent_run_id=log.run_id,
-                ) as child,
-                child.epochs() as add,
-            ):
-                child.params(options)
-                yield _Recorded(child, add, on_step)
-
+        table = without_leaks(table, find_leaks(table, data.sha256s))
+    train, val = tuning_samples(table, data.clips, classes=data.classes)
+    name = _sweep_name(head, seed, train, table)
+    with _sweep_run(head, data, name, train, store or home_store(), context) as (log, record):
         result = sweep(
             head,
             train,
@@ -144,17 +101,7 @@ def tune_head(
             record=record,
             on_trial=on_trial,
         )
-        log.metrics(
-            {
-                "val_accuracy": result.val_accuracy,
-                "val_loss": result.val_loss,
-                "trials_completed": result.completed,
-                "trials_pruned": result.pruned,
-            }
-        )
-        log.describe(descriptions.sweep_description(head, dataset, target, result))
-        # Tags, since a sweep that goes on may find another best, and parameters are for ever.
-        log.tags({"best_trial": result.trial, "best_options": dict(result.options)})
+        _log_result(log, head, data, result)
     return TuneReport(head=head, run_id=log.run_id, result=result)
 
 
@@ -164,26 +111,92 @@ def tuning_samples(
     *,
     classes: Sequence[str] | None = None,
 ) -> tuple[Samples, Samples]:
-    """Train and val of a table; of the rest nothing but the names of the classes."""
+    """Train and val of a table; nothing but the class names depends on the other rows."""
     classes = classes or sorted(set(table["label"]))
     seen = table[table["split"].isin(TUNED_ON)]
     parts = split_samples(seen, classes, clips=clips, splits=TUNED_ON)
     return parts["train"], parts["val"]
 
 
-class _Recorded:
-    """A trial as a run."""
+def _sweep_name(head: str, seed: int, train: Samples, table: pd.DataFrame) -> str:
+    """A digest of what the trials depend on; calls with the same one continue one sweep."""
+    return digest_of(
+        {
+            "head": head,
+            "seed": seed,
+            "code": code_digest(),
+            "classes": train.classes,
+            "table": table_digest(table[table["split"].isin(TUNED_ON)]),
+        }
+    )
+
+
+@contextmanager
+def _sweep_run(
+    head: str,
+    data: TrainingData,
+    name: str,
+    train: Samples,
+    store: MlflowStore,
+    context: RunContext,
+) -> Iterator[tuple[RunLog, Record]]:
+    """The sweep's run, which an earlier call may have begun, and what records its trials."""
+    experiment = model_name(data.dataset.name, data.target)
+    identity = {"sweep": name, "sweep_head": head}
+    earlier = store.find_runs(experiment, identity, finished=False)
+    with store.run(
+        experiment,
+        f"sweep {head}, {len(train):,} training videos",
+        tags={**context.tags, **identity, "kind": "sweep", "head": head},
+        about=descriptions.experiment_description(data.dataset.name, data.target, experiment),
+        run_id=earlier[0] if earlier else None,
+    ) as log:
+
+        @contextmanager
+        def record(number: int, options: Mapping[str, Any]) -> Iterator[TrialLog]:
+            tags = {
+                "kind": "trial",
+                "head": head,
+                "sweep_run_id": log.run_id,
+                "trial": str(number),
+            }
+            title = f"sweep {head}, trial {number}"
+            with (
+                store.run(experiment, title, tags=tags, parent_run_id=log.run_id) as child,
+                child.epochs() as add,
+            ):
+                child.params(options)
+                yield _TrialRun(child, add, context.on_step)
+
+        yield log, record
+
+
+def _log_result(log: RunLog, head: str, data: TrainingData, result: SweepResult) -> None:
+    log.metrics(
+        {
+            "val_accuracy": result.val_accuracy,
+            "val_loss": result.val_loss,
+            "trials_completed": result.completed,
+            "trials_pruned": result.pruned,
+        }
+    )
+    log.describe(descriptions.sweep_description(head, data.dataset.name, data.target, result))
+    # Tags and not parameters, which cannot change: a larger sweep may find a better trial.
+    log.tags({"best_trial": result.trial, "best_options": dict(result.options)})
+
+
+class _TrialRun:
+    """Records a trial as an MLflow run."""
 
     def __init__(
-        self, log: RunLog, add: Callable[[Numbers], None], on_step: Callable[[], None] | None
+        self, log: RunLog, add: Callable[[Numbers], None], on_step: Callable[[], None]
     ) -> None:
         self._log, self._add, self._on_step = log, add, on_step
 
     def step(self, numbers: Numbers) -> None:
         if numbers:
             self._add(numbers)
-        if self._on_step is not None:
-            self._on_step()
+        self._on_step()
 
     def result(self, numbers: Numbers, *, pruned: bool) -> None:
         self._log.tags({"pruned": str(pruned).lower()})

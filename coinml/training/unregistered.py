@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class FittedHead:
     """A fitted head and how it came about.
 
     Attributes:
@@ -50,7 +50,7 @@ class Fit:
     run_id: str = ""
 
 
-def keep_fit(folder: Path, recipe: str, name: str, fit: Fit) -> None:
+def keep_fit(folder: Path, recipe: str, name: str, fit: FittedHead) -> None:
     """Write a fit under the digest of its recipe; it is there whole or not at all.
 
     Args:
@@ -73,14 +73,14 @@ def keep_fit(folder: Path, recipe: str, name: str, fit: Fit) -> None:
             place.rename(folder / recipe)
 
 
-def find_fit(folder: Path, recipe: str) -> Fit | None:
+def find_fit(folder: Path, recipe: str) -> FittedHead | None:
     """The fit that was kept of a recipe; one that cannot be read counts as none."""
     place = folder / recipe
     if not place.is_dir():
         return None
     try:
         about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
-        return Fit(
+        return FittedHead(
             head=load_head(place / head_file(about["head"])),
             history=tuple(about["history"]),
             search=pd.read_parquet(place / _SEARCH),

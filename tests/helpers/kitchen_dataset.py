@@ -23,11 +23,13 @@ from coinml.embedding_sets.table import build_table, clips_by_video
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.sampling import Sampling
+from coinml.heads.kinds import head_kind
 from coinml.media import write_video
 from coinml.registry.promotion import promote
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.sweep_runs import TuneReport, tune_head
-from coinml.training.train_head import TrainReport, train_head
+from coinml.training.train_head import RunContext, TrainReport, train_head
+from coinml.training.training_data import TrainingData
 
 MODEL = "kitchen-task"
 
@@ -106,6 +108,24 @@ def train_both(home: Path, store: MlflowStore, material: EmbeddedDataset) -> Tra
     return Trained(material=material, home=home, store=store, reports=reports)
 
 
+def training_data(
+    head: str,
+    material: EmbeddedDataset,
+    *,
+    table: pd.DataFrame | None = None,
+    sha256s: Mapping[str, str] | None = None,
+) -> TrainingData:
+    """The material, or another table of the same videos, for one head."""
+    return TrainingData(
+        dataset=material.dataset,
+        table=material.table if table is None else table,
+        spec=material.spec,
+        clips=material.clips if head_kind(head).takes_clips else None,
+        sha256s=sha256s or {},
+        ledger_digest="0123456789ab",
+    )
+
+
 def train(
     head: str,
     store: MlflowStore,
@@ -117,32 +137,40 @@ def train(
     drop_leaks: bool = False,
     seed: int = 0,
     options: dict[str, object] | None = None,
-    keep_in: Path | None = None,
-    on_epoch: Callable[[], None] | None = None,
+    fits_folder: Path | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> TrainReport:
     """Train one head on the material, or on another table of the same videos."""
     return train_head(
         head,
-        material.dataset,
-        material.table if table is None else table,
+        training_data(head, material, table=table, sha256s=sha256s),
         store=store,
         checkpoint=checkpoint or material.checkpoint,
-        spec=material.spec,
-        ledger_digest="0123456789ab",
-        sha256s=sha256s,
         drop_leaks=drop_leaks,
         seed=seed,
         options=options,
-        keep_in=keep_in,
-        on_epoch=on_epoch,
-        clips=material.clips if head == "attentive" else None,
+        context=RunContext(fits_folder=fits_folder, on_step=on_step),
     )
 
 
 def tune(
-    head: str, store: MlflowStore, material: EmbeddedDataset, *, trials: int, storage: Path
+    head: str,
+    store: MlflowStore,
+    material: EmbeddedDataset,
+    *,
+    trials: int,
+    storage: Path,
+    table: pd.DataFrame | None = None,
+    on_trial: Callable[[int], None] | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> TuneReport:
-    """Sweep over a head's options on the material."""
+    """Sweep over a head's options on the material, or on another table of the same videos."""
     return tune_head(
-        head, material.dataset.name, material.table, trials=trials, store=store, storage=storage
+        head,
+        training_data(head, material, table=table),
+        trials=trials,
+        store=store,
+        storage=storage,
+        context=RunContext(on_step=on_step),
+        on_trial=on_trial,
     )

@@ -28,8 +28,8 @@ from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training import sweep as sweeping
 from coinml.training import train_head as training
 from coinml.training.sweep import sweep
-from coinml.training.sweep_runs import tune_head, tuning_samples
-from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, train
+from coinml.training.sweep_runs import tuning_samples
+from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, train, tune
 from tests.helpers.synthetic_samples import needles
 
 TRAIN, VAL = needles(400, seed=1), needles(80, seed=2)
@@ -141,7 +141,7 @@ import pickle, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from coinml.tracking.mlflow_store import MlflowStore
-from coinml.training.sweep_runs import tune_head
+from tests.helpers.kitchen_dataset import tune
 folder = Path(sys.argv[1])
 material = pickle.loads((folder / "material.pickle").read_bytes())
 store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
@@ -153,8 +153,7 @@ def note(done):
         file.write("x" * done)
     if (folder / "done").stat().st_size == 2:
         (folder / "slow").touch()
-tune_head("knn", "kitchen", material.table, trials=4, store=store,
-          storage=folder / "sweeps.db", on_trial=note, on_step=wait)
+tune("knn", store, material, trials=4, storage=folder / "sweeps.db", on_trial=note, on_step=wait)
 """
 
 
@@ -179,12 +178,11 @@ def test_a_killed_sweep_goes_on_where_it_was(
         process.wait()
     (parent,) = store.find_runs(MODEL, {"sweep_head": "knn"}, finished=False)
     ticks: list[int] = []
-    report = tune_head(
+    report = tune(
         "knn",
-        "kitchen",
-        material.table,
+        store,
+        material,
         trials=4,
-        store=store,
         storage=tmp_path / "sweeps.db",
         on_trial=ticks.append,
     )
@@ -213,14 +211,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
 def test_what_a_sweep_found_is_trained_as_it_was_tried(
     store: MlflowStore, material: EmbeddedDataset
 ) -> None:
-    tuned = tune_head(
-        "logreg",
-        "kitchen",
-        material.table,
-        trials=2,
-        store=store,
-        storage=store.artifact_root / "sweeps.db",
-    )
+    tuned = tune("logreg", store, material, trials=2, storage=store.artifact_root / "sweeps.db")
     best = tuned.result
     report = train("logreg", store, material, options=dict(best.options))
     assert report.metrics["val_accuracy"] == best.val_accuracy
@@ -293,7 +284,7 @@ def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweeping, "fit_head", noted)
         patch.setattr(training, "fit_head", noted)
-        tuned = tune_head(head, "kitchen", table, trials=2, store=store, storage=folder / "s.db")
+        tuned = tune(head, store, material, table=table, trials=2, storage=folder / "s.db")
         train(head, store, material, table=table, options=dict(tuned.result.options))
     assert len(given_to) == 3
     test = set(table["video_id"][table["split"] == "test"])

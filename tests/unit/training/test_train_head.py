@@ -236,16 +236,7 @@ def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
 
     for error, status in ((StopError, "FAILED"), (KeyboardInterrupt, "KILLED")):
         with pytest.raises(error):
-            train_head.train_head(
-                "mlp",
-                material.dataset,
-                material.table,
-                store=store,
-                checkpoint=material.checkpoint,
-                spec=material.spec,
-                ledger_digest="0" * 12,
-                on_epoch=stop_after(3, error),
-            )
+            train("mlp", store, material, on_step=stop_after(3, error))
         (run_id, *_) = store.find_runs(MODEL, {"head": "mlp"}, finished=False)
         assert store.read_run(run_id).info.status == status
         history = store.client().get_metric_history(run_id, "val_loss")
@@ -288,9 +279,9 @@ def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
     for head in ("mlp", "svm", "knn"):
         away = True
         with pytest.raises(TransientError, match="does not answer"), answering(store):
-            train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+            train(head, store, material, fits_folder=kept, on_step=lambda: fits.append(1))
         fitted, away = len(fits), False
-        report = train(head, store, material, keep_in=kept, on_epoch=lambda: fits.append(1))
+        report = train(head, store, material, fits_folder=kept, on_step=lambda: fits.append(1))
         assert len(fits) == fitted > 0
         assert list(kept.iterdir()) == []
         runs = store.find_runs(MODEL, {"head": head}, finished=False)
@@ -310,14 +301,14 @@ def test_a_kept_head_that_was_damaged_is_trained_again(
 ) -> None:
     monkeypatch.setattr(train_head, "register", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train("knn", store, material, keep_in=tmp_path / "kept")
+        train("knn", store, material, fits_folder=tmp_path / "kept")
     monkeypatch.undo()
     ((place,),) = [list((tmp_path / "kept").iterdir())]
     # A pickle in its place is not read, and nothing else either.
     (place / "head.skops").write_bytes(pickle.dumps({"format": "coinml-knn-1"}))
     fits: list[int] = []
     report = train(
-        "knn", store, material, keep_in=tmp_path / "kept", on_epoch=lambda: fits.append(1)
+        "knn", store, material, fits_folder=tmp_path / "kept", on_step=lambda: fits.append(1)
     )
     assert fits
     assert not report.reused
