@@ -10,9 +10,9 @@ from coinml.heads.kinds import check_heads
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.studies.plans import Plan, check_target, make_plan
+from coinml.studies.condition_data import files_here
+from coinml.studies.plans import StudyPlan, check_target, make_plan
 from coinml.studies.report import StudyReport
-from coinml.studies.sources import files_here
 from flows.embed import embed
 from tasks.events import ours
 from tasks.outcomes import completed
@@ -88,7 +88,7 @@ def study(
 
 
 def _reencode(
-    plan: Plan, selection: Selection, options: SetOptions, decoder: str
+    plan: StudyPlan, selection: Selection, options: SetOptions, decoder: str
 ) -> tuple[str, ...]:
     """Embed the test videos at each resolution; says where theirs is no higher."""
     settings = Settings()

@@ -15,12 +15,15 @@ from coinml.heads.kinds import head_kind
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.studies import conducting, costs, resolutions, sources
+from coinml.studies import costs, resolutions
+from coinml.studies.build_report import ReportExtras
+from coinml.studies.condition_data import load_condition_data
 from coinml.studies.costs import Cost
-from coinml.studies.plans import Condition, Plan
+from coinml.studies.plans import Condition, StudyPlan
 from coinml.studies.report import StudyReport, markdown
 from coinml.studies.resolutions import Reencoded
-from coinml.tracking.mlflow_store import MlflowStore
+from coinml.studies.run_study import run_study
+from coinml.tracking.mlflow_store import home_store
 from tasks.artifact_keys import key_of
 from tasks.links import flow_run_tags
 
@@ -59,7 +62,7 @@ def embed_reencoded(
 
 @task(cache_policy=NO_CACHE)
 def conduct_study(
-    plan: Plan,
+    plan: StudyPlan,
     selection: Selection,
     options: SetOptions,
     *,
@@ -73,7 +76,7 @@ def conduct_study(
     """Train and measure under every condition, and record what comes of it."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    found = sources.sources_of(
+    data = load_condition_data(
         plan,
         dataset,
         options,
@@ -82,18 +85,14 @@ def conduct_study(
         ledger_url=settings.ledger_url,
         with_clips=any(head_kind(head).takes_clips for head in heads),
     )
-    return conducting.conduct(
+    return run_study(
         plan,
-        found,
-        dataset=dataset,
-        target=target,
-        store=MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        data,
         heads=heads,
         seeds=seeds,
         device=settings.device,
-        costs=measured,
-        wanted_sizes=wanted_sizes,
-        notes=notes,
+        store=home_store(settings),
+        extras=ReportExtras(costs=measured, predicted_sizes=wanted_sizes, notes=notes),
         tags=flow_run_tags(),
         on_fit=lambda: progress.advance("fit"),
     )

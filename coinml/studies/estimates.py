@@ -1,7 +1,7 @@
 """Accuracies and their differences, each with an interval over the videos and the seeds.
 
-Answers are a matrix of shape (S, N): whether the head of seed s was right about video i. Heads
-that draw no random numbers have one row.
+Answers are a matrix of shape (S, N): whether the head of seed s classified video i correctly.
+Heads that draw no random numbers have one row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation.intervals import Estimate, proportion
+from coinml.evaluation.intervals import Estimate, share_of
 from coinml.evaluation.paired import mcnemar, paired_difference
 
 Right = npt.NDArray[np.bool_]
@@ -21,15 +21,15 @@ Right = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A condition held against the reference, on the same videos.
+    """The difference of a condition and the reference, on the same videos.
 
     Attributes:
         value: Accuracy of the condition minus the reference's, with its 95 % interval.
-        p_value: Two-sided: McNemar's exact test; with several seeds the t-test that goes with
-            the interval.
-        lost: Videos that the reference gets right and the condition does not; with several
-            seeds, more often.
-        gained: The other way round.
+        p_value: Two-sided; from McNemar's exact test, with several seeds from the t-test that
+            goes with the interval.
+        lost: Videos that the reference classifies correctly and the condition does not; with
+            several seeds, more often than the condition.
+        gained: The reverse.
     """
 
     value: Estimate
@@ -39,15 +39,15 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether the videos show a difference."""
+        """Whether the difference is significant at the 5 % level."""
         return self.p_value < 0.05
 
 
 def accuracy(right: Right) -> Estimate:
     """Mean accuracy with a 95 % interval.
 
-    Wilson's interval over the videos, widened by what the seeds vary. Of videos whose answer
-    depends on the seed it assumes the worst, so that it is rather too wide.
+    Wilson's interval over the videos, widened by the variation over seeds. For videos whose
+    answer depends on the seed it assumes the largest variance, so it is conservative.
 
     Args:
         right: Shape (S, N).
@@ -69,16 +69,15 @@ def accuracy(right: Right) -> Estimate:
 def difference(right: Right, reference: Right) -> Difference:
     """Accuracy minus the reference's on the same videos, in the same order.
 
-    With one seed, the answers of the two are pairs: McNemar's exact test and Newcombe's
-    interval. With several, the mean over seeds varies with the videos and with the seeds, and
-    both count.
+    With one seed: McNemar's exact test and Newcombe's interval. With several seeds: a t-test and
+    its interval, whose variance is that over videos and that over seeds.
 
     Args:
         right: Shape (S, N).
         reference: Shape (S', N); S' is S, or one of them is 1.
 
     Raises:
-        InvalidInputError: The two do not speak of the same videos.
+        InvalidInputError: The two have different numbers of videos.
     """
     _check(right)
     if right.shape[1] != reference.shape[1]:
@@ -104,12 +103,12 @@ def _crossed(
 ) -> tuple[Estimate, float]:
     """A mean difference over videos and seeds: its interval, and the t-test's p.
 
-    One video more that is lost and one that is gained keep it from certainty where nearly all
-    are answered alike. The degrees of freedom are Satterthwaite's.
+    One lost and one gained video are added, so that the variance is not zero where both answer
+    alike. The degrees of freedom are Satterthwaite's.
 
     Source: Bonett, D. G. & Price, R. M. (2012). Adjusted Wald confidence interval for a
     difference of binomial proportions based on paired data. Journal of Educational and
-    Behavioral Statistics 37, 479-488; here with means over seeds.
+    Behavioral Statistics 37, 479-488; here on means over seeds.
 
     Args:
         gain: Mean difference of each video, shape (N,).
@@ -132,20 +131,20 @@ def _crossed(
     return estimate, float(2 * t.sf(abs(centre) / error, freedom))
 
 
-def _newcombe(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> Estimate:
-    """Difference of two proportions of the same videos with its 95 % interval.
+def _newcombe(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> Estimate:
+    """Difference of two proportions on the same videos with its 95 % interval.
 
     Source: Newcombe, R. G. (1998). Improved confidence intervals for the difference between
     binomial proportions based on paired data. Statistics in Medicine 17, 2635-2650, method 10.
     """
-    both = int((ours * theirs).sum())
-    lost, gained = int((theirs > ours).sum()), int((ours > theirs).sum())
-    return paired_difference(lost, gained, both, len(ours))
+    both = int((a * b).sum())
+    lost, gained = int((b > a).sum()), int((a > b).sum())
+    return paired_difference(lost, gained, both, len(a))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's interval around a share that need not be a whole number of videos."""
-    found = proportion(share * n, n)  # type: ignore[arg-type]
+    found = share_of(share * n, n)
     return (0.0 if share <= 0 else found.low), (1.0 if share >= 1 else found.high)
 
 
@@ -161,4 +160,4 @@ def _seed_error(means: npt.NDArray[np.float64]) -> float:
 
 def _check(right: Right) -> None:
     if right.ndim != 2 or 0 in right.shape:
-        raise InvalidInputError(f"answers of shape {right.shape}: seeds by videos are needed")
+        raise InvalidInputError(f"answers of shape {right.shape}: (seeds, videos) is needed")

@@ -1,4 +1,4 @@
-"""One figure a study: accuracy under each condition, the paired difference, and the price."""
+"""One figure per study: accuracy under each condition, paired differences, and costs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from coinml.evaluation.intervals import Estimate
+from coinml.figures.style import A_COLOUR, GREY, PALE, new_figure, series_colour
 from coinml.studies.report import Row, StudyReport, speed_up
 
-_COLOURS = ("#2a6f97", "#d1495b", "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")
-_GREY, _DECODE, _ENCODE = "#6b7280", "#c9d3de", "#2a6f97"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -28,79 +26,24 @@ def draw(report: StudyReport) -> Figure:
 
 
 def learning_curve(report: StudyReport) -> Figure:
-    """Test error over training videos, with the fitted law and what it predicts."""
-    figure, (axis,) = _figure(8.6, 5.0, 1, f"{report.question}  ({report.dataset})")
+    """Test error over training videos, with the fitted power law and its predictions."""
+    figure, (axis,) = new_figure(8.6, 5.0, 1, 1, f"{report.question}  ({report.dataset})")
     sizes = [row.train_videos for row in report.rows]
     most = max([*sizes, *(p.train_videos for p in report.predictions)])
     grid = np.geomspace(min(sizes), most * 1.15, 80)
+    # Shifted side by side, so that the intervals of two heads do not hide each other.
+    apart = (most / min(sizes)) ** 0.008
     for i, head in enumerate(report.heads):
-        rows, colour = report.of(head), _colour(i)
-        # Beside each other, so that intervals of two heads do not hide each other.
-        apart = (most / min(sizes)) ** 0.008
-        x = np.array([row.train_videos for row in rows]) * apart ** (
-            i - (len(report.heads) - 1) / 2
-        )
-        errors = [_flipped(row.test) for row in rows]
-        axis.errorbar(
-            x,
-            [e.value for e in errors],
-            _bars(errors),
-            fmt=_marker(i),
-            color=colour,
-            capsize=3,
-            markersize=6,
-            label=f"{head}, test",
-            zorder=3,
-        )
-        axis.plot(
-            x,
-            [1 - row.val.value for row in rows],
-            _marker(i),
-            color=colour,
-            fillstyle="none",
-            markersize=5,
-            alpha=0.7,
-            label=f"{head}, val",
-        )
-        law = report.laws.get(head)
-        if law is None:
-            continue
-        curve = [law.predict(n) for n in grid]
-        axis.plot(
-            grid,
-            [e.value for e in curve],
-            color=colour,
-            linewidth=1.3,
-            label=f"{head}: {law.a.value:.3f} + {law.b.value:.2g} / n^{law.c.value:.2f}",
-        )
-        axis.fill_between(
-            grid,
-            [e.low for e in curve],
-            [e.high for e in curve],
-            color=colour,
-            alpha=0.13,
-            linewidth=0,
-        )
-        for prediction in report.predictions:
-            if prediction.head == head:
-                axis.errorbar(
-                    [prediction.train_videos],
-                    [prediction.error.value],
-                    _bars([prediction.error]),
-                    fmt="*",
-                    color=colour,
-                    markersize=12,
-                    capsize=3,
-                    markeredgecolor="black",
-                    markeredgewidth=0.6,
-                    zorder=4,
-                )
+        shift = apart ** (i - (len(report.heads) - 1) / 2)
+        _curve_points(axis, report.of(head), i, shift)
+        if head in report.laws:
+            _fitted_law(axis, report, head, grid, series_colour(i))
     if report.predictions:
-        axis.plot([], [], "*", color=_GREY, markersize=11, label="predicted")
+        axis.plot([], [], "*", color=GREY, markersize=11, label="predicted")
     axis.set_xscale("log")
-    # Only where people look: what was tried and what is predicted.
+    # Ticks at the sizes that were tried or are predicted.
     _ticks(axis, sorted({*sizes, *(p.train_videos for p in report.predictions)}))
-    axis.set_ylim(0, min(1.02, 1.06 * max(_flipped(row.test).high for row in report.rows)))
+    axis.set_ylim(0, min(1.02, 1.06 * max(_error(row.test).high for row in report.rows)))
     axis.set_xlabel("training videos (log scale)")
     axis.set_ylabel("error (1 - accuracy)")
     axis.legend(frameon=False, fontsize=8, loc="upper right")
@@ -108,16 +51,78 @@ def learning_curve(report: StudyReport) -> Figure:
     return figure
 
 
+def _curve_points(axis: Axes, rows: Sequence[Row], number: int, shift: float) -> None:
+    """A head's test and val errors over its numbers of training videos."""
+    colour, x = series_colour(number), np.array([row.train_videos for row in rows]) * shift
+    errors = [_error(row.test) for row in rows]
+    axis.errorbar(
+        x,
+        [e.value for e in errors],
+        _bars(errors),
+        fmt=_marker(number),
+        color=colour,
+        capsize=3,
+        markersize=6,
+        label=f"{rows[0].head}, test",
+        zorder=3,
+    )
+    axis.plot(
+        x,
+        [1 - row.val.value for row in rows],
+        _marker(number),
+        color=colour,
+        fillstyle="none",
+        markersize=5,
+        alpha=0.7,
+        label=f"{rows[0].head}, val",
+    )
+
+
+def _fitted_law(axis: Axes, report: StudyReport, head: str, grid: np.ndarray, colour: str) -> None:
+    """A head's power law with its interval, and the errors that it predicts."""
+    law = report.laws[head]
+    curve = [law.predict(n) for n in grid]
+    axis.plot(
+        grid,
+        [e.value for e in curve],
+        color=colour,
+        linewidth=1.3,
+        label=f"{head}: {law.a.value:.3f} + {law.b.value:.2g} / n^{law.c.value:.2f}",
+    )
+    axis.fill_between(
+        grid,
+        [e.low for e in curve],
+        [e.high for e in curve],
+        color=colour,
+        alpha=0.13,
+        linewidth=0,
+    )
+    for prediction in report.predictions:
+        if prediction.head == head:
+            axis.errorbar(
+                [prediction.train_videos],
+                [prediction.error.value],
+                _bars([prediction.error]),
+                fmt="*",
+                color=colour,
+                markersize=12,
+                capsize=3,
+                markeredgecolor="black",
+                markeredgewidth=0.6,
+                zorder=4,
+            )
+
+
 def dimensions(report: StudyReport) -> Figure:
     """Test accuracy over the number of dimensions, for PCA and for LDA."""
     heads = report.heads
-    figure, axes = _figure(
-        6.4 * len(heads), 4.8, len(heads), f"{report.question}  ({report.dataset})"
+    figure, axes = new_figure(
+        6.4 * len(heads), 4.8, 1, len(heads), f"{report.question}  ({report.dataset})"
     )
     for axis, head in zip(axes, heads, strict=True):
         full = report.reference_row(head)
-        axis.axhspan(full.test.low, full.test.high, color=_GREY, alpha=0.15, linewidth=0)
-        axis.axhline(full.test.value, color=_GREY, linewidth=1.3, label=f"all {full.dim}, test")
+        axis.axhspan(full.test.low, full.test.high, color=GREY, alpha=0.15, linewidth=0)
+        axis.axhline(full.test.value, color=GREY, linewidth=1.3, label=f"all {full.dim}, test")
         for i, method in enumerate(("PCA", "LDA")):
             rows = [row for row in report.of(head) if row.condition.name.startswith(method)]
             if not rows:
@@ -128,7 +133,7 @@ def dimensions(report: StudyReport) -> Figure:
                 x,
                 [e.value for e in tests],
                 _bars(tests),
-                color=_colour(i),
+                color=series_colour(i),
                 marker=_marker(i),
                 capsize=3,
                 label=f"{method}, test",
@@ -137,7 +142,7 @@ def dimensions(report: StudyReport) -> Figure:
                 x,
                 [row.val.value for row in rows],
                 _marker(i),
-                color=_colour(i),
+                color=series_colour(i),
                 fillstyle="none",
                 markersize=5,
                 alpha=0.7,
@@ -155,12 +160,13 @@ def dimensions(report: StudyReport) -> Figure:
 
 
 def conditions(report: StudyReport) -> Figure:
-    """Accuracy, paired difference and, where it was measured, what embedding takes."""
+    """Accuracy, paired difference and, where it was measured, the cost of embedding."""
     priced = any(row.cost is not None for row in report.rows)
     names = list(dict.fromkeys(row.condition.name for row in report.rows))
-    figure, axes = _figure(
+    figure, axes = new_figure(
         12.6 if priced else 9.4,
         float(np.clip(2.4 + 0.5 * len(names), 3.4, 9)),
+        1,
         3 if priced else 2,
         f"{report.question}  ({report.dataset})",
     )
@@ -188,11 +194,11 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
             y,
             xerr=_bars(tests),
             fmt=_marker(i),
-            color=_colour(i),
+            color=series_colour(i),
             capsize=3,
             label=f"{head}, test",
         )
-        # One head answers every resolution, and val was seen by it as it came.
+        # One head is measured on every resolution, and on val at the original one only.
         once = report.study == "resolution"
         shown = [
             (row.val.value, height)
@@ -202,7 +208,7 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
         axis.plot(
             *zip(*shown, strict=True),
             _marker(i),
-            color=_colour(i),
+            color=series_colour(i),
             fillstyle="none",
             markersize=5,
             alpha=0.7,
@@ -215,7 +221,7 @@ def _accuracies(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
 
 
 def _differences(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
-    axis.axvline(0, color=_GREY, linewidth=1)
+    axis.axvline(0, color=GREY, linewidth=1)
     for i, head in enumerate(report.heads):
         rows = [row for row in report.of(head) if row.difference is not None]
         gaps = [row.difference.value for row in rows if row.difference is not None]
@@ -225,7 +231,7 @@ def _differences(axis: Axes, report: StudyReport, place: dict[str, int]) -> None
             y,
             xerr=100 * _bars(gaps),
             fmt=_marker(i),
-            color=_colour(i),
+            color=series_colour(i),
             capsize=3,
             label=head,
         )
@@ -240,7 +246,7 @@ def _differences(axis: Axes, report: StudyReport, place: dict[str, int]) -> None
                     textcoords="offset points",
                     ha="center",
                     fontsize=7.5,
-                    color=_GREY,
+                    color=GREY,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
                 )
     axis.set_xlabel(f"points of test accuracy against {report.reference}")
@@ -253,13 +259,13 @@ def _prices(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
     y = [place[row.condition.name] for row in rows]
     decode = np.array([1000 * cost.decode_s / max(cost.videos, 1) for cost in costs])
     encode = np.array([1000 * cost.encode_s / max(cost.videos, 1) for cost in costs])
-    axis.barh(y, decode, height=0.55, color=_DECODE, label="decode")
-    axis.barh(y, encode, left=decode, height=0.55, color=_ENCODE, label="encode")
+    axis.barh(y, decode, height=0.55, color=PALE, label="decode")
+    axis.barh(y, encode, left=decode, height=0.55, color=A_COLOUR, label="encode")
     for height, cost, length in zip(y, costs, decode + encode, strict=True):
         ratio = "" if reference is None else f"  {speed_up(reference, cost):.2g}x"
         axis.text(length, height, ratio, va="center", fontsize=8.5)
     axis.set_xlim(0, 1.18 * float((decode + encode).max(initial=1e-9)))
-    axis.set_xlabel("ms a video (how many times as fast)")
+    axis.set_xlabel("ms per video (and speed-up)")
     _legend_above(axis)
 
 
@@ -274,12 +280,13 @@ def _bars(estimates: Sequence[Estimate]) -> np.ndarray:
     return np.array([below, above])
 
 
-def _flipped(e: Estimate) -> Estimate:
+def _error(e: Estimate) -> Estimate:
+    """The error, given an accuracy."""
     return Estimate(value=1 - e.value, low=1 - e.high, high=1 - e.low)
 
 
 def _ticks(axis: Axes, values: Sequence[float]) -> None:
-    """Name these values on a logarithmic axis, but none that would overlap the one before."""
+    """Label these values on a logarithmic axis, without labels that would overlap."""
     chosen: list[float] = []
     apart = max(1.05, (values[-1] / values[0]) ** 0.045)
     for value in reversed(values):
@@ -310,26 +317,10 @@ def _caption(figure: Figure, report: StudyReport) -> None:
         f"{report.test_videos:,} test and {report.val_videos:,} val videos; "
         f"{seeds} training{'s' if seeds > 1 else ''} each; bars are 95 % intervals",
         fontsize=8,
-        color=_GREY,
+        color=GREY,
         x=0.01,
         ha="left",
     )
-
-
-def _figure(width: float, height: float, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(np.atleast_1d(figure.subplots(1, columns)).ravel())
-    for axis in axes:
-        axis.grid(color="#e5e7eb", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
-    return figure, axes
-
-
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
 
 
 def _marker(index: int) -> str:

@@ -1,4 +1,4 @@
-"""The studies there are, and which conditions each compares."""
+"""All studies, and which conditions each compares."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
 
 ORIGINAL = "original"
-"""The condition of `resolution` whose files are as they came."""
+"""The condition of `resolution` with the original files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One of the things that a study compares.
+    """One of the conditions that a study compares.
 
     Attributes:
-        name: For people, and the name of its runs.
-        value: Its place on an axis; None where it has none.
-        set_options: The embedding set it is measured on, where it has one of its own.
+        name: Shown in tables and in the names of its runs.
+        value: Its position on the axis; None where it has none.
+        set_options: The embedding set that it needs, where it has one of its own.
     """
 
     name: str
@@ -29,17 +29,17 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """What a study compares.
 
     Attributes:
         study: Its name.
-        question: What it answers.
-        axis: What `Condition.value` counts, with its unit.
-        conditions: In the order of the tables. Those of `dims` follow from the data, and are
-            not known before.
-        reference: Name of the condition that the others are held against.
-        values: What was asked for.
+        question: The question that it answers.
+        axis: Label of the axis of `Condition.value`, with its unit.
+        conditions: In the order of the tables. Empty for `dims`, whose conditions depend on the
+            data.
+        reference: Name of the condition that the others are compared with.
+        values: Values of the other conditions, as they were asked for.
     """
 
     study: str
@@ -61,28 +61,29 @@ class Plan:
 class _Kind:
     question: str
     axis: str
-    usual: tuple[str, ...]
+    defaults: tuple[str, ...]
     make: Callable[[tuple[str, ...], SetOptions], tuple[tuple[Condition, ...], str]]
 
 
-def make_plan(study: str, set_options: SetOptions, conditions: Sequence[str] = ()) -> Plan:
+def make_plan(study: str, set_options: SetOptions, conditions: Sequence[str] = ()) -> StudyPlan:
     """The plan of a study.
 
     Args:
         study: One of `STUDIES`.
-        set_options: The embedding set that is varied, or that the study looks at.
-        conditions: What to compare, as text: percentages for `data`, rows for `resolution`,
-            parts for `tokens`, numbers for `clips` and `dims`, rules for `snap`. The reference
-            is added where it is not named. By default the usual ones.
+        set_options: The embedding set that is varied, or that all conditions share.
+        conditions: What to compare, as text: percentages for `data`, picture heights in pixels
+            for `resolution`, shares for `tokens`, numbers for `clips` and `dims`, `exact` and
+            `keyframe` for `snap`. The reference is added where it is not named. By default the
+            study's own.
 
     Raises:
-        InvalidInputError: No such study, or a condition that it does not know.
+        InvalidInputError: There is no such study, or it has no such condition.
     """
     if study not in STUDIES:
         raise InvalidInputError(f"study {study!r}: one of {', '.join(STUDIES)} is allowed")
     kind = STUDIES[study]
-    made, reference = kind.make(tuple(conditions) or kind.usual, set_options)
-    return Plan(
+    made, reference = kind.make(tuple(conditions) or kind.defaults, set_options)
+    return StudyPlan(
         study=study,
         question=kind.question,
         axis=kind.axis,
@@ -93,22 +94,25 @@ def make_plan(study: str, set_options: SetOptions, conditions: Sequence[str] = (
 
 
 def check_target(target: Target) -> None:
-    """Refuse steps: their segments are not independent, and a study's intervals take them so.
+    """Check that a study can predict these classes.
+
+    Steps are refused: a study's intervals assume independent rows, and segments of one video are
+    not independent.
 
     Raises:
         InvalidInputError: The target is `step`.
     """
     if target == "step":
-        raise InvalidInputError("studies tell tasks or domains apart, not steps: --target task")
+        raise InvalidInputError("studies predict tasks or domains, not steps: --target task")
 
 
 def percent(part: float) -> str:
-    """A part of one as people write it."""
+    """A share as a percentage."""
     return f"{100 * part:g} %"
 
 
 def rows_name(rows: float) -> str:
-    """Name of the condition of `resolution` with so many rows."""
+    """Name of the condition of `resolution` with this picture height in pixels."""
     return f"{rows:g}p"
 
 
@@ -116,7 +120,9 @@ def _snap(texts: tuple[str, ...], options: SetOptions) -> tuple[tuple[Condition,
     allowed = ("exact", "keyframe")
     unknown = sorted(set(texts) - set(allowed))
     if unknown:
-        raise InvalidInputError(f"study snap: {', '.join(unknown)}: {' and '.join(allowed)} are")
+        raise InvalidInputError(
+            f"study snap: {', '.join(unknown)}: allowed are {' and '.join(allowed)}"
+        )
     return tuple(_varied(rule, None, options, snap=rule) for rule in allowed), "exact"
 
 
@@ -184,38 +190,38 @@ STUDIES: Mapping[str, _Kind] = {
     "snap": _Kind(
         question="What does it cost to let clips begin at key frames, and what does it save?",
         axis="where clips begin",
-        usual=("exact", "keyframe"),
+        defaults=("exact", "keyframe"),
         make=_snap,
     ),
     "tokens": _Kind(
-        question="What does it cost to show the encoder a part of its tokens, and what does "
+        question="What does it cost to give the encoder a share of its tokens, and what does "
         "it save?",
-        axis="part of the tokens",
-        usual=("1", "0.5", "0.25", "0.1"),
+        axis="share of the tokens",
+        defaults=("1", "0.5", "0.25", "0.1"),
         make=_tokens,
     ),
     "clips": _Kind(
-        question="How many clips of a video are worth their time?",
-        axis="clips a video",
-        usual=("1", "2", "4", "8", "16"),
+        question="How many clips per video are worth their time?",
+        axis="clips per video",
+        defaults=("1", "2", "4", "8", "16"),
         make=_clips,
     ),
     "data": _Kind(
         question="Does more data help, and what would all of it bring?",
         axis="training videos",
-        usual=("5", "10", "20", "40", "70", "100"),
+        defaults=("5", "10", "20", "40", "70", "100"),
         make=_data,
     ),
     "resolution": _Kind(
-        question="Do fewer rows of the picture cost accuracy?",
-        axis="rows of the picture",
-        usual=("144", "240", "360"),
+        question="Does a smaller picture height cost accuracy?",
+        axis="picture height in pixels",
+        defaults=("144", "240", "360"),
         make=_resolution,
     ),
     "dims": _Kind(
         question="How many dimensions of the embedding are needed?",
         axis="dimensions",
-        usual=("2", "4", "8", "16", "32", "64", "128", "256", "512"),
+        defaults=("2", "4", "8", "16", "32", "64", "128", "256", "512"),
         make=_dims,
     ),
 }

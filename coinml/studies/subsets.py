@@ -1,60 +1,47 @@
-"""Study `data`: ever larger parts of the training videos."""
+"""Study `data`: training on nested subsets of the training videos."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from coinml.data.records import Split
-from coinml.embedding_sets.table import Samples
 from coinml.heads.kinds import head_kind
 from coinml.studies.plans import Condition
-from coinml.studies.trials import Fit, fit_and_answer
+from coinml.studies.trials import Parts, TrialOptions, TrialResult, run_trial
 
 
-def fit_subsets(
-    parts: Mapping[Split, Samples],
-    conditions: Sequence[Condition],
-    *,
-    heads: Sequence[str],
-    seeds: int,
-    device: str,
-    official: Mapping[Split, int],
-) -> Iterator[Fit]:
-    """Train each head on each part of the training videos, for each seed.
+def run_subset_trials(
+    parts: Parts, conditions: Sequence[Condition], options: TrialOptions
+) -> Iterator[TrialResult]:
+    """Train each head on each subset of the training videos, for each seed.
 
-    A seed draws the order in which videos are added, so that its smaller parts lie within its
-    larger ones, and is the head's as well. Val and test stay whole.
+    A seed draws the order in which videos are added, so that its smaller subsets are contained in
+    its larger ones; it is the head's seed as well. Val and test are used whole.
     """
     train = parts["train"]
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         order = nested_order(train.y, seed=seed)
         for condition in conditions:
             share = condition.value or 1.0
             size = subset_size(train.y, share)
-            for head in heads:
+            for head in options.heads:
                 if seed and size == len(train) and not head_kind(head).draws_random:
-                    continue  # All videos in whatever order make the same head.
+                    continue  # All videos in any order give the same head.
                 subset = train.take(np.sort(order[:size]))
-                yield fit_and_answer(
-                    condition.name,
-                    head,
-                    {**parts, "train": subset},
-                    seed=seed,
-                    device=device,
-                    official=official,
+                yield run_trial(
+                    condition.name, head, {**parts, "train": subset}, seed=seed, options=options
                 )
 
 
 def nested_order(y: npt.NDArray[np.int64], *, seed: int) -> npt.NDArray[np.int64]:
-    """Rows in an order whose beginnings are stratified: one of every class first.
+    """An order of the rows whose every beginning is stratified, with one of every class first.
 
     Args:
         y: Class of each row.
-        seed: Another seed is another order.
+        seed: Seed of the order.
     """
     generator = np.random.default_rng(seed)
     members: dict[int, list[int]] = defaultdict(list)
@@ -69,5 +56,5 @@ def nested_order(y: npt.NDArray[np.int64], *, seed: int) -> npt.NDArray[np.int64
 
 
 def subset_size(y: npt.NDArray[np.int64], share: float) -> int:
-    """Number of rows that a share means; never less than one of every class."""
+    """Number of rows that a share is; at least one of every class."""
     return min(len(y), max(round(share * len(y)), len(np.unique(y))))

@@ -1,4 +1,4 @@
-"""One head trained under one condition, and what it answers."""
+"""One trial: a head trained under one condition and measured on val and test."""
 
 from __future__ import annotations
 
@@ -19,20 +19,40 @@ from coinml.heads.kinds import head_kind
 from coinml.heads.protocol import Head, head_input
 from coinml.studies.plans import Condition
 
+Parts = Mapping[Split, Samples]
+"""The samples of each split."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class TrialOptions:
+    """What is trained under each condition.
+
+    Attributes:
+        heads: Names of the heads.
+        seeds: Trainings of each head that draws random numbers.
+        official_sizes: Number of videos of each split, collected or not.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
+    """
+
+    heads: Sequence[str]
+    seeds: int
+    official_sizes: Mapping[Split, int]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
     """A trained head's answers under one condition.
 
     Attributes:
-        condition: Its name.
-        head: Which head.
+        condition: Name of the condition.
+        head: Name of the head.
         seed: Of the head, and of the subset in `data`.
-        train_videos: Number of videos that it learnt from.
-        dim: Width of what it was shown.
+        train_videos: Number of training videos.
+        dim: Width of the head's input.
         fit_s: Seconds that training took.
-        right: Whether each val and test video was answered rightly, in the order of the ids.
-        evaluations: The usual numbers of val and test.
+        right: Whether each val and test video was classified correctly, in the order of the ids.
+        evaluations: The metrics of val and test.
         predictions: `video_id, split, label, predicted, score` of val and test.
     """
 
@@ -47,97 +67,70 @@ class Fit:
     predictions: pd.DataFrame
 
 
-def fit_and_answer(
-    condition: str,
-    head: str,
-    parts: Mapping[Split, Samples],
-    *,
-    seed: int,
-    device: str,
-    official: Mapping[Split, int],
-) -> Fit:
-    """Train a head on `train`, chosen by `val`, and let it answer `val` and `test`.
-
-    Args:
-        condition: Name of the condition that the parts are of.
-        head: Which head.
-        parts: Training, val and test videos.
-        seed: Of the head.
-        device: For heads that use one.
-        official: Size of each split with the videos that are lost.
-    """
-    start = time.perf_counter()
-    fitted = fit_head(head, parts["train"], parts["val"], seed=seed, device=device)
-    seconds = time.perf_counter() - start
-    return answered(condition, head, fitted, parts, seed=seed, fit_s=seconds, official=official)
+def run_trial(
+    condition: str, head: str, parts: Parts, *, seed: int, options: TrialOptions
+) -> TrialResult:
+    """Train a head on `train`, choose its setting on `val`, and measure it on `val` and `test`."""
+    fitted, seconds = _fit(head, parts, seed, options)
+    return _measure(condition, head, fitted, parts, seed=seed, fit_s=seconds, options=options)
 
 
-def fit_conditions(
-    conditions: Sequence[tuple[Condition, Mapping[Split, Samples]]],
-    *,
-    heads: Sequence[str],
-    seeds: int,
-    device: str,
-    official: Mapping[Split, int],
-) -> Iterator[Fit]:
+def run_trials(
+    conditions: Sequence[tuple[Condition, Parts]], options: TrialOptions
+) -> Iterator[TrialResult]:
     """Train each head on each condition's videos, for each seed that matters to the head."""
     for condition, parts in conditions:
-        for head in heads:
-            for seed in seeds_of(head, seeds):
-                yield fit_and_answer(
-                    condition.name, head, parts, seed=seed, device=device, official=official
-                )
+        for head in options.heads:
+            for seed in seeds_of(head, options.seeds):
+                yield run_trial(condition.name, head, parts, seed=seed, options=options)
 
 
-def fit_once(
-    versions: Sequence[tuple[Condition, Mapping[Split, Samples]]],
-    *,
-    heads: Sequence[str],
-    seeds: int,
-    device: str,
-    official: Mapping[Split, int],
-) -> Iterator[Fit]:
-    """Train each head on the last version's videos, and have it answer every version's."""
+def run_trained_once(
+    versions: Sequence[tuple[Condition, Parts]], options: TrialOptions
+) -> Iterator[TrialResult]:
+    """Train each head on the last version's videos, and measure it on every version's."""
     _, own = versions[-1]
-    for head in heads:
-        for seed in seeds_of(head, seeds):
-            start = time.perf_counter()
-            fitted = fit_head(head, own["train"], own["val"], seed=seed, device=device)
-            seconds = time.perf_counter() - start
+    for head in options.heads:
+        for seed in seeds_of(head, options.seeds):
+            fitted, seconds = _fit(head, own, seed, options)
             for condition, parts in versions:
-                yield answered(
-                    condition.name,
-                    head,
-                    fitted,
-                    parts,
-                    seed=seed,
-                    fit_s=seconds,
-                    official=official,
+                yield _measure(
+                    condition.name, head, fitted, parts, seed=seed, fit_s=seconds, options=options
                 )
 
 
-def answered(
+def seeds_of(head: str, seeds: int) -> range:
+    """The seeds to train a head with: one where all seeds give the same head."""
+    return range(seeds if head_kind(head).draws_random else 1)
+
+
+def _fit(head: str, parts: Parts, seed: int, options: TrialOptions) -> tuple[Head, float]:
+    """A trained head, and how many seconds that took."""
+    start = time.perf_counter()
+    fitted = fit_head(head, parts["train"], parts["val"], seed=seed, device=options.device)
+    return fitted, time.perf_counter() - start
+
+
+def _measure(
     condition: str,
     head: str,
     fitted: Head,
-    parts: Mapping[Split, Samples],
+    parts: Parts,
     *,
     seed: int,
     fit_s: float,
-    official: Mapping[Split, int],
-) -> Fit:
-    """What a trained head says to val and test; arguments as in `fit_and_answer`."""
+    options: TrialOptions,
+) -> TrialResult:
     right, evaluations, tables = {}, {}, []
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
         samples = parts[split]
         proba = fitted.predict_proba(head_input(fitted, samples))
         right[split] = proba.argmax(axis=1) == samples.y
-        evaluations[split] = evaluate(
-            samples.y, proba, samples.classes, official_size=max(official[split], len(samples))
-        )
+        official = max(options.official_sizes[split], len(samples))
+        evaluations[split] = evaluate(samples.y, proba, samples.classes, official_size=official)
         tables.append(predictions_table(split, samples, proba, fitted.classes))
-    return Fit(
+    return TrialResult(
         condition=condition,
         head=head,
         seed=seed,
@@ -148,8 +141,3 @@ def answered(
         evaluations=evaluations,
         predictions=pd.concat(tables, ignore_index=True),
     )
-
-
-def seeds_of(head: str, seeds: int) -> range:
-    """The seeds that are worth a training of their own."""
-    return range(seeds if head_kind(head).draws_random else 1)

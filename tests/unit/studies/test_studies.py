@@ -15,16 +15,19 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.table import split_samples
 from coinml.errors import InvalidInputError
 from coinml.studies import figures
-from coinml.studies.conducting import conduct, experiment_name
+from coinml.studies.build_report import ReportExtras
 from coinml.studies.costs import Cost, measure_costs
 from coinml.studies.plans import make_plan
 from coinml.studies.projections import projected_conditions
 from coinml.studies.report import StudyReport, markdown
-from coinml.studies.sources import Source
-from coinml.studies.subsets import fit_subsets
+from coinml.studies.run_study import experiment_name, run_study
+from coinml.studies.subsets import run_subset_trials
+from coinml.studies.trials import TrialOptions
 from coinml.tracking.compare_runs import compare_runs
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_head import model_name
+from coinml.training.training_data import TrainingData
+from tests.helpers.small_sets import SPEC
 
 OPTIONS = SetOptions(encoder="tiny")
 
@@ -75,11 +78,15 @@ def studied(
     *asked: str,
     **more: object,
 ) -> StudyReport:
-    return conduct(
+    extras = {name: more.pop(name) for name in ("costs", "predicted_sizes") if name in more}
+    return run_study(
         make_plan(study, OPTIONS, asked),
-        {name: Source(table=table, fingerprint="f00") for name, table in tables.items()},
-        dataset=dataset,
+        {
+            name: TrainingData(dataset=dataset, table=table, spec=SPEC)
+            for name, table in tables.items()
+        },
         store=store,
+        extras=ReportExtras(**extras),
         **{"heads": ("svm",), "seeds": 2, **more},
     )
 
@@ -138,7 +145,7 @@ def test_a_data_study_has_a_rising_curve_a_law_and_nested_runs(
         "25",
         "50",
         heads=("svm", "knn"),
-        wanted_sizes={500: "all there is"},
+        predicted_sizes={500: "all there is"},
     )
     rows = report.of("svm")
     assert [row.train_videos for row in rows] == [6, 15, 30, 60]
@@ -174,23 +181,24 @@ def test_each_seed_is_trained_for_a_head_that_draws_numbers_and_once_for_others(
     parts = split_samples(table)
     (whole,) = make_plan("data", OPTIONS, ("100",)).conditions
     fits = list(
-        fit_subsets(
+        run_subset_trials(
             parts,
             [whole],
-            heads=("mlp", "svm"),
-            seeds=2,
-            device="cpu",
-            official={"train": 60, "val": 20, "test": 80},
+            TrialOptions(
+                heads=("mlp", "svm"),
+                seeds=2,
+                official_sizes={"train": 60, "val": 20, "test": 80},
+            ),
         )
     )
     assert [(fit.head, fit.seed) for fit in fits] == [("mlp", 0), ("svm", 0), ("mlp", 1)]
     assert all(fit.train_videos == 60 and fit.dim == WIDTH for fit in fits)
 
 
-def test_a_head_that_looks_at_clips_is_no_matter_for_projections(
+def test_a_head_that_takes_clips_is_refused_for_projections(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
-    with pytest.raises(InvalidInputError, match="attentive looks at clips"):
+    with pytest.raises(InvalidInputError, match="attentive takes clips"):
         studied(store, dataset, {"all": table}, "dims", heads=("svm", "attentive"))
 
 
@@ -275,7 +283,7 @@ def test_every_study_draws_a_figure_that_names_its_conditions(
     figure = figures.draw(report)
     labels = {label.get_text() for axis in figure.axes for label in axis.get_yticklabels()}
     assert {"2", "8"} <= labels
-    assert any("ms a video" in axis.get_xlabel() for axis in figure.axes)
+    assert any("ms per video" in axis.get_xlabel() for axis in figure.axes)
 
 
 def test_costs_are_measured_on_the_same_videos_without_the_broken(

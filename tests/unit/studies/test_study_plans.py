@@ -55,7 +55,7 @@ def test_conditions_with_sets_differ_in_the_set_and_in_nothing_else() -> None:
         ("data", "none", "above 0 and up to 100"),
         ("clips", "0", "whole numbers from 1"),
         ("resolution", "8", "whole numbers from 16"),
-        ("snap", "near", "near: exact and keyframe"),
+        ("snap", "near", "near: allowed are exact and keyframe"),
     ],
 )
 def test_an_unknown_condition_says_what_is_allowed(study: str, condition: str, says: str) -> None:
@@ -69,7 +69,7 @@ def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
     monkeypatch.setenv("COINML_HOME", str(tmp_path))
     with pytest.raises(InvalidInputError, match="study 'colour'"):
         study_command.study("colour")
-    with pytest.raises(InvalidInputError, match="tasks or domains apart, not steps"):
+    with pytest.raises(InvalidInputError, match="tasks or domains, not steps"):
         study_command.study("data", target="step")
     with pytest.raises(InvalidInputError, match="forest"):
         study_command.study("data", heads="forest")
@@ -160,5 +160,5 @@ def test_with_several_seeds_interval_and_test_agree_and_count_the_seeds() -> Non
 def test_answers_of_other_videos_are_no_pair() -> None:
     with pytest.raises(InvalidInputError, match="5 and 6 videos"):
         difference(np.ones((1, 5), bool), np.ones((1, 6), bool))
-    with pytest.raises(InvalidInputError, match="seeds by videos"):
+    with pytest.raises(InvalidInputError, match=r"\(seeds, videos\)"):
         accuracy(np.ones((2, 0), bool))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,35 +17,48 @@ from coinml.studies.conclusions import (
 )
 from coinml.studies.costs import Cost
 from coinml.studies.estimates import Right, accuracy, difference
-from coinml.studies.plans import Condition, Plan
+from coinml.studies.plans import Condition, StudyPlan
 from coinml.studies.power_law import PowerLaw, fit_power_law
 from coinml.studies.report import Prediction, Row, StudyReport
-from coinml.studies.trials import Fit
+from coinml.studies.trials import TrialResult
 
 
-def summarise(
-    plan: Plan,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportExtras:
+    """What a study's report has besides the heads' answers.
+
+    Attributes:
+        costs: What embedding takes, by condition.
+        predicted_sizes: In `data`, numbers of training videos to predict the error for, and why
+            these.
+        notes: Notes for the reader.
+    """
+
+    costs: Sequence[Cost] = ()
+    predicted_sizes: Mapping[int, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def build_report(
+    plan: StudyPlan,
     conditions: Sequence[Condition],
-    fits: Sequence[Fit],
+    fits: Sequence[TrialResult],
     *,
     dataset: str,
-    costs: Iterable[Cost] = (),
-    wanted_sizes: Mapping[int, str] | None = None,
-    notes: Sequence[str] = (),
+    extras: ReportExtras | None = None,
 ) -> StudyReport:
-    """Put intervals, paired tests and sentences to what the heads answered.
+    """Compute intervals, paired tests and conclusions from the trials' results.
 
     Args:
         plan: What was compared.
-        conditions: In order; all of them have fits.
-        fits: All heads, seeds and conditions.
+        conditions: In order; each has results.
+        fits: The results of all heads, seeds and conditions.
         dataset: The dataset's name.
-        costs: What embedding takes, by condition.
-        wanted_sizes: Training sizes to predict the error of, and why these.
-        notes: For the reader.
+        extras: What the report has besides.
     """
+    extras = extras or ReportExtras()
     heads = tuple(dict.fromkeys(fit.head for fit in fits))
-    priced = {cost.condition: cost for cost in costs}
+    priced = {cost.condition: cost for cost in extras.costs}
     rows = tuple(
         _row(plan, condition, head, fits, priced.get(condition.name))
         for condition in conditions
@@ -53,7 +67,7 @@ def summarise(
     chosen = _chosen(plan, rows, fits)
     laws: dict[str, PowerLaw] = {}
     predictions: tuple[Prediction, ...] = ()
-    remarks = list(notes)
+    remarks = list(extras.notes)
     if plan.study == "data":
         try:
             laws = {head: _law(conditions, head, fits) for head in heads}
@@ -62,7 +76,7 @@ def summarise(
         predictions = tuple(
             Prediction(head=head, train_videos=n, what=what, error=law.predict(n))
             for head, law in laws.items()
-            for n, what in (wanted_sizes or {}).items()
+            for n, what in extras.predicted_sizes.items()
         )
     return StudyReport(
         study=plan.study,
@@ -81,8 +95,8 @@ def summarise(
     )
 
 
-def _chosen(plan: Plan, rows: Sequence[Row], fits: Sequence[Fit]) -> Row:
-    """The reference's row of the head that val prefers; of equals, of the surer one."""
+def _chosen(plan: StudyPlan, rows: Sequence[Row], fits: Sequence[TrialResult]) -> Row:
+    """The reference's row of the head that is best on val; of equal ones, that with less loss."""
 
     def loss(head: str) -> float:
         own = [f for f in fits if (f.condition, f.head) == (plan.reference, head)]
@@ -93,7 +107,7 @@ def _chosen(plan: Plan, rows: Sequence[Row], fits: Sequence[Fit]) -> Row:
 
 
 def _row(
-    plan: Plan, condition: Condition, head: str, fits: Sequence[Fit], cost: Cost | None
+    plan: StudyPlan, condition: Condition, head: str, fits: Sequence[TrialResult], cost: Cost | None
 ) -> Row:
     own = [fit for fit in fits if (fit.condition, fit.head) == (condition.name, head)]
     is_reference = condition.name == plan.reference
@@ -117,10 +131,10 @@ def _row(
 
 
 def _conclude(
-    plan: Plan,
+    plan: StudyPlan,
     chosen: Row,
     rows: Sequence[Row],
-    fits: Sequence[Fit],
+    fits: Sequence[TrialResult],
     predictions: Sequence[Prediction],
 ) -> list[str]:
     own = [row for row in rows if row.head == chosen.head]
@@ -130,7 +144,7 @@ def _conclude(
         return conclude_conditions(plan.study, own, chosen)
     about = [prediction for prediction in predictions if prediction.head == chosen.head]
     smaller = [row for row in own if row.train_videos < chosen.train_videos]
-    # From the least to all, and from about half to all.
+    # From the smallest subset to all videos, and from about half to all.
     halves = [row for row in smaller if row.train_videos <= chosen.train_videos / 2]
     steps = {row.condition.name: row for row in (*smaller[:1], *halves[-1:])}
     gaps = [
@@ -152,7 +166,7 @@ def _conclude(
     return sentences
 
 
-def _law(conditions: Sequence[Condition], head: str, fits: Sequence[Fit]) -> PowerLaw:
+def _law(conditions: Sequence[Condition], head: str, fits: Sequence[TrialResult]) -> PowerLaw:
     answers = [_right(fits, condition.name, head, "test") for condition in conditions]
     seeds = max(len(right) for right in answers)
     sizes = [
@@ -164,7 +178,7 @@ def _law(conditions: Sequence[Condition], head: str, fits: Sequence[Fit]) -> Pow
     )
 
 
-def _right(fits: Sequence[Fit], condition: str, head: str, split: Split) -> Right:
+def _right(fits: Sequence[TrialResult], condition: str, head: str, split: Split) -> Right:
     """Shape (seeds, videos)."""
     own = [fit for fit in fits if (fit.condition, fit.head) == (condition, head)]
     return np.stack([fit.right[split] for fit in sorted(own, key=lambda fit: fit.seed)])
