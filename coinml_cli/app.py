@@ -13,15 +13,20 @@ import typer
 
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml_cli import (
+    check,
     collect,
-    dataset,
+    count_annotations,
     deploy,
     doctor,
     embed,
     embeddings,
     move_runs,
+    registry,
     report,
+    reprocess,
     run,
+    similar,
+    status,
     study,
     train,
     up,
@@ -41,13 +46,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 in part (more is due later).",
 )
-for module in (
+for group in (
     run,
-    dataset,
+    reprocess,
+    count_annotations,
     collect,
+    status,
+    check,
     embed,
+    similar,
     embeddings,
     train,
+    registry,
     move_runs,
     study,
     report,
@@ -55,7 +65,7 @@ for module in (
     up,
     doctor,
 ):
-    module.add_commands(app)
+    group.add_commands(app)
 
 
 def main() -> None:

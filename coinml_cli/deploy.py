@@ -23,7 +23,10 @@ def deploy(
             "COINML_HOME if it exists, else `mini`."
         ),
     ] = None,
-    name: options.Name = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Dataset name; by default `coin` for a JSON, DIR's for a folder."),
+    ] = None,
     wait: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="How long to wait for the server to answer."),

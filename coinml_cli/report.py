@@ -1,35 +1,42 @@
-"""`coinml report`: one page that shows where a dataset, its heads and its embeddings stand."""
+"""`coinml report`: one HTML page about a dataset, its heads and its embeddings."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coinml_cli import options
+from coinml_cli.model_options import add_command, split
+
+if TYPE_CHECKING:
+    from coinml.selection import Selection
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add this group's command."""
-    app.command(epilog="Example: coinml report --dataset mini --out report.html")(report)
+    add_command(app, report, epilog="Example: coinml report --dataset mini --out report.html")
 
 
 def report(
-    dataset: options.Dataset = "mini",
-    name: options.Name = None,
-    classes: options.Classes = None,
-    limit: options.Limit = None,
-    group: options.Group = None,
+    selection: Selection,
     target: options.Target = "task",
     out: Annotated[
         Path | None, typer.Option(help="The file; by default `report-<dataset>-<target>.html`.")
     ] = None,
     projections: Annotated[
         str,
-        typer.Option(metavar="A,B", help="Maps to draw, of `pca`, `lda` and `tsne`; first first."),
+        typer.Option(
+            metavar="A,B", help="Maps to draw, of `pca`, `lda` and `tsne`; the first is shown."
+        ),
     ] = "tsne,pca,lda",
-    source: options.Source = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Template with {id} for links to videos; by default YouTube."
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Write one HTML page: coverage, curves, comparison, confusion, map, neighbours, lineage."""
@@ -40,14 +47,13 @@ def report(
     from coinml.runtime.settings import YOUTUBE, Settings
     from coinml.tracking.mlflow_store import MlflowStore
     from coinml_cli.console import line, print_json
-    from coinml_cli.session import load_shown, watched
+    from coinml_cli.flow_session import load_shown, watched
     from coinml_ops.environment import log_to
 
     settings = Settings()
     log_to(settings.logs_dir)
-    chosen = options.selection(dataset, name, classes, limit, group)
     with watched(), Ledger(settings.ledger_url) as ledger:
-        loaded = load_shown(chosen, settings)
+        loaded = load_shown(selection, settings)
         with progress.stage("report"):
             data = gather(
                 loaded,
@@ -55,13 +61,13 @@ def report(
                 ledger=ledger,
                 embeddings_root=settings.embeddings_root,
                 target=options.target(target),
-                # Drawn videos and folder datasets exist only as local files.
-                source=source or (None if chosen.is_mini or chosen.is_folder else YOUTUBE),
+                # Drawn videos and own files have no public page to link to.
+                source=source or (None if selection.is_mini or selection.is_folder else YOUTUBE),
             )
             path = write_report(
                 data,
                 out or Path(f"report-{loaded.name}-{target}.html"),
-                projections=options.listed(projections),
+                projections=split(projections),
                 tick=lambda: progress.advance("report"),
             )
     if json:

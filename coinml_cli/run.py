@@ -1,4 +1,4 @@
-"""`coinml run` and `reprocess`: the whole way from a list of videos to a prediction."""
+"""`coinml run`: the whole way from a list of videos to a prediction."""
 
 from __future__ import annotations
 
@@ -6,156 +6,52 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coinml_cli import options
+from coinml_cli.model_options import Only, add_command
+from coinml_cli.options import Json
 
 if TYPE_CHECKING:
+    from coinml.collection.options import CollectOptions
+    from coinml.embedding.options import EmbedOptions
+    from coinml.embedding_sets.options import SetOptions
     from coinml.runtime.settings import Settings
     from coinml.selection import Selection
+    from coinml.training.options import TrainOptions
     from tasks.summaries import PipelineSummary
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command(epilog="Example: coinml run --dataset folder:clips --group '^subject[0-9]+'")(run)
-    app.command(epilog="Example: coinml reprocess --dataset COIN.json --budget 280 --min-new 500")(
-        reprocess
+    """Add this group's command."""
+    add_command(
+        app, run, epilog="Example: coinml run --dataset folder:clips --group '^subject[0-9]+'"
     )
 
 
 def run(
-    dataset: options.Dataset = "mini",
-    name: options.Name = None,
-    classes: options.Classes = None,
-    limit: options.Limit = None,
-    group: options.Group = None,
-    source: options.Source = None,
-    budget: options.Budget = None,
-    batch_size: options.BatchSize = 20,
-    max_wait: options.MaxWait = 60,
-    encoder: options.Encoder = None,
-    revision: options.Revision = None,
-    clips: options.Clips = 8,
-    stride: options.Stride = 4,
-    snap: options.Snap = "exact",
-    keep_tokens: options.KeepTokens = 1.0,
-    keep_seed: options.KeepSeed = 0,
-    extent: options.Extent = None,
-    target: options.Target = "task",
-    decoder: options.Decoder = "auto",
-    seed: options.Seed = 0,
-    drop_leaks: options.DropLeaks = False,
-    encoder_ref: options.ByReference = False,
-    json: options.Json = False,
+    selection: Selection,
+    collection: Annotated[CollectOptions, Only("source", "budget", "batch_size", "max_wait_s")],
+    set_options: SetOptions,
+    embedding: Annotated[EmbedOptions, Only("decoder")],
+    training: Annotated[TrainOptions, Only("target", "seed", "drop_leaks", "by_reference")],
+    json: Json = False,
 ) -> None:
-    """Collect, embed, train, compare, promote and predict; what is done is not done again."""
+    """Collect, embed, train, compare, promote and predict; steps done before are not repeated."""
     from coinml.runtime.settings import Settings
     from coinml_cli.console import print_json
-    from coinml_cli.session import flow_session, load_shown
+    from coinml_cli.flow_session import flow_session, load_shown
 
     settings = Settings()
-    chosen = options.selection(dataset, name, classes, limit, group)
-    sought = options.target(target)
-    made = options.set_options(
-        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
-    )
+    # Contradictory options are refused before a server is started.
+    set_options = set_options.for_target(training.target_for(set_options))
     with flow_session(settings):
-        load_shown(chosen, settings)
+        load_shown(selection, settings)
         from flows.pipeline import pipeline
 
-        summary = pipeline(
-            chosen,
-            source=source,
-            budget=budget,
-            batch_size=batch_size,
-            max_wait_s=max_wait,
-            set_options=made,
-            decoder=decoder,
-            target=sought,
-            seed=seed,
-            by_reference=encoder_ref,
-            drop_leaks=drop_leaks,
-        )
-        prediction = _prediction(summary, chosen, settings)
+        summary = pipeline(selection, collection, set_options, embedding, training)
+        prediction = _prediction(summary, selection, settings)
     if json:
         print_json(summary.as_dict() | {"prediction": prediction})
     else:
         _print(summary, prediction, settings)
-    raise typer.Exit(0 if summary.complete else 3)
-
-
-def reprocess(
-    dataset: options.Dataset = "mini",
-    name: options.Name = None,
-    classes: options.Classes = None,
-    limit: options.Limit = None,
-    group: options.Group = None,
-    source: options.Source = None,
-    budget: options.Budget = None,
-    batch_size: options.BatchSize = 20,
-    max_wait: options.MaxWait = 60,
-    max_height: options.MaxHeight = 360,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Read every file, whatever its time of change says.")
-    ] = False,
-    encoder: options.Encoder = None,
-    revision: options.Revision = None,
-    clips: options.Clips = 8,
-    stride: options.Stride = 4,
-    snap: options.Snap = "exact",
-    keep_tokens: options.KeepTokens = 1.0,
-    keep_seed: options.KeepSeed = 0,
-    extent: options.Extent = None,
-    target: options.Target = "task",
-    decoder: options.Decoder = "auto",
-    heads: options.Heads = "mlp,svm",
-    min_new: Annotated[
-        int, typer.Option(min=1, help="Train again when the set has so many videos more.")
-    ] = 50,
-    seed: options.Seed = 0,
-    drop_leaks: options.DropLeaks = False,
-    encoder_ref: options.ByReference = False,
-    json: options.Json = False,
-) -> None:
-    """Get what is due, notice files that changed, embed what lacks, retrain on growth."""
-    from coinml.runtime.settings import Settings
-    from coinml_cli import printing
-    from coinml_cli.console import line, print_json
-    from coinml_cli.session import flow_session, load_shown
-
-    settings = Settings()
-    chosen = options.selection(dataset, name, classes, limit, group)
-    sought = options.target(target)
-    made = options.set_options(
-        encoder, revision, clips, stride, snap, keep_tokens, keep_seed, extent, sought
-    )
-    with flow_session(settings):
-        load_shown(chosen, settings)
-        from flows.reprocess import reprocess as flow
-
-        summary = flow(
-            chosen,
-            source=source,
-            budget=budget,
-            batch_size=batch_size,
-            max_wait_s=max_wait,
-            max_height=max_height,
-            deep=deep,
-            set_options=made,
-            decoder=decoder,
-            heads=options.listed(heads),
-            target=sought,
-            min_new=min_new,
-            seed=seed,
-            by_reference=encoder_ref,
-            drop_leaks=drop_leaks,
-        )
-    if json:
-        print_json(summary.as_dict())
-    else:
-        line(str(summary))
-        if summary.trained is not None:
-            printing.print_heads(summary.trained)
-            printing.print_verdicts(summary.verdicts)
     raise typer.Exit(0 if summary.complete else 3)
 
 
@@ -196,18 +92,19 @@ def _prediction(
 
 
 def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Settings) -> None:
-    from coinml_cli import printing
     from coinml_cli.console import command, heading, line
+    from coinml_cli.result_tables import print_embedded, print_heads, print_verdicts
+    from coinml_cli.status import print_status
 
     dataset, model = summary.collected.dataset, summary.trained.heads[0].model
     heading("Collected")
-    printing.print_status(settings, dataset, classes=False)
+    print_status(settings, dataset, classes=False)
     heading("Embedded")
-    printing.print_embedded(summary.embedded)
+    print_embedded(summary.embedded)
     heading("Trained")
-    printing.print_heads(summary.trained)
+    print_heads(summary.trained)
     heading("Champion")
-    printing.print_verdicts(summary.verdicts)
+    print_verdicts(summary.verdicts)
     heading("Prediction")
     where = f"{prediction['video']}, a test video,"
     if prediction["end_s"] is not None:

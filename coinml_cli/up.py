@@ -80,7 +80,7 @@ def up(
 ) -> None:
     """Start Prefect, MLflow and two workers in the background, and apply the deployments."""
     from coinml.runtime.settings import Settings
-    from coinml_cli.stack_files import print_files
+    from coinml_cli.print_service_files import print_files
     from coinml_ops.deployments.selection import absolute_dataset
     from coinml_ops.stack.lifecycle import LOOPBACK, StackOptions
     from coinml_ops.stack.postgres import checked

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from prefect import flow
 
-from coinml.data.records import Target
+from coinml.collection.options import CollectOptions
 from coinml.data.targets import examples
-from coinml.embedding_sets.options import USUAL, SetOptions
-from coinml.heads.kinds import DEFAULT_HEADS
+from coinml.embedding.options import EmbedOptions
+from coinml.embedding_sets.options import SetOptions
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from coinml.training.options import TrainOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
-from tasks.events import ours
+from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.summaries import PipelineSummary
 from tasks.watching import rename_run
@@ -23,57 +24,34 @@ from tasks.watching import rename_run
 @flow(name="pipeline", flow_run_name="pipeline {selection.title}")
 def pipeline(
     selection: Selection,
-    source: str | None = None,
-    budget: int | None = None,
-    batch_size: int = 20,
-    max_wait_s: float = 60.0,
-    set_options: SetOptions = USUAL,
-    decoder: str = "auto",
-    heads: tuple[str, ...] = DEFAULT_HEADS,
-    target: Target = "task",
-    seed: int = 0,
-    by_reference: bool = False,
-    drop_leaks: bool = False,
+    collection: CollectOptions = CollectOptions(),
+    set_options: SetOptions = SetOptions(),
+    embedding: EmbedOptions = EmbedOptions(),
+    training: TrainOptions = TrainOptions(),
 ) -> PipelineSummary:
-    """The whole way from a list of videos to a champion; done before is not done again.
+    """From a list of videos to a champion; steps that were done before are not repeated.
 
-    A collection that is done in part is no reason to wait: what is here is used, and the
-    summary says that more is due.
+    An incomplete collection does not stop the rest: the videos that are here are used, and the
+    summary says that more are due.
 
     Args:
         selection: Which videos.
-        source: URL template with `{id}`; YouTube, and for `mini` a host of its own.
-        budget: Download at most so many videos in this run.
-        batch_size: Videos a download task.
-        max_wait_s: A longer pause of the source ends the collection.
-        set_options: How videos become vectors, which names the set.
-        decoder: `auto`, `pyav`, `decord` or `torchcodec`.
-        heads: Of `coinml.heads.kinds.HEADS`.
-        target: "task", "domain" or "step".
-        seed: Of everything random in training.
-        by_reference: The registered model names its encoder on the hub instead of carrying it.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
+        collection: Which of them are downloaded in this run, and how.
+        set_options: How they become vectors; identifies the embedding set.
+        embedding: By which decoder and on which devices.
+        training: Which heads, on which classes.
 
     Raises:
-        InvalidInputError: The annotations do not have what the target asks for.
+        InvalidInputError: The annotations lack what the target needs.
     """
+    target = training.target_for(set_options)
     set_options = set_options.for_target(target)
-    # Said before hours of collection, not after them.
+    # Checked before hours of collection, not after them.
     examples(selection.load(Settings().data_dir).videos, target=target)
-    with ours():
-        collected = collect(
-            selection, source=source, budget=budget, batch_size=batch_size, max_wait_s=max_wait_s
-        )
-        embedded = embed(selection, set_options, decoder=decoder)
-        trained = train(
-            selection,
-            heads=heads,
-            set_options=set_options,
-            target=target,
-            seed=seed,
-            by_reference=by_reference,
-            drop_leaks=drop_leaks,
-        )
+    with tagged():
+        collected = collect(selection, collection)
+        embedded = embed(selection, set_options, embedding)
+        trained = train(selection, set_options, training)
         verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
     summary = PipelineSummary(
         collected=collected, embedded=embedded, trained=trained, verdicts=tuple(verdicts)

@@ -1,4 +1,4 @@
-"""Flow `train`: heads on an embedding set, each a run and a registered version."""
+"""Flow `train`: heads on an embedding set, each an MLflow run and a registered version."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from prefect import flow
 
 from coinml.data.records import Target
 from coinml.data.targets import examples
-from coinml.embedding_sets.options import USUAL, SetOptions
-from coinml.heads.kinds import DEFAULT_HEADS, check_heads
-from coinml.registry.promotion import GateVerdict
+from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from coinml.training.options import TrainOptions
 from coinml.training.sweep_runs import TuneReport
+from coinml.training.train_head import TrainReport
 from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
-from tasks.events import ours
+from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.reporting import report_training
 from tasks.summaries import TrainSummary
@@ -27,94 +27,49 @@ from tasks.training import count_embedded, count_trained, train_head, tune_head
 from tasks.watching import progress_shown, rename_run
 
 
-@flow(
-    name="train",
-    flow_run_name="train {selection.title}",
-    task_runner=threads(2),
-)
+@flow(name="train", flow_run_name="train {selection.title}", task_runner=threads(2))
 def train(
     selection: Selection,
-    heads: tuple[str, ...] = DEFAULT_HEADS,
-    set_options: SetOptions = USUAL,
-    target: Target = "task",
-    seed: int = 0,
-    by_reference: bool = False,
-    drop_leaks: bool = False,
-    sweep: int = 0,
+    set_options: SetOptions = SetOptions(),
+    training: TrainOptions = TrainOptions(),
     min_new: int = 0,
     ask_gate: bool = False,
 ) -> TrainSummary:
-    """Train heads on what is embedded, and compare the first two with a paired test.
+    """Train heads on the embedded videos, and compare the first two with a paired test.
 
-    That too little is new is no failure: the outcome says so, and nothing is trained.
+    Too few new videos do not fail the flow: it trains nothing, and the summary says so.
 
     Args:
         selection: Which videos.
-        heads: Of `coinml.heads.kinds.HEADS`.
-        set_options: How videos became vectors, which names the set.
-        target: "task", "domain" or "step" (learnt on the set of segments).
-        seed: Of everything random.
-        by_reference: The registered model names its encoder on the hub instead of carrying it.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
-        sweep: First try so many options of each head, and train it with those that val likes
-            best; none by default.
-        min_new: Only if the set has so many videos more than the heads were last trained on;
-            0 trains in any case.
-        ask_gate: Send the heads through the gate afterwards: who passes is the champion.
+        set_options: How they became vectors; identifies the embedding set.
+        training: Which heads, on which classes, and how.
+        min_new: Train only if the set has this many videos more than the heads were last trained
+            on; 0 always trains.
+        ask_gate: Send the heads through the gate afterwards: one that passes is the champion.
 
     Raises:
-        InvalidInputError: An unknown head, too little data, or a target that the annotations do
-            not have.
+        InvalidInputError: Too little data, or annotations that lack what the target needs.
     """
-    check_heads(heads)
-    settings = Settings()
-    dataset = selection.load(settings.data_dir)
-    options = set_options.for_target(target).resolved(mini=selection.is_mini)
+    dataset = selection.load(Settings().data_dir)
+    target = training.target_for(set_options)
+    made = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
-    embedding_set = open_set(dataset.name, options)
+    fingerprint = open_set(dataset.name, made).spec.fingerprint
     grown = None
     if min_new:
-        fingerprint = embedding_set.spec.fingerprint
-        known = count_trained(dataset.name, fingerprint, heads, target)
+        known = count_trained(dataset.name, fingerprint, training.heads, target)
         grown = count_embedded(selection, fingerprint) - known
         if grown < min_new:
             idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
             rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
             return completed(idle, message=str(idle))
-    tuned: dict[str, TuneReport] = {}
-    if sweep:
-        tuned = _tune(
-            heads,
-            selection,
-            embedding_set.spec.fingerprint,
-            target=target,
-            trials=sweep,
-            seed=seed,
-            drop_leaks=drop_leaks,
-        )
-    with ExitStack() as stages:
-        stages.enter_context(progress_shown(dataset.name))
-        for head in heads:
-            stages.enter_context(progress.stage(f"train {head}"))
-        futures = [
-            train_head.submit(
-                head,
-                selection,
-                embedding_set.spec.fingerprint,
-                options,
-                target=target,
-                seed=seed,
-                by_reference=by_reference,
-                drop_leaks=drop_leaks,
-                tuned=tuned.get(head),
-            )
-            for head in heads
-        ]
-        reports = tuple(future.result() for future in futures)
+    with progress_shown(dataset.name):
+        tuned = _tune(selection, fingerprint, training, target) if training.sweep else {}
+        reports = _train(selection, fingerprint, made, training, target, tuned)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
     verdicts: list[GateVerdict] = []
     if ask_gate:
-        with ours():
+        with tagged():
             verdicts = promote(reports[0].model, [report.version for report in reports])
     summary = TrainSummary(
         dataset=dataset.name,
@@ -132,30 +87,50 @@ def train(
 
 
 def _tune(
-    heads: tuple[str, ...],
-    selection: Selection,
-    fingerprint: str,
-    *,
-    target: Target,
-    trials: int,
-    seed: int,
-    drop_leaks: bool,
+    selection: Selection, fingerprint: str, options: TrainOptions, target: Target
 ) -> dict[str, TuneReport]:
     """A sweep for each head; all of them end before any head sees the test videos."""
     with ExitStack() as stages:
-        stages.enter_context(progress_shown(selection.title))
-        for head in heads:
-            stages.enter_context(progress.stage(f"sweep {head}", trials))
+        for head in options.heads:
+            stages.enter_context(progress.stage(f"sweep {head}", options.sweep))
         futures = {
             head: tune_head.submit(
                 head,
                 selection,
                 fingerprint,
                 target=target,
-                trials=trials,
-                seed=seed,
-                drop_leaks=drop_leaks,
+                trials=options.sweep,
+                seed=options.seed,
+                drop_leaks=options.drop_leaks,
             )
-            for head in heads
+            for head in options.heads
         }
         return {head: future.result() for head, future in futures.items()}
+
+
+def _train(
+    selection: Selection,
+    fingerprint: str,
+    set_options: SetOptions,
+    options: TrainOptions,
+    target: Target,
+    tuned: dict[str, TuneReport],
+) -> tuple[TrainReport, ...]:
+    with ExitStack() as stages:
+        for head in options.heads:
+            stages.enter_context(progress.stage(f"train {head}"))
+        futures = [
+            train_head.submit(
+                head,
+                selection,
+                fingerprint,
+                set_options,
+                target=target,
+                seed=options.seed,
+                by_reference=options.by_reference,
+                drop_leaks=options.drop_leaks,
+                tuned=tuned.get(head),
+            )
+            for head in options.heads
+        ]
+        return tuple(future.result() for future in futures)

@@ -1,6 +1,9 @@
-"""Getting videos: the retryable download of a batch, and adopting files that are here."""
+"""Collecting videos: what is due, the retried download of a batch, and files that are here."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -8,14 +11,50 @@ from prefect.cache_policies import NO_CACHE
 from coinml.collection import adopt, collector, recheck
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
+from coinml.collection.options import CollectOptions
 from coinml.collection.pacing import Pace, is_loopback
 from coinml.collection.recheck import RecheckReport
 from coinml.collection.video_folder import DURATION_TOLERANCE
+from coinml.data.records import Dataset
+from coinml.data.splits import unit_hash
 from coinml.ledger import Ledger
 from coinml.runtime import progress
-from coinml.runtime.settings import Settings
-from coinml.selection import Selection
+from coinml.runtime.settings import YOUTUBE, Settings
+from coinml.selection import Selection, miniature_dir
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
+
+
+def find_due(dataset: Dataset, options: CollectOptions) -> list[str]:
+    """The ids of the videos to try in this run; new videos are added to the ledger first.
+
+    The order is random but fixed, and thus mixes the classes: annotations are sorted by class, and
+    a budget would otherwise go to the first few.
+    """
+    settings = Settings()
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.register(dataset)
+        ids = ledger.due(
+            dataset.name,
+            ids=[video.video_id for video in dataset.videos],
+            credentials=fetch_options(settings).credentials(),
+            faults=options.only or None,
+            retry_now=options.ignoring_schedule,
+        )
+    return sorted(ids, key=unit_hash)[: options.budget]
+
+
+@contextmanager
+def source_for(selection: Selection, source: str | None) -> Iterator[str]:
+    """The URL template to download from; for the miniature, a local server runs meanwhile."""
+    if source is not None or not selection.is_mini:
+        yield source or YOUTUBE
+        return
+    from coinml.miniature.fault_plan import fault_plan
+    from coinml.miniature.host import FlakyHost
+
+    folder = miniature_dir(Settings().data_dir)
+    with FlakyHost(folder / "videos", fault_plan(folder / "COIN.json")) as host:
+        yield host.source
 
 
 @task(
@@ -24,21 +63,19 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_jitter_factor=RETRY_JITTER,
     retry_condition_fn=only_transient,
-    # The ledger says what is done; a cached answer could only be out of date.
+    # The ledger says what is done; a cached result could only be out of date.
     cache_policy=NO_CACHE,
 )
 def download_batch(
     dataset: str,
     ids: list[str],
+    options: CollectOptions,
     *,
     batch: str,
     source: str,
     run_id: str,
-    max_wait_s: float,
-    max_height: int,
-    retry_now: tuple[str, ...] = (),
 ) -> collector.BatchReport:
-    """Download what of `ids` is still due; a retry redoes only what is not yet done.
+    """Download those of `ids` that are still due; a retry repeats only what is not yet done.
 
     Settings are read where the task runs, so that no secret becomes a parameter.
     """
@@ -49,15 +86,15 @@ def download_batch(
         ids,
         source=source,
         folder=settings.videos_dir(dataset),
-        options=fetch_options(settings, max_height=max_height),
+        options=fetch_options(settings, max_height=options.max_height),
         run_id=run_id,
         pace=Pace(
             rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
             burst=settings.parallel,
         ),
-        max_wait_s=max_wait_s,
-        retry_now=retry_now,
-        # What stands in for the videos on loopback need not be as long as they are.
+        max_wait_s=options.max_wait_s,
+        retry_now=options.ignoring_schedule,
+        # A local server's stand-ins may be shorter than the annotated videos.
         duration_tolerance=None if is_loopback(source) else DURATION_TOLERANCE,
         on_video=_count,
     )
@@ -75,21 +112,19 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
 
 
 @task(cache_policy=NO_CACHE)
-def recheck_files(selection: Selection, deep: bool) -> RecheckReport:
-    """Compare the dataset's files with the ledger; what differs is due again."""
-    settings = Settings()
-    dataset = selection.load(settings.data_dir)
-    with Ledger(settings.ledger_url) as ledger, progress.stage("recheck"):
+def recheck_files(dataset: str, deep: bool) -> RecheckReport:
+    """Compare the dataset's files with the ledger; files that differ are due again."""
+    with Ledger(Settings().ledger_url) as ledger, progress.stage("recheck"):
         return recheck.recheck(
             ledger,
-            dataset.name,
+            dataset,
             deep=deep,
             progress=lambda _done, total: progress.advance("recheck", total=total),
         )
 
 
 def fetch_options(settings: Settings, *, max_height: int = MAX_HEIGHT) -> FetchOptions:
-    """How this machine's settings say that videos are to be fetched."""
+    """How this machine's settings say that videos are fetched."""
     return FetchOptions(
         max_height=max_height,
         cookies=settings.cookies,
@@ -99,5 +134,5 @@ def fetch_options(settings: Settings, *, max_height: int = MAX_HEIGHT) -> FetchO
 
 
 def _count(outcome: collector.VideoOutcome) -> None:
-    # What this run asks for again is counted when that is settled.
+    # A video that this run tries again is counted when its outcome is final.
     progress.advance("collect", items=int(outcome.settled))

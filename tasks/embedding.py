@@ -1,23 +1,85 @@
-"""Embedding one shard of a dataset."""
+"""Embedding a dataset: its set, its shards, and the processes that embed them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from coinml.data.records import Dataset
+from coinml.data.targets import extent_of
+from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import plan_jobs
+from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport, Progress
-from coinml.embedding.shards import Embedder, Shard
+from coinml.embedding.shards import Embedder, Shard, ThisProcess, deal, find_devices
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.ledger import DOWNLOADED, Ledger
 from coinml.runtime.settings import Settings
+from tasks.limits import reserved_devices
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 
 
 @task(cache_policy=NO_CACHE)
 def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
-    """Open the embedding set that is made so; make it if it is not there."""
+    """Open the embedding set with these options, or create it."""
     root = Settings().embeddings_root
     return EmbeddingSet.open(root, dataset, options.spec(dataset), create=True)
+
+
+def find_jobs(dataset: Dataset, embedding_set: EmbeddingSet) -> list[EmbedJob]:
+    """One job for each extent of each downloaded video, whether it is embedded already or not."""
+    with Ledger(Settings().ledger_url) as ledger:
+        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+    return plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
+
+
+def make_shards(
+    jobs: Sequence[EmbedJob],
+    embedding_set: EmbeddingSet,
+    set_options: SetOptions,
+    options: EmbedOptions,
+    *,
+    workers: int,
+) -> list[Shard]:
+    """The jobs in shards for this number of processes."""
+    return [
+        Shard(
+            jobs=tuple(some),
+            dataset=embedding_set.spec.dataset,
+            fingerprint=embedding_set.spec.fingerprint,
+            embeddings_root=Settings().embeddings_root,
+            set_options=set_options,
+            decoder=options.decoder,
+            deadline_s=options.deadline_s,
+        )
+        for some in deal(jobs, workers=workers, size=options.shard_size)
+    ]
+
+
+@contextmanager
+def embedder_for(options: EmbedOptions) -> Iterator[Embedder]:
+    """This process, one process per device of this machine, or the workers of a cluster."""
+    if options.runner == "dask" and options.address:
+        from coinml.embedding.dask_cluster import connect
+
+        with connect(options.address) as cluster:
+            yield cluster
+        return
+    settings = Settings()
+    devices = find_devices(options.devices or settings.device)
+    with reserved_devices(settings.data_dir / "locks", devices):
+        if len(devices) == 1:
+            with ThisProcess(devices[0]) as here:
+                yield here
+            return
+        from coinml.embedding.dask_cluster import local_cluster
+
+        with local_cluster(devices) as cluster:
+            yield cluster
 
 
 @task(
@@ -32,5 +94,13 @@ def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
 def embed_shard(
     shard: Shard, embedder: Embedder, *, number: str, progress: Progress | None = None
 ) -> EmbedReport:
-    """Embed what of a shard is not yet in its set, here or wherever the embedder has it done."""
+    """Embed those of a shard's videos that are not yet in its set, wherever the embedder runs."""
     return embedder.embed(shard, progress)
+
+
+def quarantine_broken(dataset: str, reports: Sequence[EmbedReport]) -> None:
+    """Quarantine files that do not decode, with the reason."""
+    with Ledger(Settings().ledger_url) as ledger:
+        for report in reports:
+            for video_id in report.broken:
+                ledger.quarantine(dataset, video_id, report.failed[video_id])

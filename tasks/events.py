@@ -1,4 +1,4 @@
-"""What is told to whoever waits for it: the deployments that are triggered by events."""
+"""The events that trigger deployments."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from prefect import tags
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from coinml.data.targets import target_of
 from coinml.embedding_sets.options import SetOptions
 from coinml.selection import Selection
 from tasks.summaries import CollectReport, EmbedSummary
 
 TAG = "coinml"
-"""On every run of ours, and what the automations of `coinml deploy` look for."""
+"""The tag of every coinml run; the automations of `coinml deploy` filter by it."""
 
 COLLECTED, EMBEDDED = "coinml.collected", "coinml.embedded"
 
 
-def ours() -> AbstractContextManager[object]:
-    """Within it, flows and tasks that begin bear our tag: one within another has none else."""
+def tagged() -> AbstractContextManager[object]:
+    """Within it, flows that start get coinml's tag; a subflow would otherwise have none."""
     return tags(TAG)
 
 
 def announce_collected(selection: Selection, report: CollectReport, source: str | None) -> bool:
-    """Tell that videos came; not from within another flow, which goes on with them itself.
+    """Emit `coinml.collected`, unless in a subflow or without new videos.
+
+    A parent flow processes the new videos itself.
 
     Returns:
-        Whether it was told: never of nothing.
+        Whether the event was emitted.
     """
     payload = {
         "new": report.fetched,
@@ -38,29 +41,30 @@ def announce_collected(selection: Selection, report: CollectReport, source: str 
 
 
 def announce_embedded(selection: Selection, summary: EmbedSummary, options: SetOptions) -> bool:
-    """Tell that a set has grown; not from within another flow, which goes on with it itself.
+    """Emit `coinml.embedded`, unless in a subflow or without new vectors.
+
+    A parent flow processes the grown set itself.
 
     Args:
-        selection: Whose videos.
+        selection: The videos that were embedded.
         summary: What was embedded.
-        options: The set, as it was asked for.
+        options: The set's options, as the flow was given them.
 
     Returns:
-        Whether it was told: never of nothing.
+        Whether the event was emitted.
     """
     payload = {
         "new": summary.embedded,
         "selection": selection.model_dump(mode="json"),
         "set_options": options.model_dump(mode="json"),
         "fingerprint": summary.fingerprint,
-        # Nothing but steps is learnt on segments.
-        "target": "step" if options.extent == "segments" else "task",
+        "target": target_of(None, options.extent),
     }
     return _announce(EMBEDDED, summary.dataset, summary.embedded, payload)
 
 
 def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) -> bool:
-    if not new or _is_within_another():
+    if not new or _is_subflow():
         return False
     resource = {
         "prefect.resource.id": f"coinml.dataset.{dataset}",
@@ -69,7 +73,7 @@ def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) ->
     return emit_event(event, resource=resource, payload=payload) is not None
 
 
-def _is_within_another() -> bool:
+def _is_subflow() -> bool:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run is None or run.parent_task_run_id is not None

@@ -50,7 +50,7 @@ def batch_slots(wanted: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def devices_for_us(folder: Path, devices: Sequence[str]) -> Iterator[None]:
+def reserved_devices(folder: Path, devices: Sequence[str]) -> Iterator[None]:
     """Within it, no other run of this machine embeds on these devices.
 
     An encoder fills its device, and a second would only wait for it. Files are locked and not

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinml.data.records import Target
-    from coinml.embedding.report import EmbedReport
-    from coinml.registry.promotion import GateVerdict
+    from coinml.registry.versions import Verdict
     from coinml.tracking.compare_runs import RunComparison
     from coinml.training.train_head import TrainReport
 
@@ -121,41 +119,6 @@ class EmbedSummary:
     write_s: float = 0.0
     segments: int | None = None
     without_extent: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        reports: Sequence[EmbedReport],
-        *,
-        dataset: str,
-        fingerprint: str,
-        videos: int,
-        workers: int,
-        seconds: float,
-        segments: int | None = None,
-        without_extent: int = 0,
-    ) -> EmbedSummary:
-        """What several shards' reports come to."""
-        decoders: Counter[str] = Counter()
-        for report in reports:
-            decoders.update(report.decoders)
-        return cls(
-            dataset=dataset,
-            fingerprint=fingerprint,
-            videos=videos,
-            embedded=sum(report.embedded for report in reports),
-            failed={key: why for report in reports for key, why in report.failed.items()},
-            clips=sum(report.clips for report in reports),
-            decoders=dict(decoders),
-            frames_substituted=sum(report.frames_substituted for report in reports),
-            workers=workers,
-            seconds=seconds,
-            decode_wait_s=sum(report.decode_wait_s for report in reports),
-            encode_s=sum(report.encode_s for report in reports),
-            write_s=sum(report.write_s for report in reports),
-            segments=segments,
-            without_extent=without_extent,
-        )
 
     @property
     def bottleneck(self) -> str:

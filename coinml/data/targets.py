@@ -139,6 +139,11 @@ def extent_of(target: str | None, extent: str | None) -> Extent:
     return extent
 
 
+def target_of(target: Target | None, extent: str | None) -> Target:
+    """The target, or where none is named the one that is trained on the extent."""
+    return target or ("step" if extent == "segments" else "task")
+
+
 def step_names(videos: Iterable[Video]) -> dict[str, str]:
     """Class name of each step by its id: "label (id)".
 

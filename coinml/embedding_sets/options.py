@@ -1,4 +1,4 @@
-"""Which embedding set: the part of the parameters that embedding, training and studies share."""
+"""How videos become vectors: parameters that embedding, training and studies share."""
 
 from __future__ import annotations
 
@@ -18,49 +18,52 @@ TINY = "tiny"
 
 
 class SetOptions(BaseModel):
-    """How videos become vectors: what names an embedding set."""
+    """How videos become vectors; together with the dataset, it identifies an embedding set."""
 
-    # A model and not plain parameters, so that forms and help texts are made from these fields.
-    # They are what a person says; `spec` makes a set's spec of it.
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a user chooses; `spec` makes a set's spec of it.
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Embedding set")
 
     encoder: str | None = Field(
         default=None,
-        description="Hub id, folder, or `tiny` for the one in the package; by default "
-        "VideoMAE-base, and for `mini` the tiny one.",
+        description="Hub id or folder of a VideoMAE, or `tiny` for the one in the package; by "
+        "default VideoMAE-base, and for `mini` the tiny one.",
     )
     revision: str | None = Field(default=None, description="Revision of the hub id.")
-    clips: int = Field(default=8, ge=1, description="Clips a video.")
-    stride: int = Field(default=4, ge=1, description="Frames between a clip's frames.")
+    clips: int = Field(default=8, ge=1, description="Clips per video.")
+    stride: int = Field(
+        default=4,
+        ge=1,
+        description="Distance between consecutive frames of a clip, in video frames.",
+    )
     snap: Literal["exact", "keyframe"] = Field(
         default="exact",
-        description="Where clips may begin: `exact` places, or the `keyframe` nearest to each.",
+        description="Where clips begin: at `exact` times, or at the `keyframe` nearest to each.",
     )
     keep_tokens: float = Field(
-        default=1.0, gt=0, le=1, description="Part of the tokens that the encoder sees."
+        default=1.0, gt=0, le=1, description="Share of the tokens that the encoder sees, up to 1."
     )
-    keep_seed: int = Field(default=0, description="Seed of the choice of tokens.")
+    keep_seed: int = Field(default=0, description="Seed of the selection of tokens.")
     extent: Extent | None = Field(
         default=None,
-        description="What is embedded: the whole `video`, its `annotated` extent, or its annotated "
-        "`segments` one by one; by default the video, and for steps the segments.",
+        description="What is embedded: the whole `video`, its `annotated` extent, or each of its "
+        "annotated `segments`; by default the video, and for the target `step` the segments.",
     )
 
     def for_target(self, target: Target) -> SetOptions:
-        """The same with the extent named that a target is learnt on.
+        """The same with the extent that a target is trained on.
 
         Raises:
-            InvalidInputError: An unknown target, or one that is not learnt on this extent.
+            InvalidInputError: An unknown target, or one that is not trained on this extent.
         """
         from coinml.data.targets import extent_of
 
         return self.model_copy(update={"extent": extent_of(target, self.extent)})
 
     def resolved(self, *, mini: bool) -> SetOptions:
-        """The same with nothing left open, and `tiny`'s folder for its name.
+        """The same with encoder and extent filled in, and `tiny` replaced by its folder.
 
         Args:
-            mini: Whether it is for the dataset that is drawn here.
+            mini: Whether it is for the miniature dataset.
         """
         from coinml.miniature.tiny_encoder import ENCODER
 
@@ -72,7 +75,7 @@ class SetOptions(BaseModel):
         """The encoder's files.
 
         Raises:
-            InvalidInputError: No such checkpoint, or the encoder was not `resolved`.
+            InvalidInputError: No such checkpoint, or no encoder is named: call `resolved` first.
             TransientError: The hub does not answer.
         """
         from coinml.encoder.checkpoint import find_checkpoint
@@ -83,10 +86,10 @@ class SetOptions(BaseModel):
         return find_checkpoint(self.encoder, revision=self.revision)
 
     def spec(self, dataset: str) -> SetSpec:
-        """The spec of a dataset's set that is made so.
+        """The spec of a dataset's embedding set with these options.
 
         Raises:
-            InvalidInputError: As `checkpoint`; or an encoder that cannot do with fewer tokens.
+            InvalidInputError: As `checkpoint`; or the encoder does not work with fewer tokens.
             TransientError: The hub does not answer.
         """
         from coinml.embedding_sets.spec import SetSpec
@@ -109,7 +112,3 @@ class SetOptions(BaseModel):
             keep_tokens=self.keep_tokens,
             keep_seed=self.keep_seed,
         )
-
-
-USUAL = SetOptions()
-"""What is meant where nothing is said."""

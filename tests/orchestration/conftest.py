@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
+from coinml.collection.options import CollectOptions
 from coinml.miniature.host import FlakyHost
 from coinml.selection import Selection
 
@@ -73,5 +74,5 @@ def collected(home: Path, coin: tuple[Path, list[str]], selection: Selection) ->
     from flows.collect import collect
 
     with FlakyHost(coin[0] / "videos") as host:
-        collect(selection, source=host.source)
+        collect(selection, CollectOptions(source=host.source))
     return selection

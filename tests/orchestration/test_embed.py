@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from coinml.embedding import dask_cluster
+from coinml.embedding.options import EmbedOptions
 from coinml.embedding_sets import list_sets
 from coinml.embedding_sets.options import SetOptions
-from coinml.errors import InvalidInputError, LocalError
+from coinml.errors import LocalError
 from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
@@ -118,7 +120,7 @@ def test_a_killed_process_of_ours_costs_nothing_but_its_time(
     collected: Selection, options: SetOptions, undisturbed: pd.DataFrame
 ) -> None:
     with when(lambda: at_work(psutil.Process().pid), signal.SIGKILL) as hit:
-        summary = embed(collected, options, devices="cpu,cpu", shard_size=6)
+        summary = embed(collected, options, EmbedOptions(devices="cpu,cpu", shard_size=6))
     assert hit
     assert (summary.workers, summary.videos, summary.failed) == (2, 24, {})
     assert_same(rows_of_parts(), undisturbed)
@@ -179,7 +181,9 @@ def test_a_lost_worker_of_a_cluster_has_its_shard_done_by_another(
 ) -> None:
     address, workers = dask
     with when(lambda: at_work(*workers), signal.SIGKILL) as hit:
-        summary = embed(collected, options, runner="dask", address=address, shard_size=6)
+        summary = embed(
+            collected, options, EmbedOptions(runner="dask", address=address, shard_size=6)
+        )
     assert hit
     assert hit[0] in workers
     assert (summary.videos, summary.failed) == (24, {})
@@ -192,23 +196,21 @@ def test_a_dead_address_is_an_error_that_names_it(
 ) -> None:
     monkeypatch.setattr(dask_cluster, "CONNECT_S", 1.0)
     with pytest.raises(LocalError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
-        embed(collected, options, runner="dask", address="tcp://127.0.0.1:1")
+        embed(collected, options, EmbedOptions(runner="dask", address="tcp://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"runner": "ray"}, "--runner ray: of local, dask"),
+        ({"runner": "ray"}, "runner\n  Input should be 'local' or 'dask'"),
         ({"runner": "dask"}, "needs the --address"),
         ({"address": "tcp://127.0.0.1:1"}, "is for --runner dask"),
         ({"runner": "dask", "address": "tcp://x:1", "devices": "cpu"}, "this machine's"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
-    home: Path, selection: Selection, given: dict[str, str], says: str
-) -> None:
-    with pytest.raises(InvalidInputError, match=says):
-        embed.fn(selection, **given)
+def test_options_that_do_not_go_together_are_refused(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        EmbedOptions(**given)
 
 
 def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
@@ -225,7 +227,7 @@ def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
         when(decoder_of(hanging), signal.SIGSTOP) as stopped,
         when(decoder_of(unlucky), signal.SIGKILL) as killed,
     ):
-        summary = embed(collected, options, deadline_s=8)
+        summary = embed(collected, options, EmbedOptions(deadline_s=8))
     assert crashed
     assert stopped
     assert killed

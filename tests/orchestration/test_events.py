@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from coinml.collection.options import CollectOptions, DownloadOptions
 from coinml.embedding_sets.options import SetOptions
 from coinml.miniature.host import FlakyHost
 from coinml.registry.versions import list_versions
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.options import TrainOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.reprobe import reprobe
@@ -44,19 +46,20 @@ def test_only_what_is_new_is_told(
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
     back = coin[1][5]
     with FlakyHost(coin[0] / "videos", {"videos": {back: ["410", "ok"]}}) as host:
-        collect(selection, source=host.source, budget=20)
-        collect(selection, source=host.source)
-        collect(selection, source=host.source)
+        source = CollectOptions(source=host.source)
+        collect(selection, source.model_copy(update={"budget": 20}))
+        collect(selection, source)
+        collect(selection, source)
         assert [event for event, _ in told] == ["coinml.collected"] * 2
         assert sum(payload["new"] for _, payload in told) == 23
         assert Selection(**told[0][1]["selection"]) == selection
         assert told[0][1]["source"] == host.source
 
         told.clear()
-        report = reprobe(selection, source=host.source)
+        report = reprobe(selection, DownloadOptions(source=host.source))
         assert (report.asked, report.fetched, report.downloaded) == (1, 1, 24)
         assert [(event, payload["new"]) for event, payload in told] == [("coinml.collected", 1)]
-        reprobe(selection, source=host.source)
+        reprobe(selection, DownloadOptions(source=host.source))
         assert len(told) == 1
 
         told.clear()
@@ -70,7 +73,7 @@ def test_only_what_is_new_is_told(
         told.clear()
         (Settings().videos_dir("toy") / f"{back}.mp4").unlink()
         summary = reprocess(
-            selection, source=host.source, set_options=options, heads=("svm",), min_new=100
+            selection, source, options, training=TrainOptions(heads=("svm",)), min_new=100
         )
         assert (summary.missing, summary.collected.fetched) == ((back,), 1)
         assert told == []
@@ -80,7 +83,12 @@ def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
-    how = {"heads": ("svm",), "set_options": options, "min_new": 10, "ask_gate": True}
+    how = {
+        "set_options": options,
+        "training": TrainOptions(heads=("svm",)),
+        "min_new": 10,
+        "ask_gate": True,
+    }
     empty = train(collected, **how)
     assert str(empty) == "grown by 0 of 10: nothing to train"
     embed(collected, options)
@@ -95,7 +103,7 @@ def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
     idle = train(collected, **how, return_state=True)
     assert (idle.name, idle.message) == ("Completed", "grown by 0 of 10: nothing to train")
     # A head that is new to the set has seen nothing of it.
-    other = train(collected, **{**how, "heads": ("svm", "logreg")})
+    other = train(collected, **{**how, "training": TrainOptions(heads=("svm", "logreg"))})
     assert [head.reused for head in other.heads] == [True, False]
     store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
     assert len(list_versions(store, "toy-task")) == 2

@@ -8,7 +8,10 @@ from pathlib import Path
 import mlflow
 import pytest
 from prefect.settings import PREFECT_UI_URL, temporary_settings
+from pydantic import ValidationError
 
+from coinml.collection.options import CollectOptions
+from coinml.embedding.options import EmbedOptions
 from coinml.embedding_sets import list_sets
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
@@ -18,6 +21,7 @@ from coinml.registry.versions import CHALLENGER, list_versions
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.options import TrainOptions
 from flows.embed import embed
 from flows.pipeline import pipeline
 from flows.train import train
@@ -28,11 +32,11 @@ Coin = tuple[Path, list[str]]
 def test_shards_fill_a_set_and_only_what_lacks_is_embedded(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "shard_size": 10}
-    first = embed(collected, **options)
+    options = SetOptions(encoder=str(tiny_encoder_dir), clips=2), EmbedOptions(shard_size=10)
+    first = embed(collected, *options)
     assert (first.videos, first.embedded, first.failed) == (24, 24, {})
     assert first.bottleneck in ("decode", "encode", "write")
-    again = embed(collected, **options)
+    again = embed(collected, *options)
     assert (again.fingerprint, again.videos, again.embedded) == (first.fingerprint, 24, 0)
     other = embed(collected, SetOptions(encoder=str(tiny_encoder_dir), clips=1))
     assert other.fingerprint != first.fingerprint
@@ -57,8 +61,8 @@ def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     with FlakyHost(coin[0] / "videos", {"videos": {coin[1][4]: ["410"]}}) as host:
-        summary = pipeline(selection, source=host.source, **options)
-        again = pipeline(selection, source=host.source, **options)
+        summary = pipeline(selection, CollectOptions(source=host.source), **options)
+        again = pipeline(selection, CollectOptions(source=host.source), **options)
     assert summary.complete
     assert summary.collected.faults == {"gone": 1}
     assert [report.head for report in summary.trained.heads] == ["mlp", "svm"]
@@ -88,7 +92,7 @@ def test_a_run_names_the_flow_run_that_it_came_from(
     embed(collected, **options)
     monkeypatch.setenv("PREFECT_UI_URL", "http://prefect.example:4200")
     with temporary_settings({PREFECT_UI_URL: "http://prefect.example:4200"}):
-        (report,) = train(collected, heads=("svm",), **options).heads
+        (report,) = train(collected, training=TrainOptions(heads=("svm",)), **options).heads
     run = mlflow.MlflowClient(Settings().tracking_uri).get_run(report.run_id)
     flow_run = run.data.tags["prefect_flow_run_id"]
     assert len(flow_run) == 36
@@ -102,7 +106,8 @@ def test_a_sweep_comes_before_the_training_and_is_named_by_it(
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     embed(collected, **options)
-    reports = train(collected, heads=("knn", "attentive"), sweep=2, **options).heads
+    sweep = TrainOptions(heads=("knn", "attentive"), sweep=2)
+    reports = train(collected, training=sweep, **options).heads
     client = mlflow.MlflowClient(Settings().tracking_uri)
     assert [report.head for report in reports] == ["knn", "attentive"]
     for report in reports:
@@ -118,10 +123,10 @@ def test_a_set_without_videos_is_no_table(
     home: Path, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="collect and embed first"):
-        train(selection, heads=("svm",), set_options=SetOptions(encoder=str(tiny_encoder_dir)))
+        train(selection, SetOptions(encoder=str(tiny_encoder_dir)), TrainOptions(heads=("svm",)))
     shutil.rmtree(home)
 
 
-def test_an_unknown_head_lists_the_known(home: Path, selection: Selection) -> None:
-    with pytest.raises(InvalidInputError, match="forest: of mlp, svm, attentive"):
-        train(selection, heads=("forest",))
+def test_an_unknown_head_is_refused_with_a_list_of_heads() -> None:
+    with pytest.raises(ValidationError, match="forest: allowed are mlp, svm, attentive"):
+        TrainOptions(heads=("forest",))

@@ -85,6 +85,8 @@ def test_the_form_explains_every_parameter(name: str, monkeypatch: pytest.Monkey
     for model, definition in schema["definitions"].items():
         fields |= {f"{model}.{key}": field for key, field in definition["properties"].items()}
     assert "Selection.limit" in fields
+    models = {key.partition(".")[0] for key in fields} - {name, "Selection"}
+    assert models
     unexplained = [
         key for key, field in fields.items() if not field.get("title") or not field["description"]
     ]

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from coinml.collection.options import CollectOptions
 from coinml.embedding_sets.options import SetOptions
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from coinml.training.options import TrainOptions
 from flows.reprocess import reprocess
 
 Coin = tuple[Path, list[str]]
@@ -21,16 +23,16 @@ def test_only_what_changed_is_done_again(
 ) -> None:
     options = {
         "set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2),
-        "heads": ("svm",),
+        "training": TrainOptions(heads=("svm",)),
         "min_new": 3,
     }
     with FlakyHost(coin[0] / "videos") as host:
-        first = reprocess(selection, source=host.source, budget=18, **options)
+        first = reprocess(selection, CollectOptions(source=host.source, budget=18), **options)
         assert (first.embedded.embedded, first.grown, first.complete) == (18, 18, False)
         assert first.trained is not None
         assert len(first.verdicts) == 1
 
-        idle = reprocess(selection, source=host.source, budget=2, **options)
+        idle = reprocess(selection, CollectOptions(source=host.source, budget=2), **options)
         assert (idle.embedded.embedded, idle.grown, idle.trained) == (2, 2, None)
         assert "2 videos more than the heads know" in str(idle)
 
@@ -41,7 +43,7 @@ def test_only_what_changed_is_done_again(
         gone, altered = here[:2]
         (videos / f"{gone}.mp4").unlink()
         (videos / f"{altered}.mp4").write_bytes(b"something else")
-        last = reprocess(selection, source=host.source, **options)
+        last = reprocess(selection, CollectOptions(source=host.source), **options)
         assert ((gone,), (altered,)) == (last.missing, last.altered)
         again = {one for one in asked if host.log()[one] != asked[one]}
         assert {gone, altered} <= again
@@ -62,7 +64,7 @@ def test_an_alteration_that_hides_is_found_by_reading_everything(
 
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "min_new": 1000}
     with FlakyHost(coin[0] / "videos") as host:
-        reprocess(selection, source=host.source, budget=3, **options)
+        reprocess(selection, CollectOptions(source=host.source, budget=3), **options)
         with Ledger(Settings().ledger_url) as ledger:
             row = ledger.rows("toy", state="downloaded")[0]
         path = Path(row.path or "")
@@ -70,5 +72,7 @@ def test_an_alteration_that_hides_is_found_by_reading_everything(
         content[-1] ^= 0xFF
         path.write_bytes(content)
         os.utime(path, ns=(row.mtime_ns or 0, row.mtime_ns or 0))
-        summary = reprocess(selection, source=host.source, budget=1, deep=deep, **options)
+        summary = reprocess(
+            selection, CollectOptions(source=host.source, budget=1), deep=deep, **options
+        )
     assert summary.altered == ((row.video_id,) if deep else ())

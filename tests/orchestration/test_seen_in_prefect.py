@@ -17,12 +17,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
+from coinml.collection.options import CollectOptions
 from coinml.embedding_sets.options import SetOptions
 from coinml.miniature.host import FlakyHost
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.options import TrainOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -58,14 +60,14 @@ def test_a_list_of_runs_says_what_each_brought(home: Path, coin: Coin) -> None:
     part = Selection(dataset=str(coin[0] / "COIN.json"), name="seen")
     plan = {"source": [{"after_requests": 30, "answer": "429", "retry_after_s": 900, "times": 99}]}
     with FlakyHost(coin[0] / "videos", plan) as host:
-        collect(part, source=host.source, budget=5)
+        collect(part, CollectOptions(source=host.source, budget=5))
         run = run_named("collect seen 5/5")
         assert told(run).startswith("completed in part, 19 still due: 5 of 24 videos are here")
-        report = collect(part, source=host.source, batch_size=4, max_wait_s=0.5)
+        report = collect(part, CollectOptions(source=host.source, batch_size=4, max_wait_s=0.5))
         assert report.blocked_until is not None
         blocked = run_named(f"collect seen {report.fetched}/19")
         assert told(blocked).startswith(f"blocked until {report.blocked_until:%Y-%m-%d %H:%M}")
-        collect.with_options(flow_run_name="seen by hand")(part, source=host.source)
+        collect.with_options(flow_run_name="seen by hand")(part, CollectOptions(source=host.source))
     # Who named it himself finds it under that name.
     assert "still due" in told(run_named("seen by hand"))
     (one,) = {a.flow_run_id for a in artifacts("progress-collect-seen")} & {run.id}
@@ -120,12 +122,12 @@ def test_heads_their_comparison_and_their_figures_stand_in_prefect(
 ) -> None:
     selection = Selection(dataset=str(coin[0] / "COIN.json"), name="shown")
     with FlakyHost(coin[0] / "videos") as host:
-        collect(selection, source=host.source)
+        collect(selection, CollectOptions(source=host.source))
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
     embed(selection, **options)
     assert run_named("embed shown +24")
-    summary = train(selection, heads=("svm", "knn"), **options)
-    again = train(selection, heads=("svm", "knn"), **options)
+    summary = train(selection, training=TrainOptions(heads=("svm", "knn")), **options)
+    again = train(selection, training=TrainOptions(heads=("svm", "knn")), **options)
     assert again.heads[0].reused
     scores = ", ".join(f"{r.head} {r.metrics['test_accuracy']:.3f}" for r in summary.heads)
     with get_client(sync_client=True) as client:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from pydantic import ValidationError
 
+from coinml.collection.options import CollectOptions
 from coinml.embedding_sets import list_sets
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
@@ -15,6 +17,7 @@ from coinml.miniature.host import FlakyHost
 from coinml.registry.versions import list_versions
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from coinml.studies.options import StudyOptions
 from coinml.tracking.mlflow_store import MlflowStore
 from flows.collect import collect
 from flows.study import study
@@ -25,7 +28,7 @@ Coin = tuple[Path, list[str]]
 @pytest.fixture
 def collected(home: Path, coin: Coin, selection: Selection) -> Selection:
     with FlakyHost(coin[0] / "videos") as host:
-        collect(selection, source=host.source)
+        collect(selection, CollectOptions(source=host.source))
     return selection
 
 
@@ -45,8 +48,8 @@ def artifact(key: str) -> str:
 def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2), "timed": 3}
-    report = study("clips", collected, conditions=("1",), **options)
+    made = SetOptions(encoder=str(tiny_encoder_dir), clips=2)
+    report = study("clips", collected, made, options=StudyOptions(conditions=("1",), timed=3))
     assert [row.condition.name for row in report.rows] == ["1", "2"]
     assert [row.cost.clips for row in report.rows if row.cost] == [3, 6]
     assert report.conclusions[0] in artifact("study-clips-toy")
@@ -57,7 +60,7 @@ def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
     assert list_versions(store()) == []
     # The sets are found again: nothing is embedded a second time.
     parts = {one.path: one.parts() for one in list_sets(root, "toy")}
-    again = study("clips", collected, conditions=("1",), **(options | {"timed": 0}))
+    again = study("clips", collected, made, options=StudyOptions(conditions=("1",), timed=0))
     assert {one.path: one.parts() for one in list_sets(root, "toy")} == parts
     assert [row.test for row in again.rows] == [row.test for row in report.rows]
 
@@ -65,16 +68,17 @@ def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
 def test_resolution_embeds_the_test_side_again_and_keeps_no_file(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
-    options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
-    report = study("resolution", collected, conditions=("16", "48"), set_options=options)
+    made = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
+    options = StudyOptions(conditions=("16", "48"))
+    report = study("resolution", collected, made, options=options)
     assert [row.condition.name for row in report.rows] == ["16p", "48p", "original"]
     assert report.test_videos == 8
-    assert "8 of 8 test videos have no more than 48 rows" in report.notes[0]
+    assert "8 of 8 test videos are no higher than 48 pixels" in report.notes[0]
     (smaller,) = list_sets(Settings().embeddings_root, "toy@16p")
     assert len(smaller.done()) == 8
     assert list((Settings().data_dir / "studies").iterdir()) == []
     parts = smaller.parts()
-    study("resolution", collected, conditions=("16", "48"), set_options=options)
+    study("resolution", collected, made, options=options)
     assert smaller.parts() == parts
 
 
@@ -85,10 +89,8 @@ def test_data_predicts_for_the_official_training_side(
     report = study(
         "data",
         part,
-        conditions=("30", "50", "75"),
-        seeds=2,
-        at=1000,
-        set_options=SetOptions(encoder=str(tiny_encoder_dir), clips=1),
+        SetOptions(encoder=str(tiny_encoder_dir), clips=1),
+        options=StudyOptions(conditions=("30", "50", "75"), seeds=2, at=1000),
     )
     assert {row.condition.name for row in report.rows} == {"30 %", "50 %", "75 %", "100 %"}
     assert [p.train_videos for p in report.predictions] in ([16, 1000], [])
@@ -100,5 +102,5 @@ def test_an_unknown_study_or_head_is_named_before_anything_is_done(
 ) -> None:
     with pytest.raises(InvalidInputError, match="study 'colour': one of snap"):
         study("colour", selection)
-    with pytest.raises(InvalidInputError, match="forest: of mlp"):
-        study("data", selection, heads=("forest",))
+    with pytest.raises(ValidationError, match="forest: allowed are mlp"):
+        StudyOptions(heads=("forest",))

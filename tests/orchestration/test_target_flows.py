@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coinml.collection.options import CollectOptions
+from coinml.embedding.options import EmbedOptions
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
@@ -17,6 +19,7 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.compare_runs import compare_runs
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.options import TrainOptions
 from flows.collect import collect
 from flows.embed import embed
 from flows.pipeline import pipeline
@@ -36,12 +39,14 @@ def test_steps_and_domains_have_models_of_their_own(
     folder, ids = coin
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=2, stride=1)
     with FlakyHost(folder / "videos", {"videos": {ids[1]: ["404"]}}) as host:
-        steps = pipeline(selection, source=host.source, set_options=options, target="step")
-        again = reprocess(
-            selection, source=host.source, set_options=options, target="step", min_new=1
-        )
+        source, training = CollectOptions(source=host.source), TrainOptions(target="step")
+        steps = pipeline(selection, source, options, training=training)
+        again = reprocess(selection, source, options, training=training, min_new=1)
     domains = pipeline(
-        selection, source=host.source, budget=1, set_options=options, target="domain"
+        selection,
+        CollectOptions(source=host.source, budget=1),
+        options,
+        training=TrainOptions(target="domain"),
     )
     store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)
 
@@ -102,8 +107,8 @@ def test_an_extent_behind_the_end_is_reported_and_breaks_nothing(
     selection = Selection(dataset=str(tmp_path / "COIN.json"), name="toy")
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=1, extent="segments")
     with FlakyHost(folder / "videos") as host:
-        collect(selection, source=host.source)
-    summary = embed(selection, options, shard_size=10)
+        collect(selection, CollectOptions(source=host.source))
+    summary = embed(selection, options, EmbedOptions(shard_size=10))
     assert (summary.videos, summary.segments, summary.embedded) == (23, 46, 46)
     assert list(summary.failed) == [ids[3]]
     assert "no frame lies between 7.0 and 9.0 s" in summary.failed[ids[3]]
@@ -131,13 +136,17 @@ def test_what_a_dataset_does_not_have_is_said_at_once(
     folder = Selection(dataset=f"folder:{tmp_path / 'clips'}")
     options = SetOptions(encoder=str(tiny_encoder_dir))
     with pytest.raises(InvalidInputError, match="target step: none"):
-        pipeline(folder, set_options=options, target="step")
+        pipeline(folder, set_options=options, training=TrainOptions(target="step"))
     with pytest.raises(InvalidInputError, match="target domain: no domain"):
-        train(folder, set_options=options, target="domain")
+        train(folder, options, TrainOptions(target="domain"))
     with pytest.raises(InvalidInputError, match="extent annotated: none of these 24 videos"):
         embed(folder, options.model_copy(update={"extent": "annotated"}))
     with pytest.raises(InvalidInputError, match="contradict"):
-        pipeline(folder, set_options=options.model_copy(update={"extent": "video"}), target="step")
+        pipeline(
+            folder,
+            set_options=options.model_copy(update={"extent": "video"}),
+            training=TrainOptions(target="step"),
+        )
     # Nothing was collected for it.
     with Ledger(Settings().ledger_url) as ledger:
         assert ledger.datasets() == []

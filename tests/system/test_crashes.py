@@ -40,7 +40,8 @@ class Toy:
     @property
     def parameters(self) -> dict[str, object]:
         selection = {"dataset": str(self.annotations), "name": self.name}
-        return {"selection": selection, "source": self.host.source, "batch_size": 4}
+        collection = {"source": self.host.source, "batch_size": 4}
+        return {"selection": selection, "collection": collection}
 
 
 @pytest.fixture(scope="module")

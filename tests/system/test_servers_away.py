@@ -32,7 +32,9 @@ from coinml_ops.environment import prepare_environment
 prepare_environment()
 from coinml.runtime import progress
 from coinml.selection import Selection
+from coinml.collection.options import CollectOptions
 from coinml.embedding_sets.options import SetOptions
+from coinml.training.options import TrainOptions
 
 class Slow:
     def begin(self, stage, total):
@@ -51,13 +53,13 @@ with progress.listening(Slow()):
     for name in job["flows"]:
         if name == "collect":
             from flows.collect import collect
-            print(collect(chosen, source=job["source"], batch_size=4), flush=True)
+            print(collect(chosen, CollectOptions(source=job["source"], batch_size=4)), flush=True)
         elif name == "embed":
             from flows.embed import embed
             print(embed(chosen, made), flush=True)
         else:
             from flows.train import train
-            print(train(chosen, heads=("mlp",), set_options=made), flush=True)
+            print(train(chosen, made, TrainOptions(heads=("mlp",))), flush=True)
 print("done", flush=True)
 """
 

@@ -70,7 +70,7 @@ def test_memory_slots_and_leases_do_not_accumulate(
         stack.change(
             "collect/hourly",
             parameters=hourly["parameters"]
-            | {"source": host.source, "budget": BUDGET, "max_wait_s": 5},
+            | {"collection": {"source": host.source, "budget": BUDGET, "max_wait_s": 5}},
         )
         worker = stack.start_worker("worker", "network", "gpu")
         stack.ask(

@@ -183,7 +183,7 @@ def test_a_class_of_which_nothing_is_left_is_counted() -> None:
 def test_the_command_line_says_it(
     capsys: pytest.CaptureFixture[str], material: EmbeddedDataset, store: MlflowStore
 ) -> None:
-    from coinml_cli.printing import print_heads
+    from coinml_cli.result_tables import print_heads
     from tasks.summaries import TrainSummary
 
     table = material.table

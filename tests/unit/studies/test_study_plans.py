@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
@@ -14,7 +15,7 @@ from coinml.evaluation.paired import mcnemar
 from coinml.studies.estimates import accuracy, difference
 from coinml.studies.plans import STUDIES, make_plan
 from coinml.studies.subsets import nested_order, subset_size
-from coinml_cli import study as study_command
+from coinml_cli.app import app
 
 OPTIONS = SetOptions(encoder="tiny")
 
@@ -67,12 +68,16 @@ def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COINML_HOME", str(tmp_path))
+
+    def study(*arguments: str) -> None:
+        CliRunner().invoke(app, ["study", *arguments], catch_exceptions=False)
+
     with pytest.raises(InvalidInputError, match="study 'colour'"):
-        study_command.study("colour")
+        study("colour")
     with pytest.raises(InvalidInputError, match="tasks or domains, not steps"):
-        study_command.study("data", target="step")
+        study("data", "--target", "step")
     with pytest.raises(InvalidInputError, match="forest"):
-        study_command.study("data", heads="forest")
+        study("data", "--heads", "forest")
     assert list(tmp_path.iterdir()) == []
 
 

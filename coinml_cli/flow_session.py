@@ -36,9 +36,9 @@ def flow_session(settings: Settings) -> Iterator[None]:
     try:
         with prefect_api(settings.data_dir / "prefect"), watched():
             # Prefect reads its environment when it is imported, so not before now.
-            from tasks.events import ours
+            from tasks.events import tagged
 
-            with ours():
+            with tagged():
                 yield
     except (KeyboardInterrupt, progress.StoppedError):
         note("interrupted: what was done is kept, and the next call goes on from here")

@@ -1,0 +1,68 @@
+"""How videos are collected: parameters that the collecting flows and commands share."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from coinml.collection.download import MAX_HEIGHT
+from coinml.errors import InvalidInputError
+from coinml.faults.classification import Fault
+
+
+class DownloadOptions(BaseModel):
+    """How videos are downloaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Download")
+
+    source: str | None = Field(
+        default=None,
+        description="URL template with {id}; by default YouTube, and for `mini` a local server.",
+    )
+    batch_size: int = Field(default=20, ge=1, description="Videos per download task.")
+    max_wait_s: float = Field(
+        default=60,
+        ge=0,
+        description="Wait out pauses of the source up to this many seconds; a longer one ends "
+        "the run.",
+    )
+    max_height: int = Field(
+        default=MAX_HEIGHT, ge=64, description="Maximum video height in pixels."
+    )
+
+
+class CollectOptions(DownloadOptions):
+    """Which of a dataset's videos are downloaded, and how."""
+
+    model_config = ConfigDict(title="Collection")
+
+    budget: int | None = Field(
+        default=None, ge=1, description="Try at most this many videos in this run."
+    )
+    only: tuple[str, ...] = Field(
+        default=(), description="Only videos with these faults; `pending` names those never tried."
+    )
+    retry_now: bool = Field(
+        default=False,
+        description="Retry failed videos before their next scheduled attempt; `gone` ones only if "
+        "`only` names them.",
+    )
+    reprobe: bool = Field(
+        default=False, description="Retry `gone` videos before their next scheduled attempt."
+    )
+
+    @field_validator("only")
+    @classmethod
+    def _are_states(cls, only: tuple[str, ...]) -> tuple[str, ...]:
+        from coinml.ledger.records import PENDING
+
+        states = [PENDING, *Fault]
+        unknown = sorted(set(only) - set(states))
+        if unknown:
+            raise InvalidInputError(f"only {', '.join(unknown)}: allowed are {', '.join(states)}")
+        return only
+
+    @property
+    def ignoring_schedule(self) -> tuple[str, ...]:
+        """States whose videos are tried now, even if their next attempt is scheduled later."""
+        states = set(self.only or set(Fault) - {Fault.GONE}) if self.retry_now else set()
+        return tuple(sorted(states | ({Fault.GONE} if self.reprobe else set())))

@@ -1,0 +1,62 @@
+"""What a study compares and how often: parameters of the flow and the command."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from coinml.data.records import Target
+from coinml.heads.kinds import HEADS, check_heads
+from coinml.studies.plans import check_target
+
+DEFAULT_SEEDS = {"data": 5}
+OTHER_SEEDS = 3
+
+
+class StudyOptions(BaseModel):
+    """What a study compares, with which heads, and how often each is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Study")
+
+    conditions: tuple[str, ...] = Field(
+        default=(),
+        description="What to compare: per cent of the training videos (`data`), picture height "
+        "(`resolution`), share of the tokens (`tokens`), numbers (`clips`, `dims`); by default "
+        "the study's own.",
+    )
+    heads: tuple[str, ...] = Field(
+        default=("svm",),
+        description=f"Heads to train, of {', '.join(f'`{name}`' for name in HEADS)}.",
+    )
+    target: Target = Field(default="task", description="Classes to predict: `task` or `domain`.")
+    seeds: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"Trainings of each head that draws random numbers; by default {OTHER_SEEDS}, "
+        f"in `data` {DEFAULT_SEEDS['data']} of every head.",
+    )
+    timed: int = Field(
+        default=16,
+        ge=0,
+        description="Videos on which the cost of embedding is measured; 0 measures none.",
+    )
+    at: int | None = Field(
+        default=None,
+        ge=1,
+        description="In `data`, also predict the error at this number of training videos.",
+    )
+
+    @field_validator("heads")
+    @classmethod
+    def _are_heads(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
+        check_heads(heads)
+        return heads
+
+    @field_validator("target")
+    @classmethod
+    def _is_target_of_studies(cls, target: Target) -> Target:
+        check_target(target)
+        return target
+
+    def seeds_of(self, study: str) -> int:
+        """Number of trainings of each head."""
+        return self.seeds or DEFAULT_SEEDS.get(study, OTHER_SEEDS)

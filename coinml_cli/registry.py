@@ -1,0 +1,166 @@
+"""`coinml promote`, `registry` and `predict`: registered models, and what they answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinml_cli import options
+from coinml_cli.options import Json, Known, Target, known_dataset
+
+if TYPE_CHECKING:
+    from coinml.runtime.settings import Settings
+    from coinml.tracking.mlflow_store import MlflowStore
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command(epilog="Example: coinml promote --dataset coin --version 7")(promote)
+    app.command(epilog="Example: coinml registry --dataset mini")(registry)
+    app.command(epilog="Example: coinml predict holiday.mp4 --dataset coin --json")(predict)
+
+
+def promote(
+    dataset: Known = None,
+    target: Target = "task",
+    version: Annotated[
+        list[int] | None, typer.Option(min=1, help="A candidate; by default the challenger.")
+    ] = None,
+    coverage_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the official test videos it needs.")
+    ] = 0.5,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Send versions through the gate: the champion is whom val shows to be better."""
+    from coinml.registry import versions as models
+    from coinml.runtime.settings import Settings
+    from coinml.training.train_head import model_name
+    from coinml_cli.console import print_json
+    from coinml_cli.flow_session import flow_session
+    from coinml_cli.result_tables import print_verdicts
+
+    settings = Settings()
+    model = model_name(known_dataset(settings, dataset), options.target(target))
+    if rollback:
+        verdicts = [models.rollback(_store(settings), model)]
+    else:
+        with flow_session(settings):
+            from flows.promote import promote as flow
+
+            verdicts = flow(model, versions=version, coverage_floor=coverage_floor)
+    if json:
+        print_json([verdict.as_dict() for verdict in verdicts])
+    else:
+        print_verdicts(verdicts)
+
+
+def registry(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's models.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Only models of `task`, `domain` or `step`.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show who is champion, challenger and previous, and why."""
+    from coinml.data.targets import TARGETS
+    from coinml.registry.versions import list_versions
+    from coinml.runtime.settings import Settings
+    from coinml.training.train_head import model_name
+    from coinml_cli.console import print_json, table
+
+    sought = (options.target(target),) if target else TARGETS
+    versions = list_versions(_store(Settings()))
+    if dataset is not None:
+        models = {model_name(dataset, one) for one in sought}
+        versions = [row for row in versions if row["model"] in models]
+    elif target is not None:
+        versions = [row for row in versions if row["tags"].get("target", "task") in sought]
+    if json:
+        print_json(versions)
+        return
+    table(
+        ["model", "version", "who", "head", "val", "test", "coverage", "the gate said"],
+        [
+            [
+                row["model"],
+                row["version"],
+                ", ".join(row["aliases"]),
+                *(row["tags"].get(key, "") for key in ("head", "val_accuracy", "test_accuracy")),
+                row["tags"].get("test_coverage", ""),
+                row["tags"].get("gate_reason", "not asked yet"),
+            ]
+            for row in versions
+        ],
+    )
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Video files.")],
+    dataset: Known = None,
+    target: Target = "task",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
+    ] = None,
+    start: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Look from this second on.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Look up to this second.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Classify video files with the champion; a broken file gets its reason, not an answer."""
+    from coinml.registry.predict import answering_alias, predict_files
+    from coinml.registry.versions import CHAMPION, model_uri
+    from coinml.runtime import progress
+    from coinml.runtime.settings import Settings
+    from coinml.training.train_head import model_name
+    from coinml_cli.console import note, print_json, table
+    from coinml_cli.flow_session import watched
+    from coinml_ops.environment import log_to
+
+    settings = Settings()
+    log_to(settings.logs_dir)
+    store = _store(settings)
+    if model is None:
+        name = model_name(known_dataset(settings, dataset), options.target(target))
+        alias = answering_alias(store, name)
+        model = model_uri(name, alias)
+        if alias != CHAMPION:
+            note(f"{name} has no champion yet; its {alias} answers (`coinml registry` says why)")
+    with watched(), progress.stage("predict", len(files)):
+        answers = predict_files(
+            store,
+            model,
+            [str(file) for file in files],
+            span=(start, end),
+            progress=lambda count: progress.advance("predict", count),
+        )
+    if json:
+        print_json(answers)
+    else:
+        table(
+            ["video", "label", "score", "next best", "error"],
+            [
+                [
+                    answer["video"],
+                    answer["label"] or "",
+                    "" if answer["error"] else f"{answer['score']:.3f}",
+                    ", ".join(f"{top['label']} {top['score']:.2f}" for top in answer["top5"][1:3]),
+                    answer["error"] or "",
+                ]
+                for answer in answers
+            ],
+        )
+
+
+def _store(settings: Settings) -> MlflowStore:
+    from coinml.tracking.mlflow_store import MlflowStore
+
+    return MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)

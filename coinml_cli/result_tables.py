@@ -1,0 +1,145 @@
+"""What flows and comparisons found, as tables and sentences for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coinml.data.targets import FEW_VIDEOS
+from coinml_cli.console import line, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from coinml.registry.versions import Verdict
+    from coinml.tracking.compare_runs import RunComparison
+    from coinml.training.train_head import TrainReport
+    from tasks.summaries import EmbedSummary, TrainSummary
+
+_SHOWN_CLASSES = 10
+_SHOWN_FAILURES = 5
+
+
+def print_embedded(summary: EmbedSummary) -> None:
+    """What is in the set, what it took to bring it there, and what could not be brought."""
+    line(str(summary))
+    parts = {
+        "waiting for frames": summary.decode_wait_s,
+        "encoding": summary.encode_s,
+        "writing": summary.write_s,
+    }
+    if summary.clips:
+        whole = sum(parts.values()) or 1.0
+        shares = ", ".join(f"{100 * part / whole:.0f} % {what}" for what, part in parts.items())
+        where = f" in {summary.workers} processes" if summary.workers > 1 else ""
+        line(
+            f"{summary.clips:,} clips in {summary.seconds:.1f} s{where}: "
+            f"{summary.clips_per_s:.1f} a second; {shares}; the bottleneck was to "
+            f"{summary.bottleneck}"
+        )
+        decoded = ", ".join(f"{name} {count:,}" for name, count in summary.decoders.items())
+        missing = summary.frames_substituted
+        note = f"; {missing:,} frames were missing, their neighbours stand in" if missing else ""
+        line(f"decoded by {decoded}{note}")
+    for video_id, reason in list(summary.failed.items())[:_SHOWN_FAILURES]:
+        line(f"  {video_id}: {reason}")
+    if len(summary.failed) > _SHOWN_FAILURES:
+        line(f"  and {len(summary.failed) - _SHOWN_FAILURES} more (`coinml status`, the log)")
+
+
+def print_heads(summary: TrainSummary) -> None:
+    """Each head with its intervals, and the paired test between the first two."""
+
+    def interval(metrics: Mapping[str, float], name: str) -> str:
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        return f"{metrics[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+    table(
+        ["head", "val accuracy", "test accuracy", "missing counted wrong", "macro-F1", "version"],
+        [
+            [
+                report.head,
+                interval(report.metrics, "val_accuracy"),
+                interval(report.metrics, "test_accuracy"),
+                interval(report.metrics, "test_accuracy_missing_wrong"),
+                interval(report.metrics, "test_f1_macro"),
+                f"{report.version}{' (as before)' if report.reused else ''}",
+            ]
+            for report in summary.heads
+        ],
+    )
+    metrics = summary.heads[0].metrics
+    things = "segments" if summary.target == "step" else "videos"
+    line(
+        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} are here; "
+        f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
+        f"this test set was looked at {metrics['test_looks']:.0f} times"
+    )
+    _print_doubts(summary.heads[0])
+    if summary.comparison is not None:
+        line(str(summary.comparison))
+
+
+def _print_doubts(report: TrainReport) -> None:
+    """What a reader of the numbers should know of the videos that they were measured on."""
+    leaks = round(report.metrics.get("leaks", 0))
+    if leaks:
+        dropped = round(report.metrics["leaks_dropped"])
+        line(
+            f"{leaks} pairs of videos on two sides of the split are the same file or look the same "
+            f"(tables/leaks.csv of run {report.run_id}); "
+            + (f"{dropped} videos were dropped" if dropped else "--drop-leaks drops them")
+        )
+    for split, names in report.classes_without.items():
+        shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
+        line(f"no {split} video of {len(names)} classes: {shown} (tables/class_counts.csv)")
+    if report.scarce_classes:
+        names = report.scarce_classes
+        shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
+        line(
+            f"fewer than {FEW_VIDEOS} training videos of {len(names)} classes: {shown} "
+            "(tables/class_counts.csv)"
+        )
+
+
+def print_comparison(found: RunComparison) -> None:
+    """The paired test, the classes in which the two differ, and the videos."""
+    line(str(found))
+    classes = found.result.per_class
+    classes = classes[classes["difference"] != 0]
+    if len(classes):
+        table(
+            ["class", "videos", f"{found.head_a} right", f"{found.head_b} right", "difference"],
+            [
+                [
+                    row["class"],
+                    row["support"],
+                    row["correct_a"],
+                    row["correct_b"],
+                    f"{row['difference']:+d}",
+                ]
+                for row in classes.to_dict(orient="records")
+            ],
+        )
+    rows = found.result.discordant.to_dict(orient="records")
+    if rows:
+        table(
+            ["video", "title", "label", found.head_a, found.head_b, "link"],
+            [
+                [
+                    row["video_id"],
+                    row["title"] or "",
+                    row["label"],
+                    row["predicted_a"],
+                    row["predicted_b"],
+                    row["link"] or "",
+                ]
+                for row in rows
+            ],
+        )
+
+
+def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+    """What the gate said of each candidate."""
+    for verdict in verdicts:
+        said = "is the champion" if verdict.promoted else "was refused"
+        line(f"{verdict.model} version {verdict.version} {said}: {verdict.reason}")

@@ -1,0 +1,167 @@
+"""`coinml status`: how many videos are downloaded, lost and still possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinml_cli.console import line, print_json, table
+from coinml_cli.options import Json, known_dataset
+
+if TYPE_CHECKING:
+    from coinml.ledger import Status
+    from coinml.runtime.settings import Settings
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this group's command."""
+    app.command(epilog="Example: coinml status --dataset coin --json")(status)
+
+
+def status(
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset name; not needed if there is only one.")
+    ] = None,
+    video: Annotated[
+        str | None, typer.Option(metavar="ID", help="One video with every attempt.")
+    ] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Failures whose message matches no fault rule.")
+    ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Videos whose files have the same content.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the status as PNG, SVG or PDF.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how many videos are here, lost and still possible, by split and class."""
+    from coinml.runtime.settings import Settings
+
+    settings = Settings()
+    key = known_dataset(settings, dataset)
+    if video is not None:
+        print_video(settings, key, video, as_json=json)
+    elif unknown:
+        print_unknown(settings, key, as_json=json)
+    elif duplicates:
+        print_duplicates(settings, key, as_json=json)
+    elif figure is not None:
+        draw_status(settings, key, figure)
+    elif json:
+        print_json(status_of(settings, key).as_dict() | extras_of(settings, key))
+    else:
+        print_status(settings, key)
+
+
+def status_of(settings: Settings, dataset: str) -> Status:
+    """Where a dataset stands, at the rate that the settings allow."""
+    from coinml.collection.download import FetchOptions
+    from coinml.ledger import Ledger
+
+    credentials = FetchOptions(cookies=settings.cookies, proxy=settings.proxy).credentials()
+    with Ledger(settings.ledger_url) as ledger:
+        return ledger.status(dataset, rate_per_hour=settings.rate_per_hour, credentials=credentials)
+
+
+def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> None:
+    """Here, lost and still possible; by fault, by split and by class."""
+    status = status_of(settings, dataset)
+    table([f"{status.total:,} videos of {dataset}", "count", "what it means"], status.states())
+    parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
+    for what, counts in parts:
+        table(
+            [what, "all", "here", "lost", "possible", "due now"],
+            [
+                [name, c.total, c.downloaded, c.lost, c.possible, c.due]
+                for name, c in counts.items()
+            ],
+        )
+    extras = extras_of(settings, dataset)
+    if extras["duplicates"]:
+        line(f"{extras['duplicates']:,} files have the content of another video (--duplicates)")
+    if status.eta_hours:
+        line(
+            f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
+            f"{settings.rate_per_hour:g} an hour ({extras['asked_last_hour']:,} were asked for in "
+            "the last hour)"
+        )
+
+
+def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
+    """How fast a source may be asked, how fast this one was, and how many files are doubles."""
+    from datetime import UTC, datetime, timedelta
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
+        duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
+    return {
+        "rate_per_hour": settings.rate_per_hour,
+        "asked_last_hour": asked,
+        "duplicates": duplicates,
+    }
+
+
+def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: bool) -> None:
+    """One video with every attempt at it."""
+    from dataclasses import asdict
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        row, attempts = ledger.row(dataset, video_id), ledger.attempts(dataset, video_id)
+    if as_json:
+        print_json(asdict(row) | {"attempts": [asdict(attempt) for attempt in attempts]})
+        return
+    table(["field", "value"], [[k, v] for k, v in asdict(row).items() if v is not None])
+    table(
+        ["when", "outcome", "seconds", "message"],
+        [
+            [f"{a.started_at:%Y-%m-%d %H:%M:%S}", a.outcome, f"{a.seconds:.1f}", a.message or ""]
+            for a in attempts
+        ],
+    )
+
+
+def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:
+    """The attempts that failed with words that no rule knew: they were taken for transient."""
+    from dataclasses import asdict
+
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        attempts = ledger.unknown(dataset)
+    if as_json:
+        print_json([asdict(attempt) for attempt in attempts])
+    else:
+        table(
+            ["video", "when", "message"],
+            [[a.video_id, f"{a.started_at:%Y-%m-%d %H:%M:%S}", a.message or ""] for a in attempts],
+        )
+
+
+def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None:
+    """The videos whose files have the same content."""
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        groups = ledger.duplicates(dataset)
+    if as_json:
+        print_json(groups)
+    else:
+        table(["videos with one content", "ids"], [[len(ids), ", ".join(ids)] for ids in groups])
+
+
+def draw_status(settings: Settings, dataset: str, path: Path) -> None:
+    """Draw what became of the videos into a file."""
+    from coinml.figures.attrition import attrition
+    from coinml.figures.style import save
+
+    status = status_of(settings, dataset)
+    save(attrition(status, title=f"What became of {dataset}"), path)
+    line(f"drawn into {path}")
