@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coinml.data.annotations import COIN, FOLDER_PREFIX, load_dataset
+from coinml.data.annotations import (
+    COIN,
+    FOLDER_PREFIX,
+    Stamp,
+    annotations_stamp,
+    load_dataset,
+)
 from coinml.data.records import Dataset
 
 MINI = "mini"
@@ -16,37 +23,39 @@ class Selection(BaseModel):
     """A dataset, or a part of one."""
 
     # A model and not plain parameters, so that forms and help texts are made from these fields.
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Dataset")
 
     dataset: str = Field(
         default=MINI,
-        description="`mini`, a COIN-layout JSON file, or `folder:DIR` with one folder a class.",
+        description="`mini`, a COIN-layout JSON file, or `folder:DIR` (one folder per class).",
     )
     name: str | None = Field(
-        default=None, description="Dataset name; `coin` for a JSON, DIR's for a folder."
+        default=None,
+        description="Dataset name; by default `coin` for a JSON, DIR's for a folder.",
     )
-    classes: tuple[str, ...] = Field(default=(), description="Only these classes; empty for all.")
+    classes: tuple[str, ...] = Field(default=(), description="Only these classes; by default all.")
     limit: int | None = Field(
-        default=None, ge=1, description="So many videos, stratified by class and split."
+        default=None, ge=1, description="Only this many videos, stratified by class and split."
     )
     group: str | None = Field(
         default=None,
-        description="Regular expression; files whose names match alike stay on one side.",
+        description="Regular expression for class folders: files whose names match with the same "
+        "text stay on one side of the split.",
     )
 
     @property
     def is_mini(self) -> bool:
-        """Whether it is the dataset that is drawn here."""
+        """Whether it is the miniature, which coinml draws itself."""
         return self.dataset == MINI
 
     @property
     def is_folder(self) -> bool:
-        """Whether the videos are files here already."""
+        """Whether the videos are files on this machine already."""
         return self.dataset.startswith(FOLDER_PREFIX)
 
     @property
     def title(self) -> str:
-        """What it is called in lists: a file's path says less than the dataset's name."""
+        """Its name in lists of runs: the dataset's name, without reading the dataset."""
         if self.name:
             return self.name
         if self.is_mini:
@@ -58,19 +67,39 @@ class Selection(BaseModel):
     def load(self, data_dir: Path) -> Dataset:
         """Read its annotations; `mini` is drawn below `data_dir` if it is not there.
 
+        A file is read once per process until it or its taxonomy changes, since a flow and its
+        tasks load the same selection. A folder is listed every time: its files are the dataset.
+
         Raises:
             InvalidInputError: As `annotations.load_dataset`.
         """
-        ref, name = self.dataset, self.name
+        if self.is_folder:
+            return load_dataset(
+                self.dataset,
+                name=self.name,
+                classes=self.classes,
+                limit=self.limit,
+                group=self.group,
+            )
+        path = self.dataset
         if self.is_mini:
             from coinml.miniature.dataset import draw_dataset
 
-            ref, name = str(draw_dataset(miniature_dir(data_dir))), name or MINI
-        return load_dataset(
-            ref, name=name, classes=self.classes, limit=self.limit, group=self.group
-        )
+            path = str(draw_dataset(miniature_dir(data_dir)))
+        return _read_once(self, path, annotations_stamp(Path(path).expanduser()))
+
+
+@lru_cache(maxsize=4)
+def _read_once(selection: Selection, path: str, _stamp: Stamp) -> Dataset:
+    return load_dataset(
+        path,
+        name=selection.name or (MINI if selection.is_mini else None),
+        classes=selection.classes,
+        limit=selection.limit,
+        group=selection.group,
+    )
 
 
 def miniature_dir(data_dir: Path) -> Path:
-    """Where the miniature is drawn: what it is served from, not where it is collected."""
+    """The folder in which the miniature is drawn and from which its local server serves it."""
     return data_dir / "miniature"

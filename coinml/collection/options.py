@@ -1,4 +1,4 @@
-"""How videos are collected: parameters that the collecting flows and commands share."""
+"""How videos are collected: which are tried, and how they are downloaded."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from coinml.data.folders import read_folder
 from coinml.data.records import Dataset, Step, Subset, Video
 from coinml.data.splits import limit_videos, official_split
-from coinml.data.taxonomy import find_taxonomy
+from coinml.data.taxonomy import TAXONOMY_FILES, find_taxonomy
 from coinml.errors import InvalidInputError
 
 COIN = "coin"
@@ -21,6 +21,9 @@ COIN = "coin"
 
 FOLDER_PREFIX = "folder:"
 SUBSETS: tuple[Subset, ...] = ("training", "testing")
+Stamp = tuple[tuple[str, int, int], ...]
+"""Path, size in bytes and modification time in nanoseconds of each file."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -87,6 +90,13 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
     if not videos:
         raise InvalidInputError(f"{path}: 'database' is empty")
     return Dataset(name=name, videos=videos, origin=str(path))
+
+
+def annotations_stamp(path: Path) -> Stamp:
+    """What changes when the file or the taxonomy beside it is written again."""
+    files = [path, *(path.with_name(name) for name in TAXONOMY_FILES)]
+    facts = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
 
 
 def _keep_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:

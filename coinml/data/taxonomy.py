@@ -12,6 +12,7 @@ from coinml.errors import InvalidInputError
 DOMAIN_CSV = "taxonomy_domain_target_mapping.csv"
 STEP_CSV = "taxonomy_target_action_mapping.csv"
 WORKBOOK = "taxonomy.xlsx"
+TAXONOMY_FILES = (DOMAIN_CSV, STEP_CSV, WORKBOOK)
 DOMAIN_COLUMNS = ("Domains", "Targets")
 STEP_COLUMNS = ("Target Id", "Target Label", "Action Id", "Action Label")
 

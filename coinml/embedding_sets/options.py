@@ -1,4 +1,4 @@
-"""How videos become vectors: parameters that embedding, training and studies share."""
+"""How videos become vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study compares and how often: parameters of the flow and the command."""
+"""What a study compares, with which heads, and how often each is trained."""
 
 from __future__ import annotations
 

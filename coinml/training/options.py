@@ -1,4 +1,4 @@
-"""How heads are trained: parameters that the training flows and commands share."""
+"""Which heads are trained, on which classes, and how."""
 
 from __future__ import annotations
 
