@@ -1,4 +1,4 @@
-"""The `coinml` command: parse, start a flow or call the library, print.
+"""The `coinml` command: parses options, runs a flow or calls the library, prints.
 
 Nothing heavy is imported before a command needs it, so that `coinml --help` and
 `coinml status` answer at once.
@@ -39,7 +39,7 @@ DONE, FAILED, WRONG_USAGE, IN_PART = 0, 1, 2, 3
 
 app = typer.Typer(
     name="coinml",
-    help="From a list of flaky YouTube videos to a video classifier that one can trust.",
+    help="From a list of YouTube videos, many of them lost, to a video classifier you can trust.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -82,7 +82,7 @@ def main() -> None:
         note(f"error: {err}")
         sys.exit(FAILED)
     except Exception as err:
-        # Nobody foresaw it: the traceback is for the log, a line for the person.
+        # A bug: the log gets the traceback, the user one line.
         logging.getLogger(__name__).exception("unexpected")
         note(f"unexpected error: {type(err).__name__}: {err}")
         sys.exit(FAILED)

@@ -1,4 +1,4 @@
-"""What a person sees: results on stdout; progress, notes and errors on stderr."""
+"""Terminal output: results on stdout; progress, notes and errors on stderr."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, and nothing else, on stdout."""
+    """Print one JSON document to stdout."""
     json.dump(value, sys.stdout, indent=2, default=str, allow_nan=False)
     sys.stdout.write("\n")
 
 
 def command(name: str) -> str:
-    """How one types a command of this environment here, activated or not."""
+    """A command of this environment as the user can type it here, activated or not."""
     if shutil.which(name):
         return name
     beside = Path(sys.executable).parent / name
@@ -31,24 +31,24 @@ def command(name: str) -> str:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """Print a line for the user to stderr."""
     _err().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def heading(text: str) -> None:
-    """The title of a section of results."""
+    """Print the title of a section of results to stdout."""
     from rich.text import Text
 
     _out().print(Text(f"\n{text}", style="bold"))
 
 
 def line(text: str = "") -> None:
-    """A line of results, on stdout."""
+    """Print a line of results to stdout."""
     _out().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
-    """A table of results; columns whose cells are all numbers are right-aligned."""
+    """Print a table of results to stdout; columns of numbers are right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -65,7 +65,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 
 class ProgressBars:
-    """A bar for each stage that is under way; a line for each that ended (`Listener`)."""
+    """A progress bar for each stage, left as a line when the stage has ended (`Listener`)."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -97,18 +97,18 @@ class ProgressBars:
             self._progress.stop()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Show a bar for the stage, unless it has nothing to do."""
+        """Show a bar for the stage, unless it has no items."""
         if self._progress is not None and total != 0:
             self._bars[stage] = self._progress.add_task(stage, total=total)
 
     def advance(self, stage: str, items: int, total: int | None) -> None:
-        """Move its bar on."""
+        """Advance the bar by some items; a `total` replaces the former one."""
         if self._progress is not None and stage in self._bars:
-            # None leaves it as it is.
+            # A total of None changes nothing.
             self._progress.update(self._bars[stage], advance=items, total=total)
 
     def end(self, stage: str) -> None:
-        """Leave the bar as it is; its clock stops. One that never moved goes."""
+        """Stop the bar's clock and leave it on screen; a bar that never advanced is removed."""
         bar = self._bars.pop(stage, None)
         if self._progress is None or bar is None:
             return
@@ -126,7 +126,7 @@ def _is_number(cell: str) -> bool:
 def _out() -> Any:
     from rich.console import Console
 
-    # A pipe has no width of its own; tables are not to be squeezed into 80 columns.
+    # A pipe has no width, and rich would assume 80 columns, too few for the tables.
     return Console(width=None if sys.stdout.isatty() else 140)
 
 

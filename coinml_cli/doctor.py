@@ -1,4 +1,4 @@
-"""`coinml doctor`: what of this machine is fit for the work, and what to do about the rest."""
+"""`coinml doctor`: check this machine, with a remedy for each problem."""
 
 from __future__ import annotations
 

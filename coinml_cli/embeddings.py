@@ -1,4 +1,4 @@
-"""`coinml embeddings`: which sets there are, whether they are sound, and out of them."""
+"""`coinml embeddings`: list, show, verify, compact and export embedding sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fingerprint = Annotated[
     str | None,
     typer.Argument(
         metavar="[FINGERPRINT]",
-        help="The set's fingerprint or how it begins; the only set needs none.",
+        help="The set's fingerprint or its first digits; not needed if there is only one.",
         show_default=False,
     ),
 ]
@@ -42,12 +42,12 @@ def main(context: typer.Context, dataset: OfDataset = None, json: options.Json =
         list_(dataset=dataset, json=json)
     elif dataset is not None or json:
         name = context.invoked_subcommand
-        raise typer.BadParameter(f"options go behind the command: coinml embeddings {name} …")
+        raise typer.BadParameter(f"options go after the command: coinml embeddings {name} …")
 
 
 @embeddings.command("list", epilog="Example: coinml embeddings list --dataset mini --json")
 def list_(dataset: OfDataset = None, json: options.Json = False) -> None:
-    """List the sets: whose they are, how they were made, and how much is in them."""
+    """List the sets: dataset, encoder and sampling, and how much is in them."""
     from coinml.embedding_sets import find_sets
     from coinml.embedding_sets.listing import summarise
     from coinml.runtime.settings import Settings
@@ -89,7 +89,7 @@ def list_(dataset: OfDataset = None, json: options.Json = False) -> None:
 def show(
     fingerprint: Fingerprint = None, dataset: OfDataset = None, json: options.Json = False
 ) -> None:
-    """Show a set: its whole specification, what is in it, and its parts."""
+    """Show a set: its full specification, its contents and its parts."""
     from dataclasses import asdict
 
     from coinml.embedding_sets.listing import summarise
@@ -110,7 +110,7 @@ def show(
     }
     table(["in it", ""], [[key, _plain(value)] for key, value in counted.items()])
     table(
-        ["part", "MB", "rows", "that count"],
+        ["part", "MB", "rows", "current"],
         [[one.part, _megabytes(one.size_bytes), one.rows, one.current] for one in summary.parts],
     )
     if summary.broken:
@@ -125,12 +125,12 @@ def verify(
     set_aside: Annotated[
         bool,
         typer.Option(
-            "--set-aside", help="Rename broken parts, so that `embed` does their videos again."
+            "--set-aside", help="Rename broken parts, so that `embed` embeds their videos again."
         ),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Read all of a set with its checksums and name the parts that are broken."""
+    """Read a whole set, check its checksums, and list the broken parts."""
     from dataclasses import asdict
 
     from coinml_cli.console import line, print_json, table
@@ -153,11 +153,11 @@ def verify(
     elif problems:
         table(["broken part", "reason"], [[one.part, one.reason] for one in problems])
         if set_aside:
-            line(f"renamed to bad-…; {parts} parts are sound; coinml embed does the rest again")
+            line(f"renamed to bad-…; {parts} parts are intact; coinml embed embeds the rest again")
         else:
-            line("--set-aside renames them, so that coinml embed does their videos again")
+            line("--set-aside renames them, so that coinml embed embeds their videos again")
     else:
-        line(f"{chosen.spec.fingerprint}: {parts} parts, all sound")
+        line(f"{chosen.spec.fingerprint}: {parts} parts, all intact")
     if problems and not set_aside:
         raise typer.Exit(1)
 
@@ -166,7 +166,7 @@ def verify(
 def compact(
     fingerprint: Fingerprint = None, dataset: OfDataset = None, json: options.Json = False
 ) -> None:
-    """Make many small parts into few, and leave out rows that do not count any more."""
+    """Merge small parts into large ones, and drop outdated rows."""
     from dataclasses import asdict
 
     from coinml.embedding_sets.compaction import compact as compact_set
@@ -180,7 +180,7 @@ def compact(
         line(
             f"{chosen.spec.fingerprint}: {report.parts_before} parts of "
             f"{_megabytes(report.bytes_before)} MB are now {report.parts_after} of "
-            f"{_megabytes(report.bytes_after)} MB; {report.rows_dropped} rows did not count"
+            f"{_megabytes(report.bytes_after)} MB; {report.rows_dropped} outdated rows were dropped"
         )
 
 
@@ -195,10 +195,10 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="The file; by default DATASET-FINGERPRINT.FORMAT here.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a set into one file that other programs read, with labels where they are known."""
+    """Write a set into one file for other programs, with labels where they are known."""
     from dataclasses import asdict
 
     from coinml.embedding_sets.export import export_set
@@ -227,7 +227,7 @@ def _chosen(dataset: str | None, fingerprint: str | None) -> EmbeddingSet:
 
 
 def _labels(dataset: str) -> dict[str, str]:
-    """What the ledger says of each video."""
+    """Label by video id, from the ledger."""
     from coinml.ledger import Ledger
     from coinml.runtime.settings import Settings
 

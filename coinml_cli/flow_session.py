@@ -1,4 +1,4 @@
-"""What surrounds a command that runs flows: log file, Prefect API, progress bars, Ctrl-C."""
+"""The context of commands that run flows: log file, Prefect API, progress bars, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ INTERRUPTED = 130
 def flow_session(settings: Settings) -> Iterator[None]:
     """Run flows within it.
 
-    The first Ctrl-C ends every stage after the item it is at; all that was done is on
-    record by then, so that the next call goes on from there.
+    The first Ctrl-C ends every stage after its current item. All finished work is recorded by then,
+    so that the next call continues from there.
     """
     log = log_to(settings.logs_dir)
     _await_stack(settings)
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         with prefect_api(settings.data_dir / "prefect"), watched():
-            # Prefect reads its environment when it is imported, so not before now.
+            # Prefect reads the environment when it is imported, so it is imported only now.
             from tasks.events import tagged
 
             with tagged():
                 yield
     except (KeyboardInterrupt, progress.StoppedError):
-        note("interrupted: what was done is kept, and the next call goes on from here")
+        note("interrupted: finished work is kept, and the next call continues from here")
         raise typer.Exit(INTERRUPTED) from None
-    except Exception:  # Raised again: `main` says what happened, this where the whole story is.
+    except Exception:
         note(f"the log is {log}")
         raise
     finally:
@@ -58,7 +58,7 @@ def watched() -> Iterator[None]:
 
 
 def _await_stack(settings: Settings) -> None:
-    """Give this home's stack time to answer, if it is what the command is going to use."""
+    """Wait until the stack of this home answers, if the command is going to use it."""
     from coinml_ops.stack import record
     from coinml_ops.stack.lifecycle import wait_until_up
     from coinml_ops.stack.services import MLFLOW, PREFECT
@@ -81,7 +81,7 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def load_shown(selection: Selection, settings: Settings) -> Dataset:
-    """Load a selection; drawing the miniature takes long enough to want a bar."""
+    """Load a selection; drawing the miniature shows a progress bar."""
     from coinml.miniature.dataset import draw_dataset
     from coinml.selection import miniature_dir
 

@@ -1,4 +1,4 @@
-"""`coinml move-runs`: MLflow's local store to where a server can serve it to other machines."""
+"""`coinml move-runs`: copy MLflow's local store to where a server can serve it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def move_runs(
     ],
     json: options.Json = False,
 ) -> None:
-    """Copy runs, models and artifacts to where a server reaches them; all stays here as well."""
+    """Copy runs, models and artifacts to where a server reaches them; the originals stay."""
     from dataclasses import asdict
 
     from coinml.runtime.settings import Settings
@@ -41,13 +41,13 @@ def move_runs(
     from coinml_cli.console import line, note, print_json
 
     if "MLFLOW_TRACKING_URI" in FROM_STACK:
-        # What is to be copied is what the server of `coinml up` serves.
+        # Copy the local store itself, not the address at which `coinml up` serves it.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     moved = move_store(store, to, artifacts)
     for place in moved.elsewhere:
-        note(f"left as it is, since it is not below {settings.artifact_root}: {place}")
+        note(f"not copied, since it is not below {settings.artifact_root}: {place}")
     if json:
         print_json(asdict(moved))
         return

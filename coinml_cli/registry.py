@@ -1,4 +1,4 @@
-"""`coinml promote`, `registry` and `predict`: registered models, and what they answer."""
+"""`coinml promote`, `registry` and `predict`: registered models and their predictions."""
 
 from __future__ import annotations
 
@@ -26,17 +26,23 @@ def promote(
     dataset: Known = None,
     target: Target = "task",
     version: Annotated[
-        list[int] | None, typer.Option(min=1, help="A candidate; by default the challenger.")
+        list[int] | None,
+        typer.Option(
+            min=1, help="A candidate version, may be repeated; by default the challenger."
+        ),
     ] = None,
     coverage_floor: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the official test videos it needs.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of the official test videos that a candidate needs."
+        ),
     ] = 0.5,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Send versions through the gate: the champion is whom val shows to be better."""
+    """Send versions through the gate; one that is better on val becomes the champion."""
     from coinml.registry import versions as models
     from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
@@ -66,7 +72,7 @@ def registry(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show who is champion, challenger and previous, and why."""
+    """Show the versions with their aliases, and the gate's reasons."""
     from coinml.data.targets import TARGETS
     from coinml.registry.versions import list_versions
     from coinml.runtime.settings import Settings
@@ -84,7 +90,7 @@ def registry(
         print_json(versions)
         return
     table(
-        ["model", "version", "who", "head", "val", "test", "coverage", "the gate said"],
+        ["model", "version", "alias", "head", "val", "test", "coverage", "gate"],
         [
             [
                 row["model"],
@@ -108,14 +114,16 @@ def predict(
         typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
     ] = None,
     start: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Look from this second on.")
+        float | None,
+        typer.Option(min=0, metavar="S", help="Start of the classified part, in seconds."),
     ] = None,
     end: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Look up to this second.")
+        float | None,
+        typer.Option(min=0, metavar="S", help="End of the classified part, in seconds."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Classify video files with the champion; a broken file gets its reason, not an answer."""
+    """Classify video files with the champion; a broken file gets an error instead."""
     from coinml.registry.predict import answering_alias, predict_files
     from coinml.registry.versions import CHAMPION, model_uri
     from coinml.runtime import progress

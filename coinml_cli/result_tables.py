@@ -1,4 +1,4 @@
-"""What flows and comparisons found, as tables and sentences for the terminal."""
+"""Results of embedding, training, comparison and promotion, printed to the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN_FAILURES = 5
 
 
 def print_embedded(summary: EmbedSummary) -> None:
-    """What is in the set, what it took to bring it there, and what could not be brought."""
+    """Print what is in the set, where the time went, and which videos failed."""
     line(str(summary))
     parts = {
         "waiting for frames": summary.decode_wait_s,
@@ -38,7 +38,7 @@ def print_embedded(summary: EmbedSummary) -> None:
         )
         decoded = ", ".join(f"{name} {count:,}" for name, count in summary.decoders.items())
         missing = summary.frames_substituted
-        note = f"; {missing:,} frames were missing, their neighbours stand in" if missing else ""
+        note = f"; {missing:,} missing frames were replaced by their neighbours" if missing else ""
         line(f"decoded by {decoded}{note}")
     for video_id, reason in list(summary.failed.items())[:_SHOWN_FAILURES]:
         line(f"  {video_id}: {reason}")
@@ -47,7 +47,7 @@ def print_embedded(summary: EmbedSummary) -> None:
 
 
 def print_heads(summary: TrainSummary) -> None:
-    """Each head with its intervals, and the paired test between the first two."""
+    """Print each head with its intervals, and the paired test of the first two."""
 
     def interval(metrics: Mapping[str, float], name: str) -> str:
         low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
@@ -72,15 +72,15 @@ def print_heads(summary: TrainSummary) -> None:
     line(
         f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} are here; "
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
-        f"this test set was looked at {metrics['test_looks']:.0f} times"
+        f"this test set has been looked at {metrics['test_looks']:.0f} times"
     )
-    _print_doubts(summary.heads[0])
+    _print_caveats(summary.heads[0])
     if summary.comparison is not None:
         line(str(summary.comparison))
 
 
-def _print_doubts(report: TrainReport) -> None:
-    """What a reader of the numbers should know of the videos that they were measured on."""
+def _print_caveats(report: TrainReport) -> None:
+    """Print what limits the numbers: leaks, and classes with few or no videos."""
     leaks = round(report.metrics.get("leaks", 0))
     if leaks:
         dropped = round(report.metrics["leaks_dropped"])
@@ -102,7 +102,7 @@ def _print_doubts(report: TrainReport) -> None:
 
 
 def print_comparison(found: RunComparison) -> None:
-    """The paired test, the classes in which the two differ, and the videos."""
+    """Print the paired test, and the classes and videos in which the two heads differ."""
     line(str(found))
     classes = found.result.per_class
     classes = classes[classes["difference"] != 0]
@@ -139,7 +139,7 @@ def print_comparison(found: RunComparison) -> None:
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:
-    """What the gate said of each candidate."""
+    """Print the gate's verdict on each candidate."""
     for verdict in verdicts:
         said = "is the champion" if verdict.promoted else "was refused"
         line(f"{verdict.model} version {verdict.version} {said}: {verdict.reason}")

@@ -58,7 +58,7 @@ def run(
 def _prediction(
     summary: PipelineSummary, selection: Selection, settings: Settings
 ) -> dict[str, Any]:
-    """Let the champion, or who comes nearest to one, classify the first test video here."""
+    """Classify the first downloaded test video with the champion, or else the challenger."""
     from coinml.data.targets import examples
     from coinml.ledger import DOWNLOADED, Ledger
     from coinml.registry.predict import answering_alias, predict_files
@@ -109,18 +109,19 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Setti
     where = f"{prediction['video']}, a test video,"
     if prediction["end_s"] is not None:
         where += f" from {prediction['start_s']:g} to {prediction['end_s']:g} s"
-    line(f"{where} is in truth {prediction['truth']}")
+    line(f"{where} is labelled {prediction['truth']}")
     if prediction["error"]:
-        line(f"the {prediction['alias']} cannot say: {prediction['error']}")
+        line(f"the {prediction['alias']} cannot classify it: {prediction['error']}")
     else:
-        line(f"the {prediction['alias']} says {prediction['label']} with {prediction['score']:.2f}")
+        label, score = prediction["label"], prediction["score"]
+        line(f"the {prediction['alias']} predicts {label} with {score:.2f}")
     heading("Where to look next")
     coinml = command("coinml")
     for call, what in (
         (f"{coinml} status --dataset {dataset}", "what became of each video"),
-        (f"{coinml} registry", f"the versions of {model}, and why"),
-        (f"{coinml} predict FILE --dataset {dataset}", "the champion on a file of yours"),
-        (f"{coinml} similar FILE --dataset {dataset}", "what looks most like it"),
+        (f"{coinml} registry", f"the versions of {model} and the gate's reasons"),
+        (f"{coinml} predict FILE --dataset {dataset}", "classify a file of your own"),
+        (f"{coinml} similar FILE --dataset {dataset}", "the videos that look most like it"),
         (
             f"{coinml} up",
             "curves, confusion matrices and tables of each run in the browser",

@@ -58,7 +58,7 @@ def status(
 
 
 def status_of(settings: Settings, dataset: str) -> Status:
-    """Where a dataset stands, at the rate that the settings allow."""
+    """A dataset's status; hours to go are at the rate that the settings allow."""
     from coinml.collection.download import FetchOptions
     from coinml.ledger import Ledger
 
@@ -68,7 +68,7 @@ def status_of(settings: Settings, dataset: str) -> Status:
 
 
 def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> None:
-    """Here, lost and still possible; by fault, by split and by class."""
+    """Print the numbers of videos by state, by split and by class."""
     status = status_of(settings, dataset)
     table([f"{status.total:,} videos of {dataset}", "count", "what it means"], status.states())
     parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
@@ -92,7 +92,7 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
 
 
 def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
-    """How fast a source may be asked, how fast this one was, and how many files are doubles."""
+    """The allowed rate, the videos tried in the last hour, and the number of duplicates."""
     from datetime import UTC, datetime, timedelta
 
     from coinml.ledger import Ledger
@@ -108,7 +108,7 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
 
 
 def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: bool) -> None:
-    """One video with every attempt at it."""
+    """Print one video with every attempt at it."""
     from dataclasses import asdict
 
     from coinml.ledger import Ledger
@@ -129,7 +129,7 @@ def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: boo
 
 
 def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:
-    """The attempts that failed with words that no rule knew: they were taken for transient."""
+    """Print the failures whose message matches no fault rule: they count as transient."""
     from dataclasses import asdict
 
     from coinml.ledger import Ledger
@@ -146,7 +146,7 @@ def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:
 
 
 def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None:
-    """The videos whose files have the same content."""
+    """Print the groups of videos whose files have the same content."""
     from coinml.ledger import Ledger
 
     with Ledger(settings.ledger_url) as ledger:
@@ -158,10 +158,10 @@ def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None
 
 
 def draw_status(settings: Settings, dataset: str, path: Path) -> None:
-    """Draw what became of the videos into a file."""
+    """Draw the status into a file."""
     from coinml.figures.attrition import attrition
     from coinml.figures.style import save
 
     status = status_of(settings, dataset)
     save(attrition(status, title=f"What became of {dataset}"), path)
-    line(f"drawn into {path}")
+    line(str(path))

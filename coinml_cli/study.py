@@ -68,7 +68,7 @@ def _print(report: StudyReport) -> None:
     for note in report.notes:
         line(note)
     line(
-        f"95 % intervals over {report.test_videos} test videos; the sentences speak of "
-        f"{report.head}, val's choice; run {report.run_id} in {report.experiment} of MLflow "
-        "has the figure"
+        f"95 % intervals over {report.test_videos} test videos; the conclusions are about "
+        f"{report.head}, the best head on val; the figure is in run {report.run_id} of MLflow's "
+        f"experiment {report.experiment}"
     )

@@ -100,7 +100,7 @@ def test_after_ctrl_c_the_next_call_continues(tmp_path: Path, coin: Path) -> Non
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=90)
         assert process.returncode == 130, stderr
-        assert "the next call goes on from here" in stderr
+        assert "the next call continues from here" in stderr
         assert "Traceback" not in stderr
         before = json.loads(coinml(tmp_path, "status", "--json").stdout)
         assert 0 < before["downloaded"] < 30

@@ -46,7 +46,7 @@ def loaded_by(code: str) -> set[str]:
         "coinml.media",
         "coinml.miniature",
         "coinml_cli.app",
-        "coinml_cli.status",
+        "coinml_cli.result_tables",
     ],
 )
 def test_a_light_module_loads_nothing_heavy(module: str) -> None:

@@ -83,7 +83,7 @@ def test_one_set_is_shown_whole(embeddings: EmbeddingSet) -> None:
 
 def test_broken_parts_are_named_and_set_aside(embeddings: EmbeddingSet) -> None:
     assert answer("verify")["broken"] == []
-    assert "all sound" in run("verify")
+    assert "all intact" in run("verify")
     part = embeddings.parts()[0]
     path = Path(embeddings.path, part)
     path.write_bytes(path.read_bytes()[:-50])
