@@ -1,4 +1,4 @@
-"""Flow `promote`: candidates before the gate; who passes is the champion."""
+"""Flow `promote`: candidates go through the gate; one that passes becomes the champion."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tasks.watching import rename_run
 @flow(name="promote", flow_run_name="promote {model}")
 def promote(
     model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
-) -> list[GateVerdict]:
-    """Send versions through the gate, the best on val first.
+) -> list[Verdict]:
+    """Send versions through the gate, those best on val first.
 
     Args:
         model: Name of the registered model, such as `coin-task`.
-        versions: The candidates; the challenger if none are named.
-        coverage_floor: Least share of the official test videos that a challenger needs.
+        versions: The candidates; by default the challenger.
+        coverage_floor: Share of the official test videos that a challenger needs.
     """
     verdicts = promote_versions(model, versions, coverage_floor)
     promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
-    message = f"champion: version {promoted[-1]}" if promoted else "nobody passed"
+    message = f"champion: version {promoted[-1]}" if promoted else "no version passed"
     report_verdicts(model, verdicts)
     rename_run(f"promote {model}", f"promote {model}: {message}")
     return completed(verdicts, message=message)

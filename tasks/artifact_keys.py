@@ -1,4 +1,4 @@
-"""Keys of artifacts in Prefect, which stay the same so that the history of each shows."""
+"""Keys of Prefect artifacts: stable, so that Prefect shows the history of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import re
 
 
 def key_of(*parts: str) -> str:
-    """Parts as one key of lower-case letters, digits and dashes, which is all Prefect takes."""
+    """The parts as one key of lower-case letters, digits and dashes, as Prefect requires."""
     plain = (re.sub(r"[^a-z0-9]+", "-", part.casefold()).strip("-") for part in parts)
     return "-".join(part for part in plain if part)

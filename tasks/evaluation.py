@@ -1,4 +1,4 @@
-"""Comparing two runs on the videos that both were measured on."""
+"""Comparing two runs on the videos that both were evaluated on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
-from coinml.tracking import compare_runs as comparing
+from coinml.tracking import compare_runs as tracking
 from coinml.tracking.compare_runs import RunComparison
 from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import MlflowStore
@@ -21,8 +21,8 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
     cache_policy=NO_CACHE,
 )
 def compare_runs(run_a: str, run_b: str) -> RunComparison:
-    """Compare two runs with a paired test; table and figure go to the second."""
+    """Compare two runs with a paired test; logs table and figure to the second run."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with answering(store), Ledger(settings.ledger_url) as ledger:
-        return comparing.compare_runs(store, run_a, run_b, ledger=ledger, record=True)
+        return tracking.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

@@ -1,4 +1,4 @@
-"""What may run at once: batches over all machines of a Prefect server, and one run a device."""
+"""Limits on what runs at once: batches of all machines of a server, and one run per device."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ BATCHES = "coinml-batches"
 """Name of the global concurrency limit; `prefect gcl update coinml-batches --limit 8` sets it."""
 
 MOST_BATCHES = 32
-"""What it is made with where it is not there."""
+"""The limit that it is created with."""
 
 _LEASE_S = 60.0
-"""The slots of a run that was killed are free again after this."""
-
+"""The slots of a killed run are free again after this."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def batch_slots(wanted: int) -> Iterator[int]:
-    """Within it, so many batches may run at once as are yielded: `wanted`, or the limit.
+    """Within it, the yielded number of batches may run at once: `wanted`, at most the limit.
 
-    A run takes its slots once, and waits until they are free. To take one for each batch, by a
-    tag limit, was measured at a third of a second a batch even where nobody had to wait.
+    A run takes its slots once, and waits until they are free. Taking one per batch with a tag limit
+    cost a third of a second per batch, even where no batch had to wait.
     """
     with get_client(sync_client=True) as client:
         slots = max(1, min(wanted, ceiling(client).at_once))
@@ -45,21 +44,21 @@ def batch_slots(wanted: int) -> Iterator[int]:
         try:
             taken.close()
         except httpx.HTTPError as err:
-            # The batches are done. A server that is away for a moment frees the slots by itself.
-            logger.warning("the slots of %s could not be given back: %s", BATCHES, err)
+            # The batches are done, and the lease ends by itself if the server does not answer.
+            logger.warning("the slots of %s could not be released: %s", BATCHES, err)
 
 
 @contextlib.contextmanager
 def reserved_devices(folder: Path, devices: Sequence[str]) -> Iterator[None]:
     """Within it, no other run of this machine embeds on these devices.
 
-    An encoder fills its device, and a second would only wait for it. Files are locked and not
-    Prefect's tags: those were measured at a third of a second a task, hold over machines that
-    have devices of their own, and outlive a run that was killed.
+    An encoder fills its device; a second one would only wait. Lock files are used rather than
+    Prefect's tag limits: those cost a third of a second per task, count the devices of all machines
+    together, and stay taken when a run is killed.
 
     Args:
-        folder: Where the files lie.
-        devices: As `runtime.devices.find_devices` gives them.
+        folder: Folder of the lock files.
+        devices: As `shards.find_devices` returns them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted({device.replace(":", "-") for device in devices})
@@ -77,11 +76,11 @@ def reserved_devices(folder: Path, devices: Sequence[str]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """The limit on batches that a server has.
+    """A server's limit on batches.
 
     Attributes:
-        at_once: Batches of all machines that may run at once.
-        made: Whether the server had none until now.
+        at_once: Number of batches of all machines that may run at once.
+        made: Whether it was created just now.
     """
 
     at_once: int
@@ -89,7 +88,7 @@ class Ceiling:
 
 
 def ceiling(client: SyncPrefectClient) -> Ceiling:
-    """The server's limit on batches; it is made where it is not there."""
+    """The server's limit on batches; created if it does not exist."""
     with contextlib.suppress(ObjectNotFound):
         found = client.read_global_concurrency_limit_by_name(BATCHES)
         return Ceiling(at_once=found.limit, made=False)

@@ -1,4 +1,4 @@
-"""The way from what a flow run leaves elsewhere back to its page."""
+"""Links from MLflow runs back to the page of the flow run in Prefect."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from prefect.utilities.urls import url_for
 
 
 def flow_run_tags() -> dict[str, str]:
-    """Tags for an MLflow run: the flow run that it comes from, and its page if it has one."""
+    """Tags for an MLflow run: the flow run's id, and the address of its page if there is one."""
     tags = {"prefect_flow_run_id": str(flow_run.id or "")}
     page = flow_run_page()
     return tags if page is None else {**tags, "prefect_flow_run_page": page}
 
 
 def flow_run_links() -> dict[str, str]:
-    """The same for a description: the page by its name."""
+    """Links for the description of an MLflow run: the page's address by the link's text."""
     page = flow_run_page()
     return {} if page is None else {f"Prefect: {flow_run.name}": page}
 
 
 def flow_run_page() -> str | None:
-    """The address of this flow run's page, where there is a UI that shows it."""
+    """The address of this flow run's page, if a UI answers there."""
     address = get_current_settings().ui_url
     if not flow_run.id or not address or not _answers(address):
         return None
@@ -34,8 +34,8 @@ def flow_run_page() -> str | None:
 
 @functools.lru_cache(maxsize=4)
 def _answers(address: str) -> bool:
-    # Who names it knows of a UI; the address that is derived from the API's may lead nowhere, as
-    # that of the server which a command starts for itself.
+    # A configured address is trusted. One derived from the API's may not exist: the server that a
+    # command starts for itself has no UI.
     if os.environ.get("PREFECT_UI_URL"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""How a flow run ends: what it brought for its caller, and what it says in a list of runs."""
+"""How a flow run ends: its result, and its message in the list of runs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import TypeVar, cast
 
 from prefect.states import Completed
 
-Brought = TypeVar("Brought")
+Result = TypeVar("Result")
 
 
-def completed(data: Brought, *, message: str) -> Brought:
+def completed(data: Result, *, message: str) -> Result:
     """What a flow returns to end as Completed with a message of its own.
 
-    Prefect takes the state that this is, and hands the flow's caller the data in it. The name of
-    the state stays Completed whatever the message says, so that automations know it.
+    The value is a state; Prefect gives the caller of the flow the data in it. The state's name is
+    always Completed, so that automations recognise it.
 
     Args:
-        data: What the caller gets.
-        message: What stands beside the run.
+        data: The flow's result.
+        message: The message of the state.
     """
-    return cast("Brought", Completed(message=message, data=data))
+    return cast("Result", Completed(message=message, data=data))

@@ -1,4 +1,4 @@
-"""When a task is tried again, and after how long."""
+"""When a task is retried, and after how long."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ RETRY_JITTER = JITTER
 
 
 def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Doing the same again helps against a passing failure only."""
+    """Retry transient errors only: any other would occur again."""
     return isinstance(state.data, TransientError)

@@ -1,4 +1,4 @@
-"""The gate before the champion."""
+"""Promotion of registered versions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=only_transient,
-    # A verdict that was cut off is spoken again.
+    # Not cached: an interrupted promotion must run again.
     cache_policy=NO_CACHE,
 )
 def promote_versions(
     model: str, versions: list[int] | None, coverage_floor: float
-) -> list[GateVerdict]:
-    """Send versions through the gate, the best on val first."""
+) -> list[Verdict]:
+    """Send versions through the gate, those best on val first."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with answering(store):

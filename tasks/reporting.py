@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at in Prefect, under keys that stay the same."""
+"""Artifacts that flow runs publish in Prefect, under stable keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage"
 
 @task(cache_policy=NO_CACHE)
 def report_attrition(dataset: str) -> None:
-    """Publish what became of a dataset's videos under a key that stays the same."""
+    """Publish how many videos are downloaded, lost and pending, under `attrition-<dataset>`."""
     settings = Settings()
     with Ledger(settings.ledger_url) as ledger:
         status = ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
@@ -38,7 +38,7 @@ def report_attrition(dataset: str) -> None:
 
 @task(cache_policy=NO_CACHE)
 def report_training(summary: TrainSummary) -> None:
-    """Publish heads, the paired comparison of the first two, and their figures.
+    """Publish a table of the heads, the paired comparison of the first two, and their figures.
 
     The keys are `heads-<dataset>-<target>`, `comparison-<dataset>-<target>`, and for the figures
     `figure-<what>-<dataset>-<target>`.
@@ -88,17 +88,17 @@ def report_training(summary: TrainSummary) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
-    """Publish what the gate said, under `champion-<model>`."""
+def report_verdicts(model: str, verdicts: Sequence[Verdict]) -> None:
+    """Publish the gate's verdicts, under `champion-<model>`."""
     rows = [
         (verdict.version, "champion" if verdict.promoted else "refused", verdict.reason)
         for verdict in verdicts
     ]
     create_markdown_artifact(
         key=key_of("champion", model),
-        markdown=f"# {model} before the gate\n\n"
+        markdown=f"# {model}: verdicts of the gate\n\n"
         f"{markdown_table(('version', 'verdict', 'why'), rows)}",
-        description=f"What the gate said of {model}",
+        description=f"Verdicts of the gate on {model}",
     )
 
 
@@ -121,7 +121,7 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
 
 
 def _publish_figure(store: MlflowStore, run_id: str, name: str, whose: Sequence[str]) -> None:
-    """A figure of a run, within the artifact: whoever sees Prefect need not reach MLflow."""
+    """Publish a run's figure inside the artifact, which shows even if MLflow is unreachable."""
     content = store.read_figure(run_id, name)
     if content is not None:
         create_image_artifact(

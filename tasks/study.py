@@ -1,4 +1,4 @@
-"""The parts of a study: what it embeds, what that costs, what heads make of it."""
+"""The parts of a study: embedding, its cost, and the heads under each condition."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure_costs(
 def embed_reencoded(
     jobs: list[EmbedJob], rows: int, dataset: str, options: SetOptions, *, decoder: str
 ) -> Reencoded:
-    """Embed videos whose picture went through so many rows."""
+    """Embed copies of videos that are re-encoded at this picture height."""
     settings = Settings()
     spec = resolutions.reencoded_spec(options.spec(dataset), rows)
     return resolutions.embed_reencoded(
@@ -73,7 +73,7 @@ def conduct_study(
     wanted_sizes: dict[int, str],
     notes: tuple[str, ...],
 ) -> StudyReport:
-    """Train and measure under every condition, and record what comes of it."""
+    """Train and evaluate heads under every condition, and log the results."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     data = load_condition_data(
@@ -100,7 +100,7 @@ def conduct_study(
 
 @task(cache_policy=NO_CACHE)
 def publish_study(report: StudyReport, target: Target) -> None:
-    """Publish a study's answer under a key that stays the same."""
+    """Publish a study's results under a stable key."""
     create_markdown_artifact(
         key=artifact_key(report.study, report.dataset, target),
         markdown=markdown(report),
@@ -109,5 +109,5 @@ def publish_study(report: StudyReport, target: Target) -> None:
 
 
 def artifact_key(study: str, dataset: str, target: Target = "task") -> str:
-    """Key of the artifact that a study of a dataset leaves in Prefect."""
+    """Key of the artifact of a study of a dataset."""
     return key_of("study", study, dataset, *(() if target == "task" else (target,)))

@@ -1,4 +1,4 @@
-"""What each flow has to say when it ends."""
+"""The results of the flows, as data and as sentences."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class CollectReport:
     Attributes:
         dataset: Its name.
         total: Videos in the selection.
-        downloaded: Files here, verified.
-        fetched: Files that this run brought.
+        downloaded: Videos whose file is here and verified.
+        fetched: Videos that this run downloaded.
         asked: Videos that this run tried.
-        faults: How many stand under which fault.
-        still_due: Videos that a later run will ask for by itself.
-        blocked_until: When the source may be asked again, if it refuses everyone.
+        faults: Number of videos by fault.
+        still_due: Videos that a later run will try by itself.
+        blocked_until: When the source may be tried again, if it refuses everyone.
     """
 
     dataset: str
@@ -40,12 +40,12 @@ class CollectReport:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left that time alone will bring."""
+        """Whether no later run would try anything by itself."""
         return self.still_due == 0
 
     @property
     def outcome(self) -> str:
-        """The same for a list of runs: first whether it is done, or blocked until when."""
+        """The report for a list of runs: begins with whether it is complete or blocked."""
         if self.blocked_until is not None:
             first = f"blocked until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
         elif self.still_due:
@@ -56,7 +56,7 @@ class CollectReport:
 
     @property
     def yielded(self) -> str:
-        """What this run brought of what it asked for, in a word."""
+        """Downloaded of tried, for the name of the run."""
         if not self.asked:
             return "(nothing due)"
         return f"{self.fetched}/{self.asked}"
@@ -83,25 +83,25 @@ class CollectReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedSummary:
-    """What of a dataset is in an embedding set, and how this run brought it there.
+    """What of a dataset is in an embedding set, and what this run added.
 
     Attributes:
         dataset: Its name.
         fingerprint: The set's.
         videos: Videos of the selection that are in the set.
-        embedded: How many of them this run did; segments, in a set of segments.
-        failed: Reason by id, for what cannot be embedded; files that do not decode are
-            quarantined.
+        embedded: How many of them this run embedded; segments, in a set of segments.
+        failed: Reason by video id, for videos that cannot be embedded; files that do not decode
+            are quarantined.
         clips: Clips that this run embedded.
-        decoders: How many videos each decoder decoded in this run.
-        frames_substituted: Frames that were missing and for which a neighbour stands in.
-        workers: Processes that embedded, or 0 where nothing was to do.
+        decoders: Number of videos by decoder, in this run.
+        frames_substituted: Missing frames that were replaced by a neighbour.
+        workers: Processes that embedded; 0 if there was nothing to embed.
         seconds: Wall time of the embedding.
-        decode_wait_s: Seconds that encoders had nothing to do, summed over the processes.
-        encode_s: Seconds that they were at work.
+        decode_wait_s: Seconds that encoders waited for frames, summed over the processes.
+        encode_s: Seconds that they were busy.
         write_s: Seconds spent writing.
-        segments: Segments of the selection that are in the set, None where it holds videos.
-        without_extent: Videos whose annotations do not say where the extent is.
+        segments: Segments of the selection that are in the set; None for a set of videos.
+        without_extent: Videos without an annotated extent.
     """
 
     dataset: str
@@ -122,7 +122,7 @@ class EmbedSummary:
 
     @property
     def bottleneck(self) -> str:
-        """What most of the time went to: decode, encode or write; "" where nothing was to do."""
+        """Where most of the time went: decode, encode or write; "" if nothing was embedded."""
         parts = {"decode": self.decode_wait_s, "encode": self.encode_s, "write": self.write_s}
         return max(parts, key=parts.__getitem__) if self.clips else ""
 
@@ -137,7 +137,7 @@ class EmbedSummary:
             what = f"{self.segments} segments of {what}"
         text = f"{what} in set {self.fingerprint}, {self.embedded} of them new"
         if self.without_extent:
-            text += f"; of {self.without_extent} videos nothing is annotated"
+            text += f"; {self.without_extent} videos have no annotated extent"
         if self.failed and self.segments is None:
             text += f"; {len(self.failed)} do not decode"
         elif self.failed:
@@ -151,17 +151,17 @@ class EmbedSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSummary:
-    """Trained heads, and the first two compared.
+    """Trained heads, and the comparison of the first two.
 
     Attributes:
         dataset: Its name.
-        target: Whose classes.
-        heads: One report a head; none where the set had not grown enough.
-        comparison: Of the first two on test, None where there is one head.
-        grown: Videos in the set beyond those that the heads were last trained on, None where
-            nobody asked.
-        min_new: How many of them it takes.
-        verdicts: What the gate said of each, if it was asked.
+        target: The predicted classes.
+        heads: One report per head; none if the set had not grown enough.
+        comparison: Of the first two on test; None if there is one head.
+        grown: Videos in the set beyond those that the heads were last trained on; None if they
+            were not counted.
+        min_new: Growth that is needed to train.
+        verdicts: The gate's verdict on each head, if it was asked.
     """
 
     dataset: str
@@ -174,7 +174,7 @@ class TrainSummary:
 
     @property
     def scores(self) -> str:
-        """Test accuracy of each head, in a few words."""
+        """Test accuracy of each head, for the name of the run."""
         return ", ".join(f"{one.head} {one.metrics['test_accuracy']:.3f}" for one in self.heads)
 
     def __str__(self) -> str:
@@ -188,7 +188,7 @@ class TrainSummary:
         if not self.verdicts:
             return text
         promoted = [verdict.version for verdict in self.verdicts if verdict.promoted]
-        champion = f"champion: version {promoted[-1]}" if promoted else "nobody passed the gate"
+        champion = f"champion: version {promoted[-1]}" if promoted else "no version passed the gate"
         return f"{text}; {champion}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -203,13 +203,13 @@ class TrainSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSummary:
-    """The whole way.
+    """The results of a pipeline run.
 
     Attributes:
-        collected: What is here and why the rest is not.
+        collected: What is downloaded, and why the rest is not.
         embedded: What is in the set.
         trained: The heads.
-        verdicts: What the gate said of each.
+        verdicts: The gate's verdict on each head.
     """
 
     collected: CollectReport
@@ -219,12 +219,12 @@ class PipelineSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left that time alone will bring."""
+        """Whether no later run would try anything by itself."""
         return self.collected.complete
 
     @property
     def outcome(self) -> str:
-        """The same for a list of runs: first whether it is done."""
+        """The summary for a list of runs: begins with whether it is complete."""
         return str(self) if self.complete else f"completed in part: {self}"
 
     def __str__(self) -> str:
@@ -242,16 +242,16 @@ class PipelineSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReprocessSummary:
-    """What a dataset needed to be up to date.
+    """What a dataset needed to be brought up to date.
 
     Attributes:
-        missing: Videos whose file was gone.
-        altered: Videos whose file had another content.
-        collected: What is here and why the rest is not.
+        missing: Videos whose file was missing.
+        altered: Videos whose file had changed.
+        collected: What is downloaded, and why the rest is not.
         embedded: What is in the set.
         grown: Videos in the set beyond those that the heads were last trained on.
-        trained: The heads, None where the set had not grown enough.
-        verdicts: What the gate said of each.
+        trained: The heads; None if the set had not grown enough.
+        verdicts: The gate's verdict on each head.
     """
 
     missing: tuple[str, ...]
@@ -264,21 +264,21 @@ class ReprocessSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left that time alone will bring."""
+        """Whether no later run would try anything by itself."""
         return self.collected.complete
 
     @property
     def outcome(self) -> str:
-        """The same for a list of runs: first whether it is done."""
+        """The summary for a list of runs: begins with whether it is complete."""
         return str(self) if self.complete else f"completed in part: {self}"
 
     def __str__(self) -> str:
         text = f"{self.collected}. {self.embedded}."
         if self.missing or self.altered:
-            lost = f"{len(self.missing)} files were gone and {len(self.altered)} altered"
+            lost = f"{len(self.missing)} files were missing and {len(self.altered)} had changed"
             text = f"{lost}. {text}"
         if self.trained is None:
-            return f"{text} {self.grown} videos more than the heads know: not trained again."
+            return f"{text} {self.grown} videos more than at the last training: not trained again."
         return f"{text} {self.trained}."
 
     def as_dict(self) -> dict[str, Any]:

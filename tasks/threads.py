@@ -9,6 +9,6 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 
 def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:
-    """A flow's task runner with so many threads."""
-    # By its types, a flow could have none of Prefect's own runners.
+    """A flow's task runner with this number of threads."""
+    # Prefect's annotation of `flow` does not accept its own runners.
     return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers))

@@ -1,4 +1,4 @@
-"""What can be seen of a flow run in a list, and while it goes on: its name and its progress."""
+"""What Prefect shows of a flow run: its name, and progress while it runs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from coinml.runtime import progress
 from tasks.artifact_keys import key_of
 
 EVERY_S = 5.0
-"""So often progress is told; a call for each video would be most of the load of a server."""
+"""Interval of progress updates; one per video would be most of a server's load."""
 
 logger = logging.getLogger(__name__)
 
 
 def rename_run(was: str, now: str) -> None:
-    """Give this flow run the name that says what came of it, unless somebody named it otherwise.
+    """Rename this flow run after its outcome, unless a user has named it.
 
     Args:
-        was: The name that it began with.
-        now: What stands in the list from here on.
+        was: The name that the flow gave it.
+        now: The new name.
     """
     if not flow_run.id or flow_run.name != was:
         return
@@ -37,7 +37,7 @@ def rename_run(was: str, now: str) -> None:
         with get_client(sync_client=True) as client:
             client.set_flow_run_name(UUID(str(flow_run.id)), now)
     except Exception as err:
-        # What is only looked at must not end the work.
+        # The name is for display only; the run must not fail for it.
         logger.warning("the flow run keeps its name: %s", err)
 
 
@@ -45,7 +45,7 @@ def rename_run(was: str, now: str) -> None:
 def progress_shown(dataset: str) -> Iterator[None]:
     """Within it, each stage has a progress artifact, `progress-<stage>-<dataset>`."""
     shown = ProgressArtifacts(dataset, every_s=EVERY_S)
-    # A thread has no flow run of its own.
+    # A new thread does not know the flow run: that is in the context.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(shown.work,))
     thread.start()
     try:
@@ -61,7 +61,7 @@ class _Stage:
     done: int = 0
     total: int | None = None
     ended: bool = False
-    told: tuple[int, int | None, bool] | None = None
+    published: tuple[int, int | None, bool] | None = None
     artifact: UUID | None = None
 
     @property
@@ -72,7 +72,7 @@ class _Stage:
 
 
 class ProgressArtifacts:
-    """Counts what stages report and tells Prefect every few seconds, from a thread of its own."""
+    """Counts the progress of stages and publishes it every few seconds, from its own thread."""
 
     def __init__(self, dataset: str, *, every_s: float) -> None:
         self._dataset = dataset
@@ -87,7 +87,7 @@ class ProgressArtifacts:
             self._stages[stage] = _Stage(total=total)
 
     def advance(self, stage: str, items: int, total: int | None) -> None:
-        """`items` more are done."""
+        """Count `items` more as done; a `total` replaces the former one."""
         with self._lock:
             if stage in self._stages:
                 self._stages[stage].done += items
@@ -100,37 +100,39 @@ class ProgressArtifacts:
                 self._stages[stage].ended = True
 
     def work(self) -> None:
-        """Tell what is new until `stop` is called, and then once more."""
+        """Publish changes until `stop` is called, and then once more."""
         while not self._stopped.wait(self._every_s):
-            self._tell()
-        self._tell()
+            self._publish_changes()
+        self._publish_changes()
 
     def stop(self) -> None:
         """Let `work` return."""
         self._stopped.set()
 
-    def _tell(self) -> None:
+    def _publish_changes(self) -> None:
         for name, stage in list(self._stages.items()):
             now = (stage.done, stage.total, stage.ended)
-            # What had nothing to do is no stage to look at.
-            if now == stage.told or not stage.done:
+            # A stage without work is not shown.
+            if now == stage.published or not stage.done:
                 continue
             try:
                 self._publish(name, stage)
             except Exception as err:
-                # What is only looked at must not end the work; the next turn tries again.
+                # Progress is for display only; the next turn tries again.
                 logger.warning("progress of %s cannot be shown: %s", name, err)
             else:
-                stage.told = now
+                stage.published = now
 
     def _publish(self, name: str, stage: _Stage) -> None:
         of = "" if stage.total is None else f" of {stage.total:,}"
-        told = f"{name} {self._dataset}: {stage.done:,}{of}"
+        description = f"{name} {self._dataset}: {stage.done:,}{of}"
         if stage.artifact is None:
             made = create_progress_artifact(
-                stage.percent, key=key_of("progress", name, self._dataset), description=told
+                stage.percent, key=key_of("progress", name, self._dataset), description=description
             )
-            # A coroutine where there is an event loop; in this thread there is none.
+            # The function returns a coroutine only under an event loop; this thread has none.
             stage.artifact = cast("UUID", made)
         else:
-            update_progress_artifact(stage.artifact, progress=stage.percent, description=told)
+            update_progress_artifact(
+                stage.artifact, progress=stage.percent, description=description
+            )

@@ -1,4 +1,4 @@
-"""The flows under Prefect's own harness: a real server, a temporary database, real parts."""
+"""Flows under Prefect's own test harness: a real server on a temporary database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coinml.selection import Selection
 
 @pytest.fixture(scope="session", autouse=True)
 def _prefect() -> Iterator[None]:
-    # The default of 30 s is too near to what a fresh database takes on two cores.
+    # Creating a fresh database takes almost the default of 30 s on two cores.
     with prefect_test_harness(server_startup_timeout=180):
         yield
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A COINML_HOME of the test's own."""
+    """A temporary COINML_HOME."""
     monkeypatch.setenv("COINML_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -70,7 +70,7 @@ def selection(coin: tuple[Path, list[str]]) -> Selection:
 
 @pytest.fixture
 def collected(home: Path, coin: tuple[Path, list[str]], selection: Selection) -> Selection:
-    """The selection with every video here."""
+    """The selection with all videos downloaded."""
     from flows.collect import collect
 
     with FlakyHost(coin[0] / "videos") as host:

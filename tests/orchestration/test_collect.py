@@ -31,7 +31,7 @@ Coin = tuple[Path, list[str]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_every_video_that_lives_is_here_and_the_rest_is_explained(
+def test_available_videos_are_downloaded_and_the_others_get_their_fault(
     home: Path, coin: Coin, selection: Selection, batch_size: int
 ) -> None:
     folder, ids = coin
@@ -58,7 +58,7 @@ def test_every_video_that_lives_is_here_and_the_rest_is_explained(
     assert sorted(p.stem for p in videos.glob("*.mp4")) == [i for i in ids if i != ids[1]]
 
 
-def test_a_budget_ends_the_run_in_part_and_the_next_goes_on(
+def test_a_budget_limits_a_run_and_the_next_run_continues(
     home: Path, coin: Coin, selection: Selection
 ) -> None:
     with FlakyHost(coin[0] / "videos") as host:
@@ -69,7 +69,7 @@ def test_a_budget_ends_the_run_in_part_and_the_next_goes_on(
         assert set(host.log().values()) == {2}
 
 
-def test_a_long_pause_of_the_source_ends_the_run_with_the_time_to_come_back(
+def test_a_long_pause_of_the_source_ends_the_run_and_the_report_says_until_when(
     home: Path, coin: Coin, selection: Selection
 ) -> None:
     plan = {"source": [{"after_requests": 8, "answer": "429", "retry_after_s": 900, "times": 99}]}
@@ -80,13 +80,13 @@ def test_a_long_pause_of_the_source_ends_the_run_with_the_time_to_come_back(
     assert report.blocked_until is not None
     assert not report.complete
     assert 0 < report.downloaded < 24
-    # The source was at fault, and no video: whoever was not asked is as it was.
+    # The source was at fault and no video: those that were not tried are still pending.
     with Ledger(Settings().ledger_url) as ledger:
         assert ledger.status("toy").pending == report.still_due
     assert "refuses until" in str(report)
 
 
-def test_what_the_run_brought_stands_in_the_state_of_the_flow_run(
+def test_the_state_of_the_flow_run_has_the_report_as_its_message(
     home: Path, coin: Coin, selection: Selection
 ) -> None:
     with FlakyHost(coin[0] / "videos") as host:
@@ -100,9 +100,7 @@ def test_what_the_run_brought_stands_in_the_state_of_the_flow_run(
     assert run.state.message == "24 of 24 videos are here, 24 of them new"
 
 
-def test_what_became_of_the_videos_is_an_artifact_with_a_key_that_stays(
-    home: Path, coin: Coin
-) -> None:
+def test_the_attrition_table_is_an_artifact_with_a_stable_key(home: Path, coin: Coin) -> None:
     selection = Selection(dataset=str(coin[0] / "COIN.json"), name="Toy_Set.2")
     with FlakyHost(coin[0] / "videos", {"videos": {coin[1][1]: ["404"]}}) as host:
         collect(selection, CollectOptions(source=host.source, budget=10))
@@ -119,7 +117,7 @@ def test_what_became_of_the_videos_is_an_artifact_with_a_key_that_stays(
 
 @pytest.fixture
 def ceiling() -> Iterator[Callable[[int], None]]:
-    """A function that sets the limit on parallel batches of this test's server."""
+    """A function that sets the limit on parallel batches on the test server."""
 
     def limit_to(limit: int) -> None:
         with get_client(sync_client=True) as client:
@@ -129,7 +127,7 @@ def ceiling() -> Iterator[Callable[[int], None]]:
     limit_to(MOST_BATCHES)
 
 
-def test_the_ceiling_on_parallel_batches_is_made_and_kept(
+def test_the_limit_on_parallel_batches_is_created_and_respected(
     home: Path, coin: Coin, selection: Selection, ceiling: Callable[[int], None]
 ) -> None:
     plan = {"videos": {video_id: ["slow"] for video_id in coin[1]}, "slow_s": 0.2}
@@ -142,12 +140,12 @@ def test_the_ceiling_on_parallel_batches_is_made_and_kept(
         ceiling(1)
         collect(selection, CollectOptions(source=host.source, batch_size=1, budget=6))
         alone = [video_id for video_id, _ in host.requests()][len(together) :]
-    # Two requests a video: one at a time, they follow each other.
+    # Each video takes two requests; with one batch at a time, they are consecutive.
     assert alone[::2] == alone[1::2]
     assert together[::2] != together[1::2]
 
 
-def test_a_run_waits_for_the_slots_of_others(
+def test_a_run_waits_until_other_runs_release_their_slots(
     home: Path, coin: Coin, selection: Selection, ceiling: Callable[[int], None]
 ) -> None:
     ceiling(1)
@@ -159,7 +157,7 @@ def test_a_run_waits_for_the_slots_of_others(
         assert run.result().fetched == 2
 
 
-def test_a_folder_is_adopted_where_it_lies(home: Path, coin: Coin, tmp_path: Path) -> None:
+def test_the_files_of_a_folder_are_adopted_in_place(home: Path, coin: Coin, tmp_path: Path) -> None:
     for number, name in enumerate(sorted(p.name for p in (coin[0] / "videos").iterdir())):
         target = tmp_path / "clips" / "ab"[number % 2] / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +170,7 @@ def test_a_folder_is_adopted_where_it_lies(home: Path, coin: Coin, tmp_path: Pat
     assert row.path == str(tmp_path / "clips" / "a" / "-video00000.mp4")
 
 
-def test_a_machine_at_fault_stops_the_run_and_blames_no_video(
+def test_a_local_fault_stops_the_run_and_no_video_is_blamed(
     home: Path, coin: Coin, selection: Selection
 ) -> None:
     videos = Settings().videos_dir("toy")
@@ -184,7 +182,7 @@ def test_a_machine_at_fault_stops_the_run_and_blames_no_video(
         assert ledger.status("toy").pending == 24
 
 
-def test_a_run_may_be_about_some_faults_only_and_about_what_is_not_yet_due(
+def test_a_run_can_be_limited_to_faults_and_can_ignore_the_retry_schedule(
     home: Path, coin: Coin, selection: Selection
 ) -> None:
     folder, ids = coin
@@ -217,6 +215,8 @@ def test_an_unknown_fault_is_refused() -> None:
         CollectOptions(only=("dead",))
 
 
-def test_bad_input_is_refused_before_anything_is_asked(home: Path, selection: Selection) -> None:
+def test_a_source_without_a_placeholder_is_refused_before_any_request(
+    home: Path, selection: Selection
+) -> None:
     with pytest.raises(InvalidInputError, match="id"):
         collect(selection, CollectOptions(source="http://127.0.0.1:1/no-placeholder"))

@@ -1,4 +1,4 @@
-"""The embed flow when something dies: a file, a decoder, a process of the cluster."""
+"""The embed flow when a file is broken, or a decoder or a process of the cluster dies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DECODER = "coinml.media.decode_worker"
 
 @contextmanager
 def when(find: Callable[[], psutil.Process | None], number: int) -> Iterator[list[int]]:
-    """Send a signal to the first process that is found while the block runs: its id."""
+    """Send a signal to the first process that is found while the block runs; yields its id."""
     hit: list[int] = []
     over = threading.Event()
 
@@ -41,7 +41,7 @@ def when(find: Callable[[], psutil.Process | None], number: int) -> Iterator[lis
         while not (hit or over.is_set()):
             try:
                 if (found := find()) is not None:
-                    # It may have got on since it was found: held, it is looked at again.
+                    # It may have moved on since it was found: check again while it is held.
                     found.suspend()
                     if find() != found:
                         found.resume()
@@ -85,7 +85,7 @@ def at_work(*roots: int) -> psutil.Process | None:
 
 
 def rows_of_parts() -> pd.DataFrame:
-    """Every row that was ever written to the only set, as it lies there."""
+    """All rows in the parts of the only set, outdated ones included."""
     (only,) = list_sets(Settings().embeddings_root)
     parts = [pd.read_parquet(path) for path in sorted(Path(only.path).rglob("*.parquet"))]
     assert parts
@@ -93,7 +93,7 @@ def rows_of_parts() -> pd.DataFrame:
 
 
 def assert_same(rows: pd.DataFrame, undisturbed: pd.DataFrame) -> None:
-    """The same ids and spans, nothing twice, vectors equal up to rounding."""
+    """Assert the same ids and spans, each once, and vectors equal up to rounding."""
     spans = ["video_id", "file_sha256", "start_s", "end_s", "clip"]
     pd.testing.assert_frame_equal(rows[spans], undisturbed[spans])
     ours, theirs = (np.stack(frame["embedding"]).astype(float) for frame in (rows, undisturbed))
@@ -108,7 +108,7 @@ def options(tiny_encoder_dir: Path) -> SetOptions:
 
 @pytest.fixture
 def undisturbed(collected: Selection, options: SetOptions) -> pd.DataFrame:
-    """The set as this process alone makes it; it is taken away again."""
+    """The rows of the set as this process embeds it; the set itself is moved away again."""
     assert embed(collected, options).embedded == 24
     rows = rows_of_parts()
     (only,) = list_sets(Settings().embeddings_root)
@@ -116,7 +116,7 @@ def undisturbed(collected: Selection, options: SetOptions) -> pd.DataFrame:
     return rows
 
 
-def test_a_killed_process_of_ours_costs_nothing_but_its_time(
+def test_the_shard_of_a_killed_local_process_is_embedded_by_another(
     collected: Selection, options: SetOptions, undisturbed: pd.DataFrame
 ) -> None:
     with when(lambda: at_work(psutil.Process().pid), signal.SIGKILL) as hit:
@@ -128,7 +128,7 @@ def test_a_killed_process_of_ours_costs_nothing_but_its_time(
 
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
-    """A Dask scheduler and two workers as anyone starts them: the address and the workers' ids."""
+    """A Dask scheduler and two workers, started by command: the address and the workers' ids."""
     with ExitStack() as stack:
 
         def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -172,7 +172,7 @@ def dask(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
         yield address, [worker.pid for worker in workers]
 
 
-def test_a_lost_worker_of_a_cluster_has_its_shard_done_by_another(
+def test_the_shard_of_a_lost_cluster_worker_is_embedded_by_another(
     collected: Selection,
     options: SetOptions,
     undisturbed: pd.DataFrame,
@@ -191,7 +191,7 @@ def test_a_lost_worker_of_a_cluster_has_its_shard_done_by_another(
     assert "CommClosedError" not in capfd.readouterr().err
 
 
-def test_a_dead_address_is_an_error_that_names_it(
+def test_a_scheduler_that_does_not_answer_is_named_by_its_address(
     collected: Selection, options: SetOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_cluster, "CONNECT_S", 1.0)
@@ -208,12 +208,12 @@ def test_a_dead_address_is_an_error_that_names_it(
         ({"runner": "dask", "address": "tcp://x:1", "devices": "cpu"}, "this machine's"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(given: dict[str, str], says: str) -> None:
+def test_contradictory_options_are_refused(given: dict[str, str], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         EmbedOptions(**given)
 
 
-def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
+def test_broken_files_fail_alone_and_the_ledger_has_the_reasons(
     collected: Selection, options: SetOptions, coin: Coin, make_video: Callable[..., Path]
 ) -> None:
     cut, crashing, hanging, unlucky = (
@@ -236,7 +236,7 @@ def test_each_broken_file_costs_itself_alone_and_the_ledger_knows_why(
     with Ledger(Settings().ledger_url) as ledger:
         rows = {path.stem: ledger.row("toy", path.stem) for path in (cut, crashing, hanging)}
         assert ledger.status("toy").downloaded == 21
-        # A kill from outside, once, proves nothing against a file.
+        # One SIGKILL from outside is no evidence against the file.
         assert ledger.row("toy", unlucky.stem).state == "downloaded"
     assert {row.state for row in rows.values()} == {"corrupt"}
     assert all(row.message == summary.failed[row.video_id] for row in rows.values())

@@ -1,4 +1,4 @@
-"""What flows tell to the deployments that wait, and what they do when they are told."""
+"""The events that flows emit, and the flows that events trigger."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Coin = tuple[Path, list[str]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Every event of ours, with what it says."""
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Name and payload of every event that coinml emits."""
     found: list[tuple[str, dict[str, Any]]] = []
     emit = events.emit_event
 
@@ -40,8 +40,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_only_what_is_new_is_told(
-    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path, told: list[Any]
+def test_events_are_emitted_only_for_new_videos(
+    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path, emitted: list[Any]
 ) -> None:
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
     back = coin[1][5]
@@ -50,36 +50,36 @@ def test_only_what_is_new_is_told(
         collect(selection, source.model_copy(update={"budget": 20}))
         collect(selection, source)
         collect(selection, source)
-        assert [event for event, _ in told] == ["coinml.collected"] * 2
-        assert sum(payload["new"] for _, payload in told) == 23
-        assert Selection(**told[0][1]["selection"]) == selection
-        assert told[0][1]["source"] == host.source
+        assert [event for event, _ in emitted] == ["coinml.collected"] * 2
+        assert sum(payload["new"] for _, payload in emitted) == 23
+        assert Selection(**emitted[0][1]["selection"]) == selection
+        assert emitted[0][1]["source"] == host.source
 
-        told.clear()
+        emitted.clear()
         report = reprobe(selection, DownloadOptions(source=host.source))
         assert (report.asked, report.fetched, report.downloaded) == (1, 1, 24)
-        assert [(event, payload["new"]) for event, payload in told] == [("coinml.collected", 1)]
+        assert [(event, payload["new"]) for event, payload in emitted] == [("coinml.collected", 1)]
         reprobe(selection, DownloadOptions(source=host.source))
-        assert len(told) == 1
+        assert len(emitted) == 1
 
-        told.clear()
+        emitted.clear()
         embed(selection, options)
         embed(selection, options)
-        ((event, payload),) = told
+        ((event, payload),) = emitted
         assert (event, payload["new"], payload["target"]) == ("coinml.embedded", 24, "task")
         assert SetOptions(**payload["set_options"]) == options
 
-        # Within another flow nobody is told: it goes on with them itself.
-        told.clear()
+        # A subflow emits nothing: its parent processes the videos itself.
+        emitted.clear()
         (Settings().videos_dir("toy") / f"{back}.mp4").unlink()
         summary = reprocess(
             selection, source, options, training=TrainOptions(heads=("svm",)), min_new=100
         )
         assert (summary.missing, summary.collected.fetched) == ((back,), 1)
-        assert told == []
+        assert emitted == []
 
 
-def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
+def test_training_waits_for_growth_and_an_interrupted_run_is_continued(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
@@ -92,7 +92,7 @@ def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
     empty = train(collected, **how)
     assert str(empty) == "grown by 0 of 10: nothing to train"
     embed(collected, options)
-    # As a run leaves it that was killed before it could ask the gate.
+    # The state that a run leaves which was killed before it asked the gate.
     cut_off = train(collected, **{**how, "ask_gate": False})
     assert (cut_off.grown, cut_off.verdicts) == (24, ())
     taken_up = train(collected, **how)
@@ -102,7 +102,7 @@ def test_training_waits_for_growth_and_takes_up_what_was_cut_off(
 
     idle = train(collected, **how, return_state=True)
     assert (idle.name, idle.message) == ("Completed", "grown by 0 of 10: nothing to train")
-    # A head that is new to the set has seen nothing of it.
+    # A new head was never trained on the set, so the whole set counts as growth.
     other = train(collected, **{**how, "training": TrainOptions(heads=("svm", "logreg"))})
     assert [head.reused for head in other.heads] == [True, False]
     store = MlflowStore(uri=Settings().tracking_uri, artifact_root=Settings().artifact_root)

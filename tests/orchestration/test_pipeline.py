@@ -29,7 +29,7 @@ from flows.train import train
 Coin = tuple[Path, list[str]]
 
 
-def test_shards_fill_a_set_and_only_what_lacks_is_embedded(
+def test_only_videos_that_are_not_in_the_set_are_embedded(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = SetOptions(encoder=str(tiny_encoder_dir), clips=2), EmbedOptions(shard_size=10)
@@ -43,7 +43,7 @@ def test_shards_fill_a_set_and_only_what_lacks_is_embedded(
     assert len(list_sets(Settings().embeddings_root, "toy")) == 2
 
 
-def test_a_file_that_broke_since_is_quarantined_and_stops_nobody(
+def test_a_file_that_was_damaged_since_is_quarantined_and_the_others_are_embedded(
     collected: Selection, tiny_encoder_dir: Path, coin: Coin
 ) -> None:
     broken = Settings().videos_dir("toy") / f"{coin[1][5]}.mp4"
@@ -56,7 +56,7 @@ def test_a_file_that_broke_since_is_quarantined_and_stops_nobody(
     assert not broken.exists()
 
 
-def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
+def test_the_pipeline_registers_heads_and_a_second_run_repeats_nothing(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
@@ -85,7 +85,7 @@ def test_the_pipeline_ends_with_registered_heads_and_starts_where_it_ended(
     )
 
 
-def test_a_run_names_the_flow_run_that_it_came_from(
+def test_an_mlflow_run_links_to_its_flow_run(
     collected: Selection, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
@@ -101,7 +101,7 @@ def test_a_run_names_the_flow_run_that_it_came_from(
     assert f"]({page})" in run.data.tags["mlflow.note.content"]
 
 
-def test_a_sweep_comes_before_the_training_and_is_named_by_it(
+def test_a_sweep_precedes_the_training_and_the_run_names_it(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
@@ -114,12 +114,12 @@ def test_a_sweep_comes_before_the_training_and_is_named_by_it(
         parent = client.get_run(client.get_run(report.run_id).data.tags["tuned_by"])
         assert parent.data.tags["sweep_head"] == report.head
         assert parent.data.metrics["val_accuracy"] == report.metrics["val_accuracy"]
-    # The trials have not looked at the test videos: only the two heads have.
+    # Only the two heads were evaluated on the test videos, no trial was.
     assert sorted(report.metrics["test_looks"] for report in reports) in ([1, 2], [2, 2])
     assert (Settings().data_dir / "sweeps.db").is_file()
 
 
-def test_a_set_without_videos_is_no_table(
+def test_training_on_an_empty_set_is_refused(
     home: Path, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match="collect and embed first"):

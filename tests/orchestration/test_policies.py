@@ -1,4 +1,4 @@
-"""A passing failure is tried again, and nothing else is."""
+"""Transient errors are retried, and no others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.policies import only_transient
         (ValueError("a mistake"), 1, "Failed"),
     ],
 )
-def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, name: str) -> None:
+def test_only_transient_errors_are_retried(error: Exception, attempts: int, name: str) -> None:
     tried = []
 
     @task(retries=3, retry_delay_seconds=0, retry_condition_fn=only_transient)
@@ -40,7 +40,7 @@ def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, name
     assert state.name == name
 
 
-def test_the_tasks_bear_their_policies() -> None:
+def test_the_tasks_have_the_retry_policy() -> None:
     for one in (download_batch, embed_shard):
         assert one.retries == 3
         assert one.retry_condition_fn is only_transient

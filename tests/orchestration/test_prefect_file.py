@@ -1,4 +1,4 @@
-"""`prefect.yaml`, and what `coinml deploy` makes of a server."""
+"""`prefect.yaml`, and what `coinml deploy` creates on a server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
 from coinml.errors import LocalError
+from coinml_cli.model_options import MODELS
 from coinml_ops.deployments import apply, automations, pull_step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,12 +45,12 @@ STRATEGIES = {
 
 
 def flow_of(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:
-    """The flow as a worker loads it; a failed import is an error and no placeholder."""
+    """The flow as a worker loads it; a failed import raises instead of giving a placeholder."""
     monkeypatch.chdir(ROOT)
     return load_flow_from_entrypoint(config["entrypoint"], use_placeholder_flow=False)
 
 
-def test_there_are_exactly_these() -> None:
+def test_these_deployments_exist_with_their_schedules() -> None:
     assert set(DEPLOYMENTS) == set(STRATEGIES)
     assert {
         name: {one["slug"]: one["cron"] for one in config["schedules"]}
@@ -64,7 +66,7 @@ def test_there_are_exactly_these() -> None:
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_its_flow_loads_and_takes_its_parameters(
+def test_the_flow_of_a_deployment_loads_and_accepts_its_parameters(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = DEPLOYMENTS[name]
@@ -79,21 +81,31 @@ def test_its_flow_loads_and_takes_its_parameters(
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_the_form_explains_every_parameter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_form_describes_every_parameter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = parameter_schema(flow_of(DEPLOYMENTS[name], monkeypatch)).model_dump()
     fields = {f"{name}.{key}": field for key, field in schema["properties"].items()}
     for model, definition in schema["definitions"].items():
         fields |= {f"{model}.{key}": field for key, field in definition["properties"].items()}
     assert "Selection.limit" in fields
-    models = {key.partition(".")[0] for key in fields} - {name, "Selection"}
-    assert models
     unexplained = [
         key for key, field in fields.items() if not field.get("title") or not field["description"]
     ]
     assert unexplained == []
+    for model, definition in schema["definitions"].items():
+        described = getattr(import_module(MODELS[model]), model).model_fields
+        assert {key: field["description"] for key, field in definition["properties"].items()} == {
+            key: field.description for key, field in described.items()
+        }
 
 
-def test_a_trigger_hands_on_what_the_event_says() -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_no_flow_has_more_than_eight_parameters(path: Path) -> None:
+    flow = getattr(import_module(f"flows.{path.stem}"), path.stem)
+    parameters = parameter_schema(flow).properties
+    assert 0 < len(parameters) <= (7 if flow.name == "reprocess" else 8)
+
+
+def test_a_trigger_passes_on_the_payload_of_the_event() -> None:
     from prefect.server.events.actions import RunDeployment
 
     triggers = [
@@ -111,9 +123,7 @@ def test_a_trigger_hands_on_what_the_event_says() -> None:
         assert not set(trigger["parameters"]) & {"min_new", "ask_gate"}, config["name"]
 
 
-def test_a_worker_runs_the_code_that_it_has_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_runs_its_installed_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "COINML_HOME"):
         monkeypatch.setenv(name, "")
@@ -156,7 +166,7 @@ def deploy(home: Path, api: str | None, *arguments: str) -> subprocess.Completed
     )
 
 
-def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
+def test_deploy_without_a_server_says_what_to_do(tmp_path: Path) -> None:
     unnamed = deploy(tmp_path, None)
     assert unnamed.returncode == 2
     assert "coinml up" in unnamed.stderr
@@ -175,16 +185,16 @@ def schedules(client: SyncPrefectClient, name: str) -> dict[str | None, bool]:
 
 
 @pytest.fixture
-def _a_server_for_others() -> Iterator[None]:
-    """Take the automations off the server that all tests share: each run would feed them."""
+def _delete_automations() -> Iterator[None]:
+    """Delete the automations from the shared test server: other tests' runs would trigger them."""
     yield
     with get_client(sync_client=True) as client:
         for automation in client.read_automations():
             client.delete_automation(automation.id)
 
 
-@pytest.mark.usefixtures("_a_server_for_others")
-def test_deploying_again_keeps_what_somebody_paused(
+@pytest.mark.usefixtures("_delete_automations")
+def test_deploying_again_keeps_what_was_paused(
     tmp_path: Path, coin: tuple[Path, list[str]]
 ) -> None:
     api = PREFECT_API_URL.value()

@@ -1,4 +1,4 @@
-"""The reprocess flow: only what changed is done again, and heads are trained on growth."""
+"""The reprocess flow: only changes are processed, and heads are trained on growth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flows.reprocess import reprocess
 Coin = tuple[Path, list[str]]
 
 
-def test_only_what_changed_is_done_again(
+def test_only_changes_are_processed(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
 ) -> None:
     options = {
@@ -34,7 +34,7 @@ def test_only_what_changed_is_done_again(
 
         idle = reprocess(selection, CollectOptions(source=host.source, budget=2), **options)
         assert (idle.embedded.embedded, idle.grown, idle.trained) == (2, 2, None)
-        assert "2 videos more than the heads know" in str(idle)
+        assert "2 videos more than at the last training" in str(idle)
 
         asked = host.log()
         videos = Settings().videos_dir("toy")
@@ -48,7 +48,7 @@ def test_only_what_changed_is_done_again(
         again = {one for one in asked if host.log()[one] != asked[one]}
         assert {gone, altered} <= again
         assert again & set(here) == {gone, altered}
-    # The two came back with the same content: their vectors are in the set already.
+    # The two were downloaded with the same content: their vectors are in the set already.
     assert (last.embedded.embedded, last.embedded.videos, last.grown) == (4, 24, 6)
     assert last.trained is not None
     assert not last.trained.heads[0].reused
@@ -57,7 +57,7 @@ def test_only_what_changed_is_done_again(
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_an_alteration_that_hides_is_found_by_reading_everything(
+def test_a_change_that_keeps_size_and_time_is_found_by_reading_every_file(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path, deep: bool
 ) -> None:
     import os

@@ -1,4 +1,4 @@
-"""What a person sees in Prefect: names and messages of runs, progress, tables and figures."""
+"""What Prefect shows: names and messages of runs, progress, tables and figures."""
 
 from __future__ import annotations
 
@@ -49,32 +49,32 @@ def run_named(name: str) -> FlowRun:
     return run
 
 
-def told(run: FlowRun) -> str:
+def message(run: FlowRun) -> str:
     assert run.state is not None
-    # Whatever is due: a trigger waits for this name.
+    # Also if more is due: triggers wait for this name.
     assert run.state.name == "Completed"
     return str(run.state.message)
 
 
-def test_a_list_of_runs_says_what_each_brought(home: Path, coin: Coin) -> None:
+def test_the_names_and_messages_of_runs_say_what_was_downloaded(home: Path, coin: Coin) -> None:
     part = Selection(dataset=str(coin[0] / "COIN.json"), name="seen")
     plan = {"source": [{"after_requests": 30, "answer": "429", "retry_after_s": 900, "times": 99}]}
     with FlakyHost(coin[0] / "videos", plan) as host:
         collect(part, CollectOptions(source=host.source, budget=5))
         run = run_named("collect seen 5/5")
-        assert told(run).startswith("completed in part, 19 still due: 5 of 24 videos are here")
+        assert message(run).startswith("completed in part, 19 still due: 5 of 24 videos are here")
         report = collect(part, CollectOptions(source=host.source, batch_size=4, max_wait_s=0.5))
         assert report.blocked_until is not None
         blocked = run_named(f"collect seen {report.fetched}/19")
-        assert told(blocked).startswith(f"blocked until {report.blocked_until:%Y-%m-%d %H:%M}")
+        assert message(blocked).startswith(f"blocked until {report.blocked_until:%Y-%m-%d %H:%M}")
         collect.with_options(flow_run_name="seen by hand")(part, CollectOptions(source=host.source))
-    # Who named it himself finds it under that name.
-    assert "still due" in told(run_named("seen by hand"))
+    # A name that the user has given is kept.
+    assert "still due" in message(run_named("seen by hand"))
     (one,) = {a.flow_run_id for a in artifacts("progress-collect-seen")} & {run.id}
     assert one == run.id
 
 
-def test_progress_is_told_while_a_stage_goes_on_and_when_it_has_ended(
+def test_progress_is_published_while_a_stage_runs_and_when_it_has_ended(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "EVERY_S", 0.05)
@@ -84,7 +84,7 @@ def test_progress_is_told_while_a_stage_goes_on_and_when_it_has_ended(
     def long() -> None:
         with watching.progress_shown("Toy set"), progress.stage("embed", 8):
             progress.advance("embed", 2)
-            # Until it shows, as somebody who looks at the page would wait for it.
+            # Until the artifact is there.
             while not seen:
                 seen.extend(float(one.data) for one in artifacts("progress-embed-toy-set"))
             progress.advance("embed", 4)
@@ -97,7 +97,7 @@ def test_progress_is_told_while_a_stage_goes_on_and_when_it_has_ended(
     assert artifact.flow_run_id is not None
 
 
-def test_progress_that_cannot_be_told_ends_nothing(
+def test_a_flow_does_not_fail_when_progress_cannot_be_published(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -117,7 +117,7 @@ def test_progress_that_cannot_be_told_ends_nothing(
     assert artifacts("progress-embed-quiet") == []
 
 
-def test_heads_their_comparison_and_their_figures_stand_in_prefect(
+def test_heads_comparison_and_figures_are_published_in_prefect(
     home: Path, coin: Coin, tiny_encoder_dir: Path
 ) -> None:
     selection = Selection(dataset=str(coin[0] / "COIN.json"), name="shown")
@@ -135,7 +135,7 @@ def test_heads_their_comparison_and_their_figures_stand_in_prefect(
             flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[f"train shown: {scores}"]))
         )
     assert len(runs) == 2
-    # One key, and a history of two.
+    # Two artifacts under one key: its history.
     heads, comparisons = artifacts("heads-shown-task"), artifacts("comparison-shown-task")
     assert len(heads) == len(comparisons) == 2
     for report in summary.heads:

@@ -1,4 +1,4 @@
-"""The flow `study`: it embeds what its conditions lack, and leaves an answer and no candidate."""
+"""The flow `study`: it embeds the missing sets, publishes results and registers nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def artifact(key: str) -> str:
     return str(latest.data)
 
 
-def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
+def test_a_study_of_sets_embeds_each_and_measures_the_cost(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     made = SetOptions(encoder=str(tiny_encoder_dir), clips=2)
@@ -58,14 +58,14 @@ def test_a_study_of_sets_embeds_each_and_says_what_it_costs(
     runs = store().find_runs(report.experiment, {"study": "clips"})
     assert len(runs) == 3
     assert list_versions(store()) == []
-    # The sets are found again: nothing is embedded a second time.
+    # The sets exist: nothing is embedded a second time.
     parts = {one.path: one.parts() for one in list_sets(root, "toy")}
     again = study("clips", collected, made, options=StudyOptions(conditions=("1",), timed=0))
     assert {one.path: one.parts() for one in list_sets(root, "toy")} == parts
     assert [row.test for row in again.rows] == [row.test for row in report.rows]
 
 
-def test_resolution_embeds_the_test_side_again_and_keeps_no_file(
+def test_resolution_embeds_the_test_videos_again_and_keeps_no_file(
     collected: Selection, tiny_encoder_dir: Path
 ) -> None:
     made = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
@@ -97,9 +97,7 @@ def test_data_predicts_for_the_official_training_side(
     assert report.predictions or "No learning curve is fitted" in report.notes[0]
 
 
-def test_an_unknown_study_or_head_is_named_before_anything_is_done(
-    home: Path, selection: Selection
-) -> None:
+def test_an_unknown_study_or_head_is_refused_first(home: Path, selection: Selection) -> None:
     with pytest.raises(InvalidInputError, match="study 'colour': one of snap"):
         study("colour", selection)
     with pytest.raises(ValidationError, match="forest: allowed are mlp"):

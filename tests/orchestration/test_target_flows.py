@@ -52,7 +52,7 @@ def test_steps_and_domains_have_models_of_their_own(
 
     assert (steps.embedded.videos, steps.embedded.segments) == (23, 46)
     assert {report.model for report in steps.trained.heads} == {"toy-step"}
-    # Nothing has changed: the heads know all of the set's videos.
+    # Nothing has changed: the heads were trained on all videos of the set.
     assert (again.embedded.embedded, again.grown, again.trained) == (0, 0, None)
     mlp, svm = steps.trained.heads
     run = store.read_run(svm.run_id)
@@ -76,7 +76,7 @@ def test_steps_and_domains_have_models_of_their_own(
     assert counts["train_videos"].sum() == 2 * int(run.data.params["train_videos"])
     assert mlp.scarce_classes == tuple(counts["class"][counts["train_videos"] < 5])
 
-    # A part of a file is asked for by its seconds, and another part is another input.
+    # Different seconds of a file are different inputs.
     file = str(Settings().videos_dir("toy") / f"{ids[2]}.mp4")
     uri = f"models:/toy-step/{svm.version}"
     answers = [predict_files(store, uri, [file], span=span)[0] for span in ((0.1, 0.4), (0.5, 0.9))]
@@ -94,7 +94,7 @@ def test_steps_and_domains_have_models_of_their_own(
         compare_runs(store, svm.run_id, domains.trained.heads[0].run_id)
 
 
-def test_an_extent_behind_the_end_is_reported_and_breaks_nothing(
+def test_a_segment_behind_the_end_of_its_file_is_reported_and_the_others_are_embedded(
     home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
     folder, ids = coin
@@ -122,11 +122,11 @@ def test_an_extent_behind_the_end_is_reported_and_breaks_nothing(
     assert (annotated.videos, annotated.segments, annotated.failed) == (23, None, {})
     spans = of_set(annotated).videos().set_index("video_id")[["start_s", "end_s"]]
     assert spans.loc[ids[5]].tolist() == [0.1, 0.9]
-    # What the file has of it.
+    # Of a longer extent, the part that the file has is embedded.
     assert spans.loc[ids[3]].tolist() == [0.1, 9.0]
 
 
-def test_what_a_dataset_does_not_have_is_said_at_once(
+def test_missing_annotations_are_reported_before_anything_is_collected(
     home: Path, coin: Coin, tmp_path: Path, tiny_encoder_dir: Path
 ) -> None:
     for number, name in enumerate(sorted(p.name for p in (coin[0] / "videos").iterdir())):
@@ -147,6 +147,6 @@ def test_what_a_dataset_does_not_have_is_said_at_once(
             set_options=options.model_copy(update={"extent": "video"}),
             training=TrainOptions(target="step"),
         )
-    # Nothing was collected for it.
+    # Nothing was collected.
     with Ledger(Settings().ledger_url) as ledger:
         assert ledger.datasets() == []

@@ -98,7 +98,7 @@ def test_new_videos_are_embedded_and_trained_on_by_events(stack: PrefectStack) -
         assert run["parameters"]["selection"]["limit"] == FIRST
     (event,) = stack.events("coinml.embedded")
     assert event["payload"]["new"] == here
-    assert re.search("champion: version|nobody passed the gate", trained["state"]["message"])
+    assert re.search("champion: version|no version passed the gate", trained["state"]["message"])
     assert trained["parameters"]["ask_gate"] is True
     store = MlflowStore(
         uri=f"sqlite:///{stack.home / 'mlflow.db'}", artifact_root=stack.home / "mlartifacts"
