@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from prefect import flow
 
@@ -10,7 +11,7 @@ from coinml.data.targets import extent_of, require_spans
 from coinml.embedding.jobs import key_of
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport
-from coinml.embedding.shards import SHARDS_IN_HAND
+from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard
 from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -67,7 +68,6 @@ def embed(
     done = embedding_set.done(set_aside=True)
     todo = [job for job in jobs if key_of(job) not in done]
     reports: list[EmbedReport] = []
-    errors: list[BaseException] = []
     workers = 0
     if todo:
         with (
@@ -77,24 +77,9 @@ def embed(
         ):
             workers = embedder.workers
             shards = make_shards(todo, embedding_set, made, embedding, workers=workers)
-            reports, errors = submit_all(
-                embed_shard,
-                [
-                    {
-                        "shard": shard,
-                        "embedder": embedder,
-                        "number": f"{number}/{len(shards)}",
-                        "progress": progress.counter("embed"),
-                    }
-                    for number, shard in enumerate(shards, start=1)
-                ],
-                at_once=embedder.in_hand,
-            )
-        quarantine_broken(dataset.name, reports)
+            reports = _embed(dataset.name, shards, embedder)
         # Read again: of a video with one failed segment, the others are there.
         done = embedding_set.done()
-    if errors:
-        raise errors[0]
     summary = embed_summary(
         reports,
         jobs,
@@ -108,3 +93,25 @@ def embed(
     name = f"embed {selection.title}"
     rename_run(name, f"{name} +{summary.embedded}")
     return completed(summary, message=str(summary))
+
+
+def _embed(dataset: str, shards: Sequence[Shard], embedder: Embedder) -> list[EmbedReport]:
+    """Embed all shards, and quarantine files that do not decode, even if some shards fail.
+
+    Raises:
+        CoinmlError: What made the first of the failed shards fail.
+    """
+    calls = [
+        {
+            "shard": shard,
+            "embedder": embedder,
+            "number": f"{number}/{len(shards)}",
+            "progress": progress.counter("embed"),
+        }
+        for number, shard in enumerate(shards, start=1)
+    ]
+    reports, errors = submit_all(embed_shard, calls, at_once=embedder.in_hand)
+    quarantine_broken(dataset, reports)
+    if errors:
+        raise errors[0]
+    return reports
