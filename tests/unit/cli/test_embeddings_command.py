@@ -1,4 +1,4 @@
-"""`coinml embeddings`: what it prints, what it changes, and its exit codes."""
+"""`coinml embeddings`: output, changes to the sets, and exit codes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_sets_are_listed(home: Path, embeddings: EmbeddingSet) -> None:
     assert "3 x 16 / 4" in table
 
 
-def test_a_set_whose_spec_is_damaged_is_named_and_fails_the_list(
+def test_list_names_a_set_with_a_damaged_spec_and_fails(
     home: Path, embeddings: EmbeddingSet
 ) -> None:
     broken = EmbeddingSet.open(str(home / "data" / "embeddings"), "coin", OTHER, create=True)
@@ -70,7 +70,7 @@ def test_a_set_whose_spec_is_damaged_is_named_and_fails_the_list(
     assert broken.path in result.stderr.replace("\n", "")
 
 
-def test_one_set_is_shown_whole(embeddings: EmbeddingSet) -> None:
+def test_show_prints_specification_contents_and_parts(embeddings: EmbeddingSet) -> None:
     shown = answer("show", SPEC.fingerprint[:4])
     assert shown["spec"] == json.loads(json.dumps(SPEC.as_dict()))
     assert (shown["videos"], shown["clips"], shown["decoders"]) == (3, 9, {"pyav": 3})
@@ -81,7 +81,7 @@ def test_one_set_is_shown_whole(embeddings: EmbeddingSet) -> None:
     assert embeddings.parts()[1] in text.replace("\n", "")
 
 
-def test_broken_parts_are_named_and_set_aside(embeddings: EmbeddingSet) -> None:
+def test_verify_lists_broken_parts_and_sets_them_aside(embeddings: EmbeddingSet) -> None:
     assert answer("verify")["broken"] == []
     assert "all intact" in run("verify")
     part = embeddings.parts()[0]
@@ -99,14 +99,14 @@ def test_broken_parts_are_named_and_set_aside(embeddings: EmbeddingSet) -> None:
     assert path.with_name(f"bad-{part}").is_file()
 
 
-def test_parts_are_compacted(embeddings: EmbeddingSet) -> None:
+def test_compact_merges_parts(embeddings: EmbeddingSet) -> None:
     before = embeddings.clips()
     assert "2 parts" in run("compact", "--dataset", "mini")
     assert answer("compact")["parts_after"] == 1
     assert embeddings.clips().equals(before)
 
 
-def test_a_set_is_exported_with_the_labels_that_the_ledger_has(
+def test_export_writes_the_labels_of_the_ledger(
     home: Path, embeddings: EmbeddingSet
 ) -> None:
     video = Video(video_id="b", label="Boil", subset="training", split="train")
@@ -123,7 +123,7 @@ def test_a_set_is_exported_with_the_labels_that_the_ledger_has(
     assert "3 videos, 9 vectors" in run("export", "--out", report["path"], "--force")
 
 
-def test_what_is_meant_must_be_clear(home: Path, embeddings: EmbeddingSet) -> None:
+def test_an_ambiguous_set_and_misplaced_options_are_refused(home: Path, embeddings: EmbeddingSet) -> None:
     EmbeddingSet.open(str(home / "data" / "embeddings"), "coin", OTHER, create=True)
     several = CliRunner().invoke(app, ["embeddings", "show"])
     assert "several sets" in str(several.exception)
