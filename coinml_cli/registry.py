@@ -43,7 +43,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Send versions through the gate; one that is better on val becomes the champion."""
-    from coinml.registry import versions as models
+    from coinml.registry import promotion
     from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
     from coinml_cli.console import print_json
@@ -53,7 +53,7 @@ def promote(
     settings = Settings()
     model = model_name(known_dataset(settings, dataset), options.target(target))
     if rollback:
-        verdicts = [models.rollback(_store(settings), model)]
+        verdicts = [promotion.rollback(_store(settings), model)]
     else:
         with flow_session(settings):
             from flows.promote import promote as flow

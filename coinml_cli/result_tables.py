@@ -10,7 +10,7 @@ from coinml_cli.console import line, table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from coinml.registry.versions import Verdict
+    from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
     from coinml.training.train_head import TrainReport
     from tasks.summaries import EmbedSummary, TrainSummary
@@ -138,7 +138,7 @@ def print_comparison(found: RunComparison) -> None:
         )
 
 
-def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+def print_verdicts(verdicts: Iterable[GateVerdict]) -> None:
     """Print the gate's verdict on each candidate."""
     for verdict in verdicts:
         said = "is the champion" if verdict.promoted else "was refused"

@@ -15,7 +15,7 @@ from tasks.watching import rename_run
 @flow(name="promote", flow_run_name="promote {model}")
 def promote(
     model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
-) -> list[Verdict]:
+) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first.
 
     Args:

@@ -10,6 +10,7 @@ from coinml.collection.options import CollectOptions
 from coinml.data.targets import examples
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding_sets.options import SetOptions
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.options import TrainOptions

@@ -9,6 +9,7 @@ from prefect import flow
 from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import SetOptions
+from coinml.registry.promotion import GateVerdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection

@@ -14,10 +14,11 @@ from coinml.embedding.engine import EmbedJob
 from coinml.embedding.jobs import plan_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport, Progress
-from coinml.embedding.shards import Embedder, Shard, ThisProcess, deal, find_devices
+from coinml.embedding.shards import Embedder, Shard, ThisProcess, deal
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.ledger import DOWNLOADED, Ledger
+from coinml.runtime.devices import find_devices
 from coinml.runtime.settings import Settings
 from tasks.limits import reserved_devices
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient

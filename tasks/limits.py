@@ -58,7 +58,7 @@ def reserved_devices(folder: Path, devices: Sequence[str]) -> Iterator[None]:
 
     Args:
         folder: Folder of the lock files.
-        devices: As `shards.find_devices` returns them.
+        devices: As `runtime.devices.find_devices` returns them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted({device.replace(":", "-") for device in devices})

@@ -22,7 +22,7 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 )
 def promote_versions(
     model: str, versions: list[int] | None, coverage_floor: float
-) -> list[Verdict]:
+) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)

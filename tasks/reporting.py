@@ -88,7 +88,7 @@ def report_training(summary: TrainSummary) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def report_verdicts(model: str, verdicts: Sequence[Verdict]) -> None:
+def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
     """Publish the gate's verdicts, under `champion-<model>`."""
     rows = [
         (verdict.version, "champion" if verdict.promoted else "refused", verdict.reason)

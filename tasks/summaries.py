@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinml.data.records import Target
-    from coinml.registry.versions import Verdict
+    from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
     from coinml.training.train_head import TrainReport
 

@@ -106,9 +106,7 @@ def test_compact_merges_parts(embeddings: EmbeddingSet) -> None:
     assert embeddings.clips().equals(before)
 
 
-def test_export_writes_the_labels_of_the_ledger(
-    home: Path, embeddings: EmbeddingSet
-) -> None:
+def test_export_writes_the_labels_of_the_ledger(home: Path, embeddings: EmbeddingSet) -> None:
     video = Video(video_id="b", label="Boil", subset="training", split="train")
     with Ledger(f"sqlite:///{home / 'data' / 'ledger.db'}") as ledger:
         ledger.register(Dataset(name="mini", videos=(video,)))
@@ -123,7 +121,9 @@ def test_export_writes_the_labels_of_the_ledger(
     assert "3 videos, 9 vectors" in run("export", "--out", report["path"], "--force")
 
 
-def test_an_ambiguous_set_and_misplaced_options_are_refused(home: Path, embeddings: EmbeddingSet) -> None:
+def test_an_ambiguous_set_and_misplaced_options_are_refused(
+    home: Path, embeddings: EmbeddingSet
+) -> None:
     EmbeddingSet.open(str(home / "data" / "embeddings"), "coin", OTHER, create=True)
     several = CliRunner().invoke(app, ["embeddings", "show"])
     assert "several sets" in str(several.exception)
