@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from coinml.embedding.engine import EmbedJob
+from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress

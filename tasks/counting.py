@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from coinml.data.records import Dataset
-from coinml.embedding.engine import EmbedJob
-from coinml.embedding.jobs import count_done
+from coinml.embedding.jobs import EmbedJob, count_done
 from coinml.embedding.report import EmbedReport
 from coinml.embedding_sets import Done
 from coinml.embedding_sets.spec import SetSpec

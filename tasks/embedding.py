@@ -10,8 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Dataset
 from coinml.data.targets import extent_of
-from coinml.embedding.engine import EmbedJob
-from coinml.embedding.jobs import plan_jobs
+from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding.shards import Embedder, Shard, ThisProcess, deal
