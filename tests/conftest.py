@@ -1,4 +1,4 @@
-"""Real parts for every test: a clean environment, drawn videos, a tiny VideoMAE, shared data."""
+"""Fixtures for all tests: a clean environment, synthetic videos, a tiny VideoMAE, shared data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORBID_SKIPS = os.environ.get("COINML_FORBID_SKIPS") == "1"
 
 
 def absent(what: str) -> NoReturn:
-    """Skip for want of a program; fail instead where COINML_FORBID_SKIPS is 1."""
+    """Skip since something is missing; fail instead if COINML_FORBID_SKIPS is 1."""
     if FORBID_SKIPS:
         pytest.fail(f"{what}, and COINML_FORBID_SKIPS is 1")
     pytest.skip(f"{what}; COINML_FORBID_SKIPS=1 makes this a failure")
@@ -31,38 +31,38 @@ def absent(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def find_program() -> Callable[..., str]:
-    """A function that names the first of some programs that is here, or skips."""
+    """A function that returns the first installed one of some programs, or skips the test."""
 
     def find(*names: str, package: str) -> str:
         # Debian keeps PostgreSQL's server programs off the PATH.
         folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
         path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
         found = [program for name in names if (program := shutil.which(name, path=path))]
-        return found[0] if found else absent(f"no {' or '.join(names)} here (Debian: {package})")
+        return found[0] if found else absent(f"no {' or '.join(names)} (Debian: {package})")
 
     return find
 
 
 @pytest.fixture(scope="session")
 def chromium(find_program: Callable[..., str]) -> str:
-    """The path of a Chromium that can look at pages."""
+    """The path of a Chromium."""
     return find_program("chromium", "chromium-browser", "google-chrome", package="chromium")
 
 
 @pytest.fixture(scope="session")
 def new_postgres(find_program: Callable[..., str]) -> Iterator[Callable[..., PostgresServer]]:
-    """A function that starts a PostgreSQL server, with a password where one is given."""
+    """A function that starts a PostgreSQL server, with a password if given."""
     programs = Path(find_program("initdb", package="postgresql")).parent
     find_program("pg_ctl", package="postgresql")
     if importlib.util.find_spec("psycopg") is None:
-        absent("no psycopg here (pip install 'coinml[postgres]')")
+        absent("no psycopg (pip install 'coinml[postgres]')")
     if os.geteuid() == 0:
         # PostgreSQL does not run as root.
         find_program("setpriv", package="util-linux")
     servers = []
 
     def start(password: str | None = None) -> PostgresServer:
-        # Not below pytest's own folder, which the user postgres may not enter.
+        # Not in pytest's folder, which the user postgres may not enter.
         folder = Path(tempfile.mkdtemp(prefix="coinml-pg-"))
         servers.append(PostgresServer(folder, programs=programs, password=password))
         servers[-1].start()
@@ -76,13 +76,13 @@ def new_postgres(find_program: Callable[..., str]) -> Iterator[Callable[..., Pos
 
 @pytest.fixture(scope="session")
 def postgres_server(new_postgres: Callable[..., PostgresServer]) -> PostgresServer:
-    """A PostgreSQL server that trusts everyone."""
+    """A PostgreSQL server without a password."""
     return new_postgres()
 
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real annotations, clips and odd media beside the checkout."""
+    """The folder of real annotations, clips and unusual media files."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no shared data at {SHARED_DATA} (set COINML_SHARED_DATA)")
     return SHARED_DATA
@@ -90,12 +90,12 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of the shell it was started from."""
+    """Remove the settings of the shell that tests run in."""
     for name in list(os.environ):
         if name.startswith("COINML_"):
             monkeypatch.delenv(name)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        # MLflow writes them when a test names its store: set first, so that they are put back.
+        # MLflow sets them during a test; setting them first makes monkeypatch restore them.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("DO_NOT_TRACK", "true")
@@ -104,9 +104,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _path_as_it_was() -> Iterator[None]:
-    """Take the code that a loaded model brought off the path again.
+    """Restore sys.path, to which MLflow prepends the code of a loaded model.
 
-    MLflow leaves it there, in front, and the processes of later tests would run it.
+    Processes of later tests would import that code.
     """
     before = list(sys.path)
     yield
@@ -115,7 +115,7 @@ def _path_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:
-    """A function that writes a small real H.264 file with moving content."""
+    """A function that writes a small H.264 file with moving content."""
     import numpy as np
 
     from coinml.media import write_video
@@ -141,7 +141,7 @@ def make_video() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real VideoMAE with random weights, small enough for a test (hidden 32)."""
+    """The checkpoint folder of a VideoMAE with random weights and hidden size 32."""
     import json
 
     import torch

@@ -1,6 +1,5 @@
-"""A small COIN that is drawn here: its videos, the host that serves them, and a tiny encoder.
+"""A small synthetic COIN: its videos, a host that serves them with faults, and a tiny encoder.
 
-What a video shows is in `compositions`, `tasks` says which combinations are the six tasks, and
-`drawing` turns scenes into frames. `host` serves a folder of videos and misbehaves to order;
-`pretrain` made the weights of `tiny_encoder`.
+`scenes` describes what a video shows, `tasks` defines the six tasks, and `drawing` renders scenes
+to frames. `host` serves a folder of videos with planned faults; `pretrain` trains `tiny_encoder`.
 """

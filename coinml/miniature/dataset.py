@@ -1,4 +1,4 @@
-"""The miniature on disk: official-layout annotations and one file a video."""
+"""Writing the miniature to disk: annotations in COIN's layout and one file per video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 128, 96
 _ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 _FRAMES_AT_ONCE = 32
 _FORM = 1
-"""Goes up when the drawing changes, so that what an older version drew is drawn anew."""
+"""Version of the drawing; videos of another version are drawn again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,13 @@ class PlannedVideo:
     """One video before it is drawn.
 
     Attributes:
-        video_id: 11 characters, as YouTube's.
-        task: What it shows.
+        video_id: 11 characters, as at YouTube.
+        task: The task that it shows.
         subset: "training" or "testing".
-        fps: Frames a second.
+        fps: Frames per second.
         duration_s: Length in seconds, a whole number of frames.
         segments: (step, start in seconds, end in seconds), in order.
-        scene: What there is to see.
+        scene: The scene.
     """
 
     video_id: str
@@ -61,16 +61,15 @@ def draw_dataset(
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw the miniature, as far as it is not drawn yet.
+    """Draw the missing videos of the miniature and write its annotations.
 
     Args:
         folder: Gets `COIN.json`, the taxonomy's two sheets and `videos/<id>.mp4`.
         seed: Another seed gives other videos of the same six tasks.
-        training: Training videos a task.
-        testing: Testing videos a task.
-        jobs: Number of drawing processes; one a processor if None. The result does not depend
-            on it.
-        progress: Called with how many videos are drawn and how many there will be.
+        training: Training videos per task.
+        testing: Testing videos per task.
+        jobs: Number of drawing processes; one per CPU if None. The result does not depend on it.
+        progress: Called with the number of drawn videos and the number of all.
 
     Returns:
         The path of the annotations, in COIN's official layout.
@@ -78,13 +77,13 @@ def draw_dataset(
     annotations, marker = folder / "COIN.json", folder / "drawn.json"
     wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
     folder.mkdir(parents=True, exist_ok=True)
-    # Small, and not there where an older version drew.
+    # Written always: it is small, and older versions did not write it.
     _write_taxonomy(folder)
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         return annotations
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)
-    # Files of another seed or form bear other ids or lie: only a whole drawing is kept.
+    # Videos of another seed or version do not belong to these annotations.
     if marker.is_file():
         for old in videos.glob("*.mp4"):
             old.unlink()
@@ -98,7 +97,7 @@ def draw_dataset(
 
 
 def plan_dataset(*, seed: int, training: int, testing: int) -> list[PlannedVideo]:
-    """Everything about every video, drawn from the seed."""
+    """All videos, as determined by the seed."""
     plans = []
     for task in TASKS:
         for number in range(training + testing):
@@ -109,7 +108,7 @@ def plan_dataset(*, seed: int, training: int, testing: int) -> list[PlannedVideo
 
 
 def draw_video(plan: PlannedVideo, folder: Path) -> Path:
-    """Draw one video; the file appears under its name when it is whole."""
+    """Draw one video; the file appears under its name when it is complete."""
     times_s = np.arange(round(plan.duration_s * plan.fps)) / plan.fps
     frames = (
         frame
@@ -147,7 +146,7 @@ def _plan(rng: np.random.Generator, task: Task, subset: str) -> PlannedVideo:
 def _segments(
     rng: np.random.Generator, steps: Sequence[TaskStep], duration_s: float
 ) -> tuple[tuple[TaskStep, float, float], ...]:
-    """Two to four segments, the task's steps in turn, with short rests around them."""
+    """Two to four segments that alternate the task's steps, with short rests between them."""
     count = int(rng.integers(2, 5 if duration_s > 7 else 4 if duration_s > 5.5 else 3))
     rests = rng.uniform(0.05, 0.25, size=count + 1)
     lengths = rng.uniform(0.8, 1.2, size=count)
@@ -163,7 +162,7 @@ def _segments(
 
 
 def _entry(plan: PlannedVideo, number: int) -> dict[str, Any]:
-    """An entry in the official layout, with the official file's oddities."""
+    """An annotation in COIN's layout, with the irregularities of the official file."""
     entry: dict[str, Any] = {
         "recipe_type": plan.task.recipe_type,
         "annotation": [
@@ -185,7 +184,7 @@ def _entry(plan: PlannedVideo, number: int) -> dict[str, Any]:
 
 
 def _write_taxonomy(folder: Path) -> None:
-    """The two sheets of the taxonomy, beside the annotations."""
+    """Write the two sheets of the taxonomy as CSV beside the annotations."""
     domains = [(task.domain, task.name) for task in TASKS]
     steps = [
         (str(task.recipe_type), task.name, step.step_id, step.label)
@@ -227,7 +226,7 @@ def _draw_all(
                 if progress is not None:
                     progress(done, total)
         except BaseException:
-            # Whoever is told to stop does not draw the rest first.
+            # Stop at once, without drawing the remaining videos.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -1,4 +1,4 @@
-"""Scenes to frames."""
+"""Rendering scenes to frames."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Frames = NDArray[np.uint8]
 
 
 def draw(scene: Scene, times_s: NDArray[np.float64], *, width: int, height: int) -> Frames:
-    """Draw a scene at the given moments.
+    """Draw a scene at the given times.
 
     Args:
-        scene: What to draw.
-        times_s: Moments in seconds, float64 [T].
-        width: Of a frame, in pixels; a narrower frame shows the middle of a wider one.
-        height: Of a frame, in pixels.
+        scene: The scene.
+        times_s: Times in seconds, float64 [T].
+        width: Frame width in pixels; a narrower frame shows the middle of a wider one.
+        height: Frame height in pixels.
 
     Returns:
         RGB frames, uint8 [T, height, width, 3].
@@ -34,7 +34,7 @@ def draw(scene: Scene, times_s: NDArray[np.float64], *, width: int, height: int)
 
 
 def _still(scene: Scene, width: int, height: int) -> NDArray[np.float32]:
-    """The picture without its tool, 0 to 255, float32 [height, width, 3]."""
+    """The frame without the tool, 0 to 255, float32 [height, width, 3]."""
     x = np.asarray((np.arange(width) + 0.5 - width / 2) / height, np.float32)
     y = np.asarray((np.arange(height) + 0.5 - height / 2) / height, np.float32)
     grid_x, grid_y = np.meshgrid(x, y)
@@ -48,7 +48,7 @@ def _still(scene: Scene, width: int, height: int) -> NDArray[np.float32]:
 
 
 def _lay_tool(frames: NDArray[np.float32], scene: Scene, place: Pose) -> None:
-    """Blend the tool into frames of 0 to 255; only its surroundings are computed."""
+    """Blend the tool into frames of 0 to 255, in place; only its bounding box is computed."""
     _, height, width, _ = frames.shape
     tool = scene.tool
     half = math.ceil(REACH * tool.size * float(place.scale.max()) * height) + 1
@@ -78,7 +78,7 @@ def _lay_tool(frames: NDArray[np.float32], scene: Scene, place: Pose) -> None:
 
 
 def _with_noise(frames: NDArray[np.float32], scene: Scene) -> Frames:
-    """Add sensor noise: one sheet of it, shifted at random from frame to frame."""
+    """Add sensor noise: one noise image, shifted randomly per frame."""
     count, height, width, _ = frames.shape
     rng = np.random.default_rng(scene.noise_seed)
     margin = 16

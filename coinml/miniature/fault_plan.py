@@ -1,4 +1,4 @@
-"""The faults that the demonstration's host is told to show."""
+"""The planned faults of the demonstration's host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coinml.data.splits import unit_hash
 
 
 def fault_plan(annotations: Path) -> dict[str, Any]:
-    """The faults of the demonstration, in the form that `host` takes.
+    """The faults of the demonstration, in the form of `host.FaultPlan`.
 
-    Four videos are gone, one is never a video, fourteen are flaky but alive, and the source
-    refuses everyone once, for two seconds. The choice depends on the ids alone.
+    Four videos are gone, one is an HTML page, fourteen fail at first, and the source refuses all
+    requests once, for two seconds. The choice depends only on the ids.
     """
     database = json.loads(annotations.read_text())["database"]
-    # Not the order in which videos are collected, or all of the faults would come first.
+    # Shuffled, since in the order of collection all faults would come first.
     ids = sorted(database, key=lambda video_id: unit_hash(video_id, seed=1))
     gone: list[list[str]] = [["404"]] * 3 + [["410"]] + [["html"]]
     flaky = [["503", "ok"], ["ok", "reset", "ok"], ["503", "503", "ok"], ["ok", "short", "ok"]]

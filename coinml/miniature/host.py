@@ -1,4 +1,4 @@
-"""A loopback HTTP server that serves a folder of videos and misbehaves to order.
+"""A loopback HTTP server that serves a folder of videos with planned faults.
 
 `python -m coinml.miniature.host DIR --port P --plan FILE` serves `/{id}.mp4` for any id with
 a file in DIR. The plan (all of it optional):
@@ -6,11 +6,10 @@ a file in DIR. The plan (all of it optional):
     {"videos": {"ID": ["503", "reset", "ok"]},
      "source": [{"after_requests": 50, "answer": "429", "retry_after_s": 2, "times": 5}]}
 
-An id's list is one answer a request, the last one repeats. An entry of `source` refuses
-whatever comes after so many requests, `times` times (or for `for_s` seconds); a request that
-it refuses uses up nothing of the id's list. `GET /_log` answers how often each id was asked
-(what `source` refused is not counted: nobody got as far as asking for a video);
-`GET /_log/full` lists every request in order.
+An id's list has one answer per request; the last one repeats. An entry of `source` refuses all
+requests after so many, `times` times (or for `for_s` seconds); such a request uses no answer of
+the id's list. `GET /_log` returns the number of requests by id, without those refused by
+`source`; `GET /_log/full` lists every request in order.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ _SLOW_STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRule:
-    """A spell during which the source refuses every request.
+    """A period in which the source refuses every request.
 
     Attributes:
-        after_requests: The spell begins once this many requests were answered.
-        answer: What is answered instead, usually "429".
-        times: How many requests are refused; None with `for_s`: any number.
-        for_s: How long the spell lasts in seconds from its first refusal.
-        retry_after_s: The Retry-After header in seconds; None sends none.
+        after_requests: The period begins after this many requests.
+        answer: The HTTP status of the refusals, usually "429".
+        times: Number of refused requests; ignored with `for_s`; None: any number.
+        for_s: Length of the period in seconds from its first refusal.
+        retry_after_s: The Retry-After header in seconds; None: no header.
     """
 
     after_requests: int
@@ -78,13 +77,13 @@ class SourceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
-    """What the host does to whom.
+    """The faults that the host shows.
 
     Attributes:
-        videos: Answers by video id, one a request; the last one repeats.
-        source: Spells that concern every video.
-        stall_s: How long a stalled answer hangs, in seconds.
-        slow_s: How long a slow answer takes, in seconds.
+        videos: Answers by video id, one per request; the last one repeats.
+        source: Periods in which all requests are refused.
+        stall_s: Duration of a stalled answer, in seconds.
+        slow_s: Duration of a slow answer, in seconds.
     """
 
     videos: Mapping[str, tuple[str, ...]]
@@ -94,10 +93,10 @@ class FaultPlan:
 
     @classmethod
     def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> FaultPlan:
-        """Check a plan as read from JSON.
+        """Validate a plan as read from JSON.
 
         Raises:
-            InvalidInputError: An unknown key or answer, or a value of the wrong kind.
+            InvalidInputError: An unknown key or answer, or a value of the wrong type.
         """
         unknown = set(plan) - {"videos", "source", "stall_s", "slow_s"}
         if unknown:
@@ -116,7 +115,9 @@ class FaultPlan:
             raise InvalidInputError(f"{origin}: source: {err}") from err
         for rule in source:
             if not re.fullmatch(r"[45]\d\d", str(rule.answer)):
-                raise InvalidInputError(f"{origin}: source: answer {rule.answer!r} is no refusal")
+                raise InvalidInputError(
+                    f"{origin}: source: answer {rule.answer!r} is not a status from 400 to 599"
+                )
         times = {name: float(plan[name]) for name in ("stall_s", "slow_s") if name in plan}
         return cls(videos=videos, source=source, **times)
 
@@ -132,17 +133,17 @@ class FaultPlan:
         except (OSError, ValueError) as err:
             raise InvalidInputError(f"{path}: not a readable JSON file: {err}") from err
         if not isinstance(content, dict):
-            raise InvalidInputError(f"{path}: a plan is a JSON object")
+            raise InvalidInputError(f"{path}: expected a JSON object")
         return cls.from_dict(content, origin=str(path))
 
 
 class FlakyHost:
-    """The server; a context manager that runs it in a thread.
+    """The server; as a context manager it runs in a thread.
 
     Args:
-        folder: Where the videos lie, as `<id>.mp4`.
+        folder: The folder of the videos, as `<id>.mp4`.
         plan: A `FaultPlan`, or a mapping in the form of the JSON file.
-        port: 0 takes a free one.
+        port: 0: any free port.
     """
 
     def __init__(
@@ -173,21 +174,21 @@ class FlakyHost:
 
     @property
     def url(self) -> str:
-        """The base address, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def source(self) -> str:
-        """The URL template to give as `--source`."""
+        """The URL template for `--source`."""
         return self.url + "/{id}.mp4"
 
     def log(self) -> dict[str, int]:
-        """How often each id was asked for, by id."""
+        """Number of requests by id, without those refused by the source."""
         with self._lock:
             return dict(self._asked)
 
     def requests(self) -> list[tuple[str, str]]:
-        """Every request in order as (id, answer); refusals of the source begin with "source "."""
+        """Every request in order as (id, answer); "source 429" is a refusal by the source."""
         with self._lock:
             return list(self._requests)
 
@@ -219,11 +220,11 @@ class FlakyHost:
             self._server = None
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than the server lives."""
+        """Sleep, at most until the server stops."""
         self._closing.wait(seconds)
 
     def decide(self, video_id: str) -> tuple[str, float | None]:
-        """Count a request and say its answer and, for a refusal, the Retry-After in seconds."""
+        """Count a request and return its answer and, for a refusal, Retry-After in seconds."""
         with self._lock:
             answered = len(self._requests)
             for number, rule in enumerate(self.plan.source):
@@ -248,7 +249,7 @@ class FlakyHost:
 
 
 class _Server(ThreadingHTTPServer):
-    """Threads that die with the process, and a queue long enough for a burst."""
+    """With threads that end with the process, and a queue long enough for bursts."""
 
     daemon_threads = True
     block_on_close = False
@@ -259,15 +260,15 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", host.port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is part of the play: no traceback."""
+        """Log a closed connection without a traceback: faults make clients hang up."""
         log.debug("connection ended: %s", sys.exc_info()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection; the answers are named as in the plan."""
+    """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
-    # Headers and body go out in two writes; without this each answer waits for a delayed ACK.
+    # Headers and body are two writes; with Nagle's algorithm each answer waits for a delayed ACK.
     disable_nagle_algorithm = True
     server: _Server
 
@@ -300,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_video(video_id, answer)
 
     def _send_video(self, video_id: str, answer: str) -> None:
-        # Ids come off the wire: nothing that could leave the folder is looked up.
+        # Ids come from the network: a path outside the folder must not be read.
         path = self.server.host.folder / f"{video_id}.mp4"
         if not video_id or "/" in video_id or "\\" in video_id or not path.is_file():
             self._send(404, b"", "text/plain")
@@ -335,11 +336,11 @@ class _Handler(BaseHTTPRequestHandler):
         if answer == "stall":
             host.wait(host.plan.stall_s)
         elif answer == "reset":
-            # Let the bytes leave first: a reset throws away what is still in the buffer.
+            # Let the bytes be sent first: a reset discards what is still in the buffer.
             time.sleep(0.02)
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            # The fd itself: the socket object would say goodbye (FIN) before it closes.
+            # Close the file descriptor itself: the socket object would send a FIN first.
             os.close(self.connection.detach())
 
     def _range_start(self) -> int:
@@ -366,11 +367,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted; the entry point of `python -m coinml.miniature.host`."""
     parser = argparse.ArgumentParser(
         prog="python -m coinml.miniature.host",
-        description="Serve a folder of videos on loopback, with faults to order.",
+        description="Serve a folder of videos on loopback, with planned faults.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the <id>.mp4 files lie")
-    parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="JSON: which faults when")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the <id>.mp4 files")
+    parser.add_argument("--port", type=int, default=0, help="0 (default): any free port")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="JSON file with the faults")
     args = parser.parse_args(argv)
     try:
         plan = FaultPlan.read(args.plan) if args.plan else FaultPlan(videos={})
@@ -379,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvalidInputError as err:
         sys.stderr.write(f"{parser.prog}: {err}\n")
         return 2
-    # `kill` should end it as cleanly as Ctrl-C does.
+    # SIGTERM ends the server as cleanly as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.stderr.write(f"serving {host.folder} at {host.source}\n")
     sys.stderr.flush()

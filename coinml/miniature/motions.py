@@ -1,4 +1,4 @@
-"""How a tool moves: time to place, size and presence."""
+"""The motion of a tool: position, size and visibility over time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DAB_DUTY = 0.5
 
 
 class Pose(NamedTuple):
-    """Where the tool is, one value a moment.
+    """Position and size of the tool at each time.
 
     Attributes:
-        x: Horizontal place of its centre, float64 [T], in picture heights.
-        y: Vertical place of its centre, float64 [T], in picture heights.
-        scale: Its size relative to the tool's own, float64 [T].
-        shown: 1 where it is on the surface, 0 where it is lifted off, float64 [T].
+        x: Horizontal position of its centre, float64 [T], in frame heights.
+        y: Vertical position of its centre, float64 [T], in frame heights.
+        scale: Size relative to the tool's own, float64 [T].
+        shown: 1 where visible, 0 where lifted off the surface, float64 [T].
     """
 
     x: Floats
@@ -32,11 +32,11 @@ class Pose(NamedTuple):
 
 
 def pose(scene: Scene, times_s: Floats) -> Pose:
-    """Place the scene's tool at the given moments.
+    """The pose of a scene's tool at the given times.
 
     Args:
-        scene: Its tool's home and its motions count.
-        times_s: Moments in seconds, float64 [T].
+        scene: The scene.
+        times_s: Times in seconds, float64 [T].
     """
     x, y = np.zeros_like(times_s), np.zeros_like(times_s)
     scale, shown = np.ones_like(times_s), np.ones_like(times_s)
@@ -53,7 +53,7 @@ def pose(scene: Scene, times_s: Floats) -> Pose:
 
 
 def _offset(segment: MotionSegment, angle: Floats) -> tuple[Floats, Floats]:
-    """The way from home, [T] each."""
+    """Horizontal and vertical distance from home, [T] each."""
     along, across = segment.amplitude * np.sin(angle), segment.amplitude * np.cos(angle)
     nothing = np.zeros_like(angle)
     if segment.motion == "slide":

@@ -1,12 +1,12 @@
-"""Trains the tiny VideoMAE that comes with the package: `python -m coinml.miniature.pretrain`.
+"""Trains the tiny VideoMAE of this package: `python -m coinml.miniature.pretrain`.
 
-Supervised, on drawn clips of random compositions: from the mean over its tokens, which is what
-coinml embeds a clip as, the encoder must tell the surface, the tool and the motion. So must
-every token that the tool touches (and every other the surface), which gives a hundred times
-the gradient and lets a model of a million weights learn it in an hour on two cores. The six
-tasks of the miniature and its seeds are never drawn.
+Training is supervised, on drawn clips of random combinations of surface, tool and motion. Linear
+heads classify all three from the mean token, which is coinml's embedding of a clip, and from each
+token: tool and motion from tokens that the tool touches, the surface from the others. The loss per
+token lets a model of a million weights train in an hour on two cores. Combinations and seeds of
+the miniature's six tasks are never drawn.
 
-A run that was stopped goes on where it was: `checkpoint.pt` in the output folder.
+A stopped run resumes from `checkpoint.pt` in the output folder.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ HIDDEN, LAYERS, HEADS = 128, 4, 4
 WARMUP_STEPS = 200
 CHECKPOINT_STEPS = 250
 HELD_OUT_SEED, HELD_OUT_CLIPS = 1, 512
-"""Batches of seed 0 are trained on, those of seed 1 measure."""
+"""Clips of seed 0 are for training, those of seed 1 are held out."""
 
 
 class Pretraining(nn.Module):
-    """The encoder with the heads that it is trained through and that are then thrown away."""
+    """The encoder with the linear heads of its training, which are discarded afterwards."""
 
     def __init__(self) -> None:
         from transformers import VideoMAEConfig, VideoMAEModel
@@ -67,7 +67,7 @@ class Pretraining(nn.Module):
         self.preprocessor = Preprocessor(resize=IMAGE_SIZE, crop=(IMAGE_SIZE, IMAGE_SIZE))
 
     def tokens(self, frames: Tensor) -> Tensor:
-        """Encode uint8 clips (N, T, height, width, 3) to tokens (N, tokens, HIDDEN)."""
+        """Encode clips, uint8 (N, T, height, width, 3), to tokens (N, tokens, HIDDEN)."""
         small = self.preprocessor.resized(frames.flatten(0, 1)).float() / 255
         mean, std = (
             torch.tensor(values, device=small.device).view(3, 1, 1)
@@ -78,7 +78,7 @@ class Pretraining(nn.Module):
         return tokens
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy of the three attributes, from the clip and from its tokens."""
+        """Sum of the cross-entropies of the three attributes, from the clip and its tokens."""
         tokens, labels, touched = self.tokens(batch["frames"]), batch["labels"], batch["touched"]
         clip = tokens.mean(dim=1)
         loss = tokens.new_zeros(())
@@ -86,10 +86,10 @@ class Pretraining(nn.Module):
             zip(self.clip_heads, self.token_heads, strict=True)
         ):
             loss = loss + functional.cross_entropy(clip_head(clip), labels[:, index])
-            # The tool hides the surface, and only where it is does it tell itself and its way.
-            telling = touched if index else ~touched
-            target = labels[:, index, None].expand_as(touched)[telling]
-            loss = loss + functional.cross_entropy(token_head(tokens[telling]), target)
+            # Tokens that the tool touches show tool and motion, the others the surface.
+            informative = touched if index else ~touched
+            target = labels[:, index, None].expand_as(touched)[informative]
+            loss = loss + functional.cross_entropy(token_head(tokens[informative]), target)
         return loss
 
 
@@ -103,19 +103,19 @@ def pretrain(
     device: str = "auto",
     stop_after: int | None = None,
 ) -> dict[str, float] | None:
-    """Train, save the encoder and its card to `out`, and say how well it tells what it sees.
+    """Train, save the encoder and its model card to `out`, and return its accuracies.
 
     Args:
-        out: Gets the checkpoint folder that `AutoModel.from_pretrained` loads.
-        steps: Optimiser steps in all; the schedule is laid out for them.
-        batch_size: Clips a step.
+        out: Becomes a checkpoint folder for `AutoModel.from_pretrained`.
+        steps: Optimiser steps, which also set the learning-rate schedule.
+        batch_size: Clips per step.
         lr: Peak learning rate of AdamW.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        stop_after: End early after so many steps; the next call goes on.
+        stop_after: Stop early after this many steps; the next call resumes.
 
     Returns:
-        Accuracy on held-out clips by attribute, or None when it was stopped early.
+        Accuracy on held-out clips by attribute, or None when stopped early.
     """
     out.mkdir(parents=True, exist_ok=True)
     chosen = find_device(device)
@@ -159,7 +159,7 @@ def pretrain(
 
 @torch.no_grad()
 def held_out_accuracies(model: Pretraining) -> dict[str, float]:
-    """Accuracy on clips that were never trained on, by attribute, from the mean token."""
+    """Accuracy of the mean token on held-out clips, by attribute."""
     model.eval()
     device = next(model.parameters()).device
     right = torch.zeros(len(ATTRIBUTES))
@@ -190,13 +190,13 @@ def _tensors(batch: ClipBatch) -> dict[str, Tensor]:
 
 
 def _batches(start: int, end: int, size: int, *, cuda: bool) -> Iterator[dict[str, Tensor]]:
-    # A GPU eats faster than one process draws; on the CPU drawing takes a tenth of the time.
+    # A GPU needs several drawing processes; on the CPU drawing takes a tenth of the time.
     loader = DataLoader(
         _Batches(size),
         sampler=range(start, end),
         batch_size=None,
         num_workers=8 if cuda else 1,
-        # Forking a process that has threads may hang the child on a lock that nobody frees.
+        # A child forked from a process with threads may hang on a lock.
         multiprocessing_context="spawn",
         pin_memory=cuda,
     )
@@ -231,8 +231,8 @@ def _resume(checkpoint: Path, parts: dict[str, Any], settings: dict[str, int]) -
     saved = torch.load(checkpoint, weights_only=True)
     if saved["settings"] != settings:
         raise SystemExit(
-            f"{checkpoint} is of a run with {saved['settings']}, not {settings}; "
-            "go on with those, or remove it"
+            f"{checkpoint} is from a run with {saved['settings']}, not {settings}; "
+            "continue with those settings or remove it"
         )
     for name in ("model", "optimizer", "schedule"):
         parts[name].load_state_dict(saved[name])
@@ -248,7 +248,7 @@ def _save_checkpoint(checkpoint: Path, parts: dict[str, Any], done: int) -> None
 
 
 def _export(model: Pretraining, out: Path) -> None:
-    """Write what `AutoModel` loads, in half precision: half the size, and no worse to read."""
+    """Write the checkpoint folder with weights in half precision, which halves its size."""
     half: Any = model.encoder
     half.half().save_pretrained(out)
     processor = {

@@ -1,4 +1,4 @@
-"""Endless clips of random compositions, for pretraining: never one of the six tasks."""
+"""Random clips for pretraining, never with a combination that one of the six tasks shows."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from coinml.miniature.tasks import TRIPLES
 FRAMES = 16
 STRIDE = 4
 DRAWN_SIZE = 96
-"""Clips are drawn as high as the miniature's videos and then brought to the model's size."""
+"""Clips are drawn at the height of the miniature's videos, then resized for the model."""
 
 _EDGE = 0.04
-"""A token touches the tool when its middle is nearer than this to it, in picture heights."""
+"""A token touches the tool if its centre is nearer to it than this, in frame heights."""
 
 _CLIP_SEEDS = 0x434C4950
-"""Keeps the seeds apart from those of the miniature's videos."""
+"""Makes the seeds differ from those of the miniature's videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipBatch:
-    """Drawn clips and what they show.
+    """Drawn clips and their labels.
 
     Attributes:
         frames: uint8 (N, FRAMES, DRAWN_SIZE, DRAWN_SIZE, 3).
         labels: int64 (N, 3): index of the surface, the tool and the motion.
-        touched: bool (N, tokens): whether the tool comes by a token, in the model's order of
-            tokens (tubelet, row, column).
+        touched: bool (N, tokens): whether the tool touches a token, in the model's order of tokens
+            (tubelet, row, column).
     """
 
     frames: NDArray[np.uint8]
@@ -51,11 +51,11 @@ def draw_clips(seed: int, number: int, count: int, *, tubelet: int, grid: int) -
     """Draw one batch; the same seed and number give the same clips.
 
     Args:
-        seed: Of the whole sequence of batches.
-        number: Of the batch in the sequence.
-        count: Clips in it.
-        tubelet: Frames a token.
-        grid: Tokens a row and a column.
+        seed: Seed of the sequence of batches.
+        number: Number of the batch in the sequence.
+        count: Clips per batch.
+        tubelet: Frames per token.
+        grid: Tokens per row and per column.
     """
     rng = np.random.default_rng([_CLIP_SEEDS, seed, number])
     drawn = [_clip(rng, tubelet=tubelet, grid=grid) for _ in range(count)]
@@ -66,7 +66,7 @@ def draw_clips(seed: int, number: int, count: int, *, tubelet: int, grid: int) -
 
 
 def random_triple(rng: np.random.Generator) -> tuple[str, str, str]:
-    """A surface, a tool and a motion that no task of the miniature shows together."""
+    """A surface, a tool and a motion that no task of the miniature combines."""
     while True:
         triple = (str(rng.choice(SURFACES)), str(rng.choice(TOOLS)), str(rng.choice(MOTIONS)))
         if triple not in TRIPLES:

@@ -1,8 +1,7 @@
-"""What a drawn video is: a surface, a tool, and the motions of the tool over time.
+"""Scenes of drawn videos: a surface, a tool, and the motions of the tool over time.
 
-Lengths are in picture heights and positions have their origin in the picture's centre
-(x to the right, y downwards), so that the same scene can be drawn at any size; a square
-picture is then the centre crop of a wider one.
+Lengths are in frame heights, with the origin at the frame's centre (x to the right, y downwards),
+so a scene can be drawn at any size, and a square frame is the centre crop of a wider one.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ class Texture:
     Attributes:
         pattern: One of `SURFACES`, or "plain".
         period: Length of one repeat.
-        angle_rad: Rotation of the pattern.
+        angle_rad: Rotation of the pattern, in radians.
         shift: Displacement along the pattern's two axes, in periods.
-        colours: The colours of its low and its high parts.
+        colours: Colours of the low and the high parts of the pattern.
     """
 
     pattern: str
@@ -51,9 +50,9 @@ class Tool:
     Attributes:
         shape: One of `TOOLS`.
         size: Half its extent.
-        angle_rad: Rotation.
+        angle_rad: Rotation, in radians.
         colour: Its colour.
-        home: Where it rests (x, y).
+        home: Its resting position (x, y).
     """
 
     shape: str
@@ -65,15 +64,15 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionSegment:
-    """A motion that the tool makes from one moment to another.
+    """A periodic motion of the tool during a time span.
 
     Attributes:
         motion: One of `MOTIONS`.
-        start_s: When it begins.
-        end_s: When it ends.
-        amplitude: How far the tool moves from its home.
-        period_s: Duration of one repeat.
-        phase: Where in its repeat the motion begins, 0 to 1.
+        start_s: Start of the span, in seconds.
+        end_s: End of the span, in seconds.
+        amplitude: Greatest distance of the tool from its home.
+        period_s: Duration of one period, in seconds.
+        phase: Phase at the start, from 0 to 1.
         direction: 1, or -1 for the mirrored motion.
     """
 
@@ -88,19 +87,19 @@ class MotionSegment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Everything there is to see in one video.
+    """Everything that is visible in one video.
 
     Attributes:
-        surface: What is worked on; it covers the plate.
-        background: What shows around the plate.
-        plate_centre: Its centre (x, y).
-        plate_half: Half its width and half its height.
-        plate_power: Exponent of the superellipse that bounds it: 2 is an ellipse, more
-            comes nearer to a rectangle.
-        tool: What it is worked with.
+        surface: Texture of the plate, which the tool works on.
+        background: Texture around the plate.
+        plate_centre: Centre of the plate (x, y).
+        plate_half: Half the width and half the height of the plate.
+        plate_power: Exponent of the superellipse that bounds the plate: 2 is an ellipse, larger
+            values approach a rectangle.
+        tool: The tool.
         motions: The motions in order of time; the tool rests between them.
         noise: Standard deviation of the sensor noise, on the scale of 0 to 255.
-        noise_seed: Seeds the noise.
+        noise_seed: Seed of the noise.
     """
 
     surface: Texture
@@ -121,10 +120,10 @@ def random_scene(
     tool: str,
     motions: Sequence[MotionSegment],
 ) -> Scene:
-    """Draw at random whatever the surface, the tool and the motions leave open.
+    """A random scene with the given surface, tool and motions.
 
-    Half the backgrounds bear another surface's pattern, to mislead whoever looks at
-    patterns alone.
+    Half of the backgrounds have the pattern of another surface, so that the patterns in a frame
+    do not identify the surface.
 
     Args:
         rng: The only source of randomness.
@@ -163,7 +162,7 @@ def random_scene(
 def random_motion(
     rng: np.random.Generator, motion: str, *, start_s: float, end_s: float
 ) -> MotionSegment:
-    """Draw the speed, the extent and the direction of a motion at random."""
+    """A motion with random speed, amplitude and direction."""
     return MotionSegment(
         motion=motion,
         start_s=start_s,
@@ -192,7 +191,7 @@ def _random_texture(
 
 
 def _tool_brightness(rng: np.random.Generator, middle: float, contrast: float) -> float:
-    """A brightness that stands out from both colours of the surface."""
+    """A random brightness with contrast to both colours of the surface."""
     distance = contrast / 2 + float(rng.uniform(0.18, 0.3))
     fitting = [level for level in (middle - distance, middle + distance) if 0.0 <= level <= 1.0]
     if not fitting:

@@ -1,4 +1,4 @@
-"""The miniature's six tasks: which surface, which tool, which motions."""
+"""The miniature's six tasks: combinations of a surface, a tool and motions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStep:
-    """A step that a task may consist of.
+    """A step of a task.
 
     Attributes:
-        step_id: Its id in the annotations.
-        label: What is done in it.
-        motion: The tool's motion, one of `compositions.MOTIONS`.
+        step_id: Id in the annotations.
+        label: Name of the step.
+        motion: Motion of the tool, one of `scenes.MOTIONS`.
     """
 
     step_id: str
@@ -22,15 +22,15 @@ class TaskStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task: told by the combination, since no part of it is its own.
+    """A task, which only the combination identifies: each part also occurs in other tasks.
 
     Attributes:
-        name: The class, in COIN's style.
-        recipe_type: Its number in the annotations.
-        domain: What it belongs to, as COIN's taxonomy puts tasks together.
-        surface: One of `compositions.SURFACES`.
-        tool: One of `compositions.TOOLS`.
-        steps: In the order in which they are done.
+        name: Class name in COIN's style.
+        recipe_type: Number in the annotations.
+        domain: Domain in the taxonomy.
+        surface: One of `scenes.SURFACES`.
+        tool: One of `scenes.TOOLS`.
+        steps: The steps in order.
     """
 
     name: str
@@ -65,10 +65,10 @@ _DOMAINS = {
     "StampCheckedCloth": "Craft",
     "PressDottedDough": "Craft",
 }
-"""Two tasks each, that share neither surface nor tool: a domain is not seen by one look."""
+"""Domain by task. The two tasks of a domain share neither surface nor tool."""
 
-# Each surface, tool and motion stands in two tasks or more. "slide the bar across" stands
-# under two ids, as 25 of COIN's own labels do.
+# Each surface, tool and motion occurs in two tasks or more. "slide the bar across" has two ids,
+# as 25 of COIN's labels do.
 TASKS: tuple[Task, ...] = (
     _task(
         0,
@@ -117,4 +117,4 @@ TASKS: tuple[Task, ...] = (
 TRIPLES: frozenset[tuple[str, str, str]] = frozenset(
     (task.surface, task.tool, step.motion) for task in TASKS for step in task.steps
 )
-"""Every (surface, tool, motion) that the tasks show; pretraining never sees one of them."""
+"""Every (surface, tool, motion) of the tasks, which pretraining never draws."""

@@ -1,4 +1,4 @@
-"""The patterns that surfaces are told by."""
+"""The patterns of surfaces."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _EDGE = 3.0
 
 
 def paint(texture: Texture, x: Floats, y: Floats) -> Floats:
-    """Colour the points of a grid.
+    """The colours of a texture on a grid of points.
 
     Args:
-        texture: What to paint.
-        x: Horizontal places, in picture heights, float32 [H, W].
-        y: Vertical places, likewise.
+        texture: The texture.
+        x: Horizontal positions in frame heights, float32 [H, W].
+        y: Vertical positions, likewise.
 
     Returns:
         Red, green and blue from 0 to 1, float32 [H, W, 3].
@@ -34,7 +34,7 @@ def paint(texture: Texture, x: Floats, y: Floats) -> Floats:
 
 
 def _pattern(name: str, u: Floats, v: Floats) -> Floats:
-    """How far each point belongs to the high parts, 0 to 1."""
+    """Weight of the high colour at each point, 0 to 1."""
     tau = np.float32(2 * np.pi)
     if name == "plain":
         return np.full_like(u, 0.5)
@@ -56,7 +56,7 @@ def _pattern(name: str, u: Floats, v: Floats) -> Floats:
 
 
 def _blotches(u: Floats, v: Floats) -> Floats:
-    """Waves in directions that never line up: no repeat shows in the picture."""
+    """Waves in incommensurable directions, so that the pattern does not repeat."""
     turns = np.float32(2 * np.pi * 0.618) * np.arange(5, dtype=np.float32)
     waves = [
         np.sin(np.float32(1.7 + 0.6 * i) * (np.cos(turn) * u + np.sin(turn) * v) * 2.0 + 5.0 * i)

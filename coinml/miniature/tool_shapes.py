@@ -1,4 +1,4 @@
-"""The shapes that tools are told by."""
+"""The shapes of tools, as signed distance functions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coinml.miniature.scenes import TOOLS
 Floats = NDArray[np.float32]
 
 REACH = 1.15
-"""No shape goes farther than this from its centre, in units of its size."""
+"""Upper limit of a shape's extent from its centre, in units of its size."""
 
 
 def distance(shape: str, x: Floats, y: Floats) -> Floats:
-    """How far points lie outside a shape of size 1; negative inside.
+    """Distance of points to the outline of a shape of size 1; negative inside.
 
     Args:
         shape: One of `TOOLS`.
-        x: Places to the right of its centre, float32, any shape.
-        y: Places below its centre, float32, same shape.
+        x: Positions to the right of its centre, float32, any shape.
+        y: Positions below its centre, float32, same shape.
     """
     if shape == "disc":
         return np.hypot(x, y) - np.float32(0.85)

@@ -79,7 +79,7 @@ class CoinmlStack:
         return processes.marked(self.stack().id)
 
     def are_up(self) -> set[str]:
-        """The services that answer."""
+        """Names of the services that answer."""
         now = self.stack()
         return {
             one.name for one in services(now) if health.is_up(now, one, now.services.get(one.name))

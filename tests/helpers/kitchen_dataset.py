@@ -1,6 +1,6 @@
-"""Three kinds of drawn kitchen videos and the heads trained on them, for the tests of learning.
+"""A dataset of three classes of synthetic videos with embeddings, and heads trained on it.
 
-The classes differ by colour, so that even an encoder with random weights tells them apart.
+The classes differ by colour, which even the embeddings of random weights separate.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODEL = "kitchen-task"
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedDataset:
-    """A dataset of drawn videos with its embeddings, as the stages before training leave it."""
+    """A dataset of synthetic videos with its embeddings, as training expects it."""
 
     dataset: Dataset
     videos: dict[str, Path]
@@ -48,7 +48,7 @@ class EmbeddedDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Both heads trained on the material; encoder, sets and ledger are deleted afterwards."""
+    """Both heads trained on the dataset; the encoder's folder is deleted afterwards."""
 
     material: EmbeddedDataset
     home: Path
@@ -59,7 +59,7 @@ class Trained:
 def make_embedded_dataset(folder: Path, encoder_dir: Path) -> EmbeddedDataset:
     """Draw and embed nine videos of each class.
 
-    One more official test video is lost, and one of training is not yet here.
+    Two more videos have no embedding: a lost one of test and a pending one of train.
     """
     splits = ("train",) * 5 + ("val",) * 2 + ("test",) * 2
     videos, files, jobs = [], {}, []
@@ -98,7 +98,7 @@ def make_embedded_dataset(folder: Path, encoder_dir: Path) -> EmbeddedDataset:
 
 
 def train_both(home: Path, store: MlflowStore, material: EmbeddedDataset) -> Trained:
-    """Train both heads with a copy of the encoder, ask the gate, and delete the copy."""
+    """Train both heads with a copy of the encoder, promote the better one, delete the copy."""
     encoder = home / "encoder"
     shutil.copytree(material.checkpoint.folder, encoder)
     checkpoint = find_checkpoint(encoder)
@@ -140,7 +140,7 @@ def train(
     fits_folder: Path | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> TrainReport:
-    """Train one head on the material, or on another table of the same videos."""
+    """Train one head on the dataset, or on another table of the same videos."""
     return train_head(
         head,
         training_data(head, material, table=table, sha256s=sha256s),

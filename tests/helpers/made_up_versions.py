@@ -1,4 +1,4 @@
-"""Registered versions with made-up answers, and what the registry says of them."""
+"""Registered model versions with made-up predictions."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def candidate(
     classes: Sequence[str] = CLASSES,
     coverage: float = 1.0,
 ) -> int:
-    """A version as training leaves it, with made-up answers in place of a model.
+    """Register a version as training does, with made-up predictions instead of a model.
 
     Args:
-        store: Where it is registered.
-        right: Share of the val videos that it gets right, the first ones.
-        test_right: The same of the test videos.
-        ids: Numbers of its videos; a video has its label from its number.
-        classes: Those that it tells apart.
-        coverage: Share of the official test videos that it was measured on.
+        store: The MLflow store.
+        right: Share of correct val predictions; the first ones are correct.
+        test_right: The same for test; default: as for val.
+        ids: Numbers of the videos; a video's label follows from its number.
+        classes: The classes.
+        coverage: Share of the official test videos that were evaluated.
     """
     tables, tags = [], {}
     for split, share in (("val", right), ("test", right if test_right is None else test_right)):

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on loopback and in a temporary folder."""
+"""A PostgreSQL server for tests, on loopback and in a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 class PostgresServer:
     """A PostgreSQL server in a temporary folder, on a free port of loopback.
 
-    With a password it wants that of its one user, `coinml`; without, it trusts everyone.
+    Its one user is `coinml`; without a password, all connections are trusted.
     """
 
     def __init__(self, folder: Path, *, programs: Path, password: str | None = None) -> None:

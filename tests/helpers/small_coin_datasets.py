@@ -1,4 +1,4 @@
-"""Small COINs: a file of annotations, and the videos that a host has of it."""
+"""Small datasets in COIN's layout: annotations, and the videos for a host to serve."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def write_linked_coin(folder: Path, ids: Sequence[str], make_video: Callable[..., Path]) -> Path:
-    """Write `COIN.json` and `videos/<id>.mp4`, all of them hard links to one file of half a second.
+    """Write `COIN.json` and `videos/<id>.mp4`, hard links to one video of half a second.
 
     Returns:
-        The annotations.
+        The path of the annotations.
     """
     (folder / "videos").mkdir(parents=True)
     first = make_video(folder / "videos" / f"{ids[0]}.mp4", seconds=0.5)
@@ -22,10 +22,10 @@ def write_linked_coin(folder: Path, ids: Sequence[str], make_video: Callable[...
 
 
 def write_drawn_coin(folder: Path, videos: int, make_video: Callable[..., Path]) -> Path:
-    """Write `COIN.json` and `videos/<id>.mp4`, each of them a second of its own.
+    """Write `COIN.json` and `videos/<id>.mp4`, each another video of one second.
 
     Returns:
-        The annotations.
+        The path of the annotations.
     """
     (folder / "videos").mkdir(parents=True)
     ids = [f"video{number:06d}" for number in range(videos)]
@@ -35,7 +35,7 @@ def write_drawn_coin(folder: Path, videos: int, make_video: Callable[..., Path])
 
 
 def _annotate(folder: Path, ids: Sequence[str], *, duration_s: float) -> Path:
-    """Two classes in turn, every third video on the test side."""
+    """Two classes in turn, every third video in the testing subset."""
     database = {
         video_id: {
             "class": "BoilEgg" if number % 2 else "FrySteak",

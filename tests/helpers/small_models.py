@@ -1,4 +1,4 @@
-"""Video models of a few thousand weights: real ones, small enough for a test."""
+"""Configurations of real video models with a few thousand weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
-"""What every family's configuration has."""
+"""Settings that all architectures share."""
 VIDEOMAE: dict[str, Any] = {"image_size": 32, "num_frames": 16, **SMALL}
 PROCESSOR: dict[str, Any] = {
     "image_processor_type": "VideoMAEImageProcessor",

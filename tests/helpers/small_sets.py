@@ -1,4 +1,4 @@
-"""A set of short vectors and rows for it, for the tests of embedding sets."""
+"""The spec of a small embedding set, and rows for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples that are drawn: blobs, rings, and clips of which one tells the class."""
+"""Synthetic samples: blobs, rings, and videos of which one clip shows the class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DIM, CLIPS, CLASSES = 16, 6, 4
 
 
 def needles(n: int, *, seed: int) -> Samples:
-    """One clip of each video shows its class, loudly; the others show some class, quietly."""
+    """Videos of which one clip, marked by a large value, shows the class; the others mislead."""
     generator = np.random.default_rng(seed)
     centres = np.eye(CLASSES, DIM)
     y = np.arange(n) % CLASSES

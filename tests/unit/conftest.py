@@ -1,6 +1,6 @@
-"""What unit tests share: databases for the ledger, MLflow stores, and two trained heads.
+"""Fixtures of the unit tests: ledger databases, MLflow stores, trained heads, a collector.
 
-For the ledger it is SQLite always, and a PostgreSQL server of our own where there is one.
+Ledger tests run on SQLite, and on PostgreSQL where it is installed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables, on each kind of server that the ledger supports."""
+    """The URL of an empty database, for each kind that the ledger supports."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
@@ -31,7 +31,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without content; to copy it takes a hundredth of the making."""
+    """An empty MLflow database; copying it is a hundred times faster than creating one."""
     from coinml.tracking.mlflow_store import MlflowStore
 
     folder = tmp_path_factory.mktemp("mlflow")
@@ -42,7 +42,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_store(migrated_database: Path) -> Callable[[Path], MlflowStore]:
-    """A function that makes an MLflow store in a folder."""
+    """A function that creates an MLflow store in a folder."""
     from coinml.tracking.mlflow_store import MlflowStore
 
     def make(folder: Path) -> MlflowStore:
@@ -62,7 +62,7 @@ def store(new_store: Callable[[Path], MlflowStore], tmp_path: Path) -> MlflowSto
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> EmbeddedDataset:
-    """27 real videos of three classes with their embeddings."""
+    """27 videos of three classes with their embeddings."""
     from tests.helpers.kitchen_dataset import make_embedded_dataset
 
     return make_embedded_dataset(tmp_path_factory.mktemp("material"), tiny_encoder_dir)
@@ -74,7 +74,7 @@ def trained(
     new_store: Callable[[Path], MlflowStore],
     material: EmbeddedDataset,
 ) -> Trained:
-    """Both heads trained on the material and one of them the champion."""
+    """Both heads trained on the material; one of them is the champion."""
     from tests.helpers.kitchen_dataset import train_both
 
     home = tmp_path_factory.mktemp("home")
@@ -83,7 +83,7 @@ def trained(
 
 @pytest.fixture(scope="module")
 def champion(trained: Trained) -> Any:
-    """The champion of the trained heads, loaded as users do."""
+    """The champion of the trained heads, loaded by MLflow."""
     import mlflow
 
     trained.store.client()
@@ -92,7 +92,7 @@ def champion(trained: Trained) -> Any:
 
 @pytest.fixture
 def model_folder(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the champion's files, to be tampered with."""
+    """A copy of the champion's files, for tests that change them."""
     import mlflow
 
     from coinml.registry.versions import version_at
@@ -105,7 +105,7 @@ def model_folder(trained: Trained, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
-    """What a host serves: sixty names of one short video."""
+    """The folder of a host: sixty ids with the same short video."""
     from tests.helpers.local_collector import ids
 
     folder = tmp_path_factory.mktemp("served")
@@ -119,7 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 def collector(
     tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LocalCollector]:
-    """A collector that tries again at once."""
+    """A collector with short delays between retries."""
     from dataclasses import replace
 
     from coinml.faults.classification import POLICY, Fault

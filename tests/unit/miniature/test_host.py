@@ -35,7 +35,7 @@ def ask(host: FlakyHost, path: str, headers: dict[str, str] | None = None) -> tu
         connection.close()
 
 
-def test_it_serves_whole_files_and_parts_and_counts_them(folder: Path) -> None:
+def test_files_and_ranges_are_served_and_counted(folder: Path) -> None:
     with FlakyHost(folder) as host:
         assert ask(host, "/-abcdefghij.mp4") == (200, BODY)
         assert ask(host, "/-abcdefghij.mp4", {"Range": "bytes=10000-"}) == (206, BODY[10000:])
@@ -52,7 +52,7 @@ def test_nothing_outside_the_folder_is_served(folder: Path, path: str) -> None:
         assert ask(host, path)[0] == 404
 
 
-def test_answers_come_in_the_order_of_the_plan_and_the_last_repeats(folder: Path) -> None:
+def test_answers_follow_the_plan_and_the_last_one_repeats(folder: Path) -> None:
     with FlakyHost(folder, {"videos": {"other": ["503", "410", "ok", "404"]}}) as host:
         answers = [ask(host, "/other.mp4")[0] for _ in range(5)]
     assert answers == [503, 410, 200, 404, 404]
@@ -82,7 +82,7 @@ def test_a_reset_comes_in_the_middle_of_the_body(folder: Path) -> None:
     assert 0 < len(got.partition(b"\r\n\r\n")[2]) < len(BODY)
 
 
-def test_a_short_body_stands_under_a_full_length(folder: Path) -> None:
+def test_short_sends_half_of_the_announced_length(folder: Path) -> None:
     with (
         FlakyHost(folder, {"videos": {"other": ["short"]}}) as host,
         pytest.raises(http.client.IncompleteRead) as caught,
@@ -91,7 +91,7 @@ def test_a_short_body_stands_under_a_full_length(folder: Path) -> None:
     assert len(caught.value.partial) == len(BODY) // 2
 
 
-def test_a_stall_keeps_the_line_open(folder: Path) -> None:
+def test_a_stall_keeps_the_connection_open(folder: Path) -> None:
     with FlakyHost(folder, {"videos": {"other": ["stall"]}, "stall_s": 30}) as host:
         connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=0.3)
         connection.request("GET", "/other.mp4")
@@ -110,7 +110,7 @@ def test_slow_html_and_empty(folder: Path) -> None:
         assert ask(host, "/other.mp4") == (200, b"")
 
 
-def test_a_spell_of_the_source_refuses_everyone_and_uses_up_no_answers(folder: Path) -> None:
+def test_refusals_by_the_source_use_no_answers_of_a_video(folder: Path) -> None:
     plan = {
         "videos": {"other": ["503", "ok"]},
         "source": [{"after_requests": 1, "answer": "429", "retry_after_s": 2, "times": 2}],
@@ -129,7 +129,7 @@ def test_a_spell_of_the_source_refuses_everyone_and_uses_up_no_answers(folder: P
         assert len(json.loads(connection.read())) == 4
 
 
-def test_the_source_says_when_to_come_back(folder: Path) -> None:
+def test_the_source_sends_retry_after(folder: Path) -> None:
     plan = {"source": [{"after_requests": 0, "retry_after_s": 2, "for_s": 0.3}]}
     with FlakyHost(folder, plan) as host:
         connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=5)
@@ -151,12 +151,12 @@ def test_the_source_says_when_to_come_back(folder: Path) -> None:
         ({"source": [{"after_requests": 3, "answer": "ok"}]}, "ok"),
     ],
 )
-def test_a_wrong_plan_is_refused_by_name(plan: dict[str, object], word: str) -> None:
+def test_an_invalid_plan_is_refused_with_the_reason(plan: dict[str, object], word: str) -> None:
     with pytest.raises(InvalidInputError, match=word):
         FaultPlan.from_dict(plan)
 
 
-def test_every_answer_of_the_contract_is_known() -> None:
+def test_the_answers_are_stable() -> None:
     contract = "ok 403 404 410 429 500 503 reset short stall slow html empty"
     assert contract.split() == list(ANSWERS)
 
@@ -187,7 +187,7 @@ def test_it_runs_as_a_command(process: tuple[subprocess.Popen[str], str]) -> Non
     assert started.wait(timeout=5) == 0
 
 
-def test_the_command_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_the_command_refuses_a_missing_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "coinml.miniature.host", str(tmp_path / "nowhere")],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The drawn COIN: the same from the same seed, in the official layout, oddities included."""
+"""The miniature: reproducible, in COIN's layout, with the irregularities of the official file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def digests(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "videos").glob("*.mp4"))}
 
 
-def test_the_same_seed_draws_the_same_with_any_number_of_jobs(drawn: Path, tmp_path: Path) -> None:
+def test_the_videos_do_not_depend_on_the_number_of_jobs(drawn: Path, tmp_path: Path) -> None:
     other = tmp_path / "parallel"
     told: list[tuple[int, int]] = []
     draw_dataset(other, training=2, testing=1, jobs=3, progress=lambda *n: told.append(n))
@@ -47,7 +47,7 @@ def test_another_seed_draws_other_videos(drawn: Path) -> None:
     assert not ours & others
 
 
-def test_what_is_drawn_is_not_drawn_again_and_what_lacks_is(drawn: Path) -> None:
+def test_only_missing_videos_are_drawn(drawn: Path) -> None:
     before = digests(drawn)
     draw_dataset(drawn, training=2, testing=1, progress=lambda *_: pytest.fail("drew again"))
     lost = sorted((drawn / "videos").glob("*.mp4"))[0]
@@ -57,7 +57,7 @@ def test_what_is_drawn_is_not_drawn_again_and_what_lacks_is(drawn: Path) -> None
     assert digests(drawn) == before
 
 
-def test_videos_are_what_the_annotations_say(drawn: Path) -> None:
+def test_videos_agree_with_the_annotations(drawn: Path) -> None:
     dataset = load_dataset(str(drawn / "COIN.json"), name="mini")
     assert len(dataset.videos) == 18
     for video in dataset.videos:
@@ -72,7 +72,7 @@ def test_videos_are_what_the_annotations_say(drawn: Path) -> None:
         assert video.steps[-1].end_s <= video.duration_s
 
 
-def test_there_are_tasks_domains_and_steps_to_tell_apart(drawn: Path) -> None:
+def test_the_miniature_has_tasks_domains_and_steps(drawn: Path) -> None:
     videos = load_dataset(str(drawn / "COIN.json"), name="mini").videos
     classes = {target: {one.label for one in examples(videos, target=target)} for target in TARGETS}
     assert {target: len(names) for target, names in classes.items()} == {
@@ -80,11 +80,11 @@ def test_there_are_tasks_domains_and_steps_to_tell_apart(drawn: Path) -> None:
         "domain": 3,
         "step": 12,
     }
-    # One label, two steps.
+    # One label has two step ids.
     assert {"slide the bar across (3)", "slide the bar across (7)"} <= classes["step"]
 
 
-def test_the_whole_has_the_sizes_and_the_oddities_of_coin() -> None:
+def test_the_default_miniature_has_the_sizes_and_irregularities_of_coin() -> None:
     plans = plan_dataset(seed=0, training=28, testing=22)
     assert Counter(plan.task.name for plan in plans) == {task.name: 50 for task in TASKS}
     assert sum(plan.subset == "testing" for plan in plans) >= 100
@@ -94,7 +94,7 @@ def test_the_whole_has_the_sizes_and_the_oddities_of_coin() -> None:
     assert any(video_id.startswith("-") for video_id in ids)
 
 
-def test_the_annotations_bear_the_official_oddities(drawn: Path) -> None:
+def test_the_annotations_have_the_official_irregularities(drawn: Path) -> None:
     entries = list(json.loads((drawn / "COIN.json").read_text())["database"].values())
     assert any("start" not in entry for entry in entries)
     assert any(entry.get("start") == 0 and isinstance(entry["start"], int) for entry in entries)
@@ -105,7 +105,7 @@ def test_the_annotations_bear_the_official_oddities(drawn: Path) -> None:
     assert max(map(len, ids_of_label.values())) == 2
 
 
-def test_no_single_attribute_tells_a_task() -> None:
+def test_no_single_attribute_identifies_a_task() -> None:
     for attribute in ("surface", "tool"):
         counts = Counter(getattr(task, attribute) for task in TASKS)
         assert min(counts.values()) >= 2, attribute
@@ -115,7 +115,7 @@ def test_no_single_attribute_tells_a_task() -> None:
     assert len(looks) == len(TASKS)
 
 
-def test_pretraining_never_draws_what_a_task_shows() -> None:
+def test_pretraining_never_draws_a_combination_of_a_task() -> None:
     rng = np.random.default_rng(0)
     drawn = {random_triple(rng) for _ in range(4000)}
     assert not drawn & TRIPLES
@@ -123,7 +123,7 @@ def test_pretraining_never_draws_what_a_task_shows() -> None:
     assert drawn == every - TRIPLES
 
 
-def test_clips_are_drawn_from_their_seed_and_number() -> None:
+def test_clips_depend_only_on_seed_and_number() -> None:
     one = draw_clips(0, 7, 2, tubelet=4, grid=5)
     again, other = (draw_clips(0, number, 2, tubelet=4, grid=5) for number in (7, 8))
     assert (one.frames == again.frames).all()
@@ -134,7 +134,7 @@ def test_clips_are_drawn_from_their_seed_and_number() -> None:
     assert not one.touched.all()
 
 
-def test_the_fault_plan_is_one_that_the_host_takes(tmp_path: Path) -> None:
+def test_the_host_accepts_the_fault_plan(tmp_path: Path) -> None:
     plans = plan_dataset(seed=0, training=28, testing=22)
     annotations = tmp_path / "COIN.json"
     annotations.write_text(json.dumps({"database": {plan.video_id: {} for plan in plans}}))

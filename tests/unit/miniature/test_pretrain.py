@@ -1,4 +1,4 @@
-"""The tiny encoder in the package, and the script that made it."""
+"""The tiny encoder of the package, and the script that trains it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coinml.miniature.tiny_encoder import ENCODER
 WEIGHTS = "model.safetensors"
 
 
-def test_the_encoder_is_small_loads_and_says_what_it_is() -> None:
+def test_the_tiny_encoder_is_small_loads_and_has_a_model_card() -> None:
     weights = load_file(ENCODER / WEIGHTS)
     assert sum(tensor.numel() for tensor in weights.values()) <= 2_000_000
     assert (ENCODER / WEIGHTS).stat().st_size <= 4 * 2**20
@@ -30,7 +30,7 @@ def test_the_encoder_is_small_loads_and_says_what_it_is() -> None:
     assert processor["image_mean"] == [0.485, 0.456, 0.406]
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
     options = {"steps": 3, "batch_size": 2, "device": "cpu"}
     assert pretrain(tmp_path / "stopped", **options, stop_after=2) is None
     assert (tmp_path / "stopped" / "checkpoint.pt").is_file()
@@ -45,7 +45,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert not (tmp_path / "stopped" / "checkpoint.pt").exists()
 
 
-def test_another_run_does_not_go_on_from_this_ones_checkpoint(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     pretrain(tmp_path, steps=2, batch_size=2, device="cpu", stop_after=1)
-    with pytest.raises(SystemExit, match="go on with those, or remove it"):
+    with pytest.raises(SystemExit, match="continue with those settings or remove it"):
         pretrain(tmp_path, steps=5, batch_size=2, device="cpu")
