@@ -37,7 +37,7 @@ def place_clips(
         InvalidInputError: No frame lies in the extent, or it is shorter than a clip and the
             spec's policy is `error`.
     """
-    times = timeline.times_s
+    times = timeline.steady_s
     first, last = _extent(timeline, start_s, end_s)
     step_s = spec.stride * timeline.period_s
     span_s = (spec.frames - 1) * step_s
@@ -99,7 +99,7 @@ def _key_starts(
     timeline: Timeline, places: NDArray[np.float64], fitting: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The frame at which each clip begins: a key frame, else a reference frame, else any."""
-    times = timeline.times_s
+    times = timeline.steady_s
     keys = set(timeline.keys)
     is_key = np.array([timeline.pts[number] in keys for number in fitting], dtype=bool)
     skippable = timeline.skippable
@@ -156,7 +156,7 @@ def _among_references(
     references = np.array([n for n in range(first, last + 1) if pts[n] not in skippable], dtype=int)
     if not len(references):
         return exact
-    times = timeline.times_s
+    times = timeline.steady_s
     nearest = references[_nearest(times[references], wanted, 0, len(references) - 1)]
     offset_s = times[nearest] - wanted
     # Half-open, so that no reference frame is within half a stride of two wanted times.

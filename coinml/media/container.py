@@ -14,6 +14,7 @@ from coinml.media.records import MediaInfo
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,20 @@ def listen_to(container: InputContainer, stream: VideoStream) -> None:
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all
+
+
+def frames_of(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames that decode, in the order in which the decoder gives them."""
+    import av
+
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from stream.decode(packet)
+            except av.error.FFmpegError:
+                continue
+    except av.error.FFmpegError:
+        logger.debug("reading ends early", exc_info=True)
 
 
 def describe(err: BaseException) -> str:

@@ -50,9 +50,9 @@ class _FullDecode:
         self._decoded = 0
         self._first_pts: int | None = None
         self._first_error: str | None = None
-        self._first_s = float("inf")
-        self._last_s = float("-inf")
+        self._times_s: list[float | None] = []
         self._header_s: float | None = None
+        self._packets_start_s = 0.0
         self._packets_end_s = float("-inf")
         self._frame_s = 0.0
 
@@ -66,8 +66,10 @@ class _FullDecode:
             try:
                 for packet in container.demux():
                     if packet.pts is not None and packet.time_base:
-                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                        self._packets_end_s = max(self._packets_end_s, end)
+                        start_s = float(packet.pts * packet.time_base)
+                        end_s = start_s + float((packet.duration or 0) * packet.time_base)
+                        self._packets_start_s = min(self._packets_start_s, start_s)
+                        self._packets_end_s = max(self._packets_end_s, end_s)
                     # Not `packet.stream_index`, which is 0 for the last packet of any stream.
                     if packet.stream.index != stream.index:
                         continue
@@ -87,9 +89,7 @@ class _FullDecode:
         self._decoded += 1
         if self._first_pts is None:
             self._first_pts = frame.pts
-        if (time_s := frame.time) is not None:
-            self._first_s = min(self._first_s, time_s)
-            self._last_s = max(self._last_s, time_s)
+        self._times_s.append(frame.time)
 
     def _note(self, error: str) -> None:
         self._first_error = self._first_error or error
@@ -101,15 +101,28 @@ class _FullDecode:
             return unusable(self._path, f"{name}: {cause}", frames_claimed=claimed.number)
         shortcoming = self._shortcoming(claimed)
         reason = shortcoming or claimed.why_fewer(self._decoded, self._first_pts)
-        seen_s = self._last_s - self._first_s if self._last_s >= self._first_s else 0.0
         return Verdict(
             file=str(self._path),
             verdict="damaged" if shortcoming else "ok",
             frames_claimed=claimed.number,
             frames_decoded=self._decoded,
             reason=f"{name}: {reason}" if reason else None,
-            duration_s=round(seen_s + self._frame_s, 3),
+            duration_s=round(self._shown_s(), 3),
         )
+
+    def _shown_s(self) -> float:
+        """From the first frame to the end of the last one, gaps without film left out."""
+        import numpy as np
+
+        from coinml.media.time_stamps import ascending, without_gaps
+
+        times = without_gaps(ascending(self._times_s, period_s=self._frame_s or 1 / 25))
+        last_s = self._frame_s
+        if len(times) > 1:
+            median_s = float(np.median(np.diff(times)))
+            # Wild time stamps spoil the average rate, too.
+            last_s = last_s if median_s / 10 < last_s < median_s * 10 else median_s
+        return float(times[-1] - times[0]) + last_s
 
     def _shortcoming(self, claimed: ClaimedFrames) -> str | None:
         if self._first_error:
@@ -120,8 +133,9 @@ class _FullDecode:
             return None
         # Matroska and WebM state no number of frames, and a truncated file ends without an error.
         # It is recognised by the last packet of any stream, which ends well before the stated
-        # duration (which counts from zero, even if the first frame is later).
-        header_s, end_s = self._header_s, self._packets_end_s
+        # duration (which counts from zero, even if the first frame is later; a transport stream
+        # whose clock wraps around begins below zero).
+        header_s, end_s = self._header_s, self._packets_end_s - self._packets_start_s
         if header_s is not None and 0 <= end_s < min(
             _SHORTFALL * header_s, header_s - _SHORTFALL_S
         ):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinml.errors import CorruptVideoError
-from coinml.media.container import clockwise, listen_to, open_video
+from coinml.media.container import clockwise, frames_of, listen_to, open_video
 from coinml.media.decoders import LARGEST_SHORT_SIDE, Keep
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class PyavDecoder:
         with open_video(path) as (container, stream):
             listen_to(container, stream)
             if timeline.counted:
-                for count, frame in enumerate(_decode_on(container, stream)):
+                for count, frame in enumerate(frames_of(container, stream)):
                     take(frame, count)
                     if not wanted:
                         break
@@ -189,20 +188,6 @@ class RangeDecoder:
                 self._take(frame, frame.pts)
         except av.error.FFmpegError:
             return
-
-
-def _decode_on(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames that decode, in presentation order."""
-    import av
-
-    try:
-        for packet in container.demux(stream):
-            try:
-                yield from stream.decode(packet)
-            except av.error.FFmpegError:
-                continue
-    except av.error.FFmpegError as err:
-        raise CorruptVideoError(str(err)) from err
 
 
 class _Converter:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError, InvalidInputError
-from coinml.media.container import clockwise, open_video, probe
+from coinml.media.container import clockwise, frames_of, open_video, probe
+from coinml.media.timeline import count_timeline
 from coinml.media.writing import write_video
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ RECIPE = "h264 crf23 down area up bicubic crf10 1"
 """Identifies what `reencode` does to the pixels."""
 
 _LOSSY_CRF, _FAITHFUL_CRF = 23, 10
-_TICK_S = 1 / 90_000
 
 
 def reencode(source: str | Path, target: str | Path, *, rows: int) -> Path:
@@ -62,53 +61,34 @@ def _rewrite(
     fps: float | None,
     crf: int,
 ) -> Path:
-    times: deque[float] = deque()
-    rate = fps or 25.0
-    frames = _frames(source, size, interpolation, times, period_s=1 / rate)
+    times_s = count_timeline(source).times_s
     try:
-        return write_video(target, frames, fps=rate, crf=crf, times_s=_taken(times))
+        return write_video(
+            target,
+            _frames(source, size, interpolation),
+            fps=fps or 25.0,
+            crf=crf,
+            times_s=(times_s - times_s[0]).tolist(),
+        )
     except InvalidInputError as err:
         # The only invalid input possible here is a source without frames.
         raise CorruptVideoError(f"{Path(source).name}: no frame decodes") from err
 
 
 def _frames(
-    path: str | Path,
-    size: tuple[int, int],
-    interpolation: str,
-    times: deque[float],
-    *,
-    period_s: float,
+    path: str | Path, size: tuple[int, int], interpolation: str
 ) -> Iterator[NDArray[np.uint8]]:
-    """Upright frames of a size; appends each frame's time to `times` before yielding it."""
-    import av
+    """Upright frames of a size."""
     import numpy as np
 
-    first: float | None = None
-    last = -period_s
     with open_video(path) as (container, stream):
-        for packet in container.demux(stream):
-            try:
-                decoded = stream.decode(packet)
-            except av.error.InvalidDataError:
-                continue
-            for frame in decoded:
-                time_s = last + period_s if frame.time is None else float(frame.time)
-                first = time_s if first is None else first
-                # Times must increase, also for a broken file.
-                last = max(time_s - first, last + 2 * _TICK_S)
-                times.append(last)
-                turns = clockwise(frame.rotation) // 90
-                width, height = size if turns % 2 == 0 else size[::-1]
-                pixels = frame.reformat(
-                    width, height, "rgb24", interpolation=interpolation
-                ).to_ndarray()
-                yield np.ascontiguousarray(np.rot90(pixels, k=-turns)).astype(np.uint8, copy=False)
-
-
-def _taken(times: deque[float]) -> Iterator[float]:
-    while True:
-        yield times.popleft()
+        for frame in frames_of(container, stream):
+            turns = clockwise(frame.rotation) // 90
+            width, height = size if turns % 2 == 0 else size[::-1]
+            pixels = frame.reformat(
+                width, height, "rgb24", interpolation=interpolation
+            ).to_ndarray()
+            yield np.ascontiguousarray(np.rot90(pixels, k=-turns)).astype(np.uint8, copy=False)
 
 
 def _even(length: float) -> int:

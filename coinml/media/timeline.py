@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coinml.errors import CorruptVideoError
-from coinml.media.container import listen_to, open_video
+from coinml.media.container import frames_of, listen_to, open_video
 from coinml.media.nal_headers import UNKNOWN, Role, role_reader
+from coinml.media.time_stamps import DEEPEST_REORDERING, ascending, without_gaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,9 @@ class Timeline:
     """The frames of a video in presentation order.
 
     Attributes:
-        times_s: float64 (frames,): presentation times in seconds, as stated by the file.
+        times_s: float64 (frames,): presentation times in seconds, as stated by the file,
+            corrected where they do not ascend.
+        steady_s: The same without gaps that hold no film; clips are placed on it.
         pts: Presentation times in the stream's time base, or frame numbers if `counted`.
         order: Position of each packet in the file, by PTS, including packets whose frames are
             decoded but not shown (cut off by an edit list).
@@ -42,16 +45,20 @@ class Timeline:
     skippable: frozenset[int] = frozenset()
     bits: int = 8
     counted: bool = False
+    steady_s: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steady_s", without_gaps(self.times_s))
 
     def __len__(self) -> int:
         return len(self.pts)
 
     @property
     def period_s(self) -> float:
-        """Mean time from one frame to the next, in seconds."""
+        """Mean time from one frame to the next, in seconds, without gaps."""
         if len(self) < 2:
             return 1 / 25
-        return float(self.times_s[-1] - self.times_s[0]) / (len(self) - 1)
+        return float(self.steady_s[-1] - self.steady_s[0]) / (len(self) - 1)
 
 
 def read_timeline(path: str | Path) -> Timeline:
@@ -67,6 +74,7 @@ def read_timeline(path: str | Path) -> Timeline:
     keys: list[int] = []
     roles: list[Role] = []
     whole = True
+    last_dts: int | None = None
     with open_video(path) as (container, stream):
         listen_to(container, stream)
         context = stream.codec_context
@@ -81,6 +89,11 @@ def read_timeline(path: str | Path) -> Timeline:
                         continue
                     whole = False
                     break
+                if packet.dts is not None:
+                    if last_dts is not None and packet.dts < last_dts:
+                        whole = False  # Another recording begins, with a clock of its own.
+                        break
+                    last_dts = packet.dts
                 every.append(pts)
                 if not packet.is_discard:
                     shown.append(pts)
@@ -90,7 +103,16 @@ def read_timeline(path: str | Path) -> Timeline:
         except av.error.FFmpegError:
             pass  # A truncated file: use the packets read so far.
         codec, tick, layout = context.name, stream.time_base, context.format
+        reorders = context.has_b_frames
     if not whole or not shown or not tick or len(set(every)) < len(every):
+        return count_timeline(path)
+    order = np.argsort(every)
+    moved = np.abs(order - np.arange(len(every))).max()
+    if moved > 2 * DEEPEST_REORDERING:
+        return count_timeline(path)
+    reorders = reorders or any(not role.referenced for role in roles)
+    if not moved and reorders and not _comes_in_order(path):
+        # AVI states when frames are decoded, not when they are shown.
         return count_timeline(path)
     if len(keys) == len(every) and codec not in _INTRA_ONLY:
         # In a file without a table of key frames, all packets are marked as key frames.
@@ -121,26 +143,25 @@ def count_timeline(path: str | Path) -> Timeline:
     Raises:
         CorruptVideoError: No frame decodes.
     """
-    import av
-
-    times: list[float] = []
+    times: list[float | None] = []
     with open_video(path) as (container, stream):
         rate = float(stream.average_rate or 25)
-        try:
-            for packet in container.demux(stream):
-                try:
-                    frames = stream.decode(packet)
-                except av.error.FFmpegError:
-                    continue
-                for frame in frames:
-                    time_s = frame.time
-                    if time_s is None or (times and time_s <= times[-1]):
-                        time_s = times[-1] + 1 / rate if times else 0.0
-                    times.append(time_s)
-        except av.error.FFmpegError:
-            pass
+        times.extend(frame.time for frame in frames_of(container, stream))
     if not times:
         raise CorruptVideoError(f"{Path(path).name}: opens, but no frame decodes")
     return Timeline(
-        times_s=np.asarray(times, dtype=np.float64), pts=tuple(range(len(times))), counted=True
+        times_s=ascending(times, period_s=1 / rate), pts=tuple(range(len(times))), counted=True
     )
+
+
+def _comes_in_order(path: str | Path) -> bool:
+    """Whether the frames' times ascend as they come out of the decoder."""
+    last = float("-inf")
+    with open_video(path) as (container, stream):
+        listen_to(container, stream)
+        for frame in frames_of(container, stream):
+            if frame.time is not None:
+                if frame.time < last:
+                    return False
+                last = frame.time
+    return True
