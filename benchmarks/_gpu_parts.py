@@ -41,9 +41,9 @@ from _gpu_measures import (
     waits_in,
 )
 
+from coinml.embedding.decode_pool_cache import decode_pool
 from coinml.embedding.engine import embed
 from coinml.embedding.jobs import EmbedJob
-from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding.report import EmbedReport
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec

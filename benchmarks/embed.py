@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from coinml.embedding.decode_pool_cache import decode_pool
 from coinml.embedding.engine import embed
 from coinml.embedding.jobs import EmbedJob
-from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder

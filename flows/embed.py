@@ -11,7 +11,7 @@ from coinml.data.targets import extent_of, require_spans
 from coinml.embedding.jobs import key_of
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport
-from coinml.embedding.shards import SHARDS_IN_HAND, Embedder, Shard
+from coinml.embedding.shards import MAX_SHARDS_IN_FLIGHT, Embedder, Shard
 from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -37,7 +37,7 @@ from tasks.watching import progress_shown, rename_run
     name="embed",
     flow_run_name="embed {selection.title}",
     # A thread only waits for the process that embeds its shard.
-    task_runner=threads(SHARDS_IN_HAND),
+    task_runner=threads(MAX_SHARDS_IN_FLIGHT),
 )
 def embed(
     selection: Selection,
@@ -110,7 +110,7 @@ def _embed(dataset: str, shards: Sequence[Shard], embedder: Embedder) -> list[Em
         }
         for number, shard in enumerate(shards, start=1)
     ]
-    reports, errors = submit_all(embed_shard, calls, at_once=embedder.in_hand)
+    reports, errors = submit_all(embed_shard, calls, at_once=embedder.max_in_flight)
     quarantine_broken(dataset, reports)
     if errors:
         raise errors[0]

@@ -13,7 +13,7 @@ from coinml.data.targets import extent_of
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport, Progress
-from coinml.embedding.shards import Embedder, Shard, ThisProcess, deal
+from coinml.embedding.shards import Embedder, LocalEmbedder, Shard, split_jobs
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.ledger import DOWNLOADED, Ledger
@@ -56,7 +56,7 @@ def make_shards(
             decoder=options.decoder,
             deadline_s=options.deadline_s,
         )
-        for some in deal(jobs, workers=workers, size=options.shard_size)
+        for some in split_jobs(jobs, workers=workers, size=options.shard_size)
     ]
 
 
@@ -73,7 +73,7 @@ def embedder_for(options: EmbedOptions) -> Iterator[Embedder]:
     devices = find_devices(options.devices or settings.device)
     with reserved_devices(settings.data_dir / "locks", devices):
         if len(devices) == 1:
-            with ThisProcess(devices[0]) as here:
+            with LocalEmbedder(devices[0]) as here:
                 yield here
             return
         from coinml.embedding.dask_cluster import local_cluster

@@ -1,9 +1,9 @@
-"""Shards embedded by other processes: one a device of this machine, or a Dask cluster's workers.
+"""Embeds shards in other processes: one per device of this machine, or a Dask cluster's workers.
 
-The only importer of distributed, whose scheduler deals shards out to whoever is free and gives
-those of a process that died to another. The set says what that one had already written.
+The only importer of distributed. Its scheduler gives shards to free workers, and the shards of a
+process that died to another one, which skips what is already in the set.
 
-A worker process needs this library and the same folders, and nothing else of the project.
+A worker process needs this library and the same folders, and neither Prefect nor the ledger.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ CONNECT_S = 10.0
 FIRST_WORKER_S = 30.0
 NO_WORKER_S = 120.0
 _POLL_S = 1.0
-_ENDING_S = 60.0
+_STOP_S = 60.0
 
 
-class Cluster:
+class ClusterEmbedder:
     """Embeds shards on the workers of a Dask cluster; see `connect` and `local_cluster`.
 
     Args:
-        client: Connected to its scheduler.
-        name: What messages call it.
+        client: Connected to the cluster's scheduler.
+        name: The cluster's name in messages.
     """
 
-    in_hand = shards.SHARDS_IN_HAND
+    max_in_flight = shards.MAX_SHARDS_IN_FLIGHT
 
     def __init__(self, client: Client, *, name: str) -> None:
         self._client = client
         self._name = name
         self._topic = f"coinml-{uuid.uuid4().hex}"
-        self._news: dict[str, _News] = {}
+        self._states: dict[str, _ShardState] = {}
         self._workers_seen = time.monotonic()
-        client.subscribe_topic(self._topic, self._hear)
+        client.subscribe_topic(self._topic, self._on_event)
 
     @property
     def workers(self) -> int:
@@ -67,62 +67,62 @@ class Cluster:
         return max(1, sum(threads.values()))
 
     def embed(self, shard: Shard, progress: Progress | None = None) -> EmbedReport:
-        """Have a worker embed what of a shard is not yet in its set; threads may call it.
+        """Have a worker embed the jobs of a shard that are not yet in its set; thread-safe.
 
-        If `progress` raises, the worker writes what it has and leaves the rest.
+        If `progress` raises, the worker writes the vectors it has and stops.
 
         Raises:
             InvalidInputError: The encoder is not on the worker, or is not the set's.
-            LocalError: The cluster is gone, or its workers die, or are not fit for the work.
+            LocalError: The cluster is gone, its workers die, or a worker fails.
             TransientError: The hub does not answer.
         """
         key = f"embed_shard-{uuid.uuid4().hex}"
-        news = self._news[key] = _News(total=len(shard.jobs))
-        future = self._client.submit(_embed_here, self._topic, key, shard, key=key, pure=False)
-        future.add_done_callback(lambda _: news.changed.set())
+        state = self._states[key] = _ShardState(total=len(shard.jobs))
+        future = self._client.submit(_embed_on_worker, self._topic, key, shard, key=key, pure=False)
+        future.add_done_callback(lambda _: state.changed.set())
         try:
             while not future.done():
                 if progress is not None:
-                    progress(news.done, news.total)
-                self._look_for_workers()
-                news.changed.wait(_POLL_S)
-                news.changed.clear()
+                    progress(state.done, state.total)
+                self._check_workers()
+                state.changed.wait(_POLL_S)
+                state.changed.clear()
             report = self._result_of(future)
             if progress is not None:
-                progress(news.total, news.total)
+                progress(state.total, state.total)
         except BaseException:
             with contextlib.suppress(Exception):
                 future.cancel()
-            if news.begun.is_set():
-                news.ended.wait(_ENDING_S)
+            if state.started.is_set():
+                state.stopped.wait(_STOP_S)
             raise
         else:
             return report
         finally:
-            del self._news[key]
+            del self._states[key]
 
-    def _hear(self, event: tuple[float, tuple[str, int | None, int]]) -> None:
+    def _on_event(self, event: tuple[float, tuple[str, int | None, int]]) -> None:
         key, done, total = event[1]
-        if (news := self._news.get(key)) is None:
+        if (state := self._states.get(key)) is None:
             return
         if done is None:
-            news.ended.set()
+            state.stopped.set()
         else:
-            news.begun.set()
-            news.ended.clear()
-            news.done, news.total = done, total
-        news.changed.set()
+            state.started.set()
+            state.stopped.clear()
+            state.done, state.total = done, total
+        state.changed.set()
 
-    def _look_for_workers(self) -> None:
-        """Give up a cluster that has been empty for long."""
+    def _check_workers(self) -> None:
+        """Raise if the cluster has had no worker for `NO_WORKER_S`."""
         now = time.monotonic()
         if now - self._workers_seen < _POLL_S * 5:
             return
         try:
-            there = bool(self._client.nthreads())
+            has_workers = bool(self._client.nthreads())
         except (OSError, TimeoutError):
-            return  # The futures tell of it.
-        if there:
+            return  # The scheduler is gone: the future fails with the reason.
+        if has_workers:
             self._workers_seen = now
         elif now - self._workers_seen > NO_WORKER_S:
             raise LocalError(f"{self._name} has had no worker for {NO_WORKER_S:.0f} s")
@@ -132,41 +132,41 @@ class Cluster:
             report: EmbedReport = future.result(timeout=CONNECT_S)
         except KilledWorker as err:
             raise LocalError(
-                f"{self._name}: one process after another died over the same shard, "
+                f"{self._name}: several workers in turn died while they embedded the same shard, "
                 f"the last was {err.last_worker.address}"
             ) from err
         except (CancelledError, distributed.CancelledError, OSError, TimeoutError) as err:
-            raise LocalError(f"{self._name} is gone: what it had done is kept") from err
+            raise LocalError(f"{self._name} is gone; the vectors it wrote are kept") from err
         except ImportError as err:
-            raise LocalError(f"{self._name}: a worker has not the same coinml: {err}") from err
+            raise LocalError(f"{self._name}: a worker has another coinml: {err}") from err
         return report
 
 
-class _News:
-    """What the cluster has said of a shard."""
+class _ShardState:
+    """What the cluster has reported about a shard."""
 
     def __init__(self, *, total: int) -> None:
         self.done = 0
         self.total = total
-        self.begun = threading.Event()
-        self.ended = threading.Event()
+        self.started = threading.Event()
+        self.stopped = threading.Event()
         self.changed = threading.Event()
 
 
-def _embed_here(topic: str, key: str, shard: Shard) -> EmbedReport:
-    """Embed a shard in the worker that this runs in, and tell how far it is."""
+def _embed_on_worker(topic: str, key: str, shard: Shard) -> EmbedReport:
+    """Embed a shard in the worker that runs this, and report progress as Dask events."""
     worker = get_worker()
     logging.getLogger("coinml").setLevel(logging.INFO)
 
-    def tell(done: int, total: int) -> None:
+    def report_progress(done: int, total: int) -> None:
         worker.log_event(topic, (key, done, total))
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
-            raise StoppedError("nobody waits for this shard any more")
+            raise StoppedError("the task that embeds this shard was cancelled")
 
-    tell(0, len(shard.jobs))
+    report_progress(0, len(shard.jobs))
     try:
-        return shards.embed_shard(shard, device=Settings().device, progress=tell)
+        return shards.embed_shard(shard, device=Settings().device, progress=report_progress)
     except (LocalError, InvalidInputError) as err:
         where = f"Dask worker {worker.address} on {socket.gethostname()}"
         raise type(err)(f"{where}: {err}") from err
@@ -175,15 +175,15 @@ def _embed_here(topic: str, key: str, shard: Shard) -> EmbedReport:
 
 
 @contextlib.contextmanager
-def connect(address: str) -> Iterator[Cluster]:
-    """The workers of a Dask cluster that is there.
+def connect(address: str) -> Iterator[ClusterEmbedder]:
+    """The workers of a running Dask cluster.
 
     Args:
-        address: Its scheduler's, such as `tcp://10.0.0.5:8786`.
+        address: The scheduler's address, such as `tcp://10.0.0.5:8786`.
 
     Raises:
-        InvalidInputError: That is no address.
-        LocalError: Nothing answers there, it has no workers, or they have no coinml.
+        InvalidInputError: The address is malformed.
+        LocalError: No scheduler answers there, or it has no workers.
     """
     name = f"the Dask cluster at {address}"
     try:
@@ -195,20 +195,20 @@ def connect(address: str) -> Iterator[Cluster]:
             f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s; "
             "`dask scheduler` starts one"
         ) from err
-    with _in_the_log(), client:
+    with _dask_logs_redirected(), client:
         try:
             client.wait_for_workers(1, timeout=FIRST_WORKER_S)
         except TimeoutError as err:
             raise LocalError(
                 f"{name} has no workers; `dask worker {address} --nthreads 1` starts one"
             ) from err
-        with _logs_of(client):
-            yield Cluster(client, name=name)
+        with _worker_logs_forwarded(client):
+            yield ClusterEmbedder(client, name=name)
 
 
 @contextlib.contextmanager
-def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
-    """A process for each device of this machine; one that dies is started again.
+def local_cluster(devices: Sequence[str]) -> Iterator[ClusterEmbedder]:
+    """A process for each device of this machine; a process that dies is restarted.
 
     Args:
         devices: As `runtime.devices.find_devices` gives them.
@@ -216,11 +216,33 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
     Raises:
         LocalError: The processes do not start.
     """
-    numbers = cpu_ids()
-    # A process prints its log from its start, which is for people who look after clusters.
+    # A worker process prints Dask's start-up log, which this process cannot redirect.
     quiet = {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical"}}
-    workers = {
-        number: {
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+    }
+    names = ", ".join(devices)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_dask_logs_redirected())
+        stack.enter_context(dask.config.set(quiet))
+        try:
+            cluster = stack.enter_context(
+                SpecCluster(workers=_worker_specs(devices), scheduler=scheduler, silence_logs=False)
+            )
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+            client.wait_for_workers(len(devices), timeout=FIRST_WORKER_S)
+        except (OSError, RuntimeError, TimeoutError) as err:
+            raise LocalError(f"the processes for {names} do not start: {err}") from err
+        stack.enter_context(_worker_logs_forwarded(client))
+        yield ClusterEmbedder(client, name=f"the processes for {names}")
+
+
+def _worker_specs(devices: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Dask's specification of a single-threaded worker process for each device."""
+    cpus = cpu_ids()
+    return {
+        index: {
             "cls": Nanny,
             "options": {
                 "host": "127.0.0.1",
@@ -228,58 +250,41 @@ def local_cluster(devices: Sequence[str]) -> Iterator[Cluster]:
                 "memory_limit": 0,
                 "dashboard": False,
                 "env": shards.device_environment(device),
-                "plugins": [_Settle(_part(numbers, number, len(devices)))],
+                "plugins": [_WorkerSetup(_slice_of(cpus, index, len(devices)))],
             },
         }
-        for number, device in enumerate(devices)
+        for index, device in enumerate(devices)
     }
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
-    }
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_in_the_log())
-        stack.enter_context(dask.config.set(quiet))
-        try:
-            cluster = stack.enter_context(
-                SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False)
-            )
-            client = stack.enter_context(Client(cluster, set_as_default=False))
-            client.wait_for_workers(len(devices), timeout=FIRST_WORKER_S)
-        except (OSError, RuntimeError, TimeoutError) as err:
-            raise LocalError(f"the processes for {', '.join(devices)} do not start: {err}") from err
-        stack.enter_context(_logs_of(client))
-        yield Cluster(client, name=f"the processes for {', '.join(devices)}")
 
 
-def _part(processors: Sequence[int], number: int, parts: int) -> Sequence[int]:
-    """One of `parts` even parts; neighbours stay together, since they often share memory."""
-    return processors[number * len(processors) // parts : (number + 1) * len(processors) // parts]
+def _slice_of(cpus: Sequence[int], index: int, parts: int) -> Sequence[int]:
+    """One of `parts` equal slices; adjacent CPUs stay together, since they often share memory."""
+    return cpus[index * len(cpus) // parts : (index + 1) * len(cpus) // parts]
 
 
-class _Settle(WorkerPlugin):
-    """Makes a process of ours at home on its part of this machine.
+class _WorkerSetup(WorkerPlugin):
+    """Pins the worker's CPU affinity and ignores SIGINT.
 
     Args:
-        processors: The ones that it and its decoders may use; without any, all.
+        cpus: The CPUs for the worker and its decoding processes; if empty, all.
     """
 
-    name = "coinml-settle"
+    name = "coinml-worker-setup"
 
-    def __init__(self, processors: Sequence[int]) -> None:
-        self._processors = tuple(processors)
+    def __init__(self, cpus: Sequence[int]) -> None:
+        self._cpus = tuple(cpus)
 
     def setup(self, worker: Any) -> None:
-        """Called in the process when it starts."""
-        # Ctrl-C is for the command, which has the work ended in order.
+        """Called in the worker process when it starts."""
+        # Ctrl-C reaches the whole process group; the main process stops the workers in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self._processors:
-            os.sched_setaffinity(0, self._processors)
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)
 
 
 @contextlib.contextmanager
-def _logs_of(client: Client) -> Iterator[None]:
-    """Have the workers' log records in this process's log."""
+def _worker_logs_forwarded(client: Client) -> Iterator[None]:
+    """Forward the workers' log records of coinml to this process."""
     client.forward_logging("coinml", level=logging.INFO)
     try:
         yield
@@ -289,12 +294,15 @@ def _logs_of(client: Client) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_the_log() -> Iterator[None]:
-    """Send what distributed says to the log: it prints, at its end not least, what alarms."""
+def _dask_logs_redirected() -> Iterator[None]:
+    """Send Dask's warnings to this process's log instead of stderr.
+
+    Dask prints alarming messages to stderr, also when a cluster is closed in order.
+    """
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("distributed", "bokeh", "tornado"):
-            chatty = logging.getLogger(name)
-            chatty.handlers.clear()
-            chatty.propagate = True
-            chatty.setLevel(logging.WARNING)
+            dask_logger = logging.getLogger(name)
+            dask_logger.handlers.clear()
+            dask_logger.propagate = True
+            dask_logger.setLevel(logging.WARNING)
     yield

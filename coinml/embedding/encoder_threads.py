@@ -1,12 +1,11 @@
-"""The encoder at work in threads, so that the engine's loop never waits for it.
+"""Threads that run the encoder, so that the pipeline's loop never waits for it.
 
-On a CPU each processor is a lane with its own batch and single-threaded arithmetic. One batch
-spread over all processors would be as fast on an idle machine, but its threads wait for each
-other after every operation: with decoders at work beside it, it was measured three to eight
-times slower.
+On a CPU, each thread encodes its own batch with its share of the cores. On an idle machine one
+batch spread over all cores is as fast, but its threads synchronise after every operation: with
+decoding processes on the same cores it was measured three to eight times slower.
 
-On a GPU one lane computes while the next batch already stands in its queue, and other threads
-bring frames there and resize them beside it.
+On a GPU, one thread's batch computes while the other's is queued behind it, and separate threads
+copy and resize frames on the device at the same time.
 """
 
 from __future__ import annotations
@@ -28,66 +27,66 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Lanes:
-    """Threads that resize and encode; a context manager.
+class EncoderThreads:
+    """Threads that resize and encode clips; a context manager that ends them.
 
     Args:
-        encoder: What they run.
-        batch_clips: Greatest number of clips a batch.
-        clips: Number of clips that will come, as far as is known.
+        encoder: The encoder that they run.
+        batch_clips: Largest number of clips per batch.
+        clips: Expected number of clips in all.
 
     Attributes:
-        encoder: The same.
-        batch_clips: The same.
-        count: Number of batches that are on their way at once.
+        encoder: As given.
+        batch_clips: As given.
+        concurrent_batches: Number of batches that are encoded or queued at once.
     """
 
     def __init__(self, encoder: ClipEncoder, *, batch_clips: int, clips: int) -> None:
         self.encoder = encoder
         self.batch_clips = batch_clips
         self._on_cpu = encoder.device.type == "cpu"
-        self.count = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
+        self.concurrent_batches = max(1, min(cpu_count(), clips)) if self._on_cpu else 2
         self._threads_before: int | None = None
         self._encoders = (
-            ThreadPoolExecutor(self.count, thread_name_prefix="encode")
+            ThreadPoolExecutor(self.concurrent_batches, thread_name_prefix="encode")
             if self._on_cpu
-            else self._beside_a_gpu(self.count, "encode")
+            else self._single_core_threads(self.concurrent_batches, "encode")
         )
-        # On a CPU more threads would only be in the way.
+        # On a CPU, more threads than cores would compete with the encoding ones.
         self._resizers = (
             self._encoders
             if self._on_cpu
-            else self._beside_a_gpu(max(2, min(8, cpu_count() // 4)), "resize")
+            else self._single_core_threads(max(2, min(8, cpu_count() // 4)), "resize")
         )
         self._lock = threading.Lock()
         self._running = 0
 
     @property
-    def busy(self) -> float:
-        """Part of what encodes that has something to do, 0 to 1."""
-        # Of a GPU's two batches one waits for the other: with one there it is at work.
-        return min(1.0, self._running / (self.count if self._on_cpu else 1))
+    def utilization(self) -> float:
+        """Share of the encoding capacity that is in use, 0 to 1."""
+        # A GPU is busy with one batch; the second only waits in its queue.
+        return min(1.0, self._running / (self.concurrent_batches if self._on_cpu else 1))
 
-    def next_batch(self, left: int) -> int:
-        """Number of clips that the next batch shall have.
+    def next_batch_size(self, remaining: int) -> int:
+        """Number of clips that the next batch should have.
 
-        On a CPU batches become smaller towards the end, so that no lane stands still while
-        another has the last full one.
+        On a CPU, batches shrink towards the end, so that all threads finish at about the same
+        time.
 
         Args:
-            left: Number of clips that are not yet in a batch.
+            remaining: Number of clips that are not yet in a batch.
         """
         if not self._on_cpu:
             return self.batch_clips
-        return max(1, min(self.batch_clips, -(-left // (2 * self.count))))
+        return max(1, min(self.batch_clips, -(-remaining // (2 * self.concurrent_batches))))
 
     def prepare(self, clips: Sequence[NDArray[np.uint8]]) -> Future[list[torch.Tensor]]:
-        """Bring clips, uint8 (frames, height, width, 3) each, to the encoder's size."""
+        """Resize clips, uint8 (frames, height, width, 3) each, to the encoder's input size."""
 
         def work() -> list[torch.Tensor]:
             return [self.encoder.prepare(clip) for clip in clips]
 
-        # On a CPU that keeps a lane busy; beside a GPU it says nothing of that.
+        # Resizing on a CPU takes an encoding thread; on a GPU it is not part of its utilization.
         return self._submit(self._resizers, work, counted=self._on_cpu)
 
     def encode(self, clips: Sequence[torch.Tensor]) -> Future[NDArray[np.float32]]:
@@ -99,7 +98,7 @@ class Lanes:
 
         return self._submit(self._encoders, work, counted=True)
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> EncoderThreads:
         import torch
 
         self._threads_before = torch.get_num_threads()
@@ -118,24 +117,28 @@ class Lanes:
     ) -> Future[Result]:
         if not counted:
             return executor.submit(work)
-        self._count(1)
-        future = executor.submit(self._alone, work) if self._on_cpu else executor.submit(work)
-        future.add_done_callback(lambda _: self._count(-1))
+        self._add_running(1)
+        future = (
+            executor.submit(self._with_share_of_cores, work)
+            if self._on_cpu
+            else executor.submit(work)
+        )
+        future.add_done_callback(lambda _: self._add_running(-1))
         return future
 
-    def _alone(self, work: Callable[[], Result]) -> Result:
-        """Run work on this lane's share of the processors."""
+    def _with_share_of_cores(self, work: Callable[[], Result]) -> Result:
+        """Run work with this thread's share of the cores."""
         import torch
 
-        torch.set_num_threads(max(1, cpu_count() // self.count))
+        torch.set_num_threads(max(1, cpu_count() // self.concurrent_batches))
         return work()
 
     @staticmethod
-    def _beside_a_gpu(count: int, name: str) -> ThreadPoolExecutor:
-        """Threads that copy with one processor each.
+    def _single_core_threads(count: int, name: str) -> ThreadPoolExecutor:
+        """Threads whose torch operations on the CPU use one core each.
 
-        torch would spread a copy over all of them, where its helpers wait for each other, awake,
-        while the decoders have the processors.
+        By default torch splits a copy over all cores, and its threads wait for each other in busy
+        loops that take time from the decoding processes.
         """
         import torch
 
@@ -143,6 +146,6 @@ class Lanes:
             count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    def _count(self, change: int) -> None:
+    def _add_running(self, change: int) -> None:
         with self._lock:
             self._running += change

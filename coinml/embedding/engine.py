@@ -1,8 +1,8 @@
 """The embedding engine: decode ahead, batch across videos, encode, write.
 
-Decoding runs in killable processes while this one encodes; clips of several videos fill a batch;
-what is encoded is written in whole parts soon enough that little is lost to a kill. A file that
-does not decode is an entry in the report, never the end of the run.
+Videos are decoded in processes that can be killed, while this process encodes. A batch holds clips
+of several videos. Vectors are written in whole parts, often enough that a kill loses little. A
+file that does not decode is an entry in the report and does not stop the run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.decode_pool_cache import decode_pool
+from coinml.embedding.encoder_threads import EncoderThreads
 from coinml.embedding.jobs import EmbedJob, key_of
-from coinml.embedding.kept_decoders import decode_pool
 from coinml.embedding.part_writer import PartWriter
-from coinml.embedding.pipeline import Conveyor
-from coinml.embedding.report import EmbedReport, Progress, Tally
+from coinml.embedding.pipeline import Pipeline
+from coinml.embedding.report import EmbedReport, Progress, RunStatistics
 from coinml.embedding_sets import EmbeddingSet
 from coinml.errors import InvalidInputError
 from coinml.media import DecodePool
@@ -39,26 +39,26 @@ def embed(
     deadline_s: float = 60,
     progress: Progress | None = None,
 ) -> EmbedReport:
-    """Embed what is not yet in a set.
+    """Embed the jobs that are not yet in a set.
 
-    A kill at any moment loses what was not yet written, at most about a minute's work (a second's
-    at the beginning); the next call goes on from there.
+    A kill loses only vectors that were not yet written: at most about a minute of work, and a
+    second's at the beginning of a run. The next call continues from there.
 
     Args:
-        jobs: What to embed; those in the set with the same extent and file are skipped.
-        encoder: Must be the one that the set was made for.
-        embedding_set: Where the vectors go.
+        jobs: The videos; those in the set with the same extent and file hash are skipped.
+        encoder: The encoder that the set was made for.
+        embedding_set: The set that the vectors are written to.
         decoder: `auto`, `decord` or `pyav`.
-        workers: Number of decoding processes; as many as there are processors if None.
-        pool: Decoding processes to use instead of new ones; it is not closed.
-        batch_clips: Number of clips a batch; what fits the device if None.
-        part_videos: Greatest number of videos a part.
+        workers: Number of decoding processes; if None, the number of CPUs.
+        pool: Decoding processes to use instead of new ones; they are not ended.
+        batch_clips: Number of clips per batch; if None, as many as fit the device.
+        part_videos: Largest number of videos per part.
         deadline_s: Seconds that decoding one video may take.
-        progress: Called as videos get through.
+        progress: Called as videos are finished.
 
     Raises:
         InvalidInputError: The encoder is not the set's.
-        LocalError: This machine is at fault (disk full, no memory).
+        LocalError: This machine fails (disk full, out of memory).
     """
     if encoder.spec.fingerprint != embedding_set.spec.encoder.fingerprint:
         raise InvalidInputError(
@@ -70,29 +70,29 @@ def embed(
     distinct = {key_of(job): job for job in jobs}
     todo = [job for key, job in distinct.items() if key not in done]
     writer = PartWriter(embedding_set, part_videos=part_videos)
-    tally = Tally(len(distinct) - len(todo), len(distinct), writer, progress)
-    tally.tell()
+    statistics = RunStatistics(len(distinct) - len(todo), len(distinct), writer, progress)
+    statistics.report_progress()
     if todo:
-        batch = min(batch_clips or encoder.batch_clips, len(todo) * encoder.spec.clips)
+        clips = len(todo) * encoder.spec.clips
+        batch = min(batch_clips or encoder.batch_clips, clips)
         workers = min(workers or cpu_count(), len(todo))
         with (
             _opened(pool, encoder, workers) as decoders,
-            Lanes(encoder, batch_clips=batch, clips=len(todo) * encoder.spec.clips) as lanes,
+            EncoderThreads(encoder, batch_clips=batch, clips=clips) as threads,
             writer,
         ):
-            clip_spec = encoder.clip_spec(embedding_set.spec.snap)
-            Conveyor(
+            Pipeline(
                 todo,
                 decoders,
-                lanes,
+                threads,
                 writer,
-                tally,
-                clip_spec,
+                statistics,
+                encoder.clip_spec(embedding_set.spec.snap),
                 decoder=decoder,
                 deadline_s=deadline_s,
             ).run()
-    tally.tell()
-    return tally.report()
+    statistics.report_progress()
+    return statistics.report()
 
 
 def _opened(

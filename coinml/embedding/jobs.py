@@ -1,4 +1,4 @@
-"""What there is to embed of a dataset's videos, for a set of some extent."""
+"""The videos and extents of a dataset that a set needs embedded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedJob:
-    """One video (or an extent of it) to embed.
+    """One video, or an extent of it, to embed.
 
     Attributes:
         video_id: Its id in the dataset.
-        path: The file.
-        file_sha256: Hash of the file; with another one the video is embedded again.
-        start_s: Start of the extent in seconds from the first frame, None for the whole video.
-        end_s: Its end.
+        path: The video file.
+        file_sha256: Hash of the file; a video whose file has changed is embedded again.
+        start_s: Start of the extent in seconds from the first frame; None for the whole video.
+        end_s: End of the extent, likewise.
     """
 
     video_id: str
@@ -34,35 +34,35 @@ class EmbedJob:
 
 
 def plan_jobs(videos: Sequence[Video], rows: Iterable[LedgerRow], extent: Extent) -> list[EmbedJob]:
-    """One job an extent of each video that is here, the extents of a video together.
+    """One job per extent of each video that has a file; jobs of a video are adjacent.
 
     Args:
-        videos: Which videos, with their annotations.
-        rows: The ledger's, of which those without a file do not count.
-        extent: The set's.
+        videos: The videos, with their annotations.
+        rows: The ledger's rows; those without a file are ignored.
+        extent: The set's kind of extent.
     """
-    there = {row.video_id: (row.path, row.sha256) for row in rows if row.path and row.sha256}
+    files = {row.video_id: (row.path, row.sha256) for row in rows if row.path and row.sha256}
     return [
         EmbedJob(
             video_id=video.video_id,
-            path=str(there[video.video_id][0]),
-            file_sha256=str(there[video.video_id][1]),
+            path=str(files[video.video_id][0]),
+            file_sha256=str(files[video.video_id][1]),
             start_s=start_s,
             end_s=end_s,
         )
         for video in sorted(videos, key=lambda video: video.video_id)
-        if video.video_id in there
+        if video.video_id in files
         for start_s, end_s in spans(video, extent)
     ]
 
 
 def key_of(job: EmbedJob) -> Done:
-    """What a job is done under in a set."""
+    """The job's key in `EmbeddingSet.done`."""
     return (job.video_id, job.start_s, job.end_s, job.file_sha256)
 
 
 def count_done(jobs: Iterable[EmbedJob], done: set[Done]) -> Mapping[str, int]:
-    """Number of the jobs that are in a set, by video; videos without any are left out."""
+    """Number of jobs that are in a set, by video id; videos without any are left out."""
     counts: dict[str, int] = {}
     for job in jobs:
         if key_of(job) in done:

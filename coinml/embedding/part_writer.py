@@ -11,17 +11,17 @@ from coinml.errors import CoinmlError
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PART_S = 1.0
-_LAST_PART_S = 60.0
-_PART_GROWTH = 0.25
+_MIN_WAIT_S = 1.0
+_MAX_WAIT_S = 60.0
+_WAIT_PER_RUN_SECOND = 0.25
 
 
 class PartWriter:
-    """Writes parts when it is time; a context manager that writes the rest if its block fails.
+    """Collects videos and writes them as parts; a context manager that writes the rest on failure.
 
     Args:
-        embedding_set: Where they go.
-        part_videos: Greatest number of videos a part.
+        embedding_set: The set that is written to.
+        part_videos: Largest number of videos per part.
 
     Attributes:
         seconds: Time spent writing.
@@ -30,43 +30,44 @@ class PartWriter:
 
     def __init__(self, embedding_set: EmbeddingSet, *, part_videos: int) -> None:
         self._set = embedding_set
-        self._most = part_videos
-        self._ready: list[VideoRows] = []
+        self._part_videos = part_videos
+        self._pending: list[VideoRows] = []
         self._started = self._written = time.perf_counter()
         self.seconds = 0.0
         self.videos = 0
 
     def add(self, video: VideoRows) -> None:
         """Accept a finished video."""
-        self._ready.append(video)
+        self._pending.append(video)
 
     def write_if_due(self) -> None:
-        """Write when there is enough, or when what there is has waited long.
+        """Write if a part is full, or if some time has passed since the last write.
 
-        The wait grows with the run: a kill costs little compared with what is done, and a long
-        run does not end as thousands of small parts.
+        That time grows with the run: a kill loses little of what is done, and a long run does not
+        end as thousands of small parts.
         """
         now = time.perf_counter()
-        patience_s = min(max(_FIRST_PART_S, _PART_GROWTH * (now - self._started)), _LAST_PART_S)
-        if len(self._ready) >= self._most or (self._ready and now - self._written > patience_s):
+        wait_s = min(max(_MIN_WAIT_S, _WAIT_PER_RUN_SECOND * (now - self._started)), _MAX_WAIT_S)
+        full = len(self._pending) >= self._part_videos
+        if full or (self._pending and now - self._written > wait_s):
             self.write()
 
     def write(self) -> None:
-        """Write what there is.
+        """Write the pending videos.
 
         Raises:
-            LocalError: It cannot be written.
+            LocalError: The part cannot be written.
         """
         start = time.perf_counter()
-        if self._ready:
-            self._set.append(self._ready)
-        self.videos += len(self._ready)
-        self._ready = []
+        if self._pending:
+            self._set.append(self._pending)
+        self.videos += len(self._pending)
+        self._pending = []
         self._written = time.perf_counter()
         self.seconds += self._written - start
 
     def __enter__(self) -> PartWriter:
-        # Loaded now, and not at the first part, when the decoders and the encoder would wait.
+        # Imported before the first part, so that decoders and encoder do not wait for the import.
         load_parquet()
         return self
 
@@ -76,4 +77,4 @@ class PartWriter:
         try:
             self.write()
         except CoinmlError:
-            logger.warning("%d embedded videos could not be written", len(self._ready))
+            logger.warning("%d embedded videos could not be written", len(self._pending))

@@ -1,7 +1,7 @@
-"""The engine's loop: a video's way from the decoders through the lanes to the writer.
+"""The engine's event loop: decode, resize, encode, write.
 
-It waits for whatever is ready next: a decoded video goes to the lanes to be resized, its clips
-fill batches, batches go to the lanes to be encoded, finished videos are written.
+The loop runs in the caller's thread and handles whichever future is done next. A decoded video is
+resized, its clips fill batches, batches are encoded, and finished videos are written.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from coinml.embedding.encoder_threads import Lanes
+from coinml.embedding.encoder_threads import EncoderThreads
 from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.part_writer import PartWriter
-from coinml.embedding.report import Tally
+from coinml.embedding.report import RunStatistics
 from coinml.embedding_sets import VideoRows
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
 from coinml.media import ClipSpec, DecodePool, SampledClips
@@ -28,77 +28,86 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class _Video:
-    """A video between decoding and writing."""
+class _DecodedVideo:
+    """A video that is decoded and not yet written.
+
+    Attributes:
+        job: Its job.
+        clips: Its clips, without the frames.
+        equal_clips: Indices of the clips, grouped by equal frames.
+        vectors: Vector by clip index, as far as encoded.
+    """
 
     job: EmbedJob
     clips: SampledClips
-    same: list[list[int]]
+    equal_clips: list[list[int]]
     vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
-_Unit = tuple[_Video, int, "torch.Tensor"]
-"""One clip on its way to the encoder: whose it is, and which of the video's distinct ones."""
+_PreparedClip = tuple[_DecodedVideo, int, "torch.Tensor"]
+"""A resized clip: its video, its group in `equal_clips`, its pixels."""
 
 
-class Conveyor:
-    """Takes videos through the stages; everything happens in the caller's thread but the work."""
+class Pipeline:
+    """Takes jobs through decoding, resizing, encoding and writing."""
 
     def __init__(
         self,
         jobs: Sequence[EmbedJob],
         pool: DecodePool,
-        lanes: Lanes,
+        threads: EncoderThreads,
         writer: PartWriter,
-        tally: Tally,
+        statistics: RunStatistics,
         clip_spec: ClipSpec,
         *,
         decoder: str,
         deadline_s: float,
     ) -> None:
-        self._waiting = iter(jobs)
-        # Clips that have not yet been resized; those of equal frames may turn out fewer.
-        self._coming = len(jobs) * clip_spec.clips
+        self._jobs = iter(jobs)
+        # An upper bound: equal clips of a short video are resized once.
+        self._clips_to_prepare = len(jobs) * clip_spec.clips
         self._pool = pool
-        self._lanes = lanes
+        self._threads = threads
         self._writer = writer
-        self._tally = tally
+        self._statistics = statistics
         self._clip_spec = clip_spec
         self._decoder = decoder
         self._deadline_s = deadline_s
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._units: list[_Unit] = []
-        self._decoding = 0
-        self._resizing = 0
-        self._encoding_units = 0
-        # Enough that nobody waits for this process, and no more: decoded videos are large.
-        self._window = pool.workers + max(1, pool.workers // 2)
-        self._backlog = 2 * lanes.count * lanes.batch_clips
+        self._prepared: list[_PreparedClip] = []
+        self._videos_decoding = 0
+        self._videos_resizing = 0
+        self._clips_encoding = 0
+        # Enough to keep every worker busy, and no more: a decoded video takes much memory.
+        self._max_videos = pool.workers + max(1, pool.workers // 2)
+        self._max_clips = 2 * threads.concurrent_batches * threads.batch_clips
 
     def run(self) -> None:
-        """Take all through.
+        """Embed all jobs.
 
         Raises:
-            LocalError: This machine is at fault (disk full, no memory).
+            LocalError: This machine fails (disk full, out of memory).
         """
         while True:
             self._start_decoding()
             self._start_encoding()
-            if not (self._decoding or self._resizing or self._encoding_units):
+            if not (self._videos_decoding or self._videos_resizing or self._clips_encoding):
                 break
-            self._tally.waited(self._next_event, busy=self._lanes.busy)
+            self._statistics.time_wait(
+                self._handle_next_event, utilization=self._threads.utilization
+            )
             self._writer.write_if_due()
-            self._tally.tell()
+            self._statistics.report_progress()
         self._writer.write()
 
-    def _next_event(self) -> None:
+    def _handle_next_event(self) -> None:
         self._events.get()()
 
     def _start_decoding(self) -> None:
         while (
-            self._decoding + self._resizing < self._window
-            and len(self._units) + self._encoding_units < self._backlog
-            and (job := next(self._waiting, None)) is not None
+            self._videos_decoding + self._videos_resizing < self._max_videos
+            and len(self._prepared) + self._clips_encoding < self._max_clips
+            and (job := next(self._jobs, None)) is not None
         ):
             future = self._pool.submit_sample(
                 job.path,
@@ -108,64 +117,65 @@ class Conveyor:
                 decoder=self._decoder,
                 deadline_s=self._deadline_s,
             )
-            self._decoding += 1
-            self._then(future, partial(self._decoded, job))
+            self._videos_decoding += 1
+            self._when_done(future, partial(self._on_decoded, job))
 
-    def _decoded(self, job: EmbedJob, future: Future[SampledClips]) -> None:
-        self._decoding -= 1
+    def _on_decoded(self, job: EmbedJob, future: Future[SampledClips]) -> None:
+        self._videos_decoding -= 1
         try:
             clips = future.result()
         except (CorruptVideoError, InvalidInputError) as err:
-            self._coming -= self._clip_spec.clips
-            self._tally.fail(job.video_id, err)
+            self._clips_to_prepare -= self._clip_spec.clips
+            self._statistics.add_failure(job.video_id, err)
             return
-        # In a short video clips overlap wholly: what has the same frames is encoded once.
-        same = _equal_rows(clips.timestamps_s)
-        # Of the pixels only the lanes know from here on, so that their memory goes soon.
-        video = _Video(job, clips.without_frames(), same)
-        self._resizing += 1
-        distinct = [clips.frames[first] for first, *_ in same]
-        self._then(self._lanes.prepare(distinct), partial(self._resized, video))
+        # In a short video clips may have the same frames; each distinct clip is encoded once.
+        equal_clips = _equal_rows(clips.timestamps_s)
+        # Only the resizing thread holds the frames from here on, so that their memory is freed
+        # as soon as it is done.
+        video = _DecodedVideo(job, clips.without_frames(), equal_clips)
+        self._videos_resizing += 1
+        distinct = [clips.frames[first] for first, *_ in equal_clips]
+        self._when_done(self._threads.prepare(distinct), partial(self._on_resized, video))
 
-    def _resized(self, video: _Video, future: Future[list[torch.Tensor]]) -> None:
-        self._resizing -= 1
-        self._coming -= self._clip_spec.clips
-        self._units += [(video, group, pixels) for group, pixels in enumerate(future.result())]
+    def _on_resized(self, video: _DecodedVideo, future: Future[list[torch.Tensor]]) -> None:
+        self._videos_resizing -= 1
+        self._clips_to_prepare -= self._clip_spec.clips
+        self._prepared += [(video, group, pixels) for group, pixels in enumerate(future.result())]
 
     def _start_encoding(self) -> None:
-        while self._units:
-            size = self._lanes.next_batch(len(self._units) + self._coming)
-            if len(self._units) < size and self._coming:
+        while self._prepared:
+            size = self._threads.next_batch_size(len(self._prepared) + self._clips_to_prepare)
+            if len(self._prepared) < size and self._clips_to_prepare:
                 break
-            batch, self._units = self._units[:size], self._units[size:]
-            self._encoding_units += len(batch)
-            future = self._lanes.encode([pixels for _, _, pixels in batch])
+            batch, self._prepared = self._prepared[:size], self._prepared[size:]
+            self._clips_encoding += len(batch)
+            future = self._threads.encode([pixels for _, _, pixels in batch])
             owners = [(video, group) for video, group, _ in batch]
-            self._then(future, partial(self._encoded, owners))
+            self._when_done(future, partial(self._on_encoded, owners))
 
-    def _encoded(
-        self, owners: list[tuple[_Video, int]], future: Future[NDArray[np.float32]]
+    def _on_encoded(
+        self, owners: list[tuple[_DecodedVideo, int]], future: Future[NDArray[np.float32]]
     ) -> None:
-        self._encoding_units -= len(owners)
+        self._clips_encoding -= len(owners)
         for (video, group), vector in zip(owners, future.result(), strict=True):
-            video.vectors.update(dict.fromkeys(video.same[group], vector))
+            video.vectors.update(dict.fromkeys(video.equal_clips[group], vector))
             if len(video.vectors) == len(video.clips.timestamps_s):
-                self._finished(video)
+                self._finish(video)
 
-    def _finished(self, video: _Video) -> None:
+    def _finish(self, video: _DecodedVideo) -> None:
         import numpy as np
 
         vectors = np.stack([video.vectors[clip] for clip in range(len(video.vectors))])
-        self._tally.clips += len(vectors)
+        self._statistics.clips += len(vectors)
         with np.errstate(over="ignore"):
-            fits = np.isfinite(vectors.astype(np.float16)).all()
-        if not fits:
-            self._tally.fail(
+            finite = np.isfinite(vectors.astype(np.float16)).all()
+        if not finite:
+            self._statistics.add_failure(
                 video.job.video_id, CoinmlError("its vectors are not finite in float16")
             )
             return
-        self._tally.substituted += video.clips.frames_substituted
-        self._tally.decoders[video.clips.decoder] += 1
+        self._statistics.frames_substituted += video.clips.frames_substituted
+        self._statistics.decoders[video.clips.decoder] += 1
         self._writer.add(
             VideoRows(
                 video_id=video.job.video_id,
@@ -176,18 +186,19 @@ class Conveyor:
                 decoder=video.clips.decoder,
                 frames_decoded=video.clips.frames_decoded,
                 frames_substituted=video.clips.frames_substituted,
-                dtype=self._lanes.encoder.dtype_name,
+                dtype=self._threads.encoder.dtype_name,
                 embeddings=vectors,
             )
         )
 
-    def _then(self, future: Future[Any], handle: Callable[[Future[Any]], None]) -> None:
+    def _when_done(self, future: Future[Any], handle: Callable[[Future[Any]], None]) -> None:
+        """Have the loop handle a future once it is done."""
         future.add_done_callback(lambda done: self._events.put(partial(handle, done)))
 
 
 def _equal_rows(rows: NDArray[np.float64]) -> list[list[int]]:
-    """Numbers of the rows, equal ones together."""
+    """Indices of the rows, grouped by equal rows."""
     groups: dict[bytes, list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row.tobytes(), []).append(number)
+    for index, row in enumerate(rows):
+        groups.setdefault(row.tobytes(), []).append(index)
     return list(groups.values())

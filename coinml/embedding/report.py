@@ -15,7 +15,7 @@ from coinml.errors import CoinmlError, CorruptVideoError
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Takes the number of videos that are through (done before, embedded or failed) and of all."""
+"""Takes the number of finished videos (skipped, embedded or failed) and the number of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,18 @@ class EmbedReport:
     """What a run of the engine did and where its time went.
 
     Attributes:
-        embedded: Number of jobs embedded now.
+        embedded: Number of jobs embedded by this run.
         skipped: Number of jobs that were in the set before.
         failed: Reason by video id, for videos that could not be embedded.
-        broken: The ids among them whose file does not decode; such a file is to be put aside.
-        clips: Number of clips embedded; equal ones of a short video are encoded once.
-        frames_substituted: Number of frames whose neighbour stands in.
-        decoders: Number of jobs that each decoder decoded.
-        decode_wait_s: Seconds that the encoder had nothing to do (where it has several lanes,
-            the part of them that was idle).
-        encode_s: Seconds that it was at work.
+        broken: Ids of the failed videos whose file does not decode, to be quarantined.
+        clips: Number of clips embedded; equal clips of a short video are encoded once.
+        frames_substituted: Number of undecodable frames that a neighbour replaced.
+        decoders: Number of jobs by the decoder that decoded them.
+        decode_wait_s: Seconds that the encoder was idle (with several encoding threads: seconds
+            times the share of them that was idle).
+        encode_s: Seconds that the encoder was busy, likewise.
         write_s: Seconds spent writing parts.
-        seconds: All of it, from the call to the return.
+        seconds: Wall time of the run.
     """
 
     embedded: int
@@ -51,7 +51,7 @@ class EmbedReport:
 
     @property
     def bottleneck(self) -> Literal["decode", "encode", "write", "none"]:
-        """What took the largest part of the time; `none` where nothing was to do."""
+        """What took most of the time; `none` if no clip was embedded."""
         parts: list[tuple[float, Literal["decode", "encode", "write"]]] = [
             (self.decode_wait_s, "decode"),
             (self.encode_s, "encode"),
@@ -60,8 +60,20 @@ class EmbedReport:
         return max(parts)[1] if self.clips else "none"
 
 
-class Tally:
-    """Counts for the report."""
+class RunStatistics:
+    """Counts and times of a running engine, and its progress.
+
+    Args:
+        skipped: Number of jobs that were in the set before.
+        total: Number of all jobs.
+        writer: Counts the videos that are written.
+        progress: Called whenever the number of finished videos changes.
+
+    Attributes:
+        clips: Number of clips embedded.
+        frames_substituted: Number of undecodable frames that a neighbour replaced.
+        decoders: Number of jobs by the decoder that decoded them.
+    """
 
     def __init__(
         self, skipped: int, total: int, writer: PartWriter, progress: Progress | None
@@ -71,49 +83,49 @@ class Tally:
         self._total = total
         self._writer = writer
         self._progress = progress
-        self._told = -1
+        self._reported = -1
         self._failed: dict[str, dict[str, None]] = {}
         self._failed_jobs = 0
         self._broken: list[str] = []
         self._idle_s = 0.0
         self._busy_s = 0.0
         self.clips = 0
-        self.substituted = 0
+        self.frames_substituted = 0
         self.decoders: Counter[str] = Counter()
 
-    def tell(self) -> None:
-        """Report progress: what is on record or never will be."""
-        through = self._skipped + self._writer.videos + self._failed_jobs
-        if self._progress is not None and through != self._told:
-            self._told = through
-            self._progress(through, self._total)
+    def report_progress(self) -> None:
+        """Report the number of videos that are skipped, written or failed, if it has changed."""
+        finished = self._skipped + self._writer.videos + self._failed_jobs
+        if self._progress is not None and finished != self._reported:
+            self._reported = finished
+            self._progress(finished, self._total)
 
-    def fail(self, video_id: str, error: CoinmlError) -> None:
-        """Note that a video cannot be embedded."""
+    def add_failure(self, video_id: str, error: CoinmlError) -> None:
+        """Record that a video cannot be embedded."""
         logger.info("%s is not embedded: %s", video_id, error)
         self._failed_jobs += 1
-        # Of a video with several extents all reasons are told, each once.
+        # The extents of one video may fail for different reasons; equal reasons are kept once.
         self._failed.setdefault(video_id, {})[str(error)] = None
         if isinstance(error, CorruptVideoError) and video_id not in self._broken:
             self._broken.append(video_id)
 
-    def waited(self, wait: Callable[[], None], *, busy: float) -> None:
-        """Run `wait` and book its time by the part of the lanes that was busy."""
+    def time_wait(self, wait: Callable[[], None], *, utilization: float) -> None:
+        """Run `wait` and count its time as busy and idle by the encoder's utilization, 0 to 1."""
         start = time.perf_counter()
         wait()
         seconds = time.perf_counter() - start
-        self._busy_s += busy * seconds
-        self._idle_s += (1 - busy) * seconds
+        self._busy_s += utilization * seconds
+        self._idle_s += (1 - utilization) * seconds
 
     def report(self) -> EmbedReport:
-        """What it comes to by now."""
+        """The report up to now."""
         return EmbedReport(
             embedded=self._writer.videos,
             skipped=self._skipped,
             failed={key: "; ".join(reasons) for key, reasons in self._failed.items()},
             broken=tuple(self._broken),
             clips=self.clips,
-            frames_substituted=self.substituted,
+            frames_substituted=self.frames_substituted,
             decoders=dict(self.decoders),
             decode_wait_s=self._idle_s,
             encode_s=self._busy_s,

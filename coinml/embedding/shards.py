@@ -1,4 +1,4 @@
-"""A shard: some of a dataset's videos, embedded by one process, whichever it is."""
+"""Shards: parts of a dataset that one process embeds, on this machine or another."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from coinml.embedding import engine
+from coinml.embedding.decode_pool_cache import DecodePoolCache
 from coinml.embedding.jobs import EmbedJob
-from coinml.embedding.kept_decoders import KeptDecoders
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
@@ -19,30 +19,30 @@ from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.errors import LocalError
 
 SHARD_VIDEOS = 2048
-"""Videos a shard where one process does them all: nothing is lost with a shard that is not
-finished, since the engine writes as it goes and the set says what is done."""
+"""Largest number of videos per shard by default. Interrupting a large shard loses little, since the
+engine writes parts as it goes and the next run skips what is in the set."""
 
-SHARDS_IN_HAND = 64
-"""Shards that wait in a cluster's own queue, so that whoever gets free or joins finds one."""
+MAX_SHARDS_IN_FLIGHT = 64
+"""Shards submitted to a cluster at once, so that workers that become free or join find one."""
 
-_SMALL_SHARD_VIDEOS = 32
-_SHARDS_EACH = 4
+_MIN_SHARD_VIDEOS = 32
+_SHARDS_PER_WORKER = 4
 
-_DECODERS = KeptDecoders()
-"""The decoding processes of this one, for shard after shard."""
+_DECODE_POOLS = DecodePoolCache()
+"""This process's decoding processes, reused by its shards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Some videos to embed, with all that a process needs to know, wherever it runs.
+    """Videos to embed, and everything that a process on any machine must know to do it.
 
     Attributes:
         jobs: The videos.
         dataset: Name of the dataset.
         fingerprint: The set's.
-        embeddings_root: Folder or fsspec URL that the set lies below.
+        embeddings_root: Folder or fsspec URL that contains the embedding sets.
         set_options: How videos become vectors, with the encoder named.
-        decoder: As `embedding.embed` takes it.
+        decoder: As in `engine.embed`.
         deadline_s: Seconds that decoding one video may take.
     """
 
@@ -59,10 +59,10 @@ class Embedder(Protocol):
     """Embeds shards, in this process or in others.
 
     Attributes:
-        in_hand: Number of shards that it takes at once; some may wait in a queue of its own.
+        max_in_flight: Number of shards to submit at once; some may wait in the embedder's queue.
     """
 
-    in_hand: int
+    max_in_flight: int
 
     @property
     def workers(self) -> int:
@@ -70,49 +70,51 @@ class Embedder(Protocol):
         ...
 
     def embed(self, shard: Shard, progress: Progress | None = None) -> EmbedReport:
-        """Embed what of a shard is not yet in its set; threads may call it."""
+        """Embed the jobs of a shard that are not yet in its set; thread-safe."""
         ...
 
 
-class ThisProcess:
-    """Embeds one shard after another, here; a context manager.
+class LocalEmbedder:
+    """Embeds one shard after another in this process; a context manager that ends its decoders.
 
     Args:
         device: Where the encoder runs.
     """
 
     workers = 1
-    in_hand = 1
+    max_in_flight = 1
 
     def __init__(self, device: str) -> None:
         self._device = device
 
     def embed(self, shard: Shard, progress: Progress | None = None) -> EmbedReport:
-        """Embed what of a shard is not yet in its set."""
+        """Embed the jobs of a shard that are not yet in its set."""
         return embed_shard(shard, device=self._device, progress=progress)
 
-    def __enter__(self) -> ThisProcess:
+    def __enter__(self) -> LocalEmbedder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _DECODERS.close()
+        _DECODE_POOLS.close()
 
 
 def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) -> EmbedReport:
-    """Embed what of a shard is not yet in its set.
+    """Embed the jobs of a shard that are not yet in its set, in this process.
 
     Raises:
         InvalidInputError: The encoder is not here, or is not the set's.
-        LocalError: This machine is at fault, or sees none of the videos or not the set.
+        LocalError: This machine fails, or it sees none of the videos, or not the set.
         TransientError: The hub does not answer.
     """
     if not any(Path(job.path).is_file() for job in shard.jobs):
-        raise LocalError(f"{shard.jobs[0].path} is not here, nor any other video of its shard")
+        raise LocalError(
+            f"{shard.jobs[0].path} is not on this machine, nor any other video of its shard"
+        )
     encoder = load_encoder_once(shard.set_options, device)
     embeddings = EmbeddingSet.open(
         shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint
     )
-    with _DECODERS.pool(encoder) as pool:
+    with _DECODE_POOLS.pool(encoder) as pool:
         return engine.embed(
             shard.jobs,
             encoder,
@@ -126,37 +128,38 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
 
 @lru_cache(maxsize=1)
 def load_encoder_once(options: SetOptions, device: str) -> ClipEncoder:
-    """The encoder, loaded once a process, however many shards the process embeds."""
+    """The encoder, loaded once per process for all its shards."""
     return load_encoder(
         str(options.encoder), revision=options.revision, device=device, sampling=options.sampling
     )
 
 
-def deal(
+def split_jobs(
     jobs: Sequence[EmbedJob], *, workers: int, size: int | None = None
 ) -> list[list[EmbedJob]]:
-    """Cut jobs into shards.
+    """Split jobs into shards.
 
     Args:
-        jobs: What is to be embedded.
-        workers: Number of processes that will take shards as they become free.
-        size: Videos a shard; if None, so many that each process gets several and all end at
+        jobs: The jobs to embed.
+        workers: Number of processes that take shards as they become free.
+        size: Videos per shard; if None, several shards per process, so that all processes end at
             about the same time.
     """
     if size is None and workers == 1:
         size = SHARD_VIDEOS
     elif size is None:
-        even = -(-len(jobs) // (workers * _SHARDS_EACH))
-        size = min(max(even, _SMALL_SHARD_VIDEOS), SHARD_VIDEOS)
+        even = -(-len(jobs) // (workers * _SHARDS_PER_WORKER))
+        size = min(max(even, _MIN_SHARD_VIDEOS), SHARD_VIDEOS)
     return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
 def device_environment(device: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What makes a new process use one device, and see no other GPU.
+    """Environment variables with which a new process uses one device and sees no other GPU.
 
     Args:
-        device: The device, as this process counts them.
-        environment: This process's, which may hide some GPUs or order them otherwise.
+        device: The device, by this process's numbering.
+        environment: This process's variables, of which CUDA_VISIBLE_DEVICES may hide or reorder
+            GPUs.
     """
     if device == "cpu":
         return {"COINML_DEVICE": "cpu"}

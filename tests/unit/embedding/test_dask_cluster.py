@@ -1,4 +1,4 @@
-"""Shards on a Dask cluster whose workers are threads of this process."""
+"""Embedding on a Dask cluster whose workers are threads of this process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def shard(tmp_path: Path, make_video: Callable[..., Path], tiny_encoder_dir: Path) -> Shard:
-    """Twelve videos that are in no set yet."""
+    """Twelve videos that are not yet in the set."""
     jobs = []
     for number in range(12):
         path = make_video(tmp_path / f"{number}.mp4", seconds=0.8, seed=number)
@@ -62,19 +62,19 @@ def ids_in(shard: Shard) -> list[str]:
     return sorted(video_id for video_id, *_ in found.done())
 
 
-def test_a_worker_fills_the_set_and_tells_how_far_it_is(address: str, shard: Shard) -> None:
-    told = []
+def test_a_worker_embeds_a_shard_and_reports_progress(address: str, shard: Shard) -> None:
+    reported = []
     with connect(address) as workers:
         assert workers.workers == 1
-        report = workers.embed(shard, lambda done, total: told.append((done, total)))
+        report = workers.embed(shard, lambda done, total: reported.append((done, total)))
         again = workers.embed(shard)
     assert (report.embedded, report.failed) == (12, {})
     assert (again.embedded, again.skipped) == (0, 12)
     assert ids_in(shard) == sorted(job.video_id for job in shard.jobs)
-    assert (told[0], told[-1]) == ((0, 12), (12, 12))
+    assert (reported[0], reported[-1]) == ((0, 12), (12, 12))
 
 
-def test_a_stop_leaves_what_was_done_on_record(address: str, shard: Shard) -> None:
+def test_a_stopped_shard_keeps_its_written_vectors(address: str, shard: Shard) -> None:
     def stop_later(done: int, _total: int) -> None:
         if done:
             raise StoppedError("enough")
@@ -91,14 +91,14 @@ def test_a_stop_leaves_what_was_done_on_record(address: str, shard: Shard) -> No
     assert len(ids_in(shard)) == 12
 
 
-def test_what_is_wrong_on_a_worker_names_the_worker(address: str, shard: Shard) -> None:
+def test_an_error_on_a_worker_names_the_worker(address: str, shard: Shard) -> None:
     for job in shard.jobs:
         Path(job.path).unlink()
     with connect(address) as workers, pytest.raises(LocalError, match=r"Dask worker tcp://.* on "):
         workers.embed(shard)
 
 
-def test_a_scheduler_that_is_not_there_is_named_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "CONNECT_S", 0.5)
     with (
         pytest.raises(LocalError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "),
@@ -109,7 +109,7 @@ def test_a_scheduler_that_is_not_there_is_named_soon(monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_a_cluster_without_workers_is_given_up(
+def test_a_cluster_without_workers_is_an_error(
     monkeypatch: pytest.MonkeyPatch, shard: Shard
 ) -> None:
     monkeypatch.setattr(dask_cluster, "FIRST_WORKER_S", 0.5)
@@ -118,7 +118,7 @@ def test_a_cluster_without_workers_is_given_up(
         pass
 
 
-def test_a_cluster_that_goes_away_is_no_end_without_word(shard: Shard) -> None:
+def test_a_cluster_that_disappears_is_an_error(shard: Shard) -> None:
     local = local_cluster()
 
     def close(_done: int, _total: int) -> None:

@@ -1,4 +1,4 @@
-"""The engine: nothing is lost, nothing is done twice, and no video can stop it."""
+"""The engine loses no vector, computes none twice, and is stopped by no video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from coinml import media
-from coinml.embedding.encoder_threads import Lanes
 from coinml.embedding.engine import embed
 from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
@@ -78,7 +77,7 @@ def test_vectors_are_those_of_the_encoder_on_the_sampled_clips(
         assert set(rows["dtype"]) == {"float32"}
 
 
-def test_batches_and_workers_change_nothing_but_rounding(
+def test_batch_size_and_workers_change_vectors_by_rounding_only(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     reference = new_set(tmp_path / "reference", encoder)
@@ -112,23 +111,7 @@ def assert_same(found: EmbeddingSet, reference: EmbeddingSet) -> None:
     assert ((ours * theirs).sum(axis=1) / lengths).min() > 0.9999
 
 
-@pytest.mark.parametrize(("clips", "batch_clips"), [(1, 4), (12, 4), (13, 4), (96, 16), (7, 64)])
-def test_the_last_batches_leave_no_lane_without_work(
-    encoder: ClipEncoder, clips: int, batch_clips: int
-) -> None:
-    with Lanes(encoder, batch_clips=batch_clips, clips=clips) as lanes:
-        loads = [0] * lanes.count
-        left = clips
-        while left:
-            size = lanes.next_batch(left)
-            assert 1 <= size <= min(batch_clips, left)
-            # Whichever lane is through first takes it.
-            loads[loads.index(min(loads))] += size
-            left -= size
-        assert max(loads) - min(loads) <= 1
-
-
-def test_a_second_call_does_nothing_and_a_new_file_is_embedded_again(
+def test_a_second_run_embeds_only_changed_files(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     embeddings = new_set(tmp_path, encoder)
@@ -169,7 +152,7 @@ def test_equal_clips_of_a_short_video_are_encoded_once(
     assert (vectors == vectors[0]).all()
 
 
-def test_extents_are_embedded_apart(
+def test_extents_of_a_video_are_embedded_separately(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     embeddings = new_set(tmp_path, encoder)
@@ -183,7 +166,9 @@ def test_extents_are_embedded_apart(
     assert beyond.broken == ()
 
 
-def test_no_file_can_stop_it(tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]) -> None:
+def test_no_file_stops_the_run(
+    tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
+) -> None:
     os.mkfifo(tmp_path / "hanging.mp4")
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "junk.mp4").write_bytes(os.urandom(5000))
@@ -211,7 +196,7 @@ def test_no_file_can_stop_it(tmp_path: Path, encoder: ClipEncoder, videos: list[
     assert seen == sorted(seen)
 
 
-def test_a_worker_that_is_killed_costs_nothing(
+def test_a_killed_decoding_process_loses_no_video(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     killed = 0
@@ -233,7 +218,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert len(embeddings.videos()) == 10
 
 
-def test_what_is_encoded_is_written_when_the_run_is_interrupted(
+def test_an_interrupted_run_writes_the_encoded_vectors(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     embeddings = new_set(tmp_path, encoder)
@@ -270,7 +255,7 @@ def test_another_encoder_is_refused(
         embed(videos, other, embeddings)
 
 
-def test_a_damaged_part_is_embedded_again(
+def test_the_videos_of_a_damaged_part_are_embedded_again(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     embeddings = new_set(tmp_path, encoder)

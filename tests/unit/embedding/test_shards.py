@@ -1,11 +1,11 @@
-"""How work is dealt out, and which device a process gets."""
+"""How jobs are split into shards, and which device a process uses."""
 
 from __future__ import annotations
 
 import pytest
 
 from coinml.embedding.jobs import EmbedJob
-from coinml.embedding.shards import Shard, ThisProcess, deal, device_environment
+from coinml.embedding.shards import LocalEmbedder, Shard, device_environment, split_jobs
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import LocalError
 
@@ -26,27 +26,27 @@ def jobs(count: int) -> list[EmbedJob]:
         (11_827, 1, 5000, [5000, 5000, 1827]),
     ],
 )
-def test_every_job_is_in_one_shard_and_each_process_gets_several(
+def test_every_job_is_in_one_shard_and_each_process_gets_several_shards(
     videos: int, workers: int, size: int | None, sizes: list[int]
 ) -> None:
-    dealt = deal(jobs(videos), workers=workers, size=size)
-    assert [len(shard) for shard in dealt] == sizes
-    assert [job for shard in dealt for job in shard] == jobs(videos)
+    split = split_jobs(jobs(videos), workers=workers, size=size)
+    assert [len(shard) for shard in split] == sizes
+    assert [job for shard in split for job in shard] == jobs(videos)
 
 
-def test_a_process_sees_its_own_gpu_alone() -> None:
+def test_a_process_sees_only_its_own_gpu() -> None:
     assert device_environment("cpu", {}) == {"COINML_DEVICE": "cpu"}
     assert device_environment("cuda:1", {}) == {
         "COINML_DEVICE": "cuda",
         "CUDA_VISIBLE_DEVICES": "1",
     }
-    # What hides and orders the GPUs for this process does so for its own too.
+    # A process inherits the hiding and the order of this one's CUDA_VISIBLE_DEVICES.
     hidden = {"CUDA_VISIBLE_DEVICES": "5, GPU-8a6f"}
     assert device_environment("cuda:0", hidden)["CUDA_VISIBLE_DEVICES"] == "5"
     assert device_environment("cuda:1", hidden)["CUDA_VISIBLE_DEVICES"] == "GPU-8a6f"
 
 
-def test_a_machine_that_sees_no_video_says_so_and_blames_none() -> None:
+def test_a_machine_without_the_videos_is_a_local_error() -> None:
     shard = Shard(
         jobs=tuple(jobs(3)),
         dataset="toy",
@@ -54,5 +54,5 @@ def test_a_machine_that_sees_no_video_says_so_and_blames_none() -> None:
         embeddings_root="/none",
         set_options=SetOptions(encoder="/none"),
     )
-    with pytest.raises(LocalError, match="/none/0 is not here, nor any other video"):
-        ThisProcess("cpu").embed(shard)
+    with pytest.raises(LocalError, match="/none/0 is not on this machine, nor any other video"):
+        LocalEmbedder("cpu").embed(shard)

@@ -1,4 +1,4 @@
-"""Decoding processes that stay from shard to shard."""
+"""Decoding processes that are reused from shard to shard."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
 
 _KEEP_S = 30.0
-"""Idle processes hold memory for decoded frames, gigabytes where there are many of them."""
+"""Idle processes hold memory for decoded frames: gigabytes, if there are many processes."""
 
 
 def decode_pool(encoder: ClipEncoder, *, workers: int | None = None) -> DecodePool:
-    """Decoding processes whose frames an encoder's device reads directly where it can.
+    """Decoding processes whose frames the encoder's device reads directly where it can.
 
     Args:
-        encoder: What the frames are for.
-        workers: Their number; as many as there are processors if None.
+        encoder: The encoder that will take the frames.
+        workers: Number of processes; if None, the number of CPUs.
     """
     return DecodePool(workers=workers or cpu_count(), pin=encoder.pin)
 
 
-class KeptDecoders:
-    """Hands out decoding processes and keeps them for a while afterwards; threads may use it.
+class DecodePoolCache:
+    """Lends out a decode pool and keeps it open for a while afterwards; thread-safe.
 
     Args:
-        keep_s: Seconds until processes that nobody uses are ended.
+        keep_s: Seconds until an unused pool is closed.
     """
 
     def __init__(self, keep_s: float = _KEEP_S) -> None:
@@ -42,10 +42,9 @@ class KeptDecoders:
 
     @contextmanager
     def pool(self, encoder: ClipEncoder) -> Iterator[DecodePool]:
-        """Those that are idle, or new ones.
+        """The idle pool for the encoder's device, or a new one.
 
-        If the block fails they are ended: what was asked of them for it would be decoded for
-        nothing.
+        If the block fails, the pool is closed: its pending requests are no longer needed.
         """
         device = str(encoder.device)
         pool = self._take(device) or decode_pool(encoder)
@@ -57,7 +56,7 @@ class KeptDecoders:
         self._keep(device, pool)
 
     def close(self) -> None:
-        """End those that are idle."""
+        """Close the idle pool."""
         with self._lock:
             idle, self._idle = self._idle, None
             if self._timer is not None:
@@ -78,13 +77,13 @@ class KeptDecoders:
         self.close()
         with self._lock:
             extra, self._idle = self._idle, (device, pool)
-            self._timer = threading.Timer(self._keep_s, self._end, [pool])
+            self._timer = threading.Timer(self._keep_s, self._close_if_idle, [pool])
             self._timer.daemon = True
             self._timer.start()
         if extra is not None:
             extra[1].close()
 
-    def _end(self, pool: DecodePool) -> None:
+    def _close_if_idle(self, pool: DecodePool) -> None:
         with self._lock:
             if self._idle is None or self._idle[1] is not pool:
                 return
