@@ -6,10 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
+from coinml.media.film_stream import film_of
 from coinml.media.records import MediaInfo
 
 if TYPE_CHECKING:
@@ -64,19 +66,20 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     # FFmpeg's libraries write to stderr by themselves; errors arrive as exceptions.
     av.logging.set_level(av.logging.PANIC)
     name = Path(path).name
-    try:
+    open_file = partial(
+        av.open,
         # An absolute path, since FFmpeg takes the text before a colon for a protocol.
-        with av.open(
-            str(Path(path).absolute()), options=_OPEN_OPTIONS, metadata_errors="replace"
-        ) as container:
+        str(Path(path).absolute()),
+        options=_OPEN_OPTIONS,
+        metadata_errors="replace",
+    )
+    try:
+        with open_file() as container:
             if _NOT_VIDEO & set(container.format.name.split(",")) or "_pipe" in (
                 container.format.name
             ):
                 raise CorruptVideoError(f"{name}: is not a video ({container.format.name})")
-            # The cover image of an audio file is a video stream too.
-            cover = av.stream.Disposition.attached_pic
-            streams = (s for s in container.streams.video if not s.disposition & cover)
-            stream = next(streams, None)
+            stream = film_of(container, open_file)
             if stream is None:
                 raise CorruptVideoError(f"{name}: no video stream")
             if not stream.codec_context:
