@@ -1,8 +1,8 @@
-"""COIN at full size on loopback: coinml's collector beside yt-dlp with a download archive.
+"""Collecting all of COIN from loopback: coinml compared with yt-dlp and a download archive.
 
-Both sides get the same list from the same flaky host (5 % gone, 5 % failing once or twice, a
-short and a long refusal of everyone), with as many at once, over as many runs. Ends with 1 if
-a claim does not hold. `--videos N` takes the first N ids, for a quick run.
+Both sides collect the same list from the same flaky host (5 % gone, 5 % failing once or twice, a
+short and a long refusal of all requests), with equally many concurrent downloads and runs. The
+exit code is 1 if a claim does not hold. `--videos N` takes the first N ids, for a quick run.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ def _options() -> argparse.Namespace:
 
 
 def video_ids(count: int) -> list[str]:
-    """COIN's ids, or as many others where the list is not here."""
+    """COIN's ids, or generated ones if the list is missing."""
     if not INDEX.is_file():
-        print(f"{INDEX} is not here: made-up ids")
+        print(f"{INDEX} is missing: using generated ids")
         return [f"{number:011d}" for number in range(count)]
     with INDEX.open(newline="") as file:
         return [row["video_id"] for row in csv.DictReader(file)][:count]
 
 
 def serve_from(folder: Path, ids: Sequence[str]) -> None:
-    """One small video under every id."""
+    """Serve one small video under every id."""
     from coinml.media import write_video
 
     folder.mkdir()
@@ -85,7 +85,7 @@ def serve_from(folder: Path, ids: Sequence[str]) -> None:
 
 
 def make_plan(ids: Sequence[str]) -> dict[str, Any]:
-    """The same misfortunes every time; a live video takes two requests."""
+    """The same faults in every run; an available video takes two requests."""
     rng = random.Random(0)
     unlucky = rng.sample(list(ids), len(ids) // 10)
     gone, flaky = unlucky[::2], unlucky[1::2]
@@ -108,7 +108,7 @@ def make_plan(ids: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def host_of(folder: Path) -> Iterator[str]:
-    """The host in a process of its own, so that its work is nobody else's."""
+    """The host in its own process, so that its CPU time counts for neither side."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -135,7 +135,7 @@ def requests_of(source: str) -> list[tuple[str, str]]:
 
 
 def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Collect until nothing is due any more, each run a process of its own."""
+    """Collect until nothing is due, each run in its own process."""
     from coinml.data.records import Dataset, Video
     from coinml.ledger import Ledger
 
@@ -187,7 +187,7 @@ def run_coinml(folder: Path, ids: Sequence[str], options: argparse.Namespace) ->
 
 
 def collect_here(options: argparse.Namespace) -> int:
-    """One run of the library's collector, as the flow runs it, and what it cost."""
+    """One run of the library's collector, as in the flow; prints its time and memory."""
     from coinml.collection import batch, collector
     from coinml.collection.collector import SourcePausedError
     from coinml.ledger import Ledger
@@ -229,7 +229,7 @@ def collect_here(options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(options.parallel) as pool:
         list(pool.map(one_batch, [due[at : at + BATCH] for at in range(0, len(due), BATCH)]))
     own = time.process_time() - begun
-    # The decoders are other processes: they are counted once they have ended.
+    # The decoding processes are counted when they have ended.
     from coinml.collection import video_folder
 
     for decoders in video_folder._pools.values():
@@ -252,7 +252,7 @@ def collect_here(options: argparse.Namespace) -> int:
 
 
 def status_seconds(url: str, home: Path) -> float:
-    """What `coinml status` takes beyond Python's own start; the best of five."""
+    """Seconds of `coinml status` without Python's own start; the best of five."""
     environment = os.environ | {"COINML_LEDGER_URL": url, "COINML_HOME": str(home)}
     best = {}
     for name, command in (
@@ -271,7 +271,7 @@ def status_seconds(url: str, home: Path) -> float:
 def run_ytdlp(
     folder: Path, ids: Sequence[str], *, runs: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """The same list split over as many yt-dlp processes, each with an archive, as many times."""
+    """Collect the same list with equally many yt-dlp processes, each with an archive, and runs."""
     target = folder / "theirs"
     with host_of(folder) as source:
         begun = time.perf_counter()
@@ -316,15 +316,15 @@ def dead_in(plan: dict[str, Any]) -> set[str]:
 
 
 def asked_in(side: dict[str, Any]) -> Counter[str]:
-    """How often each video was asked for; whoever was refused with everyone did not get there."""
+    """Number of requests per video, without those that the source refused."""
     return Counter(one for one, said in side["requests"] if not said.startswith("source"))
 
 
 def claims(ids: Sequence[str], plan: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """What coinml promises at this size, each with whether it holds."""
+    """Print the claims about coinml at this size and whether each holds."""
     dead, asked = dead_in(plan), asked_in(ours)
     live = set(ids) - dead
-    # "ok" comes first where the second request of an attempt is the one that fails.
+    # An "ok" first means that the second request of the attempt fails.
     failures = {one: sum(said != "ok" for said in plan["videos"].get(one, ())) for one in live}
     blamed = [one for one in live if ours["attempts"][one] > 1 + failures[one]]
     per_video = 1000 / len(ids)
@@ -350,7 +350,7 @@ def claims(ids: Sequence[str], plan: dict[str, Any], ours: dict[str, Any]) -> bo
 def compare(
     ids: Sequence[str], plan: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
-    """Both sides from the same list, the same host and as many runs."""
+    """Print the results of both sides next to each other."""
     dead = dead_in(plan)
     live = set(ids) - dead
     ours["cpu_s"] = ours["ytdlp_s"] + ours["decode_s"] + ours["cpu_beyond_s"]

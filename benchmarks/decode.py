@@ -1,12 +1,12 @@
-"""Sampling 8 clips of 16 frames, by our decoder and by decord, one thread each.
+"""Sampling 8 clips of 16 frames with coinml's decoder and with decord, one thread each.
 
-The videos are drawn here, with a sound track: 360p H.264 of x264's defaults with long groups of
-pictures, with short ones, and of key frames alone. Both sides read the same files in turn, and
-`exact` must give decord's pixels. decord is told which frames to read; our side finds that out.
-Real clips are measured too where `../shared/data` is there.
+The videos are synthetic, with an audio track: 360p H.264 by x264's defaults with long GOPs, with
+short GOPs, and with key frames only. Both sides read the same files in turn, and `exact` must give
+decord's pixels. decord gets the frame numbers; coinml's time includes finding them. Real clips are
+measured too if `../shared/data` exists.
 
-Prints the medians, their ratios with the ratio that is required, and what bounds them; exits
-with 1 where a ratio falls short.
+Prints the medians, their ratios with the required ones, and the lower bounds; the exit code is 1
+if a ratio falls short.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 REPEATS = 9
 REAL_REPEATS, MOST_REAL = 3, 6
-"""Of the real clips, which are many and long: so often, and so many of a folder."""
+"""Repeats per real clip, and clips per folder: real clips are many and long."""
 HEIGHT, WIDTH, FPS = 360, 640, 30
 SCENE_S = 20
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
@@ -49,13 +49,13 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A file to draw, and what is asked of it.
+    """A synthetic file and the required ratios.
 
     Attributes:
-        name: What it stands for.
+        name: Name of the case.
         seconds: Length of the video.
-        gop: Greatest distance between key frames.
-        exact: Least ratio of decord's time to ours.
+        gop: Greatest distance between key frames, in frames.
+        exact: Least ratio of decord's time to coinml's.
         keyframe: The same for clips that begin at key frames.
     """
 
@@ -98,7 +98,7 @@ def compare(
     keyframe_at_least: float,
     repeats: int = REPEATS,
 ) -> int:
-    """Measure both sides on files; return how many ratios fall short."""
+    """Measure both sides on files; return the number of ratios that fall short."""
     specs = {snap: media.ClipSpec(snap=snap) for snap in ("exact", "keyframe")}
     numbers = {
         (path, snap): place_clips(read_timeline(path), spec)
@@ -181,7 +181,7 @@ def by_decord(path: Path, places: NDArray[np.int64]) -> NDArray[np.uint8]:
 def decode_only(
     timelines: dict[Path, Timeline], wanted: dict[Path, list[int]]
 ) -> tuple[int, float]:
-    """Number of frames that must be decoded, and the seconds it takes without any use of them."""
+    """Number of frames that must be decoded, and the seconds to decode them without using them."""
     decoded = 0
     seconds = []
     for _ in range(3):
@@ -202,7 +202,7 @@ def decode_only(
 
 
 def decord_reads_it_right(path: Path) -> bool:
-    """Whether decord gives this file's frames and we do not scale them."""
+    """Whether decord reads this file's frames correctly and coinml does not scale them."""
     try:
         media.sample(path, media.ClipSpec(clips=1, frames=1), decoder="decord")
     except CoinmlError:
@@ -211,7 +211,7 @@ def decord_reads_it_right(path: Path) -> bool:
 
 
 def draw(seconds: int) -> Iterator[NDArray[np.uint8]]:
-    """Textured scenes that pan, with things that cross them, and a camera's noise."""
+    """Panning textured scenes with moving objects and camera noise."""
     rng = np.random.default_rng(0)
     noise = rng.integers(-4, 5, (32, HEIGHT, WIDTH, 1), dtype=np.int16)
     for start in range(0, seconds, SCENE_S):
@@ -244,7 +244,7 @@ def there_and_back(place: NDArray[np.float64], room: tuple[int, int]) -> tuple[i
 
 
 def add_sound(silent: Path, path: Path) -> None:
-    """The same video with an AAC track beside it, as downloads have."""
+    """Copy a video and add an AAC track, as in downloaded files."""
     rate = 44_100
     with av.open(str(silent)) as source, av.open(str(path), "w") as target:
         video = source.streams.video[0]

@@ -1,17 +1,18 @@
-"""How near the embedding engine comes to what the hardware allows, and how far from a plain loop.
+"""The embedding engine compared with the limit of the hardware and with a plain loop.
 
-On a CPU, with the package's tiny encoder and with VideoMAE-base (random weights): wall time of the
-engine against `max(bare forward, (forward CPU + decode CPU) / cores)`, and against the loop of
-transformers' documentation over the same files with the same clips. The engine's time is that of
-the whole call, with the start of its decoding processes; the tiny encoder's videos are so many
-that it weighs little, as in a run of thousands, and how much it weighs in a run of a few is
-printed beside it. Decoding and model are timed one after the other in this process, each decoded
-video in memory of its own. What feeding a part of the
-tokens saves. On a GPU: bare forward, engine and loop in clips a second, with VideoMAE-base.
+On a CPU, with the tiny encoder and with VideoMAE-base (random weights):
 
-Both sides of each ratio are measured in turn in the same run; medians are printed with the bar
-beside them, and the exit code is 1 if a bar is missed. `--quick` is for trying: one round and
-little work.
+- wall time of the engine against `max(bare forward, (forward CPU + decode CPU) / cores)`, and
+  against the loop of transformers' documentation over the same files and clips. The engine's time
+  includes the start of its decoding processes; the tiny encoder gets enough videos that this
+  matters little, as in a run of thousands, and a short run is printed for comparison. Decoding and
+  model are timed one after the other in this process, with new memory for each video.
+- the time saved by feeding only a part of the tokens.
+
+On a GPU: clips per second of bare forward, engine and loop, with VideoMAE-base.
+
+Both sides of each ratio are measured in turn in one run. Medians are printed with the required
+ratio, and the exit code is 1 if one is missed. `--quick` runs one round with little work.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ FILES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One encoder over some videos."""
+    """One encoder and the number of videos to embed."""
 
     name: str
     folder: Path
@@ -60,19 +61,19 @@ class Work:
     clips: int
     rounds: int
     short: int
-    """Number of videos of a short run, in which the start weighs; 0 for none."""
+    """Number of videos of a short run, in which the start matters; 0: no short run."""
     sample: int
-    """Number of videos for what is as slow for each: the loop, and the CPU of a forward."""
+    """Number of videos where the time per video is constant: for the loop and the forward CPU."""
 
 
 class Bars:
-    """What was promised, beside what was measured."""
+    """The required ratios and whether all were met."""
 
     def __init__(self) -> None:
         self.missed = 0
 
     def check(self, what: str, value: float, *, most: float = 0.0, least: float = 0.0) -> None:
-        """Print a ratio and its bar."""
+        """Print a ratio with the required one."""
         kept = value <= most if most else value >= least
         bar = f"at most {most:g}" if most else f"at least {least:g}"
         self.missed += not kept
@@ -203,7 +204,7 @@ def on_a_gpu(base: Path, files: Sequence[Path], *, videos: int, rounds: int, bar
 
 
 def kept_tokens(base: Path, *, rounds: int, bars: Bars) -> None:
-    """What a part of the tokens saves, VideoMAE-base, forward alone."""
+    """Speed-up of the forward pass with a part of the tokens, VideoMAE-base."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoders = {
         share: load_encoder(base, sampling=Sampling(keep_tokens=share))
@@ -237,7 +238,7 @@ def documented_loop(
     decoder: str,
     half: bool = False,
 ) -> Callable[[], object]:
-    """The loop of transformers' documentation: a video at a time, its processor, its model."""
+    """The loop of transformers' documentation: its processor and model, one video at a time."""
     from transformers import VideoMAEImageProcessorPil, VideoMAEModel
     from transformers.utils import logging
 
@@ -336,7 +337,7 @@ def decoders() -> list[str]:
 
 
 def draw_videos(folder: Path, *, seconds: int, fps: int = 25) -> list[Path]:
-    """A few 360p files like YouTube's: H.264, key frames far apart, B-frames."""
+    """Write a few 360p files like YouTube's: H.264 with long GOPs and B-frames."""
 
     def draw(seed: int) -> Path:
         rng = np.random.default_rng(seed)
@@ -352,7 +353,7 @@ def draw_videos(folder: Path, *, seconds: int, fps: int = 25) -> list[Path]:
 
 
 def save_base(folder: Path) -> Path:
-    """VideoMAE-base as it is configured, with random weights."""
+    """Save VideoMAE-base with random weights."""
     from transformers import VideoMAEConfig, VideoMAEImageProcessorPil, VideoMAEModel
     from transformers.utils import logging
 
@@ -366,7 +367,7 @@ def save_base(folder: Path) -> Path:
 
 
 def jobs_of(files: Sequence[Path], count: int) -> list[EmbedJob]:
-    """As many videos as are wanted, each a file under an id of its own."""
+    """The wanted number of jobs, each one of the files under its own id."""
     return [
         EmbedJob(
             video_id=f"video{number}",
@@ -383,7 +384,7 @@ def new_set(folder: Path, encoder: ClipEncoder) -> EmbeddingSet:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of the decoders that it has ended."""
+    """CPU seconds of this process and of its decoding processes that have ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 

@@ -1,9 +1,8 @@
-"""How long `coinml --help` and `coinml status` take beyond Python's own start.
+"""Start-up time of `coinml --help` and `coinml status`, compared with Python's own.
 
-Prints the three and the two differences; the ledger holds COIN's 11,827 videos. With
-`--beside CHECKOUT` another checkout (a worktree of an earlier commit) takes turns with this one,
-and the ratios of the differences are printed as well; `--beside-module` names the module that is
-the command there.
+The ledger contains COIN's 11,827 videos. With `--beside CHECKOUT`, another checkout (a worktree of
+an earlier commit) is measured in turn, and the ratios of the times beyond Python's own are
+printed; `--beside-module` names its module of the command.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ def measure(sides: dict[str, tuple[Path, str]], *, home: str, repeats: int) -> d
         for call in ("--help", "status")
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
-    # One round is not counted: it writes byte code. The commands take turns, so that a slow
-    # moment of the machine falls on all of them.
+    # The first round, which writes byte code, is not counted. The commands take turns, so that a
+    # slow phase of the machine affects all of them.
     for round_ in range(repeats + 1):
         for name, (command, checkout) in commands.items():
             environment = os.environ | {"COINML_HOME": home, "PYTHONPATH": str(checkout)}

@@ -1,9 +1,9 @@
-"""An embedding set of COIN's size as a matrix: 11,827 videos of 8 clips, vectors of 768.
+"""Loading an embedding set of COIN's size as a matrix: 11,827 videos of 8 clips, 768 dimensions.
 
-Each load is a fresh process: coinml's from the parts that a run leaves and from what `compact`
-makes of them, and beside it pandas as one would write it down (read_parquet of each part, concat,
-groupby, mean). Prints medians and ratios; ends with 1 if coinml does not load in under 2 s and
-1 GB. `--videos N` makes a smaller set, for a quick run.
+Each load is a new process: coinml with the parts as written by a run and after `compact`, and
+plain pandas for comparison (read_parquet of each part, concat, groupby, mean). Prints medians and
+ratios; the exit code is 1 if coinml takes 2 s or 1 GB or more. `--videos N` makes a smaller set,
+for a quick run.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _options() -> argparse.Namespace:
 
 
 def make_set(root: str, videos: int) -> EmbeddingSet:
-    """A set of random vectors in the parts that a run leaves."""
+    """A set of random vectors, in parts as written by a run."""
     encoder = EncoderSpec(
         encoder="random",
         architecture="videomae",
@@ -147,7 +147,7 @@ def measure(root: str, repeats: int) -> tuple[dict[str, float], dict[str, float]
 
 
 def fresh_process(script: str, root: str) -> tuple[dict, float]:
-    """What a new interpreter measured, and how long all of it took."""
+    """The measurements of a new interpreter, and the seconds of the whole process."""
     begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", script, root],

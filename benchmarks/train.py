@@ -1,17 +1,17 @@
-"""Training heads at COIN's size, beside scikit-learn: 9,030 x 768 training rows, 180 classes.
+"""Training heads at COIN's size, compared with scikit-learn: 9,030 x 768 rows, 180 classes.
 
     python benchmarks/train.py [--only epochs|target|svm|logging] [--scale 0.1]
 
-Synthetic embeddings whose classes overlap (several modes a class, bent through a nonlinear map,
-a spectrum that falls off), so that nobody gets them all right. Both sides of each comparison run
-here, one after the other, on all cores; the exit code says whether the bars were met.
+The embeddings are synthetic with overlapping classes (several modes per class, a nonlinear map, a
+decaying spectrum), so that no head reaches full accuracy. Both sides of each comparison run one
+after the other on all cores; the exit code is 1 if a required ratio is missed.
 
 - epochs: the same network, batch, dtype and number of epochs as `MLPClassifier`, at least twice
   as fast; a DataLoader loop beside it.
 - target: time until the validation accuracy that `MLPClassifier` ends with, at least five times
   shorter with our own schedule and batch; three seeds.
 - svm: linear and RBF with their grid, at least three times as fast as `GridSearchCV` over the
-  RBF machine alone on the same fold, and no less accurate there.
+  RBF kernel alone on the same fold, and no less accurate there.
 - logging: writing every epoch's metrics to MLflow takes at most 5 % of the training.
 """
 
@@ -37,25 +37,25 @@ ROWS, VAL_ROWS, TEST_ROWS, DIM, CLASSES = 9030, 1500, 1500, 768, 180
 HIDDEN, BATCH, EPOCHS = (512, 256), 200, 10
 SEEDS = (0, 1, 2)
 SPREAD = 1.4
-"""Of a mode, beside the unit spread of the centres: the larger, the more classes overlap."""
-# What reaches a given accuracy soonest: larger steps and a schedule as short as that takes.
+"""Spread of a mode relative to that of the centres: the larger, the more classes overlap."""
+# Reaches a given accuracy fastest: a high learning rate and a short schedule.
 OURS = {"batch_size": 256, "epochs": 8, "lr": 4e-3, "dropout": 0.0, "shortcut": False}
 GRID_C, GRID_GAMMA = (1.0, 10.0, 100.0), (0.3, 1.0)
 
 
 @dataclass
 class Result:
-    """Rows for people, and whether every bar was met."""
+    """The printed rows, and whether all required values were reached."""
 
     rows: list[str] = field(default_factory=list)
     met: bool = True
 
     def add(self, what: str, figure: str) -> None:
-        """A figure that no bar is set for."""
+        """Print a value without a requirement."""
         self._say(f"| {what} | {figure} | |")
 
     def bar(self, what: str, value: float, bar: float, *, at_most: bool = False) -> None:
-        """A figure that has to be so large, or so small."""
+        """Print a value with its required minimum or maximum."""
         met = value <= bar if at_most else value >= bar
         self.met &= met
         sign = "<=" if at_most else ">="
@@ -88,7 +88,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Data:
-    """Standardised by the training rows, for both sides alike."""
+    """The samples, standardised by the training rows for both sides."""
 
     train: Samples
     val: Samples
@@ -121,7 +121,7 @@ def make_data(scale: float = 1.0, *, seed: int = 0) -> Data:
 
 
 def same_epochs(data: Data, result: Result) -> None:
-    """The same network, batch, dtype and epochs on three sides, in turns."""
+    """Train the same network with equal batch, dtype and epochs on three sides, in turn."""
     seconds: dict[str, list[float]] = {"ours": [], "DataLoader": [], "MLPClassifier": []}
     for seed in SEEDS:
         seconds["MLPClassifier"].append(clock(lambda s=seed: sklearn_mlp(data, s, EPOCHS)))
@@ -135,7 +135,7 @@ def same_epochs(data: Data, result: Result) -> None:
 
 
 def plain_mlp(data: Data, seed: int) -> None:
-    """Ours without what scikit-learn's has not; with its metrics of every epoch."""
+    """Train coinml's MLP with scikit-learn's features only, but with metrics of every epoch."""
     from coinml.heads.mlp import train_mlp
 
     train_mlp(
@@ -155,7 +155,7 @@ def plain_mlp(data: Data, seed: int) -> None:
 
 
 def sklearn_mlp(data: Data, seed: int, epochs: int) -> float:
-    """The validation accuracy that scikit-learn's network ends with."""
+    """Final validation accuracy of scikit-learn's network."""
     from sklearn.neural_network import MLPClassifier
 
     network = MLPClassifier(HIDDEN, batch_size=BATCH, max_iter=epochs, random_state=seed)
@@ -164,7 +164,7 @@ def sklearn_mlp(data: Data, seed: int, epochs: int) -> float:
 
 
 def dataloader_mlp(data: Data, seed: int) -> None:
-    """The loop that everybody writes; it measures nothing but the loss that it steps by."""
+    """A common DataLoader loop, which computes no metric except the training loss."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
@@ -183,7 +183,7 @@ def dataloader_mlp(data: Data, seed: int) -> None:
 
 
 def time_to_target(data: Data, result: Result) -> None:
-    """Seconds until the accuracy that scikit-learn's network ends with."""
+    """Compare the seconds to reach the final accuracy of scikit-learn's network."""
     from coinml.heads.mlp import train_mlp
     from coinml.heads.training_loop import EpochMetrics
 
@@ -218,7 +218,7 @@ def time_to_target(data: Data, result: Result) -> None:
 
 
 def svm_grid(data: Data, result: Result) -> None:
-    """Both searches on the same fold; theirs is over the RBF machine alone."""
+    """Compare both grid searches on the same fold; scikit-learn's covers the RBF kernel only."""
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.svm import SVC
 
@@ -259,7 +259,7 @@ def svm_grid(data: Data, result: Result) -> None:
 
 
 def log_share(data: Data, result: Result) -> None:
-    """The time that logging takes inside the loop, in a real MLflow database."""
+    """Measure the share of logging in the training time, with a real MLflow database."""
     from coinml.heads.fit_head import fit_head
     from coinml.tracking.mlflow_store import MlflowStore
 
@@ -286,13 +286,13 @@ def log_share(data: Data, result: Result) -> None:
 
 
 def accuracy(head: object, samples: Samples) -> float:
-    """Share of right answers."""
+    """Accuracy of a head."""
     proba = head.predict_proba(samples.x)  # type: ignore[attr-defined]
     return float((proba.argmax(axis=1) == samples.y).mean())
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+    """Seconds of some work."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
