@@ -93,7 +93,7 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
 
 
 def annotations_stamp(path: Path) -> Stamp:
-    """What changes when the file or the taxonomy beside it is written again."""
+    """Path, size and modification time of the file and the taxonomy beside it."""
     files = [path, *(path.with_name(name) for name in TAXONOMY_FILES)]
     facts = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)

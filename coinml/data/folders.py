@@ -38,40 +38,16 @@ def read_folder(
         InvalidInputError: If there is no such folder or class, a class has too few files, two
             files have one id, or the expression does not compile.
     """
-    if not folder.is_dir():
-        raise InvalidInputError(f"{folder}: no such folder; expected one folder per class in it")
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "_.")
-    unknown = sorted(set(classes) - set(found))
-    if unknown or not found:
-        missing = f"no class {', '.join(unknown)}" if unknown else "no class folders"
-        raise InvalidInputError(
-            f"{folder}: {missing}; the class folders are {', '.join(found) or 'none'}"
-        )
+    kept = _class_folders(folder, classes)
     pattern = _compile(group)
-
-    files: dict[str, Path] = {}
+    files = _video_files(folder, kept)
+    labels: dict[str, str] = {}
     groups: dict[str, str] = {}
-    for label in classes or found:
-        for path in sorted((folder / label).rglob("*")):
-            if path.suffix.lower() not in VIDEO_ENDINGS or not path.is_file():
-                continue
-            video_id = path.relative_to(folder).with_suffix("").as_posix()
-            if video_id in files:
-                raise InvalidInputError(
-                    f"{folder}: {files[video_id].name} and {path.name} have the same id "
-                    f"{video_id!r}"
-                )
-            files[video_id] = path
-            match = pattern.search(path.relative_to(folder / label).as_posix()) if pattern else None
-            groups[video_id] = match.group(match.re.groups and 1) if match else video_id
-    labels = {video_id: video_id.split("/", 1)[0] for video_id in files}
-    empty = sorted(set(classes or found) - set(labels.values()))
-    if empty:
-        raise InvalidInputError(
-            f"{folder}: no videos in {', '.join(empty)} "
-            f"(endings {' '.join(sorted(VIDEO_ENDINGS))}); leave the class out "
-            "with --classes, or start its name with '_'"
-        )
+    for video_id, path in files.items():
+        labels[video_id] = video_id.split("/", 1)[0]
+        below = path.relative_to(folder / labels[video_id]).as_posix()
+        match = pattern.search(below) if pattern else None
+        groups[video_id] = match.group(match.re.groups and 1) if match else video_id
     try:
         splits = folder_splits(labels, groups, seed=seed)
     except InvalidInputError as err:
@@ -90,6 +66,47 @@ def read_folder(
             for video_id, path in files.items()
         ),
     )
+
+
+def _class_folders(folder: Path, classes: Sequence[str]) -> Sequence[str]:
+    """The names of the class folders to read: `classes`, or all of them."""
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder}: no such folder; expected one folder per class in it")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "_.")
+    unknown = sorted(set(classes) - set(found))
+    if unknown or not found:
+        missing = f"no class {', '.join(unknown)}" if unknown else "no class folders"
+        raise InvalidInputError(
+            f"{folder}: {missing}; the class folders are {', '.join(found) or 'none'}"
+        )
+    return classes or found
+
+
+def _video_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """The video files of class folders by id."""
+    files: dict[str, Path] = {}
+    empty = []
+    for label in classes:
+        before = len(files)
+        for path in sorted((folder / label).rglob("*")):
+            if path.suffix.lower() not in VIDEO_ENDINGS or not path.is_file():
+                continue
+            video_id = path.relative_to(folder).with_suffix("").as_posix()
+            if video_id in files:
+                raise InvalidInputError(
+                    f"{folder}: {files[video_id].name} and {path.name} have the same id "
+                    f"{video_id!r}"
+                )
+            files[video_id] = path
+        if len(files) == before:
+            empty.append(label)
+    if empty:
+        raise InvalidInputError(
+            f"{folder}: no videos in {', '.join(sorted(empty))} "
+            f"(endings {' '.join(sorted(VIDEO_ENDINGS))}); leave the class out "
+            "with --classes, or start its name with '_'"
+        )
+    return files
 
 
 def _compile(group: str | None) -> re.Pattern[str] | None:

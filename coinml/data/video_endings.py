@@ -1,4 +1,4 @@
-"""Which files count as video files: one list for collecting, importing and folder datasets."""
+"""Extensions of video files, for collecting, importing and folder datasets."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ VIDEO_ENDINGS = (
     ".wmv",
     ".ogv",
 )
-"""Endings in lower case, the most frequent ones first."""
+"""Extensions in lower case, the most frequent ones first."""

@@ -16,11 +16,11 @@ DOWNLOADED = "downloaded"
 MEANING = {
     DOWNLOADED: "here, decoded to the end",
     PENDING: "not tried yet",
-    "transient": "a passing failure; asked again later",
-    "blocked": "the source refused; asked again later",
+    "transient": "temporary failure; tried again later",
+    "blocked": "the source refused; tried again later",
     "gone": "removed, closed or under copyright",
     "restricted": "private, age, members, region or login",
-    "unsupported": "no usable format; asked again after a yt-dlp upgrade",
+    "unsupported": "no usable format; tried again after a yt-dlp upgrade",
     "corrupt": "arrived, but does not decode",
     "local": "this machine was at fault",
 }
@@ -148,7 +148,7 @@ class Counts:
 
     @property
     def possible(self) -> int:
-        """Not here, and not lost."""
+        """Number of videos neither downloaded nor lost."""
         return self.total - self.downloaded - self.lost
 
 
@@ -181,7 +181,7 @@ class Status:
 
     @property
     def possible(self) -> int:
-        """Not here, and not lost."""
+        """Number of videos neither downloaded nor lost."""
         return sum(counts.possible for counts in self.by_split.values())
 
     def states(self) -> list[tuple[str, int, str]]:

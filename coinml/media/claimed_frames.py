@@ -1,4 +1,4 @@
-"""Whether the frames that a header claims are in the file, and why some of them are not shown."""
+"""Comparing the number of frames in a header with the packets of the stream."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LARGEST_EMPTY_VOP = 19
 
 
 class ClaimedFrames:
-    """Compares a header's number of frames with the packets of the stream.
+    """Decides whether a file lost frames, from its header, its index and its packets.
 
-    A header also counts frames that are not shown: those that an edit list cuts off, empty chunks
-    (a camera dropped a frame), MPEG-4 pictures that only say "as before", and pictures that refer
-    to frames before the place where the stream was cut. Fewer packets than the index lists, or a
-    stream that ends early, mean that the file is cut.
+    A header also counts frames that are not shown: frames cut off by an edit list, empty chunks
+    (dropped by a camera), MPEG-4 pictures that only repeat the previous one, and leading pictures
+    that refer to frames before the start of the stream. A file with fewer packets than its index
+    lists, or whose stream ends early, is truncated.
 
     Args:
         path: The file.
@@ -61,14 +61,14 @@ class ClaimedFrames:
             self._shown.append(packet.pts)
 
     def missing(self, decoded: int, first_pts: int | None) -> bool:
-        """Whether frames were lost, given the number of decoded ones and the first one's ticks."""
+        """Whether frames were lost, given the number of decoded ones and the first one's PTS."""
         if self.number is None or decoded >= self.number:
             return False
         hidden = self._discarded + self._without_picture + self._leading(first_pts)
         return decoded < self._packets - hidden or self._is_cut()
 
     def why_fewer(self, decoded: int, first_pts: int | None) -> str | None:
-        """Why an undamaged file shows fewer frames than it claims; None where it does not."""
+        """Why an undamaged file has fewer frames than its header states; None if it has not."""
         if self.number is None or decoded >= self.number:
             return None
         leading = self._leading(first_pts)
@@ -80,8 +80,8 @@ class ClaimedFrames:
             "without a picture of their own": self._packets - self._discarded - leading - decoded,
             "predicted from frames before the cut": leading,
         }
-        said = ", ".join(f"{count} {what}" for what, count in parts.items() if count > 0)
-        return f"{self.number - decoded} of {self.number} claimed frames are not shown ({said})"
+        causes = ", ".join(f"{count} {what}" for what, count in parts.items() if count > 0)
+        return f"{self.number - decoded} of {self.number} claimed frames are not shown ({causes})"
 
     @property
     def _is_mov(self) -> bool:
@@ -98,13 +98,13 @@ class ClaimedFrames:
     def _is_cut(self) -> bool:
         stream = self._stream
         if self._is_mov:
-            # The index stands in the header and has edit lists applied.
+            # The index is part of the header and has edit lists applied.
             return self._packets < sum(entry.size > 0 for entry in stream.index_entries)
         if self._packets < self._indexed:
             return True
         if self._last_dts is not None and stream.average_rate and stream.time_base:
             ticks = self._last_dts - (stream.start_time or 0)
-            # Time stamps count empty chunks, too.
+            # Time stamps include empty chunks.
             last = ticks * stream.time_base * stream.average_rate
             if last > (self.number or 0) - 1.5:
                 return False
@@ -119,7 +119,7 @@ def _has_no_picture(codec: str, packet: Packet[Any]) -> bool:
 
 
 def _riff_is_whole(path: str | Path) -> bool:
-    """Whether a file ends where its RIFF chunks say."""
+    """Whether a file ends where its last RIFF chunk ends."""
     size = Path(path).stat().st_size
     at = 0
     with Path(path).open("rb") as file:

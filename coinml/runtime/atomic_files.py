@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under another name, then renamed."""
+"""Atomic writes: a file is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL_GLOB = ".*.partial*"
-"""Matches what killed processes left behind in a folder."""
+"""Matches the temporary files that killed processes left in a folder."""
 
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True, private: bool = False) -> Iterator[Path]:
-    """Within it, the value is a path to write to; it becomes `path` when the block succeeds.
+    """A context with a temporary path to write to, which is renamed to `path` on success.
 
-    It lies in the same folder, is hidden and has the same ending, and is removed if the block
-    fails. `path` is replaced if it exists.
+    The temporary file is hidden, in the same folder and with the same extension, and is removed
+    if the block fails. An existing `path` is replaced.
 
     Args:
         path: The file's final name.
         durable: Flush the file and its folder to the disk, so that it survives a power cut.
-        private: Make it readable by its owner alone before anything is written.
+        private: Readable by its owner only, before anything is written.
 
     Raises:
         OSError: The file cannot be written.
@@ -43,7 +43,7 @@ def written_whole(path: Path, *, durable: bool = True, private: bool = False) ->
 
 
 def write_whole(path: Path, content: Any, *, durable: bool = True, private: bool = False) -> None:
-    """Write a text (as UTF-8) or bytes-like content as `written_whole` does.
+    """Write a string (as UTF-8) or bytes-like object atomically; see `written_whole`.
 
     Raises:
         OSError: The file cannot be written.

@@ -35,7 +35,7 @@ def find_devices(names: str) -> tuple[str, ...]:
             `cuda:N`, separated by commas.
 
     Returns:
-        Of `cpu` and `cuda:N`.
+        Names of the form `cpu` or `cuda:N`.
 
     Raises:
         InvalidInputError: As `find_device`.

@@ -57,13 +57,13 @@ def listening(listener: Listener) -> Iterator[None]:
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[None]:
     """Announce a stage of `total` items; within it, `advance` counts them."""
-    told = _listeners
-    for listener in told:
+    listeners = _listeners
+    for listener in listeners:
         listener.begin(name, total)
     try:
         yield
     finally:
-        for listener in told:
+        for listener in listeners:
             listener.end(name)
 
 
