@@ -1,1 +1,1 @@
-"""Frozen video encoders: from a checkpoint's files to one vector a clip."""
+"""Frozen video encoders: from a checkpoint's files to one vector per clip."""

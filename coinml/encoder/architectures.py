@@ -1,7 +1,8 @@
-"""The families of frozen video encoders: how each is loaded, fed and read.
+"""The supported families of video encoders: their classes, configuration fields and pooling.
 
-An adapter is a row of `ARCHITECTURES`: what its configuration calls things, which of transformers'
-classes it is, and how its tokens become one vector. Nothing is loaded to know this.
+A family is a row of `ARCHITECTURES`: its class in transformers, the names of its configuration's
+fields, and how its tokens are pooled into one vector. This module imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
@@ -18,51 +19,55 @@ class Architecture:
     """One family of encoders.
 
     Attributes:
-        model_class: Its class in transformers.
-        defaults: What its configuration means where it leaves a field out.
+        model_class: Name of the model's class in transformers.
+        defaults: Values of the configuration's fields that a checkpoint may leave out.
         input_name: Name of the model's input, (batch, frames, 3, height, width).
-        frames_field: The configuration's name for the number of frames a clip.
-        any_frames: Whether other numbers of frames than that are as good.
-        size_field: The configuration's name for the side of a frame in pixels.
-        any_size: Whether it takes frames of another size.
-        channels_field: The configuration's name for the number of colours.
-        class_token: Whether its first token stands for the clip, as its classifier reads it.
-        hides_tokens: Whether it can be fed a part of the tokens (`bool_masked_pos`).
-        attention: transformers' name of the implementation.
-        load_options: For the class's `from_pretrained`.
-        call_options: For the model's forward.
-        bare: Whether it is taken without a processor file, with ImageNet's statistics.
+        frames_field: Configuration field with the number of frames per clip.
+        variable_frames: Whether the model accepts other numbers of frames.
+        size_field: Configuration field with the side of a frame in pixels.
+        variable_size: Whether the model accepts frames of other sizes.
+        channels_field: Configuration field with the number of colour channels.
+        class_token: Whether the first token represents the clip, as for the family's classifier.
+        supports_masking: Whether the model can run on a subset of the tokens
+            (`bool_masked_pos`).
+        attention: transformers' name of the attention implementation.
+        load_options: Arguments for the class's `from_pretrained`.
+        call_options: Arguments for the model's forward.
+        processor_optional: Whether a checkpoint without a processor file is loaded, with
+            ImageNet's statistics.
     """
 
     model_class: str
     defaults: Mapping[str, Any]
     input_name: str = "pixel_values"
     frames_field: str = "num_frames"
-    any_frames: bool = False
+    variable_frames: bool = False
     size_field: str = "image_size"
-    any_size: bool = False
+    variable_size: bool = False
     channels_field: str = "num_channels"
     class_token: bool = False
-    hides_tokens: bool = False
+    supports_masking: bool = False
     attention: str = "sdpa"
     load_options: Mapping[str, Any] = field(default_factory=dict)
     call_options: Mapping[str, Any] = field(default_factory=dict)
-    bare: bool = False
+    processor_optional: bool = False
 
     def frames(self, config: Mapping[str, Any], wanted: int | None = None) -> int:
-        """Number of frames a clip.
+        """Number of frames per clip: the wanted number, or the configuration's own if None.
 
         Raises:
-            InvalidInputError: It does not take so many.
+            InvalidInputError: The model does not accept that number.
         """
-        own = _whole(config, self.frames_field)
+        own = _positive_integer(config, self.frames_field)
         if wanted is None or wanted == own:
             return own
-        if not self.any_frames:
-            raise InvalidInputError(f"it takes clips of {own} frames, not {wanted}")
-        step = self._cell(config)[0]
+        if not self.variable_frames:
+            raise InvalidInputError(f"it accepts clips of {own} frames, not {wanted}")
+        step = self._tubelet(config)[0]
         if wanted < step or wanted % step:
-            raise InvalidInputError(f"it takes clips of a multiple of {step} frames, not {wanted}")
+            raise InvalidInputError(
+                f"the model accepts clips of a multiple of {step} frames, not {wanted}"
+            )
         return wanted
 
     def size(self, config: Mapping[str, Any]) -> tuple[int, int]:
@@ -70,21 +75,21 @@ class Architecture:
         return _pair(config, self.size_field)
 
     def grid(self, config: Mapping[str, Any], frames: int) -> tuple[int, int]:
-        """Number of tokens along the time and in one place of it, without a class token."""
-        step, cell_height, cell_width = self._cell(config)
+        """Number of token positions in time and in space, without a class token."""
+        step, patch_height, patch_width = self._tubelet(config)
         height, width = self.size(config)
-        return max(1, frames // step), (height // cell_height) * (width // cell_width)
+        return max(1, frames // step), (height // patch_height) * (width // patch_width)
 
     def pooling(self, config: Mapping[str, Any], tensor_names: Collection[str]) -> str:
-        """How its tokens become one vector; see `EncoderSpec`."""
+        """How the tokens are pooled into one vector; see `EncoderSpec`."""
         if self.class_token:
             return "layernorm+cls"
         if not config.get("use_mean_pooling"):
             return "layernorm+mean"
         return "mean+fc_norm" if "fc_norm.weight" in tensor_names else "mean"
 
-    def _cell(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Frames, height and width that one token stands for."""
+    def _tubelet(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Number of frames, height and width in pixels of one token's tubelet."""
         tubelet = config.get("tubelet_size", 1)
         if isinstance(tubelet, list | tuple):
             if len(tubelet) != 3:
@@ -105,8 +110,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "hidden_size": 768,
             "use_mean_pooling": True,
         },
-        hides_tokens=True,
-        bare=True,
+        supports_masking=True,
+        processor_optional=True,
     ),
     "vjepa2": Architecture(
         model_class="VJEPA2Model",
@@ -119,11 +124,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         },
         input_name="pixel_values_videos",
         frames_field="frames_per_clip",
-        # Its positions are rotations, which have no length to be trained for.
-        any_frames=True,
+        # Rotary position embeddings are not tied to the number of frames in training.
+        variable_frames=True,
         size_field="crop_size",
         channels_field="in_chans",
-        # The predictor is of use in pre-training only.
+        # The predictor is used in pre-training only.
         call_options={"skip_predictor": True},
     ),
     "timesformer": Architecture(
@@ -134,7 +139,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "patch_size": 16,
             "hidden_size": 768,
         },
-        any_size=True,
+        variable_size=True,
         class_token=True,
         attention="eager",
     ),
@@ -147,39 +152,40 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "hidden_size": 768,
         },
         class_token=True,
-        # Checkpoints that were trained to classify have no pooler: one would be random.
+        # Classification checkpoints have no pooler; transformers would add a random one.
         load_options={"add_pooling_layer": False},
     ),
 }
-"""By the `model_type` of a checkpoint's configuration."""
+"""The families by the `model_type` of a checkpoint's configuration."""
 
 
 def architecture_of(config: Mapping[str, Any], *, ref: str) -> Architecture:
-    """The family that a checkpoint's configuration names.
+    """The family of a checkpoint.
 
     Args:
         config: The fields of its `config.json`.
         ref: The checkpoint as the user named it, for the message.
 
     Raises:
-        InvalidInputError: It is not among those that are known.
+        InvalidInputError: The family is not supported, or the model does not take RGB frames.
     """
     found = ARCHITECTURES.get(str(config.get("model_type")))
     if found is None:
         raise InvalidInputError(
-            f"encoder {ref!r}: is a {config.get('model_type')!r}; known: {', '.join(ARCHITECTURES)}"
+            f"encoder {ref!r}: model_type is {config.get('model_type')!r}; "
+            f"known: {', '.join(ARCHITECTURES)}"
         )
-    if (colours := config.get(found.channels_field, 3)) != 3:
+    if (channels := config.get(found.channels_field, 3)) != 3:
         raise InvalidInputError(
-            f"encoder {ref!r}: {found.channels_field} is {colours!r}; it must be 3"
+            f"encoder {ref!r}: {found.channels_field} is {channels!r}; it must be 3"
         )
     return found
 
 
-def _whole(config: Mapping[str, Any], name: str) -> int:
+def _positive_integer(config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"config.json: {name} is {value!r}; it must be a whole number")
+        raise InvalidInputError(f"config.json: {name} is {value!r}; it must be a positive integer")
     return value
 
 
@@ -187,5 +193,5 @@ def _pair(config: Mapping[str, Any], name: str) -> tuple[int, int]:
     value = config.get(name)
     if isinstance(value, list | tuple) and len(value) == 2:
         first, second = ({name: side} for side in value)
-        return _whole(first, name), _whole(second, name)
-    return _whole(config, name), _whole(config, name)
+        return _positive_integer(first, name), _positive_integer(second, name)
+    return _positive_integer(config, name), _positive_integer(config, name)

@@ -1,6 +1,6 @@
-"""The frozen model behind an encoder: pixels in, pooled vectors out.
+"""The frozen model of an encoder: pixels in, pooled vectors out.
 
-The only importer of transformers, beside the miniature's trainer.
+The only importer of transformers, except the miniature's trainer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from coinml.encoder.checkpoint import Checkpoint, first_line
 from coinml.encoder.spec import EncoderSpec
-from coinml.encoder.token_masking import kept_places
+from coinml.encoder.token_masking import kept_positions
 from coinml.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,13 +47,15 @@ def load_backbone(
                 **architecture.load_options,
             )
         except Exception as err:
-            # Whatever it meets in the files of a folder, the folder is what must change.
-            raise InvalidInputError(f"{checkpoint.ref}: does not load: {first_line(err)}") from err
+            # Malformed files raise errors of many types; all mean that the checkpoint is invalid.
+            raise InvalidInputError(
+                f"{checkpoint.ref}: cannot be loaded: {first_line(err)}"
+            ) from err
     if missing := found["missing_keys"]:
-        # transformers would go on with random ones.
+        # transformers would initialise them randomly.
         raise InvalidInputError(
             f"{checkpoint.ref}: {checkpoint.weights.main.name} lacks {len(missing)} of the model's "
-            f"weights, {min(missing)} for one"
+            f"weights, such as {min(missing)}"
         )
     return Backbone(checkpoint, spec, model=model, device=device, dtype=dtype)
 
@@ -62,8 +64,8 @@ class Backbone:
     """A loaded model; see `load_backbone`.
 
     Attributes:
-        tokens: Number of tokens that a clip becomes, of those that the model sees.
-        width: Greatest number of values that a token has, at the entrance or within.
+        tokens: Number of tokens per clip that the model sees.
+        width: Largest number of values per token: of its pixels or of its hidden state.
     """
 
     def __init__(
@@ -77,10 +79,10 @@ class Backbone:
     ) -> None:
         self._architecture = checkpoint.architecture
         self._class_token = spec.pooling.endswith("+cls")
-        times, places = self._architecture.grid(checkpoint.config, spec.frames)
-        kept = kept_places(places, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
+        times, positions = self._architecture.grid(checkpoint.config, spec.frames)
+        kept = kept_positions(positions, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
         if spec.keep_tokens < 1:
-            select_tokens(model, kept, places=places, times=times)
+            select_tokens(model, kept, positions=positions, times=times)
         if device.type == "cuda":
             replace_patch_convolutions(model)
         self._model = model.to(device).eval().requires_grad_(False)
@@ -88,14 +90,14 @@ class Backbone:
         norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
         self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
         self.tokens = times * len(kept)
-        pixels_each = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * places)
-        self.width = max(spec.dim, pixels_each)
+        values_per_token = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * positions)
+        self.width = max(spec.dim, values_per_token)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn normalised pixels into vectors.
 
         Args:
-            pixels: (N, frames, 3, height, width) in the model's type, on its device.
+            pixels: (N, frames, 3, height, width) in the model's dtype, on its device.
 
         Returns:
             float32 (N, D), on the same device.
@@ -113,46 +115,48 @@ class Backbone:
 
 
 def replace_patch_convolutions(module: torch.nn.Module) -> None:
-    """Compute a clip's patches by one matrix product instead of a three-dimensional convolution.
+    """Compute patch embeddings by a matrix product instead of a 3D convolution, in place.
 
-    It is the same sum. cuDNN has been many times slower at it in bfloat16, whatever the order in
-    memory (it has no such kernels in some of its releases).
+    The result is the same. In bfloat16 cuDNN's convolution was many times slower in every memory
+    format, since some of its releases lack kernels for it.
     """
     import torch
 
-    class PatchProduct(torch.nn.Module):
+    class PatchProjection(torch.nn.Module):
         def __init__(self, convolution: torch.nn.Conv3d) -> None:
             super().__init__()
             self.weight, self.bias = convolution.weight, convolution.bias
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             time, height, width = self.weight.shape[2:]
-            batch, colours, *sides = pixels.shape
-            steps = [side // cell for side, cell in zip(sides, (time, height, width), strict=True)]
-            cells = pixels[..., : steps[0] * time, : steps[1] * height, : steps[2] * width]
-            cells = cells.reshape(batch, colours, steps[0], time, steps[1], height, steps[2], width)
-            cells = cells.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
-            tokens = torch.nn.functional.linear(cells, self.weight.flatten(1), self.bias)
+            batch, channels, *sides = pixels.shape
+            steps = [side // size for side, size in zip(sides, (time, height, width), strict=True)]
+            patches = pixels[..., : steps[0] * time, : steps[1] * height, : steps[2] * width]
+            patches = patches.reshape(
+                batch, channels, steps[0], time, steps[1], height, steps[2], width
+            )
+            patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+            tokens = torch.nn.functional.linear(patches, self.weight.flatten(1), self.bias)
             return tokens.permute(0, 4, 1, 2, 3)
 
     for name, child in module.named_children():
         if isinstance(child, torch.nn.Conv3d) and child.kernel_size == child.stride:
-            setattr(module, name, PatchProduct(child))
+            setattr(module, name, PatchProjection(child))
         else:
             replace_patch_convolutions(child)
 
 
-def select_tokens(model: Any, kept: list[int], *, places: int, times: int) -> None:
-    """Let a VideoMAE see only some of its tokens: the same places at all times.
+def select_tokens(model: Any, kept: list[int], *, positions: int, times: int) -> None:
+    """Let a VideoMAE see only some of its tokens: the same positions at all times.
 
-    It gives what the model's own `bool_masked_pos` gives. A boolean mask would be turned into
-    indices on the CPU and copied for each batch; these indices lie on the model's device.
+    The result equals that of the model's own `bool_masked_pos`. A boolean mask would be
+    converted to indices on the CPU and copied for each batch; these indices are on the device.
 
     Args:
         model: A VideoMAEModel, changed in place.
-        kept: Numbers of the places that stay.
-        places: Number of places at one time.
-        times: Number of times.
+        kept: Indices of the spatial positions that are kept.
+        positions: Number of spatial positions.
+        times: Number of positions in time.
     """
     import torch
 
@@ -160,9 +164,9 @@ def select_tokens(model: Any, kept: list[int], *, places: int, times: int) -> No
         def __init__(self, embeddings: torch.nn.Module) -> None:
             super().__init__()
             self.embeddings = embeddings
-            numbers = torch.tensor(kept) + places * torch.arange(times)[:, None]
+            indices = torch.tensor(kept) + positions * torch.arange(times)[:, None]
             self.kept: torch.Tensor
-            self.register_buffer("kept", numbers.flatten(), persistent=False)
+            self.register_buffer("kept", indices.flatten(), persistent=False)
 
         def forward(self, pixels: torch.Tensor, _: None) -> torch.Tensor:
             tokens: torch.Tensor = self.embeddings(pixels, None)
@@ -172,10 +176,10 @@ def select_tokens(model: Any, kept: list[int], *, places: int, times: int) -> No
 
 
 def move_position_tables(model: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Put position embeddings that are plain tensors where the model is.
+    """Move position embeddings that are plain tensors to the model's device.
 
-    VideoMAE's table is neither a parameter nor a buffer, so that `to` leaves it on the CPU and
-    each forward would copy it to the device and wait for the copy.
+    VideoMAE's table is neither a parameter nor a buffer, so `to` leaves it on the CPU, and each
+    forward would copy it to the device and wait for the copy.
     """
     import torch
 
@@ -186,10 +190,10 @@ def move_position_tables(model: Any, *, device: torch.device, dtype: torch.dtype
 
 
 def _fc_norm(checkpoint: Checkpoint) -> Any:
-    """The norm that a classification checkpoint puts on its pooled tokens."""
+    """The LayerNorm that a classification checkpoint applies to its pooled tokens."""
     import torch
 
-    # Of torch's own epsilon, whatever the configuration says: so the classifier has it.
+    # torch's default epsilon, not the configuration's: the classifier in transformers uses it.
     norm = torch.nn.LayerNorm(checkpoint.config["hidden_size"])
     found = checkpoint.weights.tensors(["fc_norm.weight", "fc_norm.bias"])
     norm.load_state_dict(
@@ -200,10 +204,10 @@ def _fc_norm(checkpoint: Checkpoint) -> Any:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers and the hub client from reporting on stderr and phoning home."""
+    """Keep transformers and the hub client from writing to stderr and sending telemetry."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    # A thread that asks the hub to convert a .bin would outlive the load.
+    # transformers would start a thread that asks the hub to convert a .bin file.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

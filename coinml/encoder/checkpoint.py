@@ -1,6 +1,7 @@
-"""A checkpoint on disk or on the hub: where its files are and what they say, without loading it.
+"""A checkpoint on disk or on the hub: its files and its spec, without loading the model.
 
-Neither torch nor transformers is needed to know whether a set was made with an encoder.
+A spec is computed without torch and transformers, so that commands can identify an encoder
+quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
 from coinml.encoder.sampling import DEFAULT, Sampling
 from coinml.encoder.spec import EncoderSpec
-from coinml.encoder.token_masking import checked_share
+from coinml.encoder.token_masking import checked_masking
 from coinml.encoder.weights import (
     PICKLED,
     SAFETENSORS,
@@ -34,12 +35,12 @@ class Checkpoint:
     """A checkpoint's files; see `find_checkpoint`.
 
     Attributes:
-        ref: How it was asked for.
-        folder: Where its files are.
-        commit: The hub's commit, None for a local folder.
-        architecture: The family that it belongs to.
-        config: Its `config.json`, with the family's defaults for what it leaves out.
-        weights: Its weights, one file or several.
+        ref: Hub id or folder, as the user gave it.
+        folder: The folder with its files.
+        commit: The hub's commit; None for a local folder.
+        architecture: Its family.
+        config: Its `config.json`, with the family's defaults for missing fields.
+        weights: Its weights, in one file or several.
     """
 
     ref: str
@@ -51,7 +52,7 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """All that is needed to load it elsewhere."""
+        """All files that are needed to load it elsewhere."""
         names = ("config.json", *PROCESSOR_FILES)
         return [
             *self.weights.files,
@@ -59,17 +60,17 @@ class Checkpoint:
         ]
 
     def spec(self, sampling: Sampling = DEFAULT) -> EncoderSpec:
-        """What its vectors mean with this sampling.
+        """The spec of this encoder with a sampling.
 
         Raises:
-            InvalidInputError: It takes clips of another number of frames, or the part of the
-                tokens to keep is none.
+            InvalidInputError: The sampling is invalid or does not fit the model, or the processor
+                file is missing or not supported.
         """
-        keep_tokens, keep_seed = checked_share(sampling.keep_tokens, sampling.keep_seed)
-        if keep_tokens != 1 and not self.architecture.hides_tokens:
+        keep_tokens, keep_seed = checked_masking(sampling.keep_tokens, sampling.keep_seed)
+        if keep_tokens != 1 and not self.architecture.supports_masking:
             raise InvalidInputError(
-                f"{self.ref}: keep_tokens is {keep_tokens:g}, but a {self.model_type} must be fed "
-                "all its tokens: leave it at 1"
+                f"{self.ref}: keep_tokens is {keep_tokens:g}, but a {self.model_type} needs "
+                "all its tokens; it must be 1"
             )
         try:
             own = self.architecture.frames(self.config, sampling.frames)
@@ -102,21 +103,21 @@ class Checkpoint:
         return str(self.config["model_type"])
 
     def _preprocessor(self, size: tuple[int, int]) -> Preprocessor:
-        found = read_processor(self.folder, family=self.model_type, image_size=size)
-        if found is None:
-            if not self.architecture.bare:
+        processor = read_processor(self.folder, family=self.model_type, image_size=size)
+        if processor is None:
+            if not self.architecture.processor_optional:
                 raise InvalidInputError(
-                    f"{self.ref}: holds none of {', '.join(PROCESSOR_FILES)}, which say how frames "
-                    f"are brought to a {self.model_type}"
+                    f"{self.ref}: has none of {', '.join(PROCESSOR_FILES)}, which say how frames "
+                    f"are preprocessed for a {self.model_type}"
                 )
-            # What VideoMAE was trained with; a default-constructed processor would take 0.5.
+            # VideoMAE was trained with ImageNet's statistics; transformers' default is 0.5.
             return Preprocessor(resize=min(size), crop=size)
-        if found.crop != size and not self.architecture.any_size:
+        if processor.crop != size and not self.architecture.variable_size:
             raise InvalidInputError(
-                f"{self.ref}: the processor's crop_size is {found.crop}, but the model takes "
-                f"frames of {size} (height, width)"
+                f"{self.ref}: the processor's crop_size is {processor.crop}, but the model "
+                f"accepts frames of {size} (height, width)"
             )
-        return found
+        return processor
 
 
 def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoint:
@@ -127,7 +128,7 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InvalidInputError: No such checkpoint, or one that is of a family that is not known.
+        InvalidInputError: There is no such checkpoint, or its family is not supported.
         TransientError: The hub does not answer.
     """
     folder, commit = _resolve(str(ref), revision)
@@ -144,17 +145,17 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
 
 
 def first_line(err: BaseException) -> str:
-    """A library's error in one short line."""
+    """The first line of an error's message, shortened to 200 characters."""
     lines = str(err).strip().splitlines()
     return lines[0][:200] if lines else type(err).__name__
 
 
 def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
-    """A checkpoint's folder, and its commit if it came from the hub."""
+    """A checkpoint's folder, and its commit if it is from the hub."""
     folder = Path(ref).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise InvalidInputError(f"{ref}: is a folder, which has no revision {revision!r}")
+            raise InvalidInputError(f"{ref}: is a folder; revision {revision!r} is for a hub id")
         return folder, None
     parts = ref.split("/")
     if len(parts) > 2 or ref.startswith((".", "~", "/")) or not all(parts):
@@ -172,12 +173,12 @@ def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
         RevisionNotFoundError,
     )
 
-    described = ["config.json", *PROCESSOR_FILES]
+    descriptions = ["config.json", *PROCESSOR_FILES]
     try:
-        # Each kind of weights only where there is none of the one before: they are large.
+        # Weights are large: a format is downloaded only if the preferred one does not exist.
         for kind in ([SAFETENSORS], [SAFETENSORS_INDEX, SHARDS], [PICKLED]):
             found = Path(
-                snapshot_download(ref, revision=revision, allow_patterns=[*described, *kind])
+                snapshot_download(ref, revision=revision, allow_patterns=[*descriptions, *kind])
             )
             if (found / kind[0]).is_file():
                 break
@@ -195,11 +196,11 @@ def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
 def _config(folder: Path, ref: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise InvalidInputError(f"encoder {ref!r}: holds no config.json, so it is no checkpoint")
+        raise InvalidInputError(f"encoder {ref!r}: has no config.json, so it is not a checkpoint")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as err:
-        raise InvalidInputError(f"{path}: not the configuration of a model: {err}") from err
+        raise InvalidInputError(f"{path}: not a model configuration: {err}") from err
     if not isinstance(config, dict):
-        raise InvalidInputError(f"{path}: not the configuration of a model")
+        raise InvalidInputError(f"{path}: not a model configuration")
     return config

@@ -1,4 +1,4 @@
-"""Loading the encoder that a spec describes, and no other."""
+"""Loading the encoder that a spec describes, with a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coinml.errors import InvalidInputError
 
 
 class OtherEncoderError(InvalidInputError):
-    """A checkpoint is not the encoder that was asked for.
+    """A checkpoint is not the expected encoder.
 
     Attributes:
         found: Fingerprint of the checkpoint with the spec's sampling.
@@ -27,10 +27,10 @@ def load_matching_encoder(
     """Load a checkpoint with a spec's sampling and verify that it has the spec's fingerprint.
 
     Args:
-        spec: The encoder that is wanted.
-        ref: Where it is: hub id or folder.
-        revision: Of the hub id.
-        device: As `load_encoder` takes it.
+        spec: The expected encoder.
+        ref: Hub id or folder.
+        revision: Branch, tag or commit on the hub.
+        device: As in `load_encoder`.
 
     Raises:
         OtherEncoderError: The checkpoint is another encoder.

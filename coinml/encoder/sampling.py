@@ -14,9 +14,9 @@ class Sampling:
         frames: Number of frames per clip; None takes the checkpoint's own.
         stride: Distance between a clip's frames, in frames.
         keep_tokens: Share of the tokens that the model sees, above 0 and at most 1: the same
-            places in every frame. Less is faster (a quarter of the tokens takes less than a
-            quarter of the time) and another spec. VideoMAE only.
-        keep_seed: Seed of the selection of places.
+            positions in every frame. A smaller share is faster (a quarter of the tokens takes
+            less than a quarter of the time) and gives other vectors. VideoMAE only.
+        keep_seed: Seed of the selection of positions.
     """
 
     clips: int = 8

@@ -1,4 +1,4 @@
-"""What an embedding means, under a fingerprint."""
+"""The specification of an encoder and its fingerprint."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ def fingerprint_of(fields: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """Everything that decides what a vector means.
+    """Everything that determines an encoder's vectors.
 
-    The weights are named by the hash of their file and not by where they came from, so that a
-    copy that a registered model carries is the encoder it was copied from.
+    The weights are identified by a hash and not by their source, so that the copy in a registered
+    model is the same encoder.
 
     Attributes:
-        encoder: Hub id, or the name of the local folder; for people, not in the fingerprint.
-        revision: The hub's commit, None for a folder; not in the fingerprint.
+        encoder: Hub id, or the name of the local folder; for display, not in the fingerprint.
+        revision: The hub's commit; None for a folder; not in the fingerprint.
         architecture: The checkpoint's model type ("videomae").
         weights_sha256: Hash of the weights file.
         resize: Shortest edge in pixels, or (height, width).
         crop: (height, width) in pixels.
         interpolation: "bilinear" or "bicubic".
-        mean: Of each channel, of values from 0 to 1; holds also what else the processor takes
-            off, as ViViT's does.
-        std: Of each channel.
-        frames: Number of frames a clip.
+        mean: Mean of each channel, for values from 0 to 1; includes other offsets of the
+            processor, such as ViViT's.
+        std: Standard deviation of each channel, likewise.
+        frames: Number of frames per clip.
         stride: Distance between a clip's frames, in frames.
-        clips: Number of clips a video.
-        short: What fills a clip that is longer than the video.
-        keep_tokens: Part of the tokens that the encoder sees.
-        keep_seed: Seed of the choice of tokens.
-        pooling: How the tokens become one vector: "mean", "mean+fc_norm" (through the
-            classification checkpoint's own norm), "layernorm+mean" or "layernorm+cls" (the
-            first token, as the family's classifiers read it).
+        clips: Number of clips per video.
+        short: How a clip that is longer than the video is filled.
+        keep_tokens: Share of the tokens that the encoder sees.
+        keep_seed: Seed of the selection of tokens.
+        pooling: How the tokens are pooled into one vector: "mean", "mean+fc_norm" (through the
+            classification checkpoint's norm), "layernorm+mean" or "layernorm+cls" (the first
+            token, as for the family's classifiers).
         dim: Length of a vector.
     """
 
@@ -67,7 +67,7 @@ class EncoderSpec:
 
     @property
     def sampling(self) -> Sampling:
-        """The part of it that is chosen and not the checkpoint's."""
+        """The sampling, which a user chooses; the other fields are the checkpoint's."""
         return Sampling(
             clips=self.clips,
             frames=self.frames,
@@ -78,13 +78,13 @@ class EncoderSpec:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits; equal exactly where vectors may be compared."""
+        """12 hex digits, equal exactly if vectors are comparable."""
         fields = asdict(self)
         del fields["encoder"], fields["revision"]
         return fingerprint_of(fields)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON has them, and the fingerprint."""
+        """All fields as JSON values, with the fingerprint."""
         fields = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

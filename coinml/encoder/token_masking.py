@@ -1,4 +1,4 @@
-"""Which tokens an encoder sees where it is not given all: the same places in every frame."""
+"""Which tokens an encoder sees if it does not see all: the same positions in every frame."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import math
 from coinml.errors import InvalidInputError
 
 
-def checked_share(keep_tokens: float, keep_seed: int) -> tuple[float, int]:
-    """A share of the tokens and a seed as a spec holds them.
+def checked_masking(keep_tokens: float, keep_seed: int) -> tuple[float, int]:
+    """Share of the tokens to keep and seed, checked and normalised for a spec.
 
-    Without a choice the seed means nothing and is 0, so that one meaning has one fingerprint.
+    If all tokens are kept the seed has no effect and becomes 0, so that equal encoders have equal
+    fingerprints.
 
     Raises:
-        InvalidInputError: The share is not above 0 and at most 1, or the seed not a whole number
-            from 0 on.
+        InvalidInputError: The share is not above 0 and at most 1, or the seed is not an integer
+            of at least 0.
     """
     if isinstance(keep_tokens, bool) or not isinstance(keep_tokens, int | float):
         raise InvalidInputError(f"keep_tokens is {keep_tokens!r}; it must be a number")
@@ -24,28 +25,27 @@ def checked_share(keep_tokens: float, keep_seed: int) -> tuple[float, int]:
             f"keep_tokens is {keep_tokens:g}; it must be above 0 and at most 1 (1 keeps all)"
         )
     if isinstance(keep_seed, bool) or not isinstance(keep_seed, int) or keep_seed < 0:
-        raise InvalidInputError(
-            f"keep_seed is {keep_seed!r}; it must be a whole number, 0 or greater"
-        )
+        raise InvalidInputError(f"keep_seed is {keep_seed!r}; it must be an integer, 0 or greater")
     return float(keep_tokens), 0 if keep_tokens == 1 else keep_seed
 
 
-def kept_places(places: int, *, keep_tokens: float, keep_seed: int) -> list[int]:
-    """Choose the tubes that are kept, as VideoMAE's pre-training masks them: over all frames.
+def kept_positions(positions: int, *, keep_tokens: float, keep_seed: int) -> list[int]:
+    """Select the spatial positions that are kept in all frames (VideoMAE's tube masking).
 
-    The choice is made by hashes and by no library's random numbers, so that it is the same on
-    every machine and with every version, as vectors that are to be compared need it.
+    Positions are ranked by hashes and not by a library's random numbers, so that the selection is
+    the same on every machine and with every version: otherwise vectors would not be comparable.
 
     Args:
-        places: Number of token places in one frame.
-        keep_tokens: Part of them that is kept; never less than one place.
-        keep_seed: Another seed keeps other places.
+        positions: Number of token positions in one frame.
+        keep_tokens: Share of them that is kept; at least one position is.
+        keep_seed: Seed of the selection.
 
     Returns:
-        Ascending numbers of places, row by row.
+        Ascending indices of positions, in row-major order.
     """
-    kept = max(1, round(places * keep_tokens))
+    kept = max(1, round(positions * keep_tokens))
     ranked = sorted(
-        range(places), key=lambda place: hashlib.sha256(f"{keep_seed}:{place}".encode()).digest()
+        range(positions),
+        key=lambda position: hashlib.sha256(f"{keep_seed}:{position}".encode()).digest(),
     )
     return sorted(ranked[:kept])

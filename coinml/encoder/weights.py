@@ -23,7 +23,7 @@ SAFETENSORS, SAFETENSORS_INDEX, PICKLED = WEIGHTS_FILES = (
 """In the order in which transformers looks for them."""
 
 SHARDS = "model-*.safetensors"
-"""What the files that an index names are called on the hub."""
+"""Pattern of the names of an index's files on the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +31,8 @@ class Weights:
     """A checkpoint's weights; see `find_weights`.
 
     Attributes:
-        main: The file that says what there is: the weights themselves, or their index.
-        shards: The files that hold tensors, by name.
+        main: The single file of weights, or the index.
+        shards: The files with the tensors, sorted by name.
     """
 
     main: Path
@@ -44,7 +44,7 @@ class Weights:
         return list(dict.fromkeys([self.main, *self.shards]))
 
     def sha256(self) -> str:
-        """Hash of the file; of several, the hash of a list of their names and hashes."""
+        """Hash of the file; for several files, hash of the list of their names and hashes."""
         if self.shards == (self.main,):
             return _sha256(self.main)
         lines = "".join(f"{_sha256(shard)}  {shard.name}\n" for shard in self.shards)
@@ -54,7 +54,7 @@ class Weights:
         """Names of the tensors in the files.
 
         Raises:
-            InvalidInputError: A file is not one of weights alone.
+            InvalidInputError: A file holds something else than tensors.
         """
         if self.main.name == PICKLED:
             return set(self._unpickled())
@@ -64,7 +64,7 @@ class Weights:
         """Some of the tensors, on the CPU.
 
         Raises:
-            InvalidInputError: A file is not one of weights alone.
+            InvalidInputError: A file holds something else than tensors.
         """
         if self.main.name == PICKLED:
             loaded = self._unpickled()
@@ -73,9 +73,9 @@ class Weights:
 
         found: dict[str, torch.Tensor] = {}
         for shard in self.shards:
-            if here := _names_in(shard).intersection(names):
+            if present := _names_in(shard).intersection(names):
                 with safe_open(shard, framework="pt") as file:
-                    found |= {name: file.get_tensor(name) for name in here}
+                    found |= {name: file.get_tensor(name) for name in present}
         return found
 
     def _unpickled(self) -> dict[str, torch.Tensor]:
@@ -84,11 +84,11 @@ class Weights:
         import torch
 
         try:
-            # Of a pickle torch takes tensors then, and nothing that could run.
+            # With weights_only, torch reads tensors from the pickle and executes no code.
             loaded = torch.load(self.main, map_location="cpu", weights_only=True, mmap=True)
         except (UnpicklingError, RuntimeError, OSError) as err:
             raise InvalidInputError(
-                f"{self.main}: not a file of weights alone; save_pretrained writes safetensors"
+                f"{self.main}: not only tensors; save_pretrained writes safetensors"
             ) from err
         return dict(loaded)
 
@@ -97,7 +97,7 @@ def find_weights(folder: Path, *, ref: str) -> Weights:
     """Find the weights in a checkpoint's folder.
 
     Raises:
-        InvalidInputError: There are none, or one of several files is missing.
+        InvalidInputError: There are no weights, or a file that an index names is missing.
     """
     for name in WEIGHTS_FILES:
         main = folder / name
@@ -110,19 +110,19 @@ def find_weights(folder: Path, *, ref: str) -> Weights:
             if not shard.is_file():
                 raise InvalidInputError(f"encoder {ref!r}: lacks {shard.name}, which {name} names")
         return Weights(main=main, shards=shards)
-    raise InvalidInputError(f"encoder {ref!r}: holds none of {', '.join(WEIGHTS_FILES)}")
+    raise InvalidInputError(f"encoder {ref!r}: has none of {', '.join(WEIGHTS_FILES)}")
 
 
 def _named_by(index: Path) -> list[str]:
-    """Names of the files that an index names."""
+    """Names of the files in an index, sorted."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        # Beside the index and nowhere else.
+        # Only files in the index's folder, no paths.
         if names and all(Path(name).name == name for name in names):
             return names
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise InvalidInputError(f"{index}: not an index of safetensors files") from err
-    raise InvalidInputError(f"{index}: names no files beside it")
+    raise InvalidInputError(f"{index}: names no files in its folder")
 
 
 def _names_in(shard: Path) -> set[str]:

@@ -18,7 +18,7 @@ from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.sampling import Sampling
 from coinml.encoder.spec import EncoderSpec
-from coinml.encoder.token_masking import kept_places
+from coinml.encoder.token_masking import kept_positions
 from coinml.errors import InvalidInputError, TransientError
 from coinml.miniature.tiny_encoder import ENCODER
 from tests.helpers.small_models import VIDEOMAE
@@ -169,7 +169,7 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
     from transformers import VideoMAEImageProcessorPil, VideoMAEModel
 
     encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5, keep_seed=3))
-    kept = kept_places(4, keep_tokens=0.5, keep_seed=3)
+    kept = kept_positions(4, keep_tokens=0.5, keep_seed=3)
     assert len(kept) == 2
     masked = torch.tensor([place not in kept for place in range(4)]).repeat(8)
     inputs = VideoMAEImageProcessorPil.from_pretrained(tiny_encoder_dir)(
@@ -186,7 +186,7 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
 
 def test_a_dropped_place_is_seen_in_no_frame_and_a_kept_one_in_each(tiny_encoder_dir: Path) -> None:
     encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.25))
-    (kept,) = kept_places(4, keep_tokens=0.25, keep_seed=0)
+    (kept,) = kept_positions(4, keep_tokens=0.25, keep_seed=0)
     black = np.zeros((16, 32, 32, 3), dtype=np.uint8)
     vectors = {}
     for place in range(4):
@@ -200,14 +200,14 @@ def test_a_dropped_place_is_seen_in_no_frame_and_a_kept_one_in_each(tiny_encoder
 
 
 def test_the_choice_of_places_is_the_same_everywhere_and_follows_the_seed() -> None:
-    assert kept_places(16, keep_tokens=0.25, keep_seed=0) == [4, 7, 9, 15]
-    quarter = kept_places(196, keep_tokens=0.25, keep_seed=0)
+    assert kept_positions(16, keep_tokens=0.25, keep_seed=0) == [4, 7, 9, 15]
+    quarter = kept_positions(196, keep_tokens=0.25, keep_seed=0)
     assert len(quarter) == len(set(quarter)) == 49
     assert quarter == sorted(quarter)
-    assert quarter != kept_places(196, keep_tokens=0.25, keep_seed=1)
-    assert set(kept_places(196, keep_tokens=0.1, keep_seed=0)) < set(quarter)
-    assert len(kept_places(4, keep_tokens=0.001, keep_seed=0)) == 1
-    assert kept_places(4, keep_tokens=1.0, keep_seed=5) == [0, 1, 2, 3]
+    assert quarter != kept_positions(196, keep_tokens=0.25, keep_seed=1)
+    assert set(kept_positions(196, keep_tokens=0.1, keep_seed=0)) < set(quarter)
+    assert len(kept_positions(4, keep_tokens=0.001, keep_seed=0)) == 1
+    assert kept_positions(4, keep_tokens=1.0, keep_seed=5) == [0, 1, 2, 3]
 
 
 def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None:

@@ -261,7 +261,7 @@ def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None
         ({"size": {"shortest_edge": 40, "longest_edge": 80}}, "size is"),
         ({"size": {"shortest_edge": "40"}}, "size is"),
         ({"crop_size": {"height": 32}}, "crop_size is"),
-        ({"crop_size": 24}, r"crop_size is \(24, 24\), but the model takes"),
+        ({"crop_size": 24}, r"crop_size is \(24, 24\), but the model accepts"),
         ({"image_mean": [0.5, 0.5]}, "image_mean is"),
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std is"),
         ({"rescale_factor": 0}, "rescale_factor is 0"),

@@ -88,8 +88,8 @@ def test_a_file_that_is_missing_is_named(cut: Path) -> None:
         ("[]", "not an index"),
         ("{}", "not an index"),
         (json.dumps({"weight_map": {"a": 3}}), "not an index"),
-        (json.dumps({"weight_map": {}}), "names no files beside it"),
-        (json.dumps({"weight_map": {"a": "../model.safetensors"}}), "names no files beside it"),
+        (json.dumps({"weight_map": {}}), "names no files in its folder"),
+        (json.dumps({"weight_map": {"a": "../model.safetensors"}}), "names no files in its folder"),
     ],
 )
 def test_an_index_that_is_none_is_refused(cut: Path, content: str, message: str) -> None:
