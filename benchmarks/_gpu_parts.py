@@ -145,7 +145,7 @@ def model(check: Check) -> None:
     synchronize()  # It was made on another stream than the one that reads it.
 
     def alone() -> None:
-        with encoder._queue.turn():
+        with encoder._queue.exclusive():
             encoder._backbone(pixels)
 
     rate(check, f"model alone, batches of {size}", alone, size)

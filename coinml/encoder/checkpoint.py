@@ -162,6 +162,12 @@ def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
         raise InvalidInputError(
             f"encoder {ref!r}: no such folder, and not a hub id like MCG-NJU/videomae-base"
         )
+    snapshot = _download(ref, revision)
+    return snapshot, snapshot.name
+
+
+def _download(ref: str, revision: str | None) -> Path:
+    """The folder of a hub checkpoint in the local cache, downloaded if it is not there."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import snapshot_download
@@ -190,7 +196,7 @@ def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
             f"encoder {ref!r}: no folder here, not in the local cache, and the hub does not "
             f"answer ({first_line(err)})"
         ) from err
-    return found, found.name
+    return found
 
 
 def _config(folder: Path, ref: str) -> dict[str, Any]:

@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_CLIPS, _MOST_CLIPS_CUDA = 64, 256
-"""More clips at once gain nothing, however small the encoder."""
-_MOST_TOKENS_CUDA = 200_000
-"""Likewise, however large the GPU: these are 127 clips of VideoMAE-base."""
+_MAX_BATCH_CPU, _MAX_BATCH_CUDA = 64, 256
+"""Clips per batch; larger batches are not faster, even with a small encoder."""
+_MAX_BATCH_TOKENS_CUDA = 200_000
+"""Tokens per batch (127 clips of VideoMAE-base); larger batches are not faster, even on a large
+GPU."""
+_CPU_BATCH_VALUES = 5_000_000
+"""Values per batch on a CPU: 4 clips of VideoMAE-base, 64 of a tiny encoder."""
+_MEMORY_SHARE = 0.6
+"""Share of a GPU's free memory for a batch; the rest is for clips that wait or are resized."""
 _MEMORY_WAITS_S = (0.0, 1.0, 4.0)
-"""Seconds after each try to bring a clip to a device whose memory is used up."""
+"""Wait in seconds after each failed attempt to upload a clip to a device without free memory."""
 
 
 def load_encoder(
@@ -49,19 +54,19 @@ def load_encoder(
     dtype: str = "auto",
     sampling: Sampling = DEFAULT,
 ) -> ClipEncoder:
-    """Load a checkpoint of one of `architectures.ARCHITECTURES`.
+    """Load a checkpoint of one of the families in `architectures.ARCHITECTURES`.
 
     Args:
         ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
         revision: Branch, tag or commit on the hub.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`.
-        dtype: `auto` (bfloat16 or float16 on CUDA, float32 on a CPU that has no tiles for
-            bfloat16), `float32`, `bfloat16`, `float16`.
-        sampling: How videos become its input.
+        device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1`.
+        dtype: `auto` (on CUDA bfloat16 or float16; on a CPU float32, or bfloat16 if that is
+            faster), `float32`, `bfloat16`, `float16`.
+        sampling: How videos are sampled.
 
     Raises:
-        InvalidInputError: No such checkpoint, or one of a family that is not known; a value is
-            none that is allowed.
+        InvalidInputError: There is no such checkpoint, its family is not supported, or a value is
+            not allowed.
         TransientError: The hub does not answer.
     """
     from coinml.encoder.backbone import load_backbone
@@ -69,20 +74,23 @@ def load_encoder(
     checkpoint = find_checkpoint(ref, revision=revision)
     spec = checkpoint.spec(sampling)
     _clip_spec(spec)
-    place = find_device(device)
-    kind = find_dtype(dtype, place)
-    backbone = load_backbone(checkpoint, spec, device=place, dtype=kind)
+    torch_device = find_device(device)
+    torch_dtype = find_dtype(dtype, torch_device)
     return ClipEncoder(
-        spec=spec, checkpoint=checkpoint, backbone=backbone, device=place, dtype=kind
+        spec=spec,
+        checkpoint=checkpoint,
+        backbone=load_backbone(checkpoint, spec, device=torch_device, dtype=torch_dtype),
+        device=torch_device,
+        dtype=torch_dtype,
     )
 
 
 class ClipEncoder:
-    """A loaded encoder; see `load_encoder`. Several threads may use it at once.
+    """A loaded encoder; see `load_encoder`. Thread-safe.
 
     Attributes:
-        spec: What its vectors mean.
-        device: Where it runs.
+        spec: The specification of its vectors.
+        device: The device that it runs on.
     """
 
     def __init__(
@@ -106,8 +114,8 @@ class ClipEncoder:
             mean=spec.mean,
             std=spec.std,
         )
-        self._batch: int | None = None
-        self._most: int | None = None
+        self._fitting_batch: int | None = None
+        self._max_batch: int | None = None
         self._queue = DeviceQueue(device)
 
     def __repr__(self) -> str:
@@ -125,32 +133,32 @@ class ClipEncoder:
 
     @property
     def dtype_name(self) -> str:
-        """What it computes in: "float32", "bfloat16" or "float16"."""
+        """The dtype that it computes in: "float32", "bfloat16" or "float16"."""
         return str(self._dtype).removeprefix("torch.")
 
     def clip_spec(self, snap: str = "exact") -> ClipSpec:
-        """How clips are to be sampled for it.
+        """How clips are sampled for this encoder.
 
         Args:
-            snap: Where a clip may begin, as `ClipSpec` has it.
+            snap: Where a clip may begin, as in `ClipSpec`.
 
         Raises:
-            InvalidInputError: Such a rule is not known.
+            InvalidInputError: `snap` is not one of the allowed values.
         """
         return _clip_spec(self.spec, snap)
 
     @property
     def batch_clips(self) -> int:
-        """Number of clips that go through the model at once, from the memory there is."""
-        if self._batch is None:
-            self._batch = self._fitting_batch()
-        return min(self._batch, self._most or self._batch)
+        """Number of clips per batch, by the device's memory and earlier out-of-memory errors."""
+        if self._fitting_batch is None:
+            self._fitting_batch = self._find_batch()
+        return min(self._fitting_batch, self._max_batch or self._fitting_batch)
 
     @property
     def pin(self) -> Callable[[mmap.mmap], Callable[[], None] | None]:
-        """Takes memory that frames will come in, so that the device reads it directly.
+        """Pins the memory that a `DecodePool` puts frames in, so that a GPU reads it directly.
 
-        For `DecodePool`; it holds on to the device and not to this encoder.
+        The function holds a reference to the device and not to this encoder.
         """
         return partial(pin, self.device)
 
@@ -164,23 +172,23 @@ class ClipEncoder:
 
         Args:
             clips: uint8 (frames, height, width, 3) each, RGB; sizes may differ.
-            batch_clips: Number of clips that go through the model at once.
+            batch_clips: Number of clips per batch; if None, `self.batch_clips`.
 
         Returns:
             float32 (N, D).
 
         Raises:
-            InvalidInputError: A clip has another number of frames than the encoder takes.
-            LocalError: The device has not even the memory for one clip.
+            InvalidInputError: A clip has the wrong number of frames.
+            LocalError: One clip alone does not fit the device's memory.
         """
         if not len(clips):
             return np.empty((0, self.dim), dtype=np.float32)
         return self.encode_prepared([self.prepare(clip) for clip in clips], batch_clips=batch_clips)
 
     def prepare(self, clip: NDArray[np.uint8]) -> torch.Tensor:
-        """Bring one clip to the encoder's size, on its device.
+        """Resize and crop one clip to the encoder's input size, on its device.
 
-        On a GPU this happens beside what that computes: each thread has its own stream.
+        On a GPU this runs concurrently with the batches, on a stream of its own.
 
         Args:
             clip: uint8 (frames, height, width, 3).
@@ -189,8 +197,8 @@ class ClipEncoder:
             uint8 (frames, 3, crop height, crop width).
 
         Raises:
-            InvalidInputError: It has another number of frames than the encoder takes.
-            LocalError: The device has not the memory for it, even after a while.
+            InvalidInputError: The clip has the wrong number of frames.
+            LocalError: The clip does not fit the device's memory, even after several attempts.
         """
         import torch
 
@@ -199,19 +207,19 @@ class ClipEncoder:
                 f"a clip is ({self.spec.frames}, height, width, 3), not {clip.shape}"
             )
         with warnings.catch_warnings():
-            # Clips may lie in read-only memory, and nothing here writes to them.
+            # torch warns of read-only arrays; nothing here writes to the frames.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             frames = torch.from_numpy(np.ascontiguousarray(clip))
         for wait_s in _MEMORY_WAITS_S:
             try:
-                return self._queue.bring(frames, self._preprocessor.resized)
+                return self._queue.upload(frames, self._preprocessor.resized)
             except (MemoryError, RuntimeError) as err:
                 if not is_out_of_memory(err):
                     raise
-            # Not within the handler, which holds on to the tensors that did not fit.
+            # Outside the handler: the exception holds references to the tensors that did not fit.
             self._queue.free_memory()
             if wait_s:
-                # What is encoded at the moment will be free then, and what follows is smaller.
+                # The running batch frees its memory by then, and later batches are smaller.
                 self._halve(self.batch_clips)
                 time.sleep(wait_s)
         raise LocalError(f"the frames of one clip do not fit the memory of {self.device}")
@@ -219,20 +227,19 @@ class ClipEncoder:
     def encode_prepared(
         self, clips: Sequence[torch.Tensor], *, batch_clips: int | None = None
     ) -> NDArray[np.float32]:
-        """Turn what `prepare` gave into vectors: float32 (N, D).
+        """Turn prepared clips into vectors: float32 (N, D).
 
-        A batch that does not fit the device's memory is halved and tried again, and later ones
-        are as small. On a GPU another thread's batch is queued while this one waits for its
-        vectors.
+        If a batch does not fit the device's memory, this and later batches are halved. On a GPU,
+        another thread can queue its batch while this thread waits for its vectors.
 
         Raises:
-            LocalError: The device has not even the memory for one clip.
+            LocalError: One clip alone does not fit the device's memory.
         """
         size = batch_clips or self.batch_clips
         waits: list[Callable[[], NDArray[np.float32]]] = []
         start = 0
         while start < len(clips):
-            batch = clips[start : start + min(size, self._most or size)]
+            batch = clips[start : start + min(size, self._max_batch or size)]
             try:
                 waits.append(self._queue.launch(partial(self._vectors, batch)))
             except (MemoryError, RuntimeError) as err:
@@ -244,15 +251,15 @@ class ClipEncoder:
             else:
                 start += len(batch)
                 continue
-            # Not within the handler, which holds on to the tensors that did not fit.
+            # Outside the handler: the exception holds references to the tensors that did not fit.
             self._queue.free_memory()
         return np.concatenate([wait() for wait in waits])
 
     def copy_to(self, folder: str | Path) -> Path:
-        """Copy the checkpoint's files, so that a model can carry its encoder.
+        """Copy the checkpoint's files, so that a registered model contains its encoder.
 
         Returns:
-            The folder, from which `load_encoder` gives an encoder of the same fingerprint.
+            The folder, which `load_encoder` loads as an encoder with the same fingerprint.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -261,10 +268,10 @@ class ClipEncoder:
         return target
 
     def _halve(self, clips: int) -> None:
-        """Let no later batch have more than half as many clips."""
-        self._most = max(1, clips // 2)
+        """Limit later batches to half as many clips."""
+        self._max_batch = max(1, clips // 2)
         logger.warning(
-            "out of memory on %s: going on with %d clips at once", self.device, self._most
+            "out of memory on %s: continuing with %d clips per batch", self.device, self._max_batch
         )
 
     def _vectors(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -273,20 +280,20 @@ class ClipEncoder:
         pixels = self._preprocessor.normalised(torch.stack(list(clips)), dtype=self._dtype)
         return self._backbone(pixels)
 
-    def _blank(self, clips: int) -> torch.Tensor:
+    def _zeros(self, clips: int) -> torch.Tensor:
         import torch
 
         shape = (clips, self.spec.frames, 3, *self.spec.crop)
         return torch.zeros(shape, dtype=self._dtype, device=self.device)
 
-    def _fitting_batch(self) -> int:
+    def _find_batch(self) -> int:
         tokens, width = self._backbone.tokens, self._backbone.width
         if self.device.type != "cuda":
-            # More than this gains nothing on a CPU: 4 clips of the base model, 64 of a tiny one.
-            return int(np.clip(5_000_000 // (tokens * width), 1, _MOST_CLIPS))
-        # The rest is for the clips that wait, before and after they are resized.
-        fitting = self._queue.fitting(lambda n: self._backbone(self._blank(n)), part=0.6)
-        return max(1, min(fitting, _MOST_TOKENS_CUDA // tokens, _MOST_CLIPS_CUDA))
+            return int(np.clip(_CPU_BATCH_VALUES // (tokens * width), 1, _MAX_BATCH_CPU))
+        fitting = self._queue.max_items(
+            lambda clips: self._backbone(self._zeros(clips)), share=_MEMORY_SHARE
+        )
+        return max(1, min(fitting, _MAX_BATCH_TOKENS_CUDA // tokens, _MAX_BATCH_CUDA))
 
 
 def _clip_spec(spec: EncoderSpec, snap: str = "exact") -> ClipSpec:

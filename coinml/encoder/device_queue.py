@@ -1,9 +1,9 @@
-"""How work gets onto a device: on a GPU without it ever waiting for this process.
+"""Submits work to a device so that a GPU does not wait for this process.
 
-There each thread that brings frames uses a stream that no other uses meanwhile, and all batches
-queue on one other stream. Frames are copied from where the decoders wrote them if that memory is
-pinned (`pin`), else through pinned memory of torch's. A thread that waits sleeps, since the
-decoders need the processors. On a CPU work is done where it is asked for.
+On a GPU, each thread that uploads frames takes a CUDA stream of its own from a pool, and all
+batches are queued on one other stream. Frames are copied directly from the decoders' shared memory
+if it is pinned (`pin`), else through pinned memory of torch. A waiting thread sleeps instead of
+polling, since the decoders need the CPU. On a CPU, work runs in the calling thread.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _REGISTER_PORTABLE = 1
 
 
 class DeviceQueue:
-    """The way onto one device; several threads may use it at once.
+    """Submits work to one device; thread-safe.
 
     Args:
-        device: The device.
+        device: A CPU or a CUDA device.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._on_gpu = device.type == "cuda"
-        self._launching = threading.Lock()
+        self._launch_lock = threading.Lock()
         self._stream: Any = None
         self._idle_streams: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def bring(
+    def upload(
         self, frames: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Copy frames to the device and do something with them there, beside all else.
+        """Copy frames to the device and process them there, concurrently with the batches.
 
         Returns:
-            What `work` gives, done.
+            The result of `work`, computed completely.
         """
         import torch
 
@@ -54,48 +54,48 @@ class DeviceQueue:
             return work(frames.to(self._device))
         with self._idle_stream() as stream, torch.cuda.stream(stream):
             if not frames.is_pinned():
-                # Only a copy from pinned memory is not waited for; torch keeps it for the next one.
+                # Only copies from pinned memory are asynchronous; torch caches this memory.
                 pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
                 frames = pinned.copy_(frames)
             result = work(frames.to(self._device, non_blocking=True))
-            _mark(stream).synchronize()
+            _record_event(stream).synchronize()
         return result
 
     def launch(self, work: Callable[[], torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
-        """Start work on the device, behind what others have started.
+        """Queue work on the device behind earlier launches.
 
         Returns:
-            What waits for the result and gives it, float32. Until then the work's input must
-            be held on to.
+            A function that waits for the result and returns it, float32. The caller must keep
+            the work's input alive until then.
         """
         import torch
 
-        with self.turn():
+        with self.exclusive():
             result = work()
             if not self._on_gpu:
-                there: NDArray[np.float32] = result.cpu().numpy()
-                return lambda: there
-            here = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-            here.copy_(result, non_blocking=True)
-            done = _mark(self._stream)
+                computed: NDArray[np.float32] = result.cpu().numpy()
+                return lambda: computed
+            pinned = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+            pinned.copy_(result, non_blocking=True)
+            done = _record_event(self._stream)
 
         def wait() -> NDArray[np.float32]:
             done.synchronize()
-            fetched: NDArray[np.float32] = here.numpy().copy()
+            fetched: NDArray[np.float32] = pinned.numpy().copy()
             return fetched
 
         return wait
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Without gradients and, on a GPU, one thread at a time on the stream of all batches."""
+    def exclusive(self) -> Iterator[None]:
+        """Inference mode and, on a GPU, the stream of all batches for one thread at a time."""
         import torch
 
         with torch.inference_mode():
             if not self._on_gpu:
                 yield
                 return
-            with self._launching:
+            with self._launch_lock:
                 if self._stream is None:
                     self._stream = _new_stream(self._device)
                 with torch.cuda.stream(self._stream):
@@ -103,7 +103,7 @@ class DeviceQueue:
 
     @contextmanager
     def _idle_stream(self) -> Iterator[Any]:
-        """A stream for one copy. torch keeps memory for each stream, so that they are kept too."""
+        """A stream that no other thread uses; reused, since torch caches memory per stream."""
         try:
             stream = self._idle_streams.get_nowait()
         except queue.Empty:
@@ -114,22 +114,22 @@ class DeviceQueue:
             self._idle_streams.put(stream)
 
     def free_memory(self) -> None:
-        """Give back what torch keeps for later, after an out-of-memory error."""
+        """Release torch's cached GPU memory, after an out-of-memory error."""
         import torch
 
         if self._on_gpu:
             torch.cuda.empty_cache()
 
-    def fitting(self, run: Callable[[int], object], *, part: float) -> int:
-        """How many items at once a part of a GPU's free memory has room for, at least 1.
+    def max_items(self, run: Callable[[int], object], *, share: float) -> int:
+        """Number of items that fit in a share of a GPU's free memory at once, at least 1.
 
         Args:
-            run: Takes a number of items through the model; its use of memory is measured.
-            part: Of the memory, 0 to 1.
+            run: Runs the model on a number of items, to measure its memory use.
+            share: Share of the free memory, 0 to 1.
         """
         import torch
 
-        with self.turn():
+        with self.exclusive():
             try:
                 run(1)
                 torch.cuda.synchronize(self._device)
@@ -139,21 +139,21 @@ class DeviceQueue:
                 torch.cuda.synchronize(self._device)
             except torch.OutOfMemoryError:
                 return 1
-            each = (torch.cuda.max_memory_allocated(self._device) - before) // 2
+            bytes_per_item = (torch.cuda.max_memory_allocated(self._device) - before) // 2
             torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(self._device)
-        return max(1, int(part * free // max(each, 1)))
+        return max(1, int(share * free // max(bytes_per_item, 1)))
 
 
 def pin(device: torch.device, memory: mmap.mmap) -> Callable[[], None] | None:
-    """Let a GPU read memory of this process directly, without a copy to pinned memory first.
+    """Pin memory of this process, so that a GPU copies from it directly.
 
     Args:
-        device: The GPU; for another device nothing is done.
-        memory: What it may read; it has to stay mapped until it is released.
+        device: The GPU; on a CPU nothing is pinned.
+        memory: The memory; it must stay mapped until it is unpinned.
 
     Returns:
-        What releases the memory, None where it is not pinned.
+        A function that unpins the memory; None if it is not pinned.
     """
     import torch
 
@@ -162,16 +162,16 @@ def pin(device: torch.device, memory: mmap.mmap) -> Callable[[], None] | None:
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
     with torch.cuda.device(device):
-        found = runtime.cudaHostRegister(address, len(memory), _REGISTER_PORTABLE)
-    if found != runtime.cudaError.success:
-        # Some systems allow none or little of it; copies go the longer way then.
+        status = runtime.cudaHostRegister(address, len(memory), _REGISTER_PORTABLE)
+    if status != runtime.cudaError.success:
+        # Some systems limit pinned memory; frames are then copied through torch's.
         return None
 
-    def release() -> None:
+    def unpin() -> None:
         with torch.cuda.device(device):
             runtime.cudaHostUnregister(address)
 
-    return release
+    return unpin
 
 
 def _new_stream(device: torch.device) -> Any:
@@ -180,8 +180,8 @@ def _new_stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _mark(stream: Any) -> Any:
-    """A place in a stream that can be waited for, asleep."""
+def _record_event(stream: Any) -> Any:
+    """An event at the end of a stream; a thread that waits for it sleeps."""
     import torch
 
     event: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Where an encoder computes and in which type."""
+"""Number types and memory errors of devices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of a name: what is fastest on a device for `auto`, or what is named.
+    """The dtype with a name; for `auto`, the fastest one on the device.
 
     Raises:
-        InvalidInputError: There is no such type.
+        InvalidInputError: The name is not one of `DTYPES`.
     """
     import torch
 
@@ -30,28 +30,28 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         return found
     if device.type == "cuda":
         with torch.cuda.device(device):
-            # Older GPUs emulate bfloat16, slowly; they have units for float16.
+            # Older GPUs emulate bfloat16 slowly and support float16 in hardware.
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu" and bfloat16_pays():
+    if device.type == "cpu" and is_bfloat16_faster():
         return torch.bfloat16
     return torch.float32
 
 
 def is_out_of_memory(err: BaseException) -> bool:
-    """Whether an error says that a device's memory is used up."""
+    """Whether an error means that a device is out of memory."""
     import torch
 
-    # On a CPU it is a plain RuntimeError, to be told by its text.
+    # On a CPU, torch raises a RuntimeError that differs only in its message.
     return isinstance(err, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(err)
 
 
 @cache
-def bfloat16_pays() -> bool:
-    """Whether this processor is clearly faster in bfloat16, measured where it has tiles for it.
+def is_bfloat16_faster() -> bool:
+    """Whether bfloat16 is clearly faster on this CPU, measured if it has AMX tiles.
 
-    Vector instructions alone do not pay: VideoMAE-base took twice as long in bfloat16 on a
-    processor with avx512_bf16, and three times as long on one without.
+    Vector instructions are not enough: VideoMAE-base took twice as long in bfloat16 on a CPU with
+    avx512_bf16, and three times as long on one without.
     """
     import torch
 
@@ -62,7 +62,7 @@ def bfloat16_pays() -> bool:
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:
-    """Seconds that the widest matrix product of a base encoder takes, at best."""
+    """Shortest time in seconds of the widest matrix product of a base-size encoder."""
     import torch
 
     tokens, weights = torch.ones(1568, 768, dtype=dtype), torch.ones(768, 3072, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Frames to model input in torch, on the device, as transformers' own processors do it."""
+"""Frames to model input in torch, on the device, with the results of transformers' processors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Preprocessor:
         resize: Shortest edge in pixels, or (height, width).
         crop: (height, width) in pixels.
         interpolation: "bilinear" or "bicubic", both with antialiasing.
-        mean: Of each channel, of values from 0 to 1.
-        std: Of each channel.
+        mean: Mean of each channel, for values from 0 to 1.
+        std: Standard deviation of each channel, likewise.
     """
 
     resize: int | tuple[int, int]
@@ -34,7 +34,7 @@ class Preprocessor:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size that a picture is brought to before the crop, as (height, width)."""
+        """Size that a frame is resized to before the crop, as (height, width)."""
         if isinstance(self.resize, tuple):
             return self.resize
         short, long = sorted((height, width))
@@ -42,7 +42,7 @@ class Preprocessor:
         return (self.resize, other) if height <= width else (other, self.resize)
 
     def resized(self, frames: torch.Tensor) -> torch.Tensor:
-        """Bring frames to the model's size.
+        """Resize and crop frames to the model's input size.
 
         Args:
             frames: uint8 (N, height, width, 3).
@@ -53,46 +53,46 @@ class Preprocessor:
         from torch.nn.functional import interpolate, pad
 
         size = self.target_size(frames.shape[1], frames.shape[2])
-        rows, columns = _middle(size[0], self.crop[0]), _middle(size[1], self.crop[1])
+        rows, columns = _centre(size[0], self.crop[0]), _centre(size[1], self.crop[1])
         if frames.device.type != "cpu":
-            pictures = resample(frames, size, rows, columns, interpolation=self.interpolation)
+            images = resample(frames, size, rows, columns, interpolation=self.interpolation)
         else:
-            # A view with the channels last in memory, for which the CPU has a fast path.
-            pictures = frames.permute(0, 3, 1, 2)
+            # A view in channels-last memory format, for which the CPU has a fast path.
+            images = frames.permute(0, 3, 1, 2)
             if size != tuple(frames.shape[1:3]):
-                pictures = interpolate(
-                    pictures,
+                images = interpolate(
+                    images,
                     size=size,
                     mode=self.interpolation,
                     antialias=True,
                     align_corners=False,
                 )
-            pictures = pictures[:, :, slice(*rows), slice(*columns)]
+            images = images[:, :, slice(*rows), slice(*columns)]
         missing_y, missing_x = max(self.crop[0] - size[0], 0), max(self.crop[1] - size[1], 0)
         if missing_y or missing_x:
-            # PIL's crop pads with black where the picture is smaller.
+            # PIL pads with black if the frame is smaller than the crop.
             top, left = -(-missing_y // 2), -(-missing_x // 2)
-            pictures = pad(pictures, (left, missing_x - left, top, missing_y - top))
-        return pictures
+            images = pad(images, (left, missing_x - left, top, missing_y - top))
+        return images
 
-    def normalised(self, pictures: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
-        """Scale and normalise.
+    def normalised(self, images: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
+        """Scale to 0..1 and normalise.
 
         Args:
-            pictures: uint8 (..., 3, height, width).
-            dtype: What the model takes.
+            images: uint8 (..., 3, height, width).
+            dtype: The model's dtype.
 
         Returns:
             The same shape in `dtype`, on the same device.
         """
         import torch
 
-        mean, scale = _statistics(self.mean, self.std, pictures.device)
-        return pictures.to(torch.float32).sub_(mean).mul_(scale).to(dtype)
+        mean, scale = _statistics(self.mean, self.std, images.device)
+        return images.to(torch.float32).sub_(mean).mul_(scale).to(dtype)
 
 
-def _middle(size: int, wanted: int) -> tuple[int, int]:
-    """The middle part of a line of pixels; all of it where there are fewer."""
+def _centre(size: int, wanted: int) -> tuple[int, int]:
+    """Start and end of the central `wanted` of `size` pixels; all of them if there are fewer."""
     start = max(size - wanted, 0) // 2
     return start, start + min(size, wanted)
 
@@ -101,9 +101,9 @@ def _middle(size: int, wanted: int) -> tuple[int, int]:
 def _statistics(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What to subtract from each channel of 0 to 255 and what to multiply it with: (3, 1, 1) each.
+    """Mean and reciprocal standard deviation per channel, for values of 0 to 255: (3, 1, 1) each.
 
-    Kept, because making a tensor on a GPU from numbers waits for all that the GPU has to do.
+    Cached, since creating a GPU tensor from Python numbers waits for all queued work.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's processor file says of its frames: read rightly, or refused by field."""
+"""Reads a checkpoint's processor file; fields that are not supported are refused by name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PROCESSOR_FILES = (
 """In the order in which transformers looks for a video's processor."""
 
 _FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    # What a family's classes mean by what the file leaves out. Without statistics they would take
-    # 0.5 for VideoMAE and TimeSformer too, which nobody trained with.
+    # Values of missing fields. For VideoMAE and TimeSformer the processor classes would use
+    # statistics of 0.5, with which no checkpoint was trained.
     "videomae": {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "timesformer": {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "vjepa2": {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
@@ -32,9 +32,9 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "image_std": (0.5, 0.5, 0.5),
     },
 }
-_DONE_HERE = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
-_NO_MATTER = {"do_convert_rgb", "do_sample_frames"}
-"""Frames come in RGB and sampled as the spec says."""
+_SUPPORTED_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}
+_IGNORED_STEPS = {"do_convert_rgb", "do_sample_frames"}
+"""Frames are already RGB and sampled as the spec says."""
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
@@ -45,15 +45,15 @@ def read_processor(
 
     Args:
         folder: The checkpoint's folder.
-        family: The checkpoint's model type, for what the file leaves out.
+        family: The checkpoint's model type, for the defaults of missing fields.
         image_size: (height, width) of the model's input in pixels, likewise.
 
     Returns:
-        None where the folder has no such file.
+        The preprocessor; None if the folder has no such file.
 
     Raises:
-        InvalidInputError: The file asks for something else than is done here; the message names
-            the file and the field.
+        InvalidInputError: The file asks for a step or value that is not supported; the message
+            names the file and the field.
     """
     for name in PROCESSOR_FILES:
         path = folder / name
@@ -64,17 +64,17 @@ def read_processor(
         except ValueError as err:
             raise InvalidInputError(f"{path}: not JSON: {err}") from err
         if not isinstance(fields, dict):
-            raise InvalidInputError(f"{path}: not the configuration of a processor")
+            raise InvalidInputError(f"{path}: not a processor configuration")
         nested = fields.get("video_processor") or fields.get("image_processor")
         if nested is None and name == PROCESSOR_FILES[0]:
-            # Of the old kind, which says nothing of pictures.
+            # In an older format this file has no fields for preprocessing.
             continue
         return _File(path, nested or fields, family, image_size).preprocessor()
     return None
 
 
 class _File:
-    """One processor's fields, and where they stand."""
+    """The fields of a processor file."""
 
     def __init__(
         self, path: Path, fields: Mapping[str, Any], family: str, image_size: tuple[int, int]
@@ -94,7 +94,7 @@ class _File:
         size = self._size(crop)
         if not self._switch("do_center_crop"):
             if not isinstance(size, tuple):
-                raise self._wrong("do_center_crop", "it must be true where size is an edge")
+                raise self._wrong("do_center_crop", "it must be true if size is one edge")
             crop = size
         mean, std = self._statistics()
         return Preprocessor(
@@ -115,7 +115,7 @@ class _File:
         return InvalidInputError(f"{self._path}: {name} is {self._fields.get(name)!r}; {allowed}")
 
     def _named_family(self) -> str | None:
-        """The family of the processor's class, which may be another one's than the model's."""
+        """The family of the processor's class, which may differ from the model's."""
         for field in ("video_processor_type", "image_processor_type", "feature_extractor_type"):
             name = self._fields.get(field)
             if name is None:
@@ -130,8 +130,8 @@ class _File:
         if not self._switch("do_resize"):
             raise self._wrong("do_resize", "it must be true")
         for name, value in self._fields.items():
-            if name.startswith("do_") and value and name not in _DONE_HERE | _NO_MATTER:
-                raise self._wrong(name, "such a step is not known here")
+            if name.startswith("do_") and value and name not in _SUPPORTED_STEPS | _IGNORED_STEPS:
+                raise self._wrong(name, "this step is not supported")
 
     def _interpolation(self) -> str:
         found = _INTERPOLATIONS.get(self._get("resample", 2))
@@ -148,7 +148,7 @@ class _File:
 
     def _size(self, crop: tuple[int, int]) -> int | tuple[int, int]:
         if self._family == "vjepa2":
-            # Its processor's constructor computes the edge and ignores what the file says.
+            # The processor computes the edge from the crop and ignores the file's size.
             return int(crop[0] * 256 / 224)
         value = self._get("size")
         if not isinstance(value, Mapping):
@@ -165,20 +165,20 @@ class _File:
 
     def _side(self, name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self._wrong(name, "it must be in whole pixels")
+            raise self._wrong(name, "it must be a positive number of pixels")
         return value
 
     def _statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and deviation that, of values from 0 to 1, do all that the file asks for.
+        """Mean and deviation, for values from 0 to 1, that include rescaling and offset.
 
-        A pixel x becomes (x * factor - offset - mean) / std, whatever the three are; this is
+        The file asks for (x * factor - offset - mean) / std of a pixel x. This equals
         (x / 255 - (offset + mean) / scale) / (std / scale) with scale = 255 * factor.
         """
         factor = self._number("rescale_factor", 1 / 255) if self._switch("do_rescale") else 1.0
         offset = 1.0 if self._offset() else 0.0
         mean, std = (0.0,) * 3, (1.0,) * 3
         if self._switch("do_normalize"):
-            mean, std = self._colours("image_mean"), self._colours("image_std")
+            mean, std = self._per_channel("image_mean"), self._per_channel("image_std")
         scale = 255 * factor
         if not offset and math.isclose(scale, 1.0, rel_tol=1e-9):
             return mean, std
@@ -186,14 +186,14 @@ class _File:
         return _three(folded), _three([round(value / scale, 12) for value in std])
 
     def _offset(self) -> bool:
-        """Whether 1 is taken off, which only ViViT's processors know."""
+        """Whether 1 is subtracted, which only ViViT's processors do."""
         if self._family != "vivit":
             return False
         if "video_processor_type" in self._fields:
             return self._switch("do_rescale")
         offset = self._switch("offset")
         if offset and not self._switch("do_rescale"):
-            raise self._wrong("offset", "it must be false where do_rescale is")
+            raise self._wrong("offset", "it must be false if do_rescale is false")
         return offset
 
     def _number(self, name: str, default: float) -> float:
@@ -202,7 +202,7 @@ class _File:
             raise self._wrong(name, "it must be a number above 0")
         return float(value)
 
-    def _colours(self, name: str) -> tuple[float, float, float]:
+    def _per_channel(self, name: str) -> tuple[float, float, float]:
         value = self._get(name)
         values = [value] * 3 if isinstance(value, int | float) else value
         if not isinstance(values, list | tuple) or len(values) != 3:

@@ -1,7 +1,7 @@
-"""Resizing with antialiasing as PIL does it, by two matrix products, where a GPU does it.
+"""PIL's antialiased resizing as two matrix products, for a GPU.
 
-Only the part of the picture that the crop keeps is computed, from the part of the source that it
-needs. As in PIL, rows are resampled first and rounded to whole values before the columns are.
+Only the cropped part of the result is computed, from the part of the source that it depends on. As
+in PIL, each row is resampled first and rounded to integers before the columns are.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     import torch
 
 Span = tuple[int, int]
-"""From this pixel on, up to and without that one."""
+"""First pixel, and the pixel after the last one."""
 
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
-"""Reach of a filter in pixels, where the picture is not made smaller."""
+"""Support of a filter in pixels, if the frame is not made smaller."""
 _BICUBIC_A = -0.5
 
 
 def resample(
     frames: torch.Tensor, size: tuple[int, int], rows: Span, columns: Span, *, interpolation: str
 ) -> torch.Tensor:
-    """Resize frames and keep a part of the result.
+    """Resize frames and crop the result.
 
     Args:
         frames: uint8 (N, height, width, 3).
-        size: (height, width) to bring them to.
-        rows: Those of the result that are kept.
-        columns: Likewise.
+        size: (height, width) before the crop.
+        rows: Rows of the result to keep.
+        columns: Columns of the result to keep.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
@@ -38,25 +38,24 @@ def resample(
     import torch
 
     height, width = frames.shape[1:3]
-    place = (interpolation, frames.device)
-    vertical, (top, bottom) = _weights(height, size[0], rows, *place)
-    horizontal, (left, right) = _weights(width, size[1], columns, *place)
-    pictures = frames[:, top:bottom, left:right].permute(0, 3, 1, 2)
+    vertical, (top, bottom) = _weights(height, size[0], rows, interpolation, frames.device)
+    horizontal, (left, right) = _weights(width, size[1], columns, interpolation, frames.device)
+    images = frames[:, top:bottom, left:right].permute(0, 3, 1, 2)
     if horizontal is not None:
-        values = pictures.to(torch.float32, memory_format=torch.contiguous_format)
-        pictures = _rounded(values @ horizontal.T)
+        values = images.to(torch.float32, memory_format=torch.contiguous_format)
+        images = _rounded(values @ horizontal.T)
     if vertical is not None:
-        values = pictures.to(torch.float32, memory_format=torch.contiguous_format)
-        pictures = _rounded(vertical @ values)
+        values = images.to(torch.float32, memory_format=torch.contiguous_format)
+        images = _rounded(vertical @ values)
     for table in (vertical, horizontal):
         if table is not None and table.is_cuda:
-            # It may be dropped from the cache while this stream still reads it.
+            # The cache may drop the table while this stream still reads it.
             table.record_stream(torch.cuda.current_stream(table.device))
-    return pictures.contiguous()
+    return images.contiguous()
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:
-    """To the nearest whole value, halves upwards, as PIL does: uint8."""
+    """Round to the nearest integer, halves up, as PIL does: uint8."""
     import torch
 
     return values.add_(0.5).clamp_(0, 255).to(torch.uint8)
@@ -66,34 +65,34 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
 def _weights(
     source: int, target: int, kept: Span, interpolation: str, device: torch.device
 ) -> tuple[torch.Tensor | None, Span]:
-    """What each kept pixel of a line takes of which pixels of the source.
+    """Weights of the source pixels for each kept pixel along one axis.
 
-    Kept, because a table that is copied to a GPU for each clip would be waited for.
+    Cached, since copying a table to a GPU for each clip would wait for queued work.
 
     Returns:
-        float32 (kept pixels, needed pixels of the source), None where a line stays as it is, and
-        the needed pixels.
+        float32 (kept pixels, needed source pixels), or None if the axis keeps its size; and the
+        span of the needed source pixels.
     """
     import torch
 
     if source == target:
         return None, kept
     scale = source / target
-    reach = max(scale, 1.0)
-    support = _SUPPORT[interpolation] * reach
+    stretch = max(scale, 1.0)
+    support = _SUPPORT[interpolation] * stretch
     centres = (torch.arange(*kept, dtype=torch.float64) + 0.5) * scale
     firsts = (centres - support + 0.5).long().clamp(min=0)
     lasts = (centres + support + 0.5).long().clamp(max=source)
     start, stop = int(firsts[0]), int(lasts[-1])
     pixels = torch.arange(start, stop)
-    weights = _filter((pixels - centres[:, None] + 0.5) / reach, interpolation)
+    weights = _filter((pixels - centres[:, None] + 0.5) / stretch, interpolation)
     weights *= (pixels >= firsts[:, None]) & (pixels < lasts[:, None])
     weights /= weights.sum(1, keepdim=True)
     return weights.to(device, torch.float32), (start, stop)
 
 
 def _filter(distance: torch.Tensor, interpolation: str) -> torch.Tensor:
-    """Weight of a pixel at some distance from the centre."""
+    """Weight of a pixel by its distance from the filter's centre."""
     import torch
 
     distance = distance.abs()

@@ -1,4 +1,4 @@
-"""The way onto a GPU, with stand-ins for CUDA; `test_encoder_cuda.py` has the real one."""
+"""Uploads and pinned memory with stand-ins for CUDA; `test_encoder_cuda.py` uses a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GPU = torch.device("cuda")
 
 
 class _Frames:
-    """A tensor that notes what is done with it."""
+    """A tensor that logs its copies."""
 
     def __init__(self, log: list[str], *, pinned: bool) -> None:
         self.log = log
@@ -41,12 +41,12 @@ class _Frames:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens on the device that is not there."""
+    """The operations on the stand-in device."""
     log: list[str] = []
     numbers = iter(range(100))
     monkeypatch.setattr(device_queue, "_new_stream", lambda _: f"stream {next(numbers)}")
-    mark = SimpleNamespace(synchronize=lambda: log.append("waited for"))
-    monkeypatch.setattr(device_queue, "_mark", lambda _: mark)
+    event = SimpleNamespace(synchronize=lambda: log.append("waited for"))
+    monkeypatch.setattr(device_queue, "_record_event", lambda _: event)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: _Frames(log, pinned=True))
@@ -54,28 +54,30 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_only_memory_that_is_not_pinned_is_copied_first(log: list[str], pinned: bool) -> None:
-    result = DeviceQueue(GPU).bring(_Frames(log, pinned=pinned), lambda there: (there, "resized"))
+def test_only_frames_in_unpinned_memory_are_copied_to_pinned_memory(
+    log: list[str], pinned: bool
+) -> None:
+    result = DeviceQueue(GPU).upload(_Frames(log, pinned=pinned), lambda there: (there, "resized"))
     assert result == ("there", "resized")
     first = [] if pinned else ["copied to pinned memory"]
     assert log == [*first, "sent to cuda", "waited for"]
 
 
-def test_streams_are_used_again_and_by_one_thread_at_a_time(log: list[str]) -> None:
+def test_a_stream_is_reused_and_never_shared_by_two_threads(log: list[str]) -> None:
     queue = DeviceQueue(GPU)
     with queue._idle_stream() as first, queue._idle_stream() as second:
         assert first != second
     for _ in range(5):
-        queue.bring(_Frames(log, pinned=True), str)
+        queue.upload(_Frames(log, pinned=True), str)
         with queue._idle_stream() as again:
             assert again in (first, second)
     with pytest.raises(ZeroDivisionError):
-        queue.bring(_Frames(log, pinned=True), lambda _: 1 / 0)
+        queue.upload(_Frames(log, pinned=True), lambda _: 1 / 0)
     assert queue._idle_streams.qsize() == 2
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_memory_is_registered_whole_and_released(
+def test_pinned_memory_is_registered_and_unregistered(
     log: list[str], monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
     calls: list[tuple[object, ...]] = []
@@ -97,15 +99,15 @@ def test_memory_is_registered_whole_and_released(
         assert calls[1:] == [(address,)]
 
 
-def test_nothing_is_pinned_where_there_is_no_gpu(tiny_encoder_dir: Path) -> None:
+def test_an_encoder_on_a_cpu_pins_nothing(tiny_encoder_dir: Path) -> None:
     with mmap.mmap(-1, 4096) as memory:
         assert load_encoder(tiny_encoder_dir, device="cpu").pin(memory) is None
 
 
 @pytest.mark.parametrize("size", [(20, 30), (48, 44), (31, 90), (90, 31)])
-def test_off_the_cpu_frames_come_out_in_the_same_shape_and_alone(size: tuple[int, int]) -> None:
+def test_resized_frames_have_the_same_shape_on_every_device(size: tuple[int, int]) -> None:
     preprocessor = Preprocessor(resize=40, crop=(48, 44))
     frames = torch.zeros((2, *size, 3), dtype=torch.uint8)
-    there = preprocessor.resized(frames.to("meta"))
-    assert there.shape == preprocessor.resized(frames).shape == (2, 3, 48, 44)
-    assert there.is_contiguous()
+    other = preprocessor.resized(frames.to("meta"))
+    assert other.shape == preprocessor.resized(frames).shape == (2, 3, 48, 44)
+    assert other.is_contiguous()

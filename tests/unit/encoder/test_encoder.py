@@ -1,4 +1,4 @@
-"""The encoder against transformers itself, on real clips and odd checkpoints."""
+"""The encoder against transformers, on real clips and unusual checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def encoder_copy(tiny_encoder_dir: Path, tmp_path: Path) -> Path:
 
 
 def _reference(folder: Path, clips: np.ndarray) -> np.ndarray:
-    """What transformers' own documentation does with the same frames."""
+    """Vectors of the same frames by the code in transformers' documentation."""
     from transformers import VideoMAEImageProcessorPil, VideoMAEModel
 
     processor = VideoMAEImageProcessorPil.from_pretrained(folder)
@@ -49,7 +49,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_embeddings_equal_transformers_own(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+def test_embeddings_equal_those_of_transformers(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
     ours = load_encoder(tiny_encoder_dir).encode(clips)
     theirs = _reference(tiny_encoder_dir, clips)
     assert ours.dtype == np.float32
@@ -109,7 +109,7 @@ def test_vectors_depend_on_batching_by_rounding_only(
     assert encoder.encode([]).shape == (0, 32)
 
 
-def test_clips_of_several_sizes_go_together(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+def test_clips_of_different_sizes_share_a_batch(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
     encoder = load_encoder(tiny_encoder_dir)
     mixed = [clips[0], clips[1][:, :20, :24], clips[2]]
     np.testing.assert_allclose(encoder.encode(mixed)[[0, 2]], encoder.encode(clips)[[0, 2]], 1e-4)
@@ -123,7 +123,7 @@ def test_a_copy_is_the_same_encoder(tiny_encoder_dir: Path, tmp_path: Path) -> N
     assert copy.spec == original.spec
 
 
-def test_the_fingerprint_follows_what_a_vector_means(encoder_copy: Path) -> None:
+def test_the_fingerprint_changes_with_sampling_and_preprocessing(encoder_copy: Path) -> None:
     seen = {load_encoder(encoder_copy).spec.fingerprint}
     seen.add(load_encoder(encoder_copy, sampling=Sampling(clips=4)).spec.fingerprint)
     seen.add(load_encoder(encoder_copy, sampling=Sampling(stride=2)).spec.fingerprint)
@@ -142,7 +142,7 @@ def test_the_spec_survives_json(tiny_encoder_dir: Path) -> None:
     assert len(spec.fingerprint) == 12
 
 
-def test_the_spec_is_read_without_torch(tiny_encoder_dir: Path) -> None:
+def test_the_spec_is_computed_without_torch(tiny_encoder_dir: Path) -> None:
     code = (
         "import sys; from coinml.encoder.checkpoint import find_checkpoint; "
         "from coinml.encoder.sampling import Sampling; "
@@ -163,7 +163,7 @@ def test_imagenet_statistics_without_a_processor_file(encoder_copy: Path) -> Non
     assert spec.crop == (32, 32)
 
 
-def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
+def test_kept_tokens_equal_the_unmasked_tokens_of_transformers(
     tiny_encoder_dir: Path, clips: np.ndarray
 ) -> None:
     from transformers import VideoMAEImageProcessorPil, VideoMAEModel
@@ -171,7 +171,7 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
     encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5, keep_seed=3))
     kept = kept_positions(4, keep_tokens=0.5, keep_seed=3)
     assert len(kept) == 2
-    masked = torch.tensor([place not in kept for place in range(4)]).repeat(8)
+    masked = torch.tensor([position not in kept for position in range(4)]).repeat(8)
     inputs = VideoMAEImageProcessorPil.from_pretrained(tiny_encoder_dir)(
         [list(clip) for clip in clips], return_tensors="pt"
     )
@@ -184,22 +184,22 @@ def test_kept_tokens_are_those_that_transformers_is_told_not_to_mask(
     assert _cosine(encoder.encode(clips), full).max() < 0.9999
 
 
-def test_a_dropped_place_is_seen_in_no_frame_and_a_kept_one_in_each(tiny_encoder_dir: Path) -> None:
+def test_a_position_is_kept_in_all_frames_or_in_none(tiny_encoder_dir: Path) -> None:
     encoder = load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.25))
     (kept,) = kept_positions(4, keep_tokens=0.25, keep_seed=0)
     black = np.zeros((16, 32, 32, 3), dtype=np.uint8)
     vectors = {}
-    for place in range(4):
+    for position in range(4):
         for frame in (0, 9, 15):
             clip = black.copy()
-            y, x = 16 * (place // 2), 16 * (place % 2)
+            y, x = 16 * (position // 2), 16 * (position % 2)
             clip[frame, y : y + 16, x : x + 16] = 255
-            vectors[place, frame] = encoder.encode([clip])
-    for (place, _), vector in vectors.items():
-        assert np.array_equal(vector, encoder.encode([black])) == (place != kept)
+            vectors[position, frame] = encoder.encode([clip])
+    for (position, _), vector in vectors.items():
+        assert np.array_equal(vector, encoder.encode([black])) == (position != kept)
 
 
-def test_the_choice_of_places_is_the_same_everywhere_and_follows_the_seed() -> None:
+def test_kept_positions_depend_only_on_share_and_seed() -> None:
     assert kept_positions(16, keep_tokens=0.25, keep_seed=0) == [4, 7, 9, 15]
     quarter = kept_positions(196, keep_tokens=0.25, keep_seed=0)
     assert len(quarter) == len(set(quarter)) == 49
@@ -223,19 +223,19 @@ def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None
 
 
 def test_the_packages_own_encoder_keeps_its_fingerprint() -> None:
-    # Sets and registered models that exist bear it: what a vector means has not changed.
+    # Existing sets and registered models refer to this fingerprint.
     assert find_checkpoint(ENCODER).spec().fingerprint == "0805879d8d74"
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), float("inf"), "half", True])
-def test_a_share_of_tokens_that_is_none_is_refused(tiny_encoder_dir: Path, share: float) -> None:
+def test_an_invalid_share_of_tokens_is_refused(tiny_encoder_dir: Path, share: float) -> None:
     with pytest.raises(InvalidInputError, match="keep_tokens"):
         find_checkpoint(tiny_encoder_dir).spec(Sampling(keep_tokens=share))
     with pytest.raises(InvalidInputError, match="keep_seed"):
         load_encoder(tiny_encoder_dir, sampling=Sampling(keep_tokens=0.5, keep_seed=-1))
 
 
-def test_a_classification_checkpoint_pools_through_its_own_norm(
+def test_a_classification_checkpoint_pools_through_its_norm(
     tmp_path: Path, clips: np.ndarray
 ) -> None:
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
@@ -263,7 +263,9 @@ def test_a_classification_checkpoint_pools_through_its_own_norm(
     assert _cosine(encoder.encode(clips), pooled[0].numpy()).min() > 0.9999
 
 
-def test_a_checkpoint_that_ends_in_a_layernorm(tmp_path: Path, clips: np.ndarray) -> None:
+def test_a_pretraining_checkpoint_pools_after_its_layernorm(
+    tmp_path: Path, clips: np.ndarray
+) -> None:
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     config = VideoMAEConfig(
@@ -280,7 +282,7 @@ def test_a_checkpoint_that_ends_in_a_layernorm(tmp_path: Path, clips: np.ndarray
     assert encoder.encode(clips).shape == (3, 32)
 
 
-def test_a_wrong_reference_says_what_is_allowed(tmp_path: Path) -> None:
+def test_an_invalid_reference_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no such folder"):
         load_encoder(tmp_path / "nothing")
     with pytest.raises(InvalidInputError, match=r"config\.json"):
@@ -293,7 +295,7 @@ def test_a_wrong_reference_says_what_is_allowed(tmp_path: Path) -> None:
         load_encoder(tmp_path)
 
 
-def test_a_hub_id_that_is_not_cached_is_a_passing_failure(
+def test_an_unreachable_hub_is_a_transient_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -301,7 +303,7 @@ def test_a_hub_id_that_is_not_cached_is_a_passing_failure(
         load_encoder("nobody/nothing", revision="abc")
 
 
-def test_broken_weights_are_the_users_input(encoder_copy: Path) -> None:
+def test_broken_or_missing_weights_are_invalid_input(encoder_copy: Path) -> None:
     weights = encoder_copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InvalidInputError):

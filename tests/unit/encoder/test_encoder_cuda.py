@@ -1,6 +1,6 @@
-"""The encoder and the engine on a GPU; skipped where there is none.
+"""The encoder and the engine on a GPU; skipped without one.
 
-With COINML_FAIL_WITHOUT_CUDA=1 they fail there instead, so that a GPU's job cannot pass by
+With COINML_FAIL_WITHOUT_CUDA=1 they fail without a GPU, so that a CI job for a GPU cannot pass by
 skipping.
 """
 
@@ -30,8 +30,8 @@ FAIL_WITHOUT_CUDA = os.environ.get("COINML_FAIL_WITHOUT_CUDA") == "1"
 def _cuda() -> None:
     if not torch.cuda.is_available():
         if FAIL_WITHOUT_CUDA:
-            pytest.fail("no CUDA here, and COINML_FAIL_WITHOUT_CUDA is 1")
-        pytest.skip("no CUDA here; COINML_FAIL_WITHOUT_CUDA=1 makes this a failure")
+            pytest.fail("CUDA is not available, and COINML_FAIL_WITHOUT_CUDA is 1")
+        pytest.skip("CUDA is not available; COINML_FAIL_WITHOUT_CUDA=1 makes this a failure")
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_frames_are_resized_as_on_a_cpu(tiny_encoder_dir: Path, clips: np.ndarra
     assert on_gpu.device.type == "cuda"
     apart = (on_gpu.cpu().int() - on_cpu.int()).abs()
     assert apart.max() <= 1
-    # Halves that the CPU's fixed-point weights round either way; one rounding instead of two,
-    # which was done once, gives 0.116 on this noise.
+    # The CPU's fixed-point weights may round halves either way. Rounding once instead of after
+    # each axis, an earlier error, gives 0.116 on this noise.
     assert apart.float().mean() < 0.02
     assert on_gpu.untyped_storage().nbytes() == on_gpu.nbytes
 
@@ -59,7 +59,7 @@ def test_frames_are_resized_as_on_a_cpu(tiny_encoder_dir: Path, clips: np.ndarra
     ("dtype", "least"), [("float32", 0.9999), ("bfloat16", 0.999), ("float16", 0.999)]
 )
 @pytest.mark.parametrize("keep_tokens", [1.0, 0.5])
-def test_vectors_are_those_of_a_cpu(
+def test_vectors_equal_those_of_a_cpu(
     tiny_encoder_dir: Path, clips: np.ndarray, dtype: str, least: float, keep_tokens: float
 ) -> None:
     sampling = Sampling(keep_tokens=keep_tokens)
@@ -83,7 +83,9 @@ def test_a_launch_does_not_wait_for_the_gpu(tiny_encoder_dir: Path, clips: np.nd
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_pinned_memory_is_read_directly(tiny_encoder_dir: Path, clips: np.ndarray) -> None:
+def test_frames_in_pinned_memory_are_uploaded_directly(
+    tiny_encoder_dir: Path, clips: np.ndarray
+) -> None:
     encoder = load_encoder(tiny_encoder_dir, device="cuda")
     memory = mmap.mmap(-1, clips.nbytes)
     frames = np.frombuffer(memory, dtype=np.uint8).reshape(clips.shape)
@@ -92,10 +94,10 @@ def test_pinned_memory_is_read_directly(tiny_encoder_dir: Path, clips: np.ndarra
     release = encoder.pin(memory)
     assert release is not None
     assert torch.from_numpy(frames[2]).is_pinned()
-    there = encoder.prepare(frames[2])
+    prepared = encoder.prepare(frames[2])
     release()
     assert not torch.from_numpy(frames).is_pinned()
-    assert torch.equal(there, encoder.prepare(clips[2]))
+    assert torch.equal(prepared, encoder.prepare(clips[2]))
 
 
 def test_out_of_memory_halves_the_batch(
@@ -117,7 +119,7 @@ def test_out_of_memory_halves_the_batch(
     assert cosine(found, expected).min() > 0.999
 
 
-def test_the_engine_gives_the_vectors_of_a_cpu(
+def test_the_engines_vectors_equal_those_of_a_cpu(
     tmp_path: Path, tiny_encoder_dir: Path, make_video: Callable[..., Path]
 ) -> None:
     jobs = []

@@ -1,4 +1,4 @@
-"""Every family of encoders against transformers' own model and processor, on the same frames."""
+"""Every family of encoders against transformers' model and processor, on the same frames."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VIVIT_PROCESSOR = {
 VJEPA2_PROCESSOR = {
     **PROCESSOR,
     "video_processor_type": "VJEPA2VideoProcessor",
-    # What the class's constructor would compute is 36, whatever stands here.
+    # The class's constructor computes 36 and ignores this value.
     "size": {"shortest_edge": 292},
     "crop_size": 32,
     "do_sample_frames": False,
@@ -58,7 +58,7 @@ del VJEPA2_PROCESSOR["image_processor_type"]
 
 
 def clips_of(frames: int) -> np.ndarray:
-    """Three clips of 36 x 48 pixels, each of another colour, of blocks that change."""
+    """Three clips of 36 x 48 pixels: blocks that change with time, a base colour per clip."""
     rng = np.random.default_rng(frames)
     colour = rng.integers(0, 160, (3, 1, 1, 1, 3))
     blocks = colour + rng.integers(0, 96, (3, frames, 3, 4, 3))
@@ -66,7 +66,7 @@ def clips_of(frames: int) -> np.ndarray:
 
 
 def save(model: Any, folder: Path, processor: dict[str, Any], name: str) -> Path:
-    """A checkpoint whose weights are large enough that clips differ in their vectors."""
+    """A checkpoint with weights so large that vectors of different clips differ clearly."""
     torch.manual_seed(0)
     for weights in model.parameters():
         torch.nn.init.normal_(weights, mean=0.05, std=0.25)
@@ -108,7 +108,7 @@ def vjepa2(folder: Path) -> Path:
 
 
 def pixels_of(folder: Path, clips: np.ndarray) -> torch.Tensor:
-    """What transformers' own processor makes of clips, without torchvision."""
+    """The output of transformers' processor for the clips, without torchvision."""
     from transformers import VideoMAEImageProcessorPil, VivitImageProcessor
 
     if (folder / "video_preprocessor_config.json").is_file():
@@ -123,7 +123,7 @@ def pixels_of(folder: Path, clips: np.ndarray) -> torch.Tensor:
 
 
 def classifier_input(name: str) -> Callable[[Path, np.ndarray], np.ndarray]:
-    """What a classification model's last layer is given."""
+    """A function that returns the input of a classification model's last layer."""
 
     def reference(folder: Path, clips: np.ndarray) -> np.ndarray:
         import transformers
@@ -164,7 +164,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vectors_are_those_that_transformers_own_head_sees(family: str, tmp_path: Path) -> None:
+def test_vectors_equal_the_input_of_transformers_classifier(family: str, tmp_path: Path) -> None:
     make, reference, frames, pooling = FAMILIES[family]
     folder = make(tmp_path)
     encoder = load_encoder(folder, device="cpu")
@@ -175,7 +175,7 @@ def test_vectors_are_those_that_transformers_own_head_sees(family: str, tmp_path
     ours, theirs = encoder.encode(clips), reference(folder, clips)
     assert ours.shape == theirs.shape == (3, encoder.dim)
     assert cosine(ours, theirs).min() > 0.9999
-    # Clips differ far more than the two ways to encode one: else this would show nothing.
+    # The comparison is meaningful only if different clips differ far more than the two encodings.
     apart = 1 - cosine(ours[:1], ours[1:]).max()
     assert apart > 20 * (1 - cosine(ours, theirs).min())
     half = load_encoder(folder, device="cpu", dtype="bfloat16").encode(clips)
@@ -183,9 +183,7 @@ def test_vectors_are_those_that_transformers_own_head_sees(family: str, tmp_path
 
 
 @pytest.mark.parametrize("family", ["videomae", "vivit", "vjepa2"])
-def test_patches_by_a_matrix_product_are_those_of_the_convolution(
-    family: str, tmp_path: Path
-) -> None:
+def test_the_patch_projection_equals_the_convolution(family: str, tmp_path: Path) -> None:
     make, _, frames, _ = FAMILIES[family]
     encoder = load_encoder(make(tmp_path), device="cpu")
     clips = clips_of(frames)
@@ -210,14 +208,14 @@ def test_a_copy_of_each_family_is_the_same_encoder(family: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("family", ["timesformer", "vivit", "vjepa2"])
-def test_only_videomae_is_fed_a_part_of_its_tokens(family: str, tmp_path: Path) -> None:
+def test_only_videomae_can_run_on_some_of_its_tokens(family: str, tmp_path: Path) -> None:
     folder = FAMILIES[family][0](tmp_path)
     with pytest.raises(InvalidInputError, match=rf"keep_tokens is 0\.5, but a {family}"):
         find_checkpoint(folder).spec(Sampling(keep_tokens=0.5))
     assert find_checkpoint(folder).spec(Sampling(keep_tokens=1.0)).keep_tokens == 1
 
 
-def test_vjepa2_takes_clips_of_other_lengths_and_the_rest_do_not(tmp_path: Path) -> None:
+def test_only_vjepa2_accepts_clips_of_other_lengths(tmp_path: Path) -> None:
     folder = vjepa2(tmp_path / "vjepa2")
     encoder = load_encoder(folder, device="cpu", sampling=Sampling(frames=4))
     assert encoder.spec.frames == encoder.clip_spec().frames == 4
@@ -230,7 +228,7 @@ def test_vjepa2_takes_clips_of_other_lengths_and_the_rest_do_not(tmp_path: Path)
         find_checkpoint(timesformer(tmp_path / "timesformer")).spec(Sampling(frames=16))
 
 
-def test_a_family_whose_processor_is_not_known_is_not_guessed(tmp_path: Path) -> None:
+def test_a_missing_processor_file_is_refused(tmp_path: Path) -> None:
     folder = timesformer(tmp_path)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(InvalidInputError, match=r"preprocessor_config\.json, which say how frames"):
@@ -252,9 +250,9 @@ def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None
     ("changed", "message"),
     [
         ({"do_resize": False}, "do_resize is False"),
-        ({"do_center_crop": False}, "do_center_crop is False; it must be true where"),
+        ({"do_center_crop": False}, "do_center_crop is False; it must be true if"),
         ({"do_center_crop": "no"}, "do_center_crop is 'no'"),
-        ({"do_pad": True}, "do_pad is True; such a step is not known"),
+        ({"do_pad": True}, "do_pad is True; this step is not supported"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
         ({"resample": 0}, "resample is 0"),
         ({"size": {"longest_edge": 40}}, "size is {'longest_edge': 40}"),
@@ -268,7 +266,7 @@ def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None
         ({"image_processor_type": "BlipImageProcessor"}, "image_processor_type is 'BlipImage"),
     ],
 )
-def test_a_processor_that_does_something_else_is_refused_by_field(
+def test_an_unsupported_processor_field_is_refused_by_name(
     changed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     folder = videomae(tmp_path)
@@ -287,7 +285,7 @@ def test_a_processor_that_does_something_else_is_refused_by_field(
         ({"image_mean": 0.4, "image_std": 0.2}, 0.4, 0.2),
     ],
 )
-def test_what_a_processor_does_to_values_becomes_a_mean_and_a_deviation(
+def test_rescaling_and_normalisation_become_one_mean_and_deviation(
     changed: dict[str, Any], mean: float, std: float, tmp_path: Path
 ) -> None:
     folder = videomae(tmp_path)
@@ -297,7 +295,7 @@ def test_what_a_processor_does_to_values_becomes_a_mean_and_a_deviation(
     assert spec.std == pytest.approx((std,) * 3, abs=1e-10)
 
 
-def test_vivits_values_lie_around_zero(tmp_path: Path) -> None:
+def test_vivits_offset_is_part_of_the_mean(tmp_path: Path) -> None:
     folder = vivit(tmp_path)
     spec = find_checkpoint(folder).spec()
     assert (spec.mean, spec.std) == ((0.75,) * 3, (0.25,) * 3)
@@ -310,12 +308,12 @@ def test_vivits_values_lie_around_zero(tmp_path: Path) -> None:
         find_checkpoint(folder).spec()
 
 
-def test_a_videos_processor_goes_before_an_images_one(tmp_path: Path) -> None:
+def test_a_video_processor_takes_precedence_over_an_image_processor(tmp_path: Path) -> None:
     folder = videomae(tmp_path)
     first = {**PROCESSOR, "image_mean": [0.1] * 3}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(first))
     assert find_checkpoint(folder).spec().mean == (0.1,) * 3
-    # One that holds a tokenizer's settings alone says nothing of frames.
+    # A file with a tokenizer's settings alone is skipped.
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Some"}))
     assert find_checkpoint(folder).spec().mean == (0.1,) * 3
     nested = {"video_processor": {**PROCESSOR, "image_mean": [0.2] * 3}}

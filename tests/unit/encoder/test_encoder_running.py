@@ -1,4 +1,4 @@
-"""An encoder and what it runs on: memory, devices and their number types."""
+"""An encoder's use of memory, devices and number types."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def clips() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (3, 16, 36, 48, 3), dtype=np.uint8)
 
 
-class _Cramped:
-    """A backbone for which a device has the memory for a few clips only."""
+class _LimitedMemory:
+    """A backbone whose device has memory for only a few clips."""
 
     def __init__(self, inner: Backbone, *, most: int, error: Exception) -> None:
         self.inner = inner
@@ -45,27 +45,27 @@ class _Cramped:
         MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_batch_and_goes_on(
+def test_out_of_memory_halves_the_batch_and_continues(
     tiny_encoder_dir: Path, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     clips = np.random.default_rng(0).integers(0, 255, (11, 16, 32, 32, 3), dtype=np.uint8)
     encoder = load_encoder(tiny_encoder_dir, device="cpu")
     whole = encoder.encode(clips, batch_clips=11)
-    cramped = encoder._backbone = _Cramped(encoder._backbone, most=3, error=error)
+    limited = encoder._backbone = _LimitedMemory(encoder._backbone, most=3, error=error)
     np.testing.assert_allclose(encoder.encode(clips, batch_clips=11), whole, atol=1e-5)
-    assert cramped.sizes == [11, 5, 2, 2, 2, 2, 2, 1]
-    assert "out of memory on cpu: going on with 2 clips at once" in caplog.text
-    # Later batches are as small from the start, whatever is asked for.
+    assert limited.sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert "out of memory on cpu: continuing with 2 clips per batch" in caplog.text
+    # Later batches have the smaller size from the start, also if a larger one is given.
     assert encoder.batch_clips == 2
-    cramped.sizes.clear()
+    limited.sizes.clear()
     encoder.encode(clips, batch_clips=11)
-    assert max(cramped.sizes) == 2
-    cramped.most = 0
+    assert max(limited.sizes) == 2
+    limited.most = 0
     with pytest.raises(LocalError, match="not even one clip"):
         encoder.encode(clips)
 
 
-def test_a_clip_waits_for_memory_and_the_batches_get_smaller(
+def test_a_clip_waits_for_memory_while_batches_shrink(
     tiny_encoder_dir: Path,
     clips: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,15 +74,15 @@ def test_a_clip_waits_for_memory_and_the_batches_get_smaller(
     encoder = load_encoder(tiny_encoder_dir, device="cpu")
     expected = encoder.prepare(clips[0])
     full = encoder.batch_clips
-    bring, waited = encoder._queue.bring, []
+    upload, waited = encoder._queue.upload, []
     failures = [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()]
 
-    def cramped(*arguments: object) -> object:
+    def limited(*arguments: object) -> object:
         if failures:
             raise failures.pop()
-        return bring(*arguments)
+        return upload(*arguments)
 
-    monkeypatch.setattr(encoder._queue, "bring", cramped)
+    monkeypatch.setattr(encoder._queue, "upload", limited)
     monkeypatch.setattr(clip_encoder.time, "sleep", waited.append)
     assert torch.equal(encoder.prepare(clips[0]), expected)
     assert waited == [1.0]
@@ -96,20 +96,22 @@ def test_a_clip_waits_for_memory_and_the_batches_get_smaller(
         encoder.prepare(clips[0])
 
 
-def test_another_failure_of_the_model_is_not_taken_for_want_of_memory(
+def test_another_error_of_the_model_is_not_an_out_of_memory_error(
     tiny_encoder_dir: Path, clips: np.ndarray
 ) -> None:
     encoder = load_encoder(tiny_encoder_dir, device="cpu")
-    encoder._backbone = _Cramped(encoder._backbone, most=0, error=RuntimeError("a shape is wrong"))
+    encoder._backbone = _LimitedMemory(
+        encoder._backbone, most=0, error=RuntimeError("a shape is wrong")
+    )
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         encoder.encode(clips)
     assert encoder._backbone.sizes == [3]
 
 
-def test_a_batch_makes_no_tensor_from_numbers(
+def test_a_batch_creates_no_tensor_from_python_numbers(
     tiny_encoder_dir: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a GPU that would wait for the batches that are queued there.
+    # On a GPU this would wait for the queued batches.
     encoder = load_encoder(tiny_encoder_dir, device="cpu", sampling=Sampling(keep_tokens=0.5))
     first = encoder.encode(clips)
     monkeypatch.setattr(torch, "tensor", None)
@@ -117,7 +119,7 @@ def test_a_batch_makes_no_tensor_from_numbers(
     np.testing.assert_array_equal(encoder.encode(clips), first)
 
 
-def test_what_the_model_adds_and_selects_lies_where_the_model_is(tiny_encoder_dir: Path) -> None:
+def test_position_tables_and_token_indices_follow_the_model(tiny_encoder_dir: Path) -> None:
     encoder = load_encoder(
         tiny_encoder_dir, device="cpu", dtype="bfloat16", sampling=Sampling(keep_tokens=0.5)
     )
@@ -127,23 +129,25 @@ def test_what_the_model_adds_and_selects_lies_where_the_model_is(tiny_encoder_di
     assert "embeddings.kept" not in model.state_dict()
 
 
-def test_bfloat16_on_a_cpu_waits_for_tiles_that_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_on_a_cpu_is_chosen_only_if_amx_makes_it_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cpu = torch.device("cpu")
     for tiles, seconds, expected in (
         (False, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.float32),
         (True, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.bfloat16),
         (True, {torch.float32: 1.0, torch.bfloat16: 2.0}, torch.float32),
     ):
-        devices.bfloat16_pays.cache_clear()
+        devices.is_bfloat16_faster.cache_clear()
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles)
         monkeypatch.setattr(devices, "_matmul_seconds", seconds.__getitem__)
         assert devices.find_dtype("auto", cpu) == expected
-    devices.bfloat16_pays.cache_clear()
+    devices.is_bfloat16_faster.cache_clear()
     monkeypatch.undo()
     assert devices._matmul_seconds(torch.bfloat16) > 0
 
 
-def test_a_device_or_type_that_is_none_is_refused(tiny_encoder_dir: Path) -> None:
+def test_an_unknown_device_or_dtype_is_refused(tiny_encoder_dir: Path) -> None:
     with pytest.raises(InvalidInputError, match="device 'abacus': say auto"):
         load_encoder(tiny_encoder_dir, device="abacus")
     with pytest.raises(InvalidInputError, match="dtype 'float8' is unknown; known: auto"):

@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are cut into several files."""
+"""Checkpoints whose weights are split into several files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classification checkpoint, so that one of its tensors is read by itself."""
+    """A classification checkpoint, whose fc_norm is read separately from the model."""
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
     folder = tmp_path_factory.mktemp("whole")
@@ -33,52 +33,52 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cut(whole: Path, tmp_path: Path) -> Path:
+def split(whole: Path, tmp_path: Path) -> Path:
     from transformers import VideoMAEForVideoClassification
 
     model = VideoMAEForVideoClassification.from_pretrained(whole)
-    model.save_pretrained(tmp_path / "cut", max_shard_size="60KB")
-    assert not (tmp_path / "cut" / "model.safetensors").exists()
-    return tmp_path / "cut"
+    model.save_pretrained(tmp_path / "split", max_shard_size="60KB")
+    assert not (tmp_path / "split" / "model.safetensors").exists()
+    return tmp_path / "split"
 
 
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("model-*.safetensors"))
 
 
-def test_the_vectors_are_those_of_the_weights_in_one_file(whole: Path, cut: Path) -> None:
-    assert len(_shards(cut)) > 2
+def test_vectors_equal_those_of_weights_in_one_file(whole: Path, split: Path) -> None:
+    assert len(_shards(split)) > 2
     clips = np.random.default_rng(0).integers(0, 255, (2, 16, 40, 48, 3), dtype=np.uint8)
-    encoder = load_encoder(cut, device="cpu")
+    encoder = load_encoder(split, device="cpu")
     assert encoder.spec.pooling == "mean+fc_norm"
     np.testing.assert_array_equal(
         encoder.encode(clips), load_encoder(whole, device="cpu").encode(clips)
     )
 
 
-def test_a_copy_has_all_files_and_the_same_fingerprint(cut: Path, tmp_path: Path) -> None:
-    encoder = load_encoder(cut, device="cpu")
-    copy = encoder.copy_to(tmp_path / cut.parent.name / cut.name)
-    assert [file.name for file in _shards(copy)] == [file.name for file in _shards(cut)]
+def test_a_copy_has_all_files_and_the_same_fingerprint(split: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(split, device="cpu")
+    copy = encoder.copy_to(tmp_path / split.parent.name / split.name)
+    assert [file.name for file in _shards(copy)] == [file.name for file in _shards(split)]
     assert find_checkpoint(copy).spec().fingerprint == encoder.spec.fingerprint
 
 
-def test_every_file_counts_for_the_fingerprint(cut: Path, tmp_path: Path) -> None:
-    seen = {find_checkpoint(cut).spec().weights_sha256}
-    for number, shard in enumerate(_shards(cut)):
-        copy = Path(shutil.copytree(cut, tmp_path / str(number)))
+def test_every_file_changes_the_fingerprint(split: Path, tmp_path: Path) -> None:
+    seen = {find_checkpoint(split).spec().weights_sha256}
+    for number, shard in enumerate(_shards(split)):
+        copy = Path(shutil.copytree(split, tmp_path / str(number)))
         changed = bytearray(shard.read_bytes())
         changed[-1] ^= 1
         (copy / shard.name).write_bytes(changed)
         seen.add(find_checkpoint(copy).spec().weights_sha256)
-    assert len(seen) == 1 + len(_shards(cut))
+    assert len(seen) == 1 + len(_shards(split))
 
 
-def test_a_file_that_is_missing_is_named(cut: Path) -> None:
-    gone = _shards(cut)[1]
+def test_a_missing_file_is_named(split: Path) -> None:
+    gone = _shards(split)[1]
     gone.unlink()
     with pytest.raises(InvalidInputError, match=f"lacks {gone.name}, which {INDEX} names"):
-        find_checkpoint(cut)
+        find_checkpoint(split)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_a_file_that_is_missing_is_named(cut: Path) -> None:
         (json.dumps({"weight_map": {"a": "../model.safetensors"}}), "names no files in its folder"),
     ],
 )
-def test_an_index_that_is_none_is_refused(cut: Path, content: str, message: str) -> None:
-    (cut / INDEX).write_text(content)
+def test_an_invalid_index_is_refused(split: Path, content: str, message: str) -> None:
+    (split / INDEX).write_text(content)
     with pytest.raises(InvalidInputError, match=message):
-        find_checkpoint(cut)
+        find_checkpoint(split)
 
 
-def test_a_file_of_something_else_is_refused(cut: Path) -> None:
-    _shards(cut)[0].write_bytes(b"x")
+def test_a_file_that_is_not_safetensors_is_refused(split: Path) -> None:
+    _shards(split)[0].write_bytes(b"x")
     with pytest.raises(InvalidInputError, match=r"model-00001.*: not a safetensors file"):
-        find_checkpoint(cut).spec()
+        find_checkpoint(split).spec()

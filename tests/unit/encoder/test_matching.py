@@ -1,3 +1,5 @@
+"""Loading the encoder that a spec describes."""
+
 from __future__ import annotations
 
 from dataclasses import replace

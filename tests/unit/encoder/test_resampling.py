@@ -1,4 +1,4 @@
-"""The GPU's resizing, run on a CPU, against PIL and against the CPU's own."""
+"""The resizing for GPUs, run on a CPU, against PIL and against torch's resizing on a CPU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def apart(ours: torch.Tensor, theirs: np.ndarray) -> np.ndarray:
         ((40, 40), (40, 40)),
     ],
 )
-def test_noise_is_resized_as_by_pil(
+def test_noise_is_resized_like_pil(
     source: tuple[int, int], target: tuple[int, int], interpolation: str
 ) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, *source, 3), dtype=np.uint8)
@@ -48,11 +48,11 @@ def test_noise_is_resized_as_by_pil(
     ours = resample(torch.from_numpy(frames), target, *everything, interpolation=interpolation)
     difference = apart(ours, by_pil(frames, target, interpolation))
     assert difference.max() <= 1
-    # Halves, which the fixed-point weights of PIL round either way.
+    # The fixed-point weights of PIL may round halves either way.
     assert difference.mean() < 0.01
 
 
-def test_a_part_is_that_part_of_the_whole_and_keeps_no_more() -> None:
+def test_a_crop_equals_that_part_of_the_whole_and_has_no_more_memory() -> None:
     frames = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (2, 90, 160, 3), dtype=np.uint8)
     )
@@ -65,7 +65,7 @@ def test_a_part_is_that_part_of_the_whole_and_keeps_no_more() -> None:
     assert needed == (39, 121)
 
 
-def test_a_crop_alone_is_a_copy_of_what_is_kept() -> None:
+def test_a_crop_without_resizing_is_a_copy() -> None:
     frames = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     )
@@ -74,7 +74,7 @@ def test_a_crop_alone_is_a_copy_of_what_is_kept() -> None:
     assert part.untyped_storage().nbytes() == 2 * 3 * 32 * 32
 
 
-def test_real_clips_are_resized_as_on_a_cpu(shared_data: Path) -> None:
+def test_real_clips_are_resized_like_torch_on_a_cpu(shared_data: Path) -> None:
     files = [
         path
         for pattern in ("fall/*", "fight/*", "misc/*")
