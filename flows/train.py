@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 from prefect import flow
 
-from coinml.data.records import Target
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import SetOptions
 from coinml.registry.promotion import GateVerdict
@@ -65,8 +64,8 @@ def train(
             rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
             return completed(idle, message=str(idle))
     with progress_shown(dataset.name):
-        tuned = _tune(selection, fingerprint, training, target) if training.sweep else {}
-        reports = _train(selection, fingerprint, made, training, target, tuned)
+        tuned = _tune(selection, fingerprint, made, training) if training.sweep else {}
+        reports = _train(selection, fingerprint, made, training, tuned)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
     verdicts: list[GateVerdict] = []
     if ask_gate:
@@ -88,22 +87,14 @@ def train(
 
 
 def _tune(
-    selection: Selection, fingerprint: str, options: TrainOptions, target: Target
+    selection: Selection, fingerprint: str, set_options: SetOptions, options: TrainOptions
 ) -> dict[str, TuneReport]:
     """A sweep for each head; all of them end before any head sees the test videos."""
     with ExitStack() as stages:
         for head in options.heads:
             stages.enter_context(progress.stage(f"sweep {head}", options.sweep))
         futures = {
-            head: tune_head.submit(
-                head,
-                selection,
-                fingerprint,
-                target=target,
-                trials=options.sweep,
-                seed=options.seed,
-                drop_leaks=options.drop_leaks,
-            )
+            head: tune_head.submit(head, selection, fingerprint, set_options, options)
             for head in options.heads
         }
         return {head: future.result() for head, future in futures.items()}
@@ -114,7 +105,6 @@ def _train(
     fingerprint: str,
     set_options: SetOptions,
     options: TrainOptions,
-    target: Target,
     tuned: dict[str, TuneReport],
 ) -> tuple[TrainReport, ...]:
     with ExitStack() as stages:
@@ -122,15 +112,7 @@ def _train(
             stages.enter_context(progress.stage(f"train {head}"))
         futures = [
             train_head.submit(
-                head,
-                selection,
-                fingerprint,
-                set_options,
-                target=target,
-                seed=options.seed,
-                by_reference=options.by_reference,
-                drop_leaks=options.drop_leaks,
-                tuned=tuned.get(head),
+                head, selection, fingerprint, set_options, options, tuned=tuned.get(head)
             )
             for head in options.heads
         ]

@@ -1,4 +1,4 @@
-"""Training one head on what is in an embedding set."""
+"""Training and tuning one head on an embedding set, and counting its videos."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Target
-from coinml.data.targets import extent_of
-from coinml.embedding.jobs import count_done, plan_jobs
+from coinml.embedding.jobs import count_done
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.heads.kinds import head_kind
-from coinml.ledger import DOWNLOADED, Ledger
+from coinml.ledger import Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
@@ -19,9 +18,11 @@ from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import home_store
 from coinml.training import growth, sweep_runs
 from coinml.training import train_head as training
+from coinml.training.options import TrainOptions
 from coinml.training.sweep_runs import TuneReport
 from coinml.training.train_head import RunContext, TrainReport, model_name
 from coinml.training.training_data import TrainingData, load_training_data
+from tasks.embedding import find_jobs
 from tasks.links import flow_run_links, flow_run_tags
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
@@ -31,23 +32,20 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=only_transient,
-    # A run with the same recipe is found in MLflow, which holds its model as well.
+    # A run with the same options and data is found in MLflow, with its model.
     cache_policy=NO_CACHE,
 )
 def train_head(
     head: str,
     selection: Selection,
     fingerprint: str,
-    options: SetOptions,
-    *,
-    target: Target = "task",
-    seed: int,
-    by_reference: bool,
-    drop_leaks: bool,
+    set_options: SetOptions,
+    options: TrainOptions,
     tuned: TuneReport | None = None,
 ) -> TrainReport:
     """Train, log and register a head on the selection's videos that are in the set."""
     settings = Settings()
+    target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
     store, chosen = home_store(settings), tuned.result.options if tuned else {}
     stage, most, done = f"train {head}", head_kind(head).max_steps(chosen), 0
@@ -62,12 +60,12 @@ def train_head(
             head,
             data,
             store=store,
-            checkpoint=options.checkpoint(),
+            checkpoint=set_options.checkpoint(),
             options=chosen,
-            seed=seed,
+            seed=options.seed,
             device=settings.device,
-            drop_leaks=drop_leaks,
-            by_reference=by_reference,
+            drop_leaks=options.drop_leaks,
+            by_reference=options.by_reference,
             context=RunContext(
                 tags=flow_run_tags() | ({"tuned_by": tuned.run_id} if tuned else {}),
                 links=flow_run_links(),
@@ -85,33 +83,31 @@ def train_head(
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=only_transient,
-    # Trials that are done are on record, and are not done again.
+    # Finished trials are recorded and not repeated.
     cache_policy=NO_CACHE,
 )
 def tune_head(
     head: str,
     selection: Selection,
     fingerprint: str,
-    *,
-    target: Target = "task",
-    trials: int,
-    seed: int,
-    drop_leaks: bool,
+    set_options: SetOptions,
+    options: TrainOptions,
 ) -> TuneReport:
-    """Sweep over a head's options on the training and validation videos alone."""
+    """Sweep over a head's hyperparameters on the training and validation videos alone."""
     settings = Settings()
+    target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
     store = home_store(settings)
     with answering(store):
         return sweep_runs.tune_head(
             head,
             data,
-            trials=trials,
+            trials=options.sweep,
             storage=settings.data_dir / "sweeps.db",
             store=store,
-            seed=seed,
+            seed=options.seed,
             device=settings.device,
-            drop_leaks=drop_leaks,
+            drop_leaks=options.drop_leaks,
             context=RunContext(
                 tags=flow_run_tags() | {"encoder": data.spec.encoder.encoder},
                 on_step=lambda: progress.advance(f"sweep {head}", 0),
@@ -135,13 +131,10 @@ def count_embedded(selection: Selection, fingerprint: str) -> int:
     """Number of videos of a selection that are in a set."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    with Ledger(settings.ledger_url) as ledger:
-        rows = ledger.rows(dataset.name, state=DOWNLOADED)
     embedding_set = EmbeddingSet.open(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
-    jobs = plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
-    return len(count_done(jobs, embedding_set.done()))
+    return len(count_done(find_jobs(dataset, embedding_set), embedding_set.done()))
 
 
 def _load_data(

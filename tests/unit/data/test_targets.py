@@ -25,6 +25,7 @@ from coinml.data.targets import (
     require_spans,
     spans,
     step_names,
+    target_of,
 )
 from coinml.embedding.jobs import count_done, key_of, plan_jobs
 from coinml.embedding_sets.options import SetOptions
@@ -313,3 +314,19 @@ def test_coin_has_180_tasks_12_domains_and_778_steps(shared_data: Path) -> None:
         assert end_s is not None
         assert start_s <= one.steps[0].start_s
         assert end_s >= max(s.end_s for s in one.steps)
+
+
+@pytest.mark.parametrize(
+    ("target", "extent", "meant"),
+    [
+        (None, None, "task"),
+        (None, "video", "task"),
+        (None, "segments", "step"),
+        ("domain", None, "domain"),
+        ("domain", "annotated", "domain"),
+    ],
+)
+def test_the_extent_decides_where_no_target_is_named(
+    target: str | None, extent: str | None, meant: str
+) -> None:
+    assert target_of(target, extent) == meant
