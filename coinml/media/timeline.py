@@ -117,6 +117,9 @@ def read_timeline(path: str | Path) -> Timeline:
     if len(keys) == len(every) and codec not in _INTRA_ONLY:
         # In a file without a table of key frames, all packets are marked as key frames.
         keys = [pts for pts, role in zip(every, roles, strict=True) if role.entry]
+    if layout and layout.name == "pal8":
+        # The palette comes with the first packet, or between any two, and not with key frames.
+        keys = []
     shown.sort()
     return Timeline(
         times_s=np.asarray(shown, dtype=np.float64) * float(tick),
