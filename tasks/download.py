@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml.collection import adopt, collector, recheck
+from coinml.collection import adopt, collector, recheck, whole_dataset
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
 from coinml.collection.options import CollectOptions
@@ -16,7 +16,6 @@ from coinml.collection.pacing import Pace, is_loopback
 from coinml.collection.recheck import RecheckReport
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.data.records import Dataset
-from coinml.data.splits import unit_hash
 from coinml.ledger import Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import YOUTUBE, Settings
@@ -25,22 +24,12 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 
 
 def find_due(dataset: Dataset, options: CollectOptions) -> list[str]:
-    """The ids of the videos to try in this run; new videos are added to the ledger first.
-
-    The order is random but fixed, and thus mixes the classes: annotations are sorted by class, and
-    a budget would otherwise go to the first few.
-    """
+    """The ids of the videos to try in this run; new videos are added to the ledger first."""
     settings = Settings()
     with Ledger(settings.ledger_url) as ledger:
         ledger.register(dataset)
-        ids = ledger.due(
-            dataset.name,
-            ids=[video.video_id for video in dataset.videos],
-            credentials=fetch_options(settings).credentials(),
-            faults=options.only or None,
-            retry_now=options.ignoring_schedule,
-        )
-    return sorted(ids, key=unit_hash)[: options.budget]
+        credentials = fetch_options(settings).credentials()
+        return whole_dataset.find_due(dataset, ledger, options, credentials=credentials)
 
 
 @contextmanager

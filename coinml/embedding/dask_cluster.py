@@ -3,7 +3,7 @@
 The only importer of distributed. Its scheduler gives shards to free workers, and the shards of a
 process that died to another one, which skips what is already in the set.
 
-A worker process needs this library and the same folders, and neither Prefect nor the ledger.
+A worker process needs this library and the same folders, but not the ledger.
 """
 
 from __future__ import annotations

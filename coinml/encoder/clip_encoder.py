@@ -90,6 +90,7 @@ class ClipEncoder:
 
     Attributes:
         spec: The specification of its vectors.
+        checkpoint: The files that it was loaded from.
         device: The device that it runs on.
     """
 
@@ -103,7 +104,7 @@ class ClipEncoder:
         dtype: torch.dtype,
     ) -> None:
         self.spec = spec
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self.device = device
         self._dtype = dtype
         self._backbone = backbone
@@ -124,7 +125,7 @@ class ClipEncoder:
     @property
     def source_dir(self) -> Path:
         """The checkpoint's folder."""
-        return self._checkpoint.folder
+        return self.checkpoint.folder
 
     @property
     def dim(self) -> int:
@@ -263,7 +264,7 @@ class ClipEncoder:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for file in self._checkpoint.files:
+        for file in self.checkpoint.files:
             shutil.copyfile(file, target / file.name)
         return target
 
