@@ -85,7 +85,7 @@ def _print_caveats(report: TrainReport) -> None:
     if leaks:
         dropped = round(report.metrics["leaks_dropped"])
         line(
-            f"{leaks} pairs of videos on two sides of the split are the same file or look the same "
+            f"{leaks} pairs of videos in different splits are the same file or look the same "
             f"(tables/leaks.csv of run {report.run_id}); "
             + (f"{dropped} videos were dropped" if dropped else "--drop-leaks drops them")
         )

@@ -1,1 +1,1 @@
-"""How good a head is, how sure that is, and where it errs."""
+"""Evaluation: metrics of heads with intervals, paired tests, calibration and leaks."""

@@ -1,4 +1,4 @@
-"""Whether a head's scores can be taken for probabilities."""
+"""Calibration: how far a head's scores are probabilities."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pandas as pd
 from coinml.evaluation.intervals import proportion
 
 BINS = 15
-"""As in Guo et al.; of equal width."""
+"""Number of bins of equal width, as in Guo et al."""
 
 
 def reliability(
     score: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_], *, bins: int = BINS
 ) -> pd.DataFrame:
-    """How often answers of about one score are right.
+    """Accuracy by score of the predicted class.
 
     Args:
-        score: Score of each video's answer, in [0, 1], shape (N,).
-        correct: Whether the answer is right, shape (N,).
+        score: Score of each video's predicted class, in [0, 1], shape (N,).
+        correct: Whether the prediction is correct, shape (N,).
         bins: Number of bins of equal width.
 
     Returns:
-        One row a bin that has videos: `from, to, videos, score, accuracy, accuracy_low,
+        One row per bin that has videos: `from, to, videos, score, accuracy, accuracy_low,
         accuracy_high`, where `score` is the mean of the bin.
     """
     place = np.minimum((score * bins).astype(np.int64), bins - 1)
@@ -46,15 +46,15 @@ def reliability(
 
 
 def calibration_error(table: pd.DataFrame) -> float:
-    """Expected calibration error: mean distance of score and accuracy, by videos.
+    """Expected calibration error: mean distance of score and accuracy, weighted by videos.
 
-    With few videos it is above 0 by chance alone.
+    With few videos it is above 0 by chance, even for calibrated scores.
 
     Source: Guo, C., Pleiss, G., Sun, Y. & Weinberger, K. Q. (2017). On calibration of modern
     neural networks. ICML.
 
     Args:
-        table: As `reliability` makes it.
+        table: As `reliability` returns it.
     """
     distance = (table["accuracy"] - table["score"]).abs()
     return float((distance * table["videos"]).sum() / table["videos"].sum())

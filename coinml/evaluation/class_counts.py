@@ -1,4 +1,4 @@
-"""How many videos each class has, so that one without is never lost from sight."""
+"""Number of videos of each class and split, classes without videos included."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coinml.data.targets import FEW_VIDEOS
 
 
 def class_counts(table: pd.DataFrame, official: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Count what each class has on each side, and what it would have were nothing lost.
+    """Count each class's videos by split: those that are embedded, and all.
 
     Args:
-        table: With the columns `video_id`, `label` and `split`, a row a video (or segment) that
-            is here.
-        official: Label and split of every one there should be.
+        table: With the columns `video_id`, `label` and `split`, one row per embedded video (or
+            segment).
+        official: Label and split of every video (or segment), collected or not.
 
     Returns:
-        One row a class, sorted: `class, train, train_official, val, val_official, test,
-        test_official` and `train_videos`, the different videos among those of training.
+        One row per class, sorted: `class, train, train_official, val, val_official, test,
+        test_official` and `train_videos`, the number of different videos in train.
     """
     wanted = pd.DataFrame(list(official), columns=["label", "split"])
     counts = [pd.crosstab(rows["label"], rows["split"]) for rows in (table, wanted)]
@@ -36,20 +36,20 @@ def class_counts(table: pd.DataFrame, official: Iterable[tuple[str, str]]) -> pd
 
 
 def classes_without(counts: pd.DataFrame) -> Mapping[str, tuple[str, ...]]:
-    """The classes without a video, by split; splits in which none lacks are left out.
+    """The classes without a video, by split; splits without such classes are left out.
 
     Args:
-        counts: As `class_counts` makes it.
+        counts: As `class_counts` returns it.
     """
     lacking = {split: tuple(counts["class"][counts[split] == 0]) for split in SPLITS}
     return {split: names for split, names in lacking.items() if names}
 
 
 def scarce_classes(counts: pd.DataFrame, *, at_least: int = FEW_VIDEOS) -> tuple[str, ...]:
-    """The classes with some training videos, but so few that little can be learnt from them.
+    """The classes with too few training videos, but with some.
 
     Args:
-        counts: As `class_counts` makes it.
+        counts: As `class_counts` returns it.
         at_least: Number of training videos that is enough.
     """
     few = (counts["train_videos"] > 0) & (counts["train_videos"] < at_least)

@@ -1,4 +1,4 @@
-"""How good a head is, how sure that is, and where it errs."""
+"""The metrics of a head on one split, with intervals, by class and by domain."""
 
 from __future__ import annotations
 
@@ -14,50 +14,33 @@ from coinml.evaluation.calibration import calibration_error, reliability
 from coinml.evaluation.intervals import (
     Estimate,
     clustered_proportion,
-    macro_f1,
     macro_f1_estimate,
     proportion,
 )
-from coinml.evaluation.paired import Comparison, McNemar, compare, mcnemar
-
-__all__ = [
-    "Comparison",
-    "Estimate",
-    "Evaluation",
-    "McNemar",
-    "by_domain",
-    "compare",
-    "confused_pairs",
-    "domain_of",
-    "evaluate",
-    "macro_f1",
-    "mcnemar",
-    "proportion",
-]
 
 TOP_K = 5
 NO_DOMAIN = "(no domain)"
-"""Where a taxonomy does not know a class."""
+"""The domain of classes that are not in the taxonomy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What one head does on one split.
+    """The metrics of one head on one split.
 
     Attributes:
-        n: Videos measured on.
-        official_size: Videos that the split has officially, lost ones included.
+        n: Number of videos measured on.
+        official_size: Number of videos of the split, those not collected included.
         loss: Mean negative log-likelihood of the true class, in nats.
-        accuracy: On the videos that are here.
-        accuracy_missing_wrong: With every missing video counted as wrong.
+        accuracy: Accuracy on the videos measured on.
+        accuracy_missing_wrong: Accuracy with every missing video counted as wrong.
         f1_macro: Mean F1 over the classes that occur or are predicted.
-        top5_accuracy: The true class is among the five best scored.
+        top5_accuracy: Share of videos whose true class is among the five with the best scores.
         coverage: n / official_size.
-        majority_rate: What always answering the most frequent class would score.
-        calibration_error: Expected calibration error of the answers' scores.
+        majority_rate: Accuracy of always predicting the most frequent class.
+        calibration_error: Expected calibration error of the predicted classes' scores.
         confusion: Counts, int64 of shape (C, C): row true class, column predicted class.
-        per_class: One row a class: `class, support, predicted, correct, precision, recall, f1`.
-        reliability: One row a range of scores, as `calibration.reliability` makes it.
+        per_class: One row per class: `class, support, predicted, correct, precision, recall, f1`.
+        reliability: One row per range of scores, as `calibration.reliability` returns it.
     """
 
     n: int
@@ -75,7 +58,7 @@ class Evaluation:
     reliability: pd.DataFrame
 
     def metrics(self, split: str) -> dict[str, float]:
-        """The numbers under the names that MLflow gets: `test_accuracy_low` and so on."""
+        """The numbers by their MLflow names: `test_accuracy_low` and so on."""
         numbers: dict[str, float] = {}
         for name in (
             "accuracy",
@@ -108,13 +91,13 @@ def evaluate(
         y: True class indices, shape (N,).
         proba: Scores that sum to one over the classes, shape (N, C).
         classes: The C class names.
-        official_size: Videos in the official split, those that are not here included;
-            by default N.
+        official_size: Number of videos of the split, those not collected included; by default
+            N.
         groups: Each row's group, where rows are not independent: the video of a segment. The
-            intervals then are those of so many groups.
+            intervals then account for the groups.
 
     Raises:
-        InvalidInputError: No video, shapes that do not fit, or an official size below N.
+        InvalidInputError: No videos, shapes that do not match, or an official size below N.
     """
     n, n_classes = len(y), len(classes)
     official_size = n if official_size is None else official_size
@@ -128,10 +111,10 @@ def evaluate(
         raise InvalidInputError(f"official size {official_size}, but {n} videos were measured on")
     predicted = proba.argmax(axis=1)
     right = predicted == y
-    # Rounding takes a score of 1 above it.
+    # Rounding may give a score just above 1.
     answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right)
     true_score = proba[np.arange(n), y]
-    # A stable order breaks ties as argmax does, so that equal scores earn nothing by it.
+    # A stable order breaks ties as argmax does: in favour of the first class.
     best = np.argsort(-proba, axis=1, kind="stable")[:, :TOP_K]
     in_top = (best == y[:, None]).any(axis=1)
 
@@ -162,7 +145,7 @@ def evaluate(
 def by_domain(
     confusion: npt.NDArray[np.int64], classes: Sequence[str], domains: Mapping[str, str]
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Add up a confusion matrix over the classes of each domain.
+    """Sum a confusion matrix over the classes of each domain.
 
     Args:
         confusion: Counts, int64 of shape (C, C).
@@ -170,7 +153,7 @@ def by_domain(
         domains: Domain by class.
 
     Returns:
-        Counts, int64 of shape (D, D), and the D domains in its order.
+        Counts, int64 of shape (D, D), and the names of the D domains.
     """
     of_class = [domain_of(name, domains) for name in classes]
     names = tuple(sorted(set(of_class)))
@@ -179,19 +162,20 @@ def by_domain(
 
 
 def domain_of(name: str, domains: Mapping[str, str]) -> str:
-    """A class's domain, or what stands for it where the taxonomy does not know the class."""
+    """A class's domain, or `NO_DOMAIN` where it is not in the taxonomy."""
     return domains.get(name, NO_DOMAIN)
 
 
 def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
-    """Which classes are taken for which, the most frequent first.
+    """Which classes are predicted as which others, the most frequent pairs first.
 
     Args:
         confusion: Counts, int64 of shape (C, C).
         classes: The C class names.
 
     Returns:
-        One row a pair that occurs: `true, predicted, videos, share`, of the true class's videos.
+        One row per pair that occurs: `true, predicted, videos, share` (of the true class's
+        videos).
     """
     true, predicted = np.nonzero(confusion * (1 - np.eye(len(classes), dtype=np.int64)))
     counts = confusion[true, predicted]
@@ -213,7 +197,7 @@ def _per_class(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.D
     right = confusion.diagonal()
 
     def ratio(top: npt.NDArray[np.int64], bottom: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        # Undefined stays undefined: a class without test videos has no recall of 0.
+        # NaN where the ratio is undefined: the recall of a class without test videos is not 0.
         nothing = np.full(len(classes), np.nan)
         return np.asarray(np.divide(top, bottom, out=nothing, where=bottom > 0))
 

@@ -1,15 +1,21 @@
-"""Videos that stand on both sides of a split: the same file, or the same picture again.
+"""Leaks: videos that are on two sides of a split, as the same file or as a re-encoded copy.
 
-A head that has learnt a video of the test side by heart looks better than it is. Which is the
-same file, its hash says. A copy that was encoded anew has other bytes and nearly the same
-embedding: cosine of the two, with what all videos have in common (the mean) subtracted.
+A head that was trained on a test video has a test accuracy that is too high. Identical files have
+the same hash. A re-encoded copy has other bytes, but nearly the same embedding: it is found by the
+cosine of the two embeddings after the mean of all embeddings is subtracted.
 
-How near is too near, was measured with the tiny encoder: 295 drawn videos, 80 real clips, and 50
-of them encoded anew. The nearest other video has a cosine of 0.94 (drawn) and 0.84 (real) in the
-median and 0.992 and 0.993 at most; copies of the same size have 0.999 in the median, and 45 of the
-50 lie above 0.995. Of 150 copies that were shrunk or cut as well 54 do; lower thresholds would take
-other videos for copies. So 0.995 is asked for; and, lest an encoder to which all videos look alike
-report everything, a distance of at most a tenth of what is usual between a video and its nearest.
+The threshold was measured with the tiny encoder on 295 drawn videos, 80 real clips, and 50
+re-encoded copies of these:
+
+- the nearest other video has a median cosine of 0.94 (drawn) and 0.84 (real), at most 0.992 and
+  0.993;
+- re-encoded copies of the same size have a median cosine of 0.999, and 45 of 50 are above 0.995;
+- of 150 copies that were also shrunk or cut, 54 are above 0.995. Lower thresholds would match
+  other videos.
+
+So the cosine must be 0.995 or more. For encoders with similar embeddings for all videos, the
+distance (1 - cosine) must also be at most a tenth of the median distance between a video and its
+nearest.
 """
 
 from __future__ import annotations
@@ -28,12 +34,12 @@ from coinml.embedding_sets.table import feature_columns
 logger = logging.getLogger(__name__)
 
 SAME_FILE, ALIKE = "file", "embedding"
-"""What stands in a leak's column `by`; the surer one sorts last."""
+"""Values of a leak's column `by`; the more certain one sorts last."""
 
 MIN_COSINE = 0.995
-_PART_OF_USUAL = 0.1
+_MAX_SHARE_OF_MEDIAN_DISTANCE = 0.1
 _BLOCK = 1024
-"""Rows whose products are held at once: 1,024 by COIN's 30,000 training segments are 120 MB."""
+"""Rows per block of products: 1,024 by COIN's 30,000 training segments are 120 MB."""
 
 _COLUMNS = [
     "video_id",
@@ -53,15 +59,15 @@ def find_leaks(
     *,
     min_cosine: float = MIN_COSINE,
 ) -> pd.DataFrame:
-    """Pairs of videos, one on each side of a split, that are the same file or look the same.
+    """Pairs of videos in different splits that are the same file or look the same.
 
     Args:
-        table: As `dataset.build_table` makes it.
-        sha256s: Hash of each video's file, as far as they are known.
-        min_cosine: Least cosine of two centred embeddings that counts as the same.
+        table: As `build_table` returns it.
+        sha256s: Hash of each video's file, where known.
+        min_cosine: Lowest cosine of two centred embeddings that counts as the same.
 
     Returns:
-        One row a pair, `video_id, split, label, twin_id, twin_split, twin_label, by, cosine`,
+        One row per pair, `video_id, split, label, twin_id, twin_split, twin_label, by, cosine`,
         sorted. The first is the one to drop: in train where the twin is in val or test, in val
         where it is in test. `by` is "file" or "embedding".
     """
@@ -70,8 +76,8 @@ def find_leaks(
     pairs = {}
     near, nearest = _near(rows, places, min_cosine)
     if len(nearest):
-        usual = 1 - float(np.median(nearest))
-        limit = max(min_cosine, 1 - _PART_OF_USUAL * usual)
+        median_distance = 1 - float(np.median(nearest))
+        limit = max(min_cosine, 1 - _MAX_SHARE_OF_MEDIAN_DISTANCE * median_distance)
         pairs = {pair: ALIKE for pair, cosine in near.items() if cosine >= limit}
     pairs |= dict.fromkeys(_same_file(table, places, sha256s or {}), SAME_FILE)
     columns = [table[name].tolist() for name in ("video_id", "split", "label")]
@@ -85,12 +91,12 @@ def find_leaks(
         for (first, second), by in pairs.items()
     ]
     leaks = pd.DataFrame(found, columns=_COLUMNS)
-    # Segments of two videos meet many times; the two are one pair.
+    # Two videos are one pair, even if many of their segments match.
     leaks = leaks.sort_values(["by", "cosine"], ascending=[False, False], kind="stable")
     leaks = leaks.drop_duplicates(["video_id", "twin_id"])
     if len(leaks):
         logger.warning(
-            "%d pairs of videos on two sides of the split are the same file or look the same: %s",
+            "%d pairs of videos in different splits are the same file or look the same: %s",
             len(leaks),
             ", ".join(f"{a} and {b}" for a, b in leaks[["video_id", "twin_id"]].to_numpy()[:5]),
         )
@@ -98,11 +104,11 @@ def find_leaks(
 
 
 def drop_leaks(table: pd.DataFrame, leaks: pd.DataFrame) -> pd.DataFrame:
-    """A table without the first of each pair: test stays whole, and val gives way to it alone.
+    """A table without the first video of each pair: test keeps all videos, val loses to test only.
 
     Args:
-        table: As `dataset.build_table` makes it.
-        leaks: As `find_leaks` found them in it.
+        table: As `build_table` returns it.
+        leaks: As `find_leaks` returns them.
     """
     return table[~table["video_id"].isin(set(leaks["video_id"]))].reset_index(drop=True)
 
@@ -122,7 +128,7 @@ def _near(
     places: Mapping[Split, npt.NDArray[np.intp]],
     min_cosine: float,
 ) -> tuple[dict[tuple[int, int], float], npt.NDArray[np.float32]]:
-    """Pairs across the split that are near each other, and each later video's best cosine."""
+    """The similar pairs of rows in different splits, and the best cosine of each later row."""
     near: dict[tuple[int, int], float] = {}
     best = np.full(len(rows), -np.inf, dtype=np.float32)
     for earlier, later in combinations(SPLITS, 2):

@@ -1,4 +1,4 @@
-"""Which of two heads is better: McNemar's test and the difference, on the same videos."""
+"""Paired comparison of two heads on the same videos: McNemar's test and the difference."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class McNemar:
     """McNemar's exact test on paired answers.
 
     Attributes:
-        b: Videos that only the first head gets right.
-        c: Videos that only the second head gets right.
+        b: Number of videos that only the first head classifies correctly.
+        c: Number of videos that only the second head classifies correctly.
         p_value: Two-sided, from the binomial distribution with probability 1/2. Where a video
-            has several rows (segments), which are not independent, it is that of the sign test:
-            of the videos in which one head gets more rows right, has one head more?
+            has several rows (segments), which are not independent, it is that of the sign test
+            over videos, by which head has more correct rows.
     """
 
     b: int
@@ -36,15 +36,15 @@ class Comparison:
     """Two heads on the videos that both were measured on.
 
     Attributes:
-        n: Common videos.
-        accuracy_a: Of the first head on them.
-        accuracy_b: Of the second head on them.
+        n: Number of common videos.
+        accuracy_a: Accuracy of the first head on them.
+        accuracy_b: Accuracy of the second head on them.
         difference: Accuracy of the second minus the first, with a paired 95 % interval.
         mcnemar: The paired test.
-        discordant: The videos that exactly one gets right:
+        discordant: The videos that exactly one head classifies correctly:
             `video_id, label, predicted_a, predicted_b, right` ("a" or "b").
-        per_class: One row a class: `class, support, correct_a, correct_b, difference` (of the
-            videos right, second minus first), the largest gain of the second first.
+        per_class: One row per class: `class, support, correct_a, correct_b, difference` (of the
+            correct videos, second minus first), the largest gain of the second first.
     """
 
     n: int
@@ -62,18 +62,18 @@ def mcnemar(
     *,
     groups: Sequence[object] | None = None,
 ) -> McNemar:
-    """Test whether two heads differ, from the videos that only one gets right.
+    """Test whether two heads differ, by the videos that only one classifies correctly.
 
     Source: McNemar, Q. (1947). Note on the sampling error of the difference between
     correlated proportions or percentages. Psychometrika 12, 153-157; the exact form.
 
     Args:
-        correct_a: Whether the first is right, shape (N,).
-        correct_b: Whether the second is, on the same rows.
+        correct_a: Whether the first head is correct, shape (N,).
+        correct_b: Whether the second head is correct on the same rows.
         groups: Each row's video, where videos have several.
 
     Raises:
-        InvalidInputError: The two do not speak of the same videos.
+        InvalidInputError: The two have different numbers of rows.
     """
     if correct_a.shape != correct_b.shape:
         raise InvalidInputError(
@@ -91,18 +91,18 @@ def mcnemar(
 def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
     """Difference of two proportions of the same videos, with its 95 % interval.
 
-    Score intervals of the two are put together with their correlation, so that heads which
-    answer all alike are not certain to be equal.
+    Combines the score intervals of the two with their correlation, so that the interval has a
+    width even for heads with identical answers.
 
     Source: Newcombe, R. G. (1998). Improved confidence intervals for the difference between
     binomial proportions based on paired data. Statistics in Medicine 17, 2635-2650; method 10.
 
     Args:
-        b: Videos that only the first gets right.
-        c: Videos that only the second gets right.
-        both: Videos that both get right.
-        n: All videos. None of the four need be whole: where rows come in groups, they are
-            what those are worth.
+        b: Videos that only the first classifies correctly.
+        c: Videos that only the second classifies correctly.
+        both: Videos that both classify correctly.
+        n: All videos. The four need not be whole numbers: for rows in groups, they are effective
+            sizes.
 
     Returns:
         Second minus first.
@@ -110,7 +110,7 @@ def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
     first, second = share_of(both + b, n), share_of(both + c, n)
     neither = n - both - b - c
     product = both * neither - b * c
-    # Without the continuity correction a few videos that agree would make the two one.
+    # Without the continuity correction, a few concordant videos would give a correlation of 1.
     corrected = max(product - n / 2, 0.0) if product > 0 else float(product)
     scale = math.sqrt((both + b) * (c + neither) * (both + c) * (b + neither))
     phi = corrected / scale if scale > 0 else 0.0
@@ -127,12 +127,12 @@ def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
 
 
 def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Comparison:
-    """Compare two heads on the videos that both answered.
+    """Compare two heads on the videos that both were measured on.
 
     Args:
-        predictions_a: `video_id, label, predicted` of the first, one split's rows; with
-            `of_video` where those are segments, which are not independent of each other.
-        predictions_b: The same of the second.
+        predictions_a: `video_id, label, predicted` of the first head on one split; with
+            `of_video` for segments, which are not independent of each other.
+        predictions_b: The same of the second head.
 
     Raises:
         InvalidInputError: They have no video in common, or disagree about a video's label.
@@ -188,7 +188,7 @@ def _accuracy(correct: npt.NDArray[np.bool_], videos: Sequence[str] | None) -> E
 def _design_effect(
     correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], videos: Sequence[str]
 ) -> float:
-    """How many rows tell as much of the difference as one that stood alone; at least 1.
+    """The design effect: number of rows that are worth one independent row; at least 1.
 
     Source: Kish, L. (1965). Survey Sampling. Wiley; the design effect.
     """
@@ -221,7 +221,7 @@ def _per_class(
 def _binomial_p(b: int, c: int) -> float:
     if b + c == 0:
         return 1.0
-    # scipy.stats costs most of a second to import: only when a test is asked for.
+    # Imported here, since scipy.stats takes most of a second to import.
     from scipy.stats import binomtest
 
     return float(binomtest(min(b, c), b + c, 0.5).pvalue)

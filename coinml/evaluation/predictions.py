@@ -1,4 +1,4 @@
-"""What a head answered, row by row: the table that runs are compared by."""
+"""The table of a head's predictions, by which runs are compared."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def predictions_table(
     proba: npt.NDArray[np.floating],
     classes: Sequence[str],
 ) -> pd.DataFrame:
-    """The answers to some samples.
+    """A head's predictions on some samples.
 
     Args:
-        split: What they are used for.
-        samples: Whom was asked about.
+        split: The samples' split.
+        samples: Samples the probabilities belong to.
         proba: Scores of shape (N, C).
         classes: The C class names.
 
     Returns:
-        `video_id, split, label, predicted, score`. For segments `video_id` is the row's own id,
-        which two runs are compared by, and its video stands in `of_video`.
+        `video_id, split, label, predicted, score`. For segments `video_id` is the segment's id,
+        by which two runs are compared, and `of_video` is the id of its video.
     """
     of_video = {"of_video": samples.groups} if samples.groups else {}
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What became of a dataset's videos: here, still possible, lost."""
+"""The figure of a dataset's collection: videos collected, still possible, and lost."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MOST_LOST = 25
 
 
 def attrition(status: Status, *, title: str = "") -> Figure:
-    """What became of a dataset's videos: all by state, and the classes that lost most.
+    """A dataset's videos by state, and the classes that lost most.
 
     Args:
-        status: Where the dataset stands.
-        title: Over the two panels.
+        status: State of the dataset's collection.
+        title: Title of the figure.
     """
     states = {"here": status.downloaded, **status.faults, "pending": status.pending}
     states = {name: count for name, count in states.items() if count}

@@ -1,4 +1,4 @@
-"""Two heads beside each other: their numbers with intervals, and where they differ by class."""
+"""Figures that compare heads: their metrics with intervals, and the difference by class."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ def comparison(
     title: str = "",
     paired: Comparison | None = None,
 ) -> Figure:
-    """Several heads beside each other, each number with its 95 % interval.
+    """The metrics of several heads side by side, with 95 % intervals.
 
     Args:
-        names: Of the heads.
-        estimates: Their numbers on one split, by the names that `Evaluation` has for them, in
-            the order of the heads.
-        majority_rate: What always answering the most frequent class would score.
-        title: Over the panel.
-        paired: The paired test of the first two; its verdict is written below.
+        names: Names of the heads.
+        estimates: Each head's metrics on one split, by their names in `Evaluation`.
+        majority_rate: Accuracy of always predicting the most frequent class.
+        title: Title of the figure.
+        paired: The paired test of the first two, shown below.
     """
     figure, (axis,) = new_figure(8.5, 4.4, 1, 1, title)
     measures = (
@@ -52,7 +51,7 @@ def comparison(
         )
         for x, value, rise in zip(place, values, above, strict=True):
             axis.text(x, value + rise + 0.015, f"{value:.2f}", ha="center", fontsize=8)
-    # Named in the legend: written on the line it would stand behind the bars.
+    # Labelled in the legend: text on the line would be behind the bars.
     axis.axhline(
         majority_rate,
         color="black",
@@ -79,13 +78,13 @@ def comparison(
 def class_differences(
     per_class: pd.DataFrame, names: Sequence[str], *, title: str = "", limit: int = 40
 ) -> Figure:
-    """In which classes one head gets more videos right than the other.
+    """The classes in which one head classifies more videos correctly than the other.
 
     Args:
         per_class: `Comparison.per_class`.
-        names: Of the two heads.
-        title: Over the panel.
-        limit: So many classes are shown, those with the largest differences.
+        names: Names of the two heads.
+        title: Title of the figure.
+        limit: Number of classes shown, those with the largest differences.
     """
     differing = per_class[per_class["difference"] != 0]
     largest = differing["difference"].abs().sort_values(ascending=False, kind="stable")
@@ -110,7 +109,7 @@ def class_differences(
     axis.grid(visible=False, axis="y")
     same = len(per_class) - len(differing)
     axis.set_xlabel(
-        f"videos that {names[1]} gets right beyond {names[0]} "
+        f"correct videos of {names[1]} minus those of {names[0]} "
         f"({same} of {len(per_class)} classes: no difference)"
     )
     return figure

@@ -1,4 +1,4 @@
-"""The plots of one head's evaluation."""
+"""The figures of one head's evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from coinml.evaluation.evaluate import Evaluation, by_domain, confused_pairs, do
 from coinml.figures.style import A_COLOUR, B_COLOUR, GREY, new_figure
 
 _NUMBERED_CLASSES = 30
-"""Up to here a confusion matrix shows its counts."""
+"""A confusion matrix with at most this many classes shows its counts."""
 _LABELLED_CLASSES = 60
-"""Up to here its axes name every class."""
+"""With at most this many, its axes show every class name."""
 _MOST_CONFUSED = 30
-"""So many pairs stand in their figure."""
+"""Number of pairs in the figure of confused pairs."""
 _LONGEST_NAME = 34
 
 
@@ -31,12 +31,12 @@ def figures_of(
     split: str = "test",
     domains: Mapping[str, str] | None = None,
 ) -> dict[str, Figure]:
-    """Everything there is to see of one evaluation, by the names that the figures are logged as.
+    """All figures of one evaluation, by the names under which they are logged.
 
     Args:
-        evaluation: On one split.
+        evaluation: The metrics on one split.
         classes: The class names, in the order of its confusion matrix.
-        split: Its name, for the titles.
+        split: Name of the split, for the titles.
         domains: Domain by class, where there is a taxonomy.
     """
     title = split.capitalize()
@@ -50,7 +50,7 @@ def figures_of(
         drawn["confusion_domains"] = confusion(matrix, names, title=f"{title}, by domain")
     pairs = confused_pairs(evaluation.confusion, classes)
     if len(classes) > _NUMBERED_CLASSES and len(pairs):
-        drawn["confused_pairs"] = most_confused(pairs, title=f"{title}, taken for another")
+        drawn["confused_pairs"] = most_confused(pairs, title=f"{title}, most confused classes")
     return drawn
 
 
@@ -63,14 +63,14 @@ def confusion(
 ) -> Figure:
     """A confusion matrix: the true class down, the predicted class across.
 
-    Colour is the share of the true class's videos, so that small classes show as well as
-    large ones; counts and names are written where there is room for them. With more classes,
-    those of one domain stand together, and the axes name the domains.
+    Colour is the share of the true class's videos, so that small classes are as visible as large
+    ones. Counts and class names are shown where there is room. With more classes, they are grouped
+    by domain, and the axes show the domains.
 
     Args:
         matrix: `Evaluation.confusion`.
         classes: Their names, in its order.
-        title: Over the panel.
+        title: Title of the figure.
         domains: Domain by class, where there is a taxonomy.
     """
     n = len(classes)
@@ -82,12 +82,12 @@ def confusion(
         matrix, of_class = matrix[np.ix_(order, order)], [of_class[i] for i in order]
     side = float(np.clip(2.6 + 0.42 * n, 4.5, 16))
     figure, (axis,) = new_figure(side + 1.2, side, 1, 1, title)
-    # The plain constrained layout forgets that the panel is square, and from some twenty
-    # classes on pushes the axis label over the edge.
+    # The constrained layout ignores that the panel is square: from some twenty classes on, the axis
+    # label would be cut off.
     figure.set_layout_engine("compressed")
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    # Small cells need a darker start to be seen; numbers written in them need it not.
+    # Small cells without numbers need darker colours to be visible.
     scale = PowerNorm(1.0 if labelled else 0.5, vmin=0, vmax=1)
     image = axis.imshow(share, cmap="Blues", norm=scale, interpolation="nearest")
     if n <= _NUMBERED_CLASSES:
@@ -113,7 +113,7 @@ def confusion(
     if blocks:
         unit = " (classes by domain, then by name)"
     elif not labelled:
-        unit = " (place of the class in the alphabet, from 0)"
+        unit = " (index of the class, sorted by name)"
     axis.set_xlabel(f"predicted{unit}")
     axis.set_ylabel(f"true{unit}")
     figure.colorbar(image, ax=axis, label="share of the true class", fraction=0.046, pad=0.03)
@@ -121,12 +121,12 @@ def confusion(
 
 
 def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figure:
-    """F1 of each class with its support, the best on top.
+    """F1 of each class with its support, the best at the top.
 
     Args:
         table: `Evaluation.per_class`.
-        title: Over the panel.
-        limit: With more classes than this only the best and the worst are shown.
+        title: Title of the figure.
+        limit: With more classes than this, only the best and the worst are shown.
     """
     rows = table[table["support"] > 0].sort_values(["f1", "class"], ascending=[False, True])
     gap = len(rows) > limit
@@ -153,17 +153,17 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
         )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(rows) - 0.4)
-    axis.set_xlabel("F1 (in brackets: videos measured on)")
+    axis.set_xlabel("F1 (in brackets: number of videos)")
     axis.grid(visible=False, axis="y")
     return figure
 
 
 def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
-    """Accuracy over score with 95 % intervals, and how many answers have which score.
+    """Accuracy over score with 95 % intervals, and a histogram of the scores.
 
     Args:
-        evaluation: On one split.
-        title: Over the two panels.
+        evaluation: The metrics on one split.
+        title: Title of the figure.
     """
     table = evaluation.reliability
     figure, (above, below) = new_figure(5.6, 6.2, 2, 1, title, height_ratios=(3, 1))
@@ -183,7 +183,7 @@ def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
         markersize=5,
         capsize=3,
         linewidth=1.4,
-        label="answers of about this score",
+        label="predictions with this score",
     )
     mean = float((table["score"] * table["videos"]).sum() / table["videos"].sum())
     for axis in (above, below):
@@ -199,20 +199,19 @@ def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
     width = (table["to"] - table["from"]).to_numpy()
     below.bar(table["from"], table["videos"], width=width * 0.94, align="edge", color="#c9d3de")
     below.set_ylabel("videos")
-    below.set_xlabel(
-        f"score of the answer; expected calibration error {evaluation.calibration_error:.3f}"
-    )
+    error = evaluation.calibration_error
+    below.set_xlabel(f"score of the predicted class; expected calibration error {error:.3f}")
     below.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
 def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CONFUSED) -> Figure:
-    """The classes that are most often taken for another one.
+    """The pairs of classes that are confused most often.
 
     Args:
-        pairs: As `coinml.evaluation.evaluate.confused_pairs` makes it.
-        title: Over the panel.
-        limit: So many pairs are shown.
+        pairs: As `coinml.evaluation.evaluate.confused_pairs` returns it.
+        title: Title of the figure.
+        limit: Number of pairs shown.
     """
     rows = pairs.head(limit)
     figure, (axis,) = new_figure(10, 1.6 + 0.26 * len(rows), 1, 1, title)
@@ -225,13 +224,13 @@ def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CO
     axis.set_xlim(0, 1.1 * float(rows["videos"].max()))
     axis.set_ylim(-0.6, len(rows) - 0.4)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("videos (and what share of the true class they are)")
+    axis.set_xlabel("videos (and their share of the true class)")
     axis.grid(visible=False, axis="y")
     return figure
 
 
 def _mark_blocks(axis: Axes, of_class: Sequence[str]) -> None:
-    """Draw the borders of domains, and name each beside its block."""
+    """Draw the borders of domains, and label each block with its domain."""
     names, starts, sizes = np.unique(np.asarray(of_class), return_index=True, return_counts=True)
     for start in starts[starts > 0]:
         axis.axhline(start - 0.5, color=GREY, linewidth=0.6)

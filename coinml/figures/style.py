@@ -1,6 +1,6 @@
-"""The one style of all figures: colours, panels, and writing a figure to a file.
+"""The style of all figures: colours, panels, and writing a figure to a file.
 
-Figures are drawn without a display and without pyplot, whose global state threads may not share.
+Figures are drawn without a display, and without pyplot, whose global state is not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TRAIN_COLOUR, VAL_COLOUR, GREY = "#7a8ca3", "#d1495b", "#6b7280"
 A_COLOUR, B_COLOUR, PALE = "#2a6f97", "#d1495b", "#c9d3de"
 SERIES_COLOURS = (A_COLOUR, B_COLOUR, "#e0a030", "#5b8c5a", "#7b5ea7", "#3aa6a6", "#8d6e63")
 
-# Text stays text in SVG, so that a page can search it.
+# Text in SVG remains text, so that it can be searched.
 mpl.rcParams["svg.fonttype"] = "none"
 
 
 def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
-    """Write a figure; the ending of the path chooses the format."""
+    """Write a figure, in the format that the path's ending names."""
     figure.savefig(path, dpi=dpi)
 
 
@@ -36,7 +36,7 @@ def new_figure(
     *,
     height_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A sheet with panels, in the manner of all figures here; sizes in inches."""
+    """A figure with a grid of panels, in the style of all figures; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(figure.subplots(rows, columns, height_ratios=height_ratios)).ravel())
@@ -50,5 +50,5 @@ def new_figure(
 
 
 def series_colour(index: int) -> str:
-    """The colour of the series with this number."""
+    """The colour of the series with this index."""
     return SERIES_COLOURS[index % len(SERIES_COLOURS)]

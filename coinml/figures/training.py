@@ -1,4 +1,4 @@
-"""How a head was trained: curves by epoch, and a search over C and gamma."""
+"""Figures of a head's training: metrics by epoch, and the SVM's search over C and gamma."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
     """Loss, accuracy and macro-F1 by epoch, training and validation.
 
     Args:
-        history: One row an epoch, with the columns of `coinml.heads.mlp.EpochMetrics`.
-        title: Over the three panels.
-        best_epoch: Marked, if given: the epoch whose weights were kept.
+        history: One row per epoch, with the columns of `training_loop.EpochMetrics`.
+        title: Title of the figure.
+        best_epoch: The epoch whose weights were kept, to be marked.
     """
     figure, axes = new_figure(11, 3.6, 1, 3, title)
     for axis, (name, label) in zip(
@@ -41,13 +41,13 @@ def curves(history: pd.DataFrame, *, title: str = "", best_epoch: int | None = N
 
 
 def svm_search(search: pd.DataFrame, *, title: str = "SVM, accuracy over C and gamma") -> Figure:
-    """Validation curves over C (a line each kernel and gamma) and over gamma (a line each C).
+    """Val accuracy over C (one line per kernel and gamma) and over gamma (one line per C).
 
-    Dotted are the same settings on the training videos: far above val is learnt by heart.
+    Dotted lines are training accuracy; far above val accuracy, the setting overfits.
 
     Args:
         search: `SVMHead.search`.
-        title: Over the panels.
+        title: Title of the figure.
     """
     rbf = search[search["kernel"] == "rbf"]
     panels = 2 if rbf["gamma"].nunique() > 1 else 1

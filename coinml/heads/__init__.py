@@ -1,1 +1,1 @@
-"""Classifiers of embeddings, and how each is fitted, saved and loaded."""
+"""Heads: classifiers of embeddings, and how each is fitted, saved and loaded."""

@@ -1,8 +1,8 @@
-"""The attentive head: looks at a video's clips one by one and weighs them.
+"""The attentive head: attention over a video's clips.
 
-The mean over clips treats the clip that shows the task and the one that shows the presenter
-alike. Here a learnt query attends to the clips (several heads, one block), and what it gathers
-is classified together with the mean.
+The mean over clips gives the clip that shows the task and the clip that shows the presenter the
+same weight. Here a learnt query attends to the clips (one block, several heads), and its output is
+classified together with the mean.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ def train_attentive(
     """Fit an attentive head and keep the epoch with the lowest validation loss.
 
     Args:
-        train: What it learns from; its `clips` are looked at.
-        val: What stops it.
-        width: Of the attention block.
-        attention_heads: Its heads; `width` is a multiple of it.
-        dropout: Share of what the block puts out that is left out in training.
-        epochs: At most this many; the cosine schedule is laid out for all of them.
-        warmup_epochs: The learning rate first rises over so many.
+        train: The samples that it is fitted on, with clips.
+        val: The samples by which the epoch is chosen.
+        width: Width of the attention block.
+        attention_heads: Number of attention heads; `width` is a multiple of it.
+        dropout: Dropout probability of the block's output.
+        epochs: Most epochs; the cosine schedule spans all of them.
+        warmup_epochs: Epochs over which the learning rate first rises linearly.
         patience: Stop after this many epochs without a better validation loss.
         lr: Peak learning rate of AdamW.
-        weight_decay: AdamW's decoupled decay, on weights and not on biases.
-        batch_size: Videos a step.
-        label_smoothing: Share of the target spread over all classes.
-        class_weights: `none`, or `balanced`: a rare class counts as much as a frequent one.
-        seed: Of initial weights, order and dropout.
+        weight_decay: AdamW's decoupled weight decay; biases have none.
+        batch_size: Videos per step.
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: `none`, or `balanced`: each class has the same total weight.
+        seed: Seed of initial weights, order and dropout.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
-        on_epoch: Called after each epoch; what it raises ends the training.
+        on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Raises:
         InvalidInputError: An option out of its range, samples without clips, or a video
@@ -89,7 +89,7 @@ def train_attentive(
     check_dropout(dropout)
     if attention_heads < 1 or width < 1 or width % attention_heads:
         raise InvalidInputError(
-            f"width {width} with attention_heads {attention_heads}: a multiple of it is allowed"
+            f"width {width} is not a multiple of attention_heads {attention_heads}"
         )
     clips = [_checked_clips(samples) for samples in (train, val)]
     place = find_device(device)
@@ -109,7 +109,7 @@ def train_attentive(
     network.mean.copy_(mean)
     network.scale.copy_(scale)
     network.to(place)
-    # As float16, which is what they are: 11,827 videos of 8 clips take 145 MB.
+    # Clips stay in float16, as the set has them: 11,827 videos of 8 clips take 145 MB.
     data = [
         (torch.tensor(x, device=place), torch.tensor(samples.y, device=place))
         for x, samples in zip(clips, (train, val), strict=True)
@@ -119,7 +119,7 @@ def train_attentive(
 
 
 class AttentiveHead(NetworkHead["_Network"]):
-    """A trained attentive head: a video's clips in, class probabilities out."""
+    """A trained attentive head: embeddings of a video's clips in, class probabilities out."""
 
     kind = "attentive"
     takes_clips = True
@@ -131,21 +131,21 @@ class AttentiveHead(NetworkHead["_Network"]):
 
     @property
     def clips(self) -> int:
-        """Clips a video at most."""
+        """Most clips per video."""
         return int(self._network.place.shape[0])
 
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Class probabilities, float32 (N, C), for clips (N, K, D); an absent one is NaN.
+        """Class probabilities, float32 (N, C), for clips (N, K, D); missing clips are NaN.
 
         Raises:
-            InvalidInputError: Another shape than what it was trained on.
+            InvalidInputError: The shape is not one that it was trained on.
         """
         if x.ndim != 3 or x.shape[1] > self.clips or x.shape[2] != self.dim:
             raise InvalidInputError(
                 f"clips of shape {x.shape}: (videos, up to {self.clips}, {self.dim}) are needed"
             )
         with torch.inference_mode():
-            # Through float16, as the set keeps them and training saw them.
+            # Rounded to float16, as in the embedding set and in training.
             scores = self._network(torch.tensor(np.asarray(x, dtype=np.float16)))
             return np.asarray(functional.softmax(scores, dim=1).numpy())
 
@@ -189,7 +189,7 @@ SEARCH_SPACE = SearchSpace(
 
 
 class _Network(nn.Module):
-    """One cross-attention block with a learnt query, and a straight way from the mean clip."""
+    """One cross-attention block with a learnt query, and a linear skip connection from the mean."""
 
     mean: Tensor
     scale: Tensor
@@ -224,31 +224,31 @@ class _Network(nn.Module):
         self.shifts = nn.Parameter(torch.zeros(2 * width))
 
     def reset(self, generator: torch.Generator) -> None:
-        """Draw initial weights; the straight way begins at zero."""
+        """Draw initial weights; the skip connection starts at zero."""
         for weight in (self.project, self.keys, self.values, self.mix):
             nn.init.xavier_uniform_(weight, generator=generator)
         for weight in (self.place, self.query, self.output):
             nn.init.normal_(weight, std=0.02, generator=generator)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Scores (B, C) of clips (B, K, D), where a clip that is not there is NaN."""
-        there = ~torch.isnan(clips[..., 0])
-        x = (torch.nan_to_num(clips).float() - self.mean) / self.scale * there[..., None]
-        seen = there.sum(dim=1, keepdim=True).clamp(min=1)
+        """Scores (B, C) of clips (B, K, D); missing clips are NaN."""
+        present = ~torch.isnan(clips[..., 0])
+        x = (torch.nan_to_num(clips).float() - self.mean) / self.scale * present[..., None]
+        count = present.sum(dim=1, keepdim=True).clamp(min=1)
         h = functional.linear(x, self.project) + self.place[: x.shape[1]]
         h = self._norm(h, 0)
-        gathered = self._attend(h, there)
+        gathered = self._attend(h, present)
         gathered = gathered + functional.relu(functional.linear(gathered, self.mix))
         gathered = self._norm(gathered, 1)
         if self.training:
             gathered = drop(gathered, self._dropout, self._noise)
-        average = x.sum(dim=1) / seen
+        average = x.sum(dim=1) / count
         return functional.linear(gathered, self.output, self.bias) + functional.linear(
             average, self.shortcut
         )
 
-    def _attend(self, h: Tensor, there: Tensor) -> Tensor:
-        """What the query gathers from clips (B, K, W), where they are there: (B, W)."""
+    def _attend(self, h: Tensor, present: Tensor) -> Tensor:
+        """The attention's output (B, W) over the present clips of (B, K, W)."""
         batch, clips, width = h.shape
         split = (batch, clips, self.heads, width // self.heads)
         keys, values = (
@@ -257,7 +257,7 @@ class _Network(nn.Module):
         )
         query = self.query.view(1, self.heads, 1, -1).expand(batch, -1, -1, -1)
         found = functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=there[:, None, None, :]
+            query, keys, values, attn_mask=present[:, None, None, :]
         )
         return found.transpose(1, 2).reshape(batch, width)
 
@@ -268,10 +268,10 @@ class _Network(nn.Module):
 
 def _checked_clips(samples: Samples) -> npt.NDArray[np.float16]:
     if samples.clips is None:
-        raise InvalidInputError("the attentive head looks at clips, and these samples have none")
+        raise InvalidInputError("the attentive head takes clips, and these samples have none")
     absent = np.isnan(samples.clips)
     if (absent.all(axis=2) != absent.any(axis=2)).any() or np.isinf(samples.clips).any():
-        raise InvalidInputError("embeddings of clips hold values that are not finite")
+        raise InvalidInputError("embeddings of clips have values that are not finite")
     nothing = absent.all(axis=(1, 2))
     if nothing.any():
         raise InvalidInputError(f"no clip of {samples.ids[int(nothing.argmax())]!r} is embedded")

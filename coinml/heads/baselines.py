@@ -1,6 +1,6 @@
-"""The honest baselines: logistic regression and k nearest neighbours, by scikit-learn.
+"""The baselines: logistic regression and k nearest neighbours, by scikit-learn.
 
-What a head with more to learn is worth shows beside them. Both see standardised embeddings.
+Both classify standardised embeddings. A larger head is useful if it beats them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def train_logreg(
     """Fit a multinomial logistic regression, with its C from val.
 
     Args:
-        train: What it learns from.
-        val: What chooses C; of equally good ones the smallest wins.
-        cs: Inverse strengths of the regularisation to try.
-        seed: Accepted as every head's is; the optimum is one, and no random numbers are drawn.
-        on_fit: Called after each C; what it raises ends the search.
+        train: The samples that it is fitted on.
+        val: The samples by which C is chosen; of equally good ones the smallest.
+        cs: Inverse regularisation strengths to try.
+        seed: Not used: the optimum is unique, and no random numbers are drawn.
+        on_fit: Called after each C; an exception that it raises ends the search.
 
     Raises:
         InvalidInputError: A C that is not positive, or data that is not finite.
@@ -61,18 +61,17 @@ def train_knn(
     seed: int = 0,
     on_fit: Callable[[], None] | None = None,
 ) -> BaselineHead:
-    """Keep the training videos, and the number of neighbours by cosine that val likes best.
+    """Fit a k-nearest-neighbours classifier by cosine distance, with its k from val.
 
     Args:
-        train: What it remembers.
-        val: What chooses k; of equally good ones the smallest wins.
+        train: The samples that are the neighbours.
+        val: The samples by which k is chosen; of equally good ones the smallest.
         ks: Numbers of neighbours to try; those above the number of videos are left out.
-        seed: Accepted as every head's is; no random numbers are drawn.
-        on_fit: Called after each k; what it raises ends the search.
+        seed: Not used: no random numbers are drawn.
+        on_fit: Called after each k; an exception that it raises ends the search.
 
     Raises:
-        InvalidInputError: No k that is positive and has so many videos, or data that is not
-            finite.
+        InvalidInputError: No k is from 1 to the number of videos, or data is not finite.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -93,7 +92,7 @@ class BaselineHead:
         classes: Class names in the order of the probabilities.
         kind: "logreg" or "knn".
         settings: What was chosen on val, by name: `C` or `k`.
-        search: One row a setting that was tried; empty on a loaded head.
+        search: One row per setting that was tried; empty for a loaded head.
     """
 
     takes_clips = False
@@ -121,7 +120,7 @@ class BaselineHead:
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D).
 
-        A class that training had no video of gets 0.
+        Classes without training videos get 0.
         """
         proba = np.zeros((len(x), len(self.classes)), dtype=np.float32)
         if len(x):
@@ -139,7 +138,7 @@ class BaselineHead:
 
     @classmethod
     def load(cls, path: Path) -> BaselineHead:
-        """Read what `save` wrote; nothing but scikit-learn's own types is taken.
+        """Read what `save` wrote; types other than scikit-learn's own are refused.
 
         Raises:
             InvalidInputError: The file is not such a head, or holds other types.
@@ -180,7 +179,7 @@ def _search(
     from sklearn.preprocessing import StandardScaler
 
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
-        raise InvalidInputError("embeddings hold values that are not finite")
+        raise InvalidInputError("embeddings have values that are not finite")
     best: tuple[tuple[float, float], BaselineHead] | None = None
     rows = []
     for value in values:
@@ -203,6 +202,6 @@ def _search(
             best = score, head
         if on_fit is not None:
             on_fit()
-    assert best is not None  # The callers let no empty search pass.
+    assert best is not None  # The callers check that `values` is not empty.
     best[1].search = pd.DataFrame(rows)
     return best[1]

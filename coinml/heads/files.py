@@ -1,7 +1,7 @@
-"""What a trained head is on disk: a safetensors file, or for scikit-learn's objects a skops one.
+"""Files of trained heads: safetensors for arrays, skops for scikit-learn's objects.
 
-The only owner of both formats. Neither runs code when it is read: a safetensors file holds
-arrays, and of a skops file only scikit-learn's own types are taken.
+No other module reads or writes these formats. Reading them runs no code: a safetensors file has
+arrays only, and a skops file with types other than scikit-learn's own is refused.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SKOPS = ".skops"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadContent:
-    """What a head's file holds.
+    """The content of a head's file.
 
     Attributes:
-        kind: Which head: "mlp", "svm" and so on.
-        description: Plain values; always with `classes`.
+        kind: Name of the kind of head: "mlp", "svm" and so on.
+        description: Plain values; `classes` is always among them.
         arrays: Weights by name; empty in a skops file.
         fitted: scikit-learn's fitted object; None in a safetensors file.
     """
@@ -38,7 +38,7 @@ class HeadContent:
 
 
 def write_head(path: Path, content: HeadContent) -> None:
-    """Write a head; the ending says in which of the two formats."""
+    """Write a head, in the format that the path's ending names."""
     form = f"coinml-{content.kind}-1"
     if path.suffix == _SKOPS:
         import skops.io
@@ -57,21 +57,21 @@ def read_head(path: Path, *kinds: str) -> HeadContent:
     """Read what `write_head` wrote.
 
     Args:
-        path: Its ending says in which format it is.
-        kinds: The heads that it may be.
+        path: Its ending names the format.
+        kinds: The kinds that are accepted.
 
     Raises:
-        InvalidInputError: The file is not such a head, or holds foreign types.
+        InvalidInputError: The file is not such a head, or has other types.
     """
     form, content = _read_objects(path) if path.suffix == _SKOPS else _read_arrays(path)
     return HeadContent(kind=_kind(path, form, kinds), **content)
 
 
 def read_kind(path: Path, *kinds: str) -> str:
-    """Which of these heads a file holds.
+    """The kind of head that a file has.
 
     Raises:
-        InvalidInputError: None of them.
+        InvalidInputError: It is none of these.
     """
     return read_head(path, *kinds).kind
 
@@ -106,7 +106,7 @@ def _read_objects(path: Path) -> tuple[str | None, dict[str, Any]]:
     try:
         content = skops.io.load(path, trusted=[])
     except UntrustedTypesFoundException as err:
-        raise InvalidInputError(f"{path}: holds types that a head has not: {err}") from err
+        raise InvalidInputError(f"{path}: has types that are not scikit-learn's: {err}") from err
     except (BadZipFile, OSError, KeyError, ValueError) as err:
         raise InvalidInputError(f"{path}: not a readable head: {err}") from err
     if not isinstance(content, dict):

@@ -1,8 +1,8 @@
-"""The MLP head: three layers on standardised embeddings, and a straight way past them.
+"""The MLP head: three layers on standardised embeddings, with a linear skip connection.
 
-The straight way (one linear layer from input to output) makes the MLP at least a logistic
-regression: where classes are told apart by directions of little spread, the hidden layers
-alone memorise the training videos before they have found them.
+The skip connection (one linear layer from input to output) makes the MLP at least a logistic
+regression: where classes differ in directions of little variance, the hidden layers alone would
+memorise the training videos before they find these directions.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ def train_mlp(
     """Fit an MLP and keep the epoch with the lowest validation loss.
 
     Args:
-        train: What it learns from.
-        val: What stops it.
+        train: The samples that it is fitted on.
+        val: The samples by which the epoch is chosen.
         hidden: Widths of the hidden layers.
-        shortcut: Add the straight way from input to output.
-        dropout: Share of hidden units left out in training.
-        epochs: At most this many; the cosine schedule is laid out for all of them.
-        warmup_epochs: The learning rate first rises over so many.
+        shortcut: Add a linear skip connection from input to output.
+        dropout: Dropout probability of hidden units.
+        epochs: Most epochs; the cosine schedule spans all of them.
+        warmup_epochs: Epochs over which the learning rate first rises linearly.
         patience: Stop after this many epochs without a better validation loss.
         lr: Peak learning rate of AdamW.
-        weight_decay: AdamW's decoupled decay, on weights and not on biases.
-        batch_size: Videos a step.
-        label_smoothing: Share of the target spread over all classes.
-        mixup: Alpha of the Beta distribution by which pairs of videos are blended; 0: not.
+        weight_decay: AdamW's decoupled weight decay; biases have none.
+        batch_size: Videos per step.
+        label_smoothing: Share of the target that is spread over all classes.
+        mixup: Alpha of mixup's Beta distribution; 0 turns mixup off.
             Source: Zhang et al. (2018), mixup: beyond empirical risk minimization.
-        class_weights: `none`, or `balanced`: a rare class counts as much as a frequent one.
-        seed: Of initial weights, order, blending and dropout.
+        class_weights: `none`, or `balanced`: each class has the same total weight.
+        seed: Seed of initial weights, order, mixup and dropout.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
-        on_epoch: Called after each epoch; what it raises ends the training.
+        on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Raises:
         InvalidInputError: An option out of its range, or data that is not finite.
@@ -93,7 +93,7 @@ def train_mlp(
     )
     check_dropout(dropout)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
-        raise InvalidInputError("embeddings hold values that are not finite")
+        raise InvalidInputError("embeddings have values that are not finite")
     place = find_device(device)
     generator, noise = generators(seed, place)
     widths = [train.x.shape[1], *hidden, len(train.classes)]
@@ -103,7 +103,7 @@ def train_mlp(
     network.mean.copy_(mean)
     network.scale.copy_(scale)
     network.to(place)
-    # Copies: arrays out of a table may be read-only, which torch warns of.
+    # Copied, since a table's arrays may be read-only, and torch would warn.
     data = [
         (
             network.standardised(torch.tensor(part.x, device=place)),
@@ -171,7 +171,7 @@ SEARCH_SPACE = SearchSpace(
 
 
 class _Network(nn.Module):
-    """Hidden layers with ReLU and dropout, a linear output, and the straight way."""
+    """Hidden layers with ReLU and dropout, a linear output, and the linear skip connection."""
 
     mean: Tensor
     scale: Tensor
@@ -198,10 +198,12 @@ class _Network(nn.Module):
         self.shortcut = None if straight is None else nn.Parameter(straight)
 
     def reset(self, generator: torch.Generator) -> None:
-        """Draw initial weights; the straight way begins at zero.
+        """Draw initial weights; the skip connection starts at zero.
 
-        Source: He et al. (2015), Delving deep into rectifiers, for the layers before a
-        ReLU; a small output layer, so that training starts from even probabilities.
+        The output layer's weights are small, so that training starts from nearly equal
+        probabilities.
+
+        Source: He et al. (2015), Delving deep into rectifiers (layers before a ReLU).
         """
         *hidden, output = self.weights
         for weight in hidden:
@@ -209,7 +211,7 @@ class _Network(nn.Module):
         nn.init.normal_(output, std=0.01, generator=generator)
 
     def standardised(self, x: Tensor) -> Tensor:
-        """What `forward` takes; once for all epochs, since it is the same in each."""
+        """Standardised embeddings, which `forward` takes; computed once for all epochs."""
         return (x - self.mean) / self.scale
 
     def forward(self, x: Tensor) -> Tensor:

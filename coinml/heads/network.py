@@ -1,4 +1,4 @@
-"""What the heads that are networks share: classes, the epoch that was kept, and their file."""
+"""The base class of heads that are neural networks: classes, kept epoch, and file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class NetworkHead(Generic[Network]):
 
     Attributes:
         classes: Class names in the order of the probabilities.
-        best_epoch: The epoch whose weights these are.
+        best_epoch: The epoch whose weights were kept.
     """
 
     kind: ClassVar[str]
-    """What its file says that it is."""
+    """Name of the kind of head in its file."""
 
     def __init__(self, network: Network, classes: tuple[str, ...], *, best_epoch: int) -> None:
         self._network = network.eval()
@@ -41,12 +41,12 @@ class NetworkHead(Generic[Network]):
         return pd.DataFrame()
 
     def _shape(self) -> dict[str, Any]:
-        """What `_built` makes such a network of."""
+        """The sizes from which `_built` makes the same network."""
         raise NotImplementedError
 
     @classmethod
     def _built(cls, shape: dict[str, Any]) -> Network:
-        """A network for weights to be read into."""
+        """A network of these sizes, whose weights are then loaded."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:

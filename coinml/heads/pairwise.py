@@ -1,8 +1,8 @@
-"""One-against-one support vector machines, many classes at once.
+"""One-against-one support vector machines for many classes.
 
-libsvm solves a machine for each pair of classes. With 180 classes these are 16,110 small
-problems, which it solves quickly from a matrix of kernel values, while reading their answers
-off takes it longer than the solving. Here the answers are a few matrix products.
+libsvm solves one binary problem per pair of classes: 16,110 for 180 classes. From a precomputed
+kernel matrix it solves them quickly, but evaluating their decision functions takes it longer than
+that. Here the decision functions are evaluated by a few matrix products.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy.typing as npt
 _CACHE_MB = 500
 
 _ROWS = 64
-"""Videos at a time: their values for each pair of classes are held at once, near the processor."""
+"""Videos evaluated at a time, so that their values for all pairs fit the processor's cache."""
 
 Array = npt.NDArray[np.float64]
 
 
 def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
-    """Fit the machines of all pairs of the classes in `y`.
+    """Fit the binary machines of all pairs of the classes in `y`.
 
     Args:
-        gram: Kernel values among the training videos, float64 (N, N); with the videos of a class
-            side by side it takes less than half the time.
-        y: Their classes.
+        gram: Kernel values of the training videos, float64 (N, N). With videos sorted by class,
+            it takes less than half the time.
+        y: Classes, int64 (N,).
         c: Penalty of an error.
     """
     from sklearn.svm import SVC
 
     fitted = SVC(kernel="precomputed", C=c, cache_size=_CACHE_MB).fit(gram, y)
-    # Of two classes scikit-learn turns libsvm's signs around, so that the second is positive.
+    # With two classes scikit-learn reverses libsvm's signs, so that the second class is positive.
     sign = -1.0 if len(fitted.classes_) == 2 else 1.0
     return PairwiseMachine(
         support=fitted.support_.astype(np.int64),
@@ -43,17 +43,17 @@ def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
 
 
 def kernel_values(a: Array, b: Array, gamma: float | None) -> Array:
-    """Kernel values of shape (len(a), len(b)): linear, or RBF with a gamma."""
+    """Kernel values of shape (len(a), len(b)): linear without gamma, else RBF."""
     return kernel_of_products(a @ b.T, (a * a).sum(axis=1), (b * b).sum(axis=1), gamma)
 
 
 def kernel_of_products(
     products: Array, squares_a: Array, squares_b: Array, gamma: float | None
 ) -> Array:
-    """Kernel values from products that several gammas may share.
+    """Kernel values from scalar products, which several gammas can share.
 
     Args:
-        products: Scalar products, float64 (A, B); they are left as they are.
+        products: Scalar products, float64 (A, B); not changed.
         squares_a: Squared lengths, float64 (A,).
         squares_b: Likewise (B,).
         gamma: Of the RBF kernel; None for the linear one.
@@ -70,11 +70,11 @@ def kernel_of_products(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairwiseMachine:
-    """The machines of all pairs of C classes, which share M support vectors.
+    """The binary machines of all pairs of C classes, which share M support vectors.
 
     Attributes:
-        support: Rows of the training data that are support vectors, int64 (M,), class by class.
-        counts: How many each class has, int64 (C,).
+        support: Rows of the training data that are support vectors, int64 (M,), sorted by class.
+        counts: Number of support vectors of each class, int64 (C,).
         dual_coef: Float64 (C - 1, M); row r of a vector of class i is its weight against
             the r-th of the other classes, as libsvm lays it out.
         intercept: Float64 (C * (C - 1) / 2,), pair by pair: (0, 1), (0, 2), ….
@@ -86,12 +86,14 @@ class PairwiseMachine:
     intercept: Array
 
     def decision(self, kernel: Array, columns: npt.NDArray[np.int64] | None = None) -> Array:
-        """One value a class, float64 (N, C), for kernel values of shape (N, M).
+        """One value per class, float64 (N, C), for kernel values of shape (N, M).
 
-        With `columns`, the support vectors are these of the kernel's columns.
+        The number of pairs that a class wins, plus less than a half for the margin, as
+        scikit-learn's `decision_function`.
 
-        The number of pairs that a class wins, plus less than a half for by how much; the
-        same as scikit-learn's `decision_function`.
+        Args:
+            kernel: Kernel values of videos and support vectors.
+            columns: The kernel's columns that are the support vectors; by default all.
         """
         classes = len(self.counts)
         answers = np.empty((len(kernel), classes))
@@ -105,14 +107,14 @@ class PairwiseMachine:
     def _decide(self, kernel: Array) -> Array:
         classes = len(self.counts)
         values = self._pairs(kernel)
-        # A pair without a winner goes to its first class, as in libsvm.
+        # A tie goes to the first class of the pair, as in libsvm.
         first = np.triu(np.ones((classes, classes), dtype=bool), 1)[:, :, None]
         wins = ((values > 0) | ((values == 0) & first)).sum(axis=1, dtype=np.float64)
         margin = values.sum(axis=1)
         return np.asarray((wins + margin / (3.0 * (np.abs(margin) + 1.0))).T)
 
     def _pairs(self, kernel: Array) -> Array:
-        """By how much class i beats class j, (C, C, N)."""
+        """The decision value of class i against class j, (C, C, N)."""
         classes = len(self.counts)
         ends = np.cumsum(self.counts)
         half = np.zeros((classes, classes, len(kernel)))

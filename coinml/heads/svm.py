@@ -1,13 +1,14 @@
-"""The SVM head: scaled embeddings, linear or RBF kernel, C and gamma chosen on val.
+"""The SVM head: scaled embeddings, linear or RBF kernel; kernel, C and gamma chosen on val.
 
-What val chose is not fitted again: the machines of the search are the head.
+The chosen setting is not fitted again: the head is the machine that the search fitted.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from coinml.runtime.cpus import cpu_count
 logger = logging.getLogger(__name__)
 
 _MEASURED_TRAINING = 2048
-"""About so many training videos say how much of them was learnt by heart."""
+"""Approximate size of the subset on which training accuracy is measured."""
 
 
 def train_svm(
@@ -47,17 +48,17 @@ def train_svm(
     Of equally good settings the simplest wins: linear before RBF, small C before large.
 
     Args:
-        train: What it learns from.
-        val: What chooses the setting and calibrates the scores.
+        train: The samples that it is fitted on.
+        val: The samples by which the setting is chosen and the scores are calibrated.
         kernels: Any of `linear` and `rbf`.
-        linear_cs: Penalties to try with the linear kernel, whose values are about D times
-            those of the RBF kernel.
-        cs: Penalties to try with the RBF kernel.
-        gammas: RBF widths to try, in units of 1 / D (1.0 is scikit-learn's `scale` on
-            standardised data).
-        seed: Accepted as every head's is; a support vector machine draws no random numbers.
-        jobs: Fits at once, by default one a core.
-        on_fit: Called after each setting; what it raises ends the search.
+        linear_cs: Cs to try with the linear kernel, whose values are about D times those of the
+            RBF kernel.
+        cs: Cs to try with the RBF kernel.
+        gammas: Gammas of the RBF kernel to try, in units of 1 / D (1.0 is scikit-learn's `scale`
+            on standardised data).
+        seed: Not used: a support vector machine draws no random numbers.
+        jobs: Number of parallel fits, by default one per core.
+        on_fit: Called after each setting; an exception that it raises ends the search.
 
     Raises:
         InvalidInputError: An unknown kernel, a C or gamma that is not positive, or data
@@ -65,34 +66,25 @@ def train_svm(
     """
     check_grid(kernels, linear_cs=linear_cs, cs=cs, gammas=gammas)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
-        raise InvalidInputError("embeddings hold values that are not finite")
+        raise InvalidInputError("embeddings have values that are not finite")
     scaler = _Scaler.of(train.x)
-    # Class by class, so that the values that a pair of classes needs lie together.
+    # Sorted by class, so that the kernel values of a pair of classes are adjacent in memory.
     order = np.argsort(train.y, kind="stable")
     train = train.take(order)
     x_train = scaler(train.x)
     settings = grid_of(kernels, linear_cs, cs, gammas)
     fits = sum(len(penalties) for _, _, penalties in settings)
+    measured = np.arange(0, len(train), -(-len(train) // _MEASURED_TRAINING))
     search: list[FitMetrics] = []
     best: tuple[FitMetrics, SvmFit] | None = None
-    shown = np.arange(0, len(train), -(-len(train) // _MEASURED_TRAINING))
-    for fit in every_fit(x_train, scaler(val.x), train.y, shown, settings, jobs or cpu_count()):
-        metrics = FitMetrics(
-            fit=len(search) + 1,
-            fits=fits,
-            kernel=fit.kernel,
-            c=fit.c,
-            gamma=fit.gamma,
-            train_accuracy=float((fit.train_answers == train.y[shown]).mean()),
-            val_accuracy=float((fit.val_answers == val.y).mean()),
-            val_f1_macro=macro_f1(val.y, fit.val_answers, len(val.classes)),
-        )
+    for fit in every_fit(x_train, scaler(val.x), train.y, measured, settings, jobs or cpu_count()):
+        metrics = _metrics(fit, len(search) + 1, fits, train.y[measured], val)
         search.append(metrics)
         if best is None or _rank(metrics) > _rank(best[0]):
             best = metrics, fit
         if on_fit is not None:
             on_fit(metrics)
-    assert best is not None  # `check_grid` lets no empty search pass.
+    assert best is not None  # `check_grid` refuses an empty grid.
     logger.debug("SVM: %s", best[0])
     head = SVMHead(
         best[1].machine,
@@ -104,26 +96,24 @@ def train_svm(
         kernel=best[1].kernel,
         c=best[1].c,
         gamma=best[1].gamma,
-        search=pd.DataFrame(
-            [{name: getattr(m, name) for name in FitMetrics.__dataclass_fields__} for m in search]
-        ),
+        search=pd.DataFrame([asdict(metrics) for metrics in search]),
     )
     return head.calibrated(val)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitMetrics:
-    """One setting of the search and how it did.
+    """One setting of the search and its metrics.
 
     Attributes:
-        fit: From 1.
-        fits: How many there are in all.
+        fit: Number of the setting, from 1.
+        fits: Number of all settings.
         kernel: `linear` or `rbf`.
         c: Penalty of an error.
-        gamma: Width of the RBF kernel in units of 1 / D; None for the linear kernel.
-        train_accuracy: On what it was fitted on, or on an even part of it.
-        val_accuracy: What it is chosen by.
-        val_f1_macro: What breaks ties.
+        gamma: Gamma of the RBF kernel in units of 1 / D; None for the linear kernel.
+        train_accuracy: Accuracy on the training videos, or on an even subset of them.
+        val_accuracy: Accuracy on val, by which the setting is chosen.
+        val_f1_macro: Macro-F1 on val, which breaks ties.
     """
 
     fit: int
@@ -141,9 +131,9 @@ class SVMHead:
 
     Attributes:
         classes: Class names in the order of the probabilities.
-        temperature: What the decision values are divided by before the softmax.
-        kernel: The kernel that val chose; `c` and `gamma` likewise.
-        search: One row a setting that was tried (columns of `FitMetrics`); empty on a
+        temperature: Divisor of the decision values before the softmax.
+        kernel: The kernel that was chosen on val; `c` and `gamma` likewise.
+        search: One row per setting that was tried (columns of `FitMetrics`); empty for a
             loaded head.
     """
 
@@ -186,7 +176,7 @@ class SVMHead:
         return {"kernel": self.kernel, "C": self.c, **gamma}
 
     def decision(self, x: npt.NDArray[np.floating]) -> Array:
-        """One value for each class that training had, shape (N, trained classes)."""
+        """Decision values, float64 of shape (N, classes with training videos)."""
         return self._machine.decision(
             kernel_values(self._scaler(x), self._vectors, width_of(self.gamma, self.dim))
         )
@@ -194,7 +184,7 @@ class SVMHead:
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D).
 
-        A class that training had no video of gets 0.
+        Classes without training videos get 0.
         """
         proba = np.zeros((len(x), len(self.classes)), dtype=np.float32)
         if len(x):
@@ -202,10 +192,10 @@ class SVMHead:
         return proba
 
     def calibrated(self, val: Samples) -> SVMHead:
-        """The same head with the temperature under which val is likeliest.
+        """The same head with the temperature of the lowest loss on val.
 
-        One number for all classes leaves the order of the scores as it is, so the answer
-        does not change.
+        One temperature for all classes keeps the order of the scores, so the predicted class does
+        not change.
 
         Source: Guo et al. (2017), On calibration of modern neural networks.
         """
@@ -223,21 +213,12 @@ class SVMHead:
                 chosen = proba[np.arange(len(target)), target]
                 return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
 
-            # Bounded: where val is told apart without error, the likeliest is zero.
+            # Bounded, since the optimum is zero where val is classified without error.
             found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
             temperature = float(np.exp(found.x))
-        return SVMHead(
-            self._machine,
-            self.classes,
-            scaler=self._scaler,
-            vectors=self._vectors,
-            trained=self._trained,
-            temperature=temperature,
-            kernel=self.kernel,
-            c=self.c,
-            gamma=self.gamma,
-            search=self.search,
-        )
+        head = copy.copy(self)
+        head.temperature = temperature
+        return head
 
     def save(self, path: Path) -> None:
         """Write the head into one safetensors file."""
@@ -309,7 +290,7 @@ SEARCH_SPACE = SearchSpace(_draw_options, {"kernel": "rbf", "c": 10.0, "gamma": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scaler:
-    """Zero mean and unit spread, in float64; a constant column is only shifted."""
+    """Scales to zero mean and unit variance in float64; constant columns are only shifted."""
 
     mean: Array
     scale: Array
@@ -321,6 +302,21 @@ class _Scaler:
 
     def __call__(self, x: npt.NDArray[np.floating]) -> Array:
         return np.asarray((np.asarray(x, dtype=np.float64) - self.mean) / self.scale)
+
+
+def _metrics(
+    fit: SvmFit, number: int, total: int, y_measured: npt.NDArray[np.int64], val: Samples
+) -> FitMetrics:
+    return FitMetrics(
+        fit=number,
+        fits=total,
+        kernel=fit.kernel,
+        c=fit.c,
+        gamma=fit.gamma,
+        train_accuracy=float((fit.train_answers == y_measured).mean()),
+        val_accuracy=float((fit.val_answers == val.y).mean()),
+        val_f1_macro=macro_f1(val.y, fit.val_answers, len(val.classes)),
+    )
 
 
 def _softmax(scores: Array) -> Array:

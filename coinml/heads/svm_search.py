@@ -1,7 +1,7 @@
-"""The search of the SVM's setting: one fit for each kernel, gamma and C, made affordable.
+"""The grid search of the SVM: one fit for each kernel, gamma and C.
 
-Kernel matrices are computed once (by BLAS) and shared by every C, where libsvm alone would compute
-each entry anew for each fit and each pair of classes.
+Each kernel matrix is computed once (by BLAS) and shared by all Cs; libsvm alone would compute its
+entries again for each fit and each pair of classes.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from coinml.heads.pairwise import Array, PairwiseMachine, kernel_of_products, so
 KERNELS = ("linear", "rbf")
 
 Setting = tuple[str, float | None, Sequence[float]]
-"""A kernel, its gamma, and the Cs that share its matrix."""
+"""Kernel, gamma, and the Cs that share the kernel matrix."""
 
 
 def every_fit(
     x_train: Array,
     x_val: Array,
     y: npt.NDArray[np.int64],
-    shown: npt.NDArray[np.int64],
+    measured: npt.NDArray[np.int64],
     settings: Sequence[Setting],
     jobs: int,
 ) -> Iterator[SvmFit]:
-    """Every setting's fit, in order; as many Cs at once as there are jobs.
+    """The fit of every setting, in order; `jobs` Cs are fitted in parallel.
 
-    libsvm lets go of Python's lock, and the fits of one kernel share its matrix.
+    Threads suffice, since libsvm releases the GIL; fits of one kernel share its matrix.
 
     Args:
-        x_train: Scaled embeddings (N, D), class by class.
+        x_train: Scaled embeddings (N, D), sorted by class.
         x_val: Scaled embeddings (M, D).
         y: Classes (N,).
-        shown: The training rows whose answers are read off.
+        measured: The training rows on which training accuracy is measured.
         settings: From `grid_of`.
-        jobs: Fits at once.
+        jobs: Number of parallel fits.
     """
     squares = [(x * x).sum(axis=1) for x in (x_train, x_val)]
     products = [x @ x_train.T for x in (x_train, x_val)]
@@ -57,7 +57,7 @@ def every_fit(
                 if free is not None:
                     yield from (replace(free, c=c) for c in together)
                     continue
-                tasks = [pool.submit(_fit, grams, y, shown, kernel, gamma, c) for c in together]
+                tasks = [pool.submit(_fit, grams, y, measured, kernel, gamma, c) for c in together]
                 for task in tasks:
                     fit = task.result()
                     free = fit if free is None and fit.is_free else free
@@ -66,15 +66,15 @@ def every_fit(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SvmFit:
-    """A setting's machine, and what it answers.
+    """The machine fitted with one setting, and its predictions.
 
     Attributes:
         kernel: `linear` or `rbf`.
         gamma: Width of the RBF kernel in units of 1 / D.
         c: Penalty of an error.
-        machine: What libsvm found.
-        train_answers: Classes of the training rows that are shown.
-        val_answers: Classes of the validation rows.
+        machine: The fitted machine.
+        train_answers: Predicted classes of the measured training rows.
+        val_answers: Predicted classes of the validation rows.
     """
 
     kernel: str
@@ -86,7 +86,7 @@ class SvmFit:
 
     @property
     def is_free(self) -> bool:
-        """Whether no vector is held back by C, so that a larger C changes nothing."""
+        """Whether no dual coefficient is at the bound C, so that a larger C changes nothing."""
         return bool(np.abs(self.machine.dual_coef).max() < self.c * (1 - 1e-9))
 
 
@@ -96,7 +96,7 @@ def grid_of(
     cs: Sequence[float],
     gammas: Sequence[float],
 ) -> list[Setting]:
-    """Kernel, gamma and the Cs that share its matrix, simplest first."""
+    """The settings of a grid, simplest first."""
     settings: list[Setting] = []
     if "linear" in kernels:
         settings.append(("linear", None, sorted(linear_cs)))
@@ -106,10 +106,10 @@ def grid_of(
 
 
 def check_grid(kernels: Sequence[str], **values: Sequence[float]) -> None:
-    """Refuse kernels that there are not, and values that are not positive.
+    """Check the values of a grid.
 
     Raises:
-        InvalidInputError: One of them.
+        InvalidInputError: A kernel is unknown, or a value is not positive.
     """
     unknown = sorted(set(kernels) - set(KERNELS))
     if unknown or not kernels:
@@ -127,7 +127,7 @@ def width_of(gamma: float | None, dim: int) -> float | None:
 def _fit(
     grams: Sequence[Array],
     y: npt.NDArray[np.int64],
-    shown: npt.NDArray[np.int64],
+    measured: npt.NDArray[np.int64],
     kernel: str,
     gamma: float | None,
     c: float,
@@ -136,7 +136,7 @@ def _fit(
     trained = np.unique(y)
     answers = [
         trained[machine.decision(gram, machine.support).argmax(axis=1)]
-        for gram in (grams[0][shown], grams[1])
+        for gram in (grams[0][measured], grams[1])
     ]
     return SvmFit(
         kernel=kernel,

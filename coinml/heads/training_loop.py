@@ -1,9 +1,8 @@
-"""The loop that trains the heads that are neural networks.
+"""The training loop of the heads that are neural networks.
 
-All data lives on the device and batches are slices of it: at 9,030 x 768 a DataLoader
-costs more than the arithmetic. Every random number comes from generators of its own,
-never from torch's global state, so that two trainings in threads of one process still
-repeat bit by bit.
+All data is on the device and batches are slices of it: for 9,030 x 768 values a DataLoader would
+cost more than the arithmetic. All random numbers come from generators of the training's own, never
+from torch's global state, so that trainings in threads of one process are reproducible bit by bit.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ CLASS_WEIGHTS = ("none", "balanced")
 _MEASURED_AT_ONCE = 16384
 
 MEASURED_TRAINING = 2048
-"""So many training videos are measured after each epoch, drawn once: at COIN's size, to measure
-all of them would take a quarter of the training."""
+"""Number of training videos measured after each epoch, drawn once. At COIN's size, measuring all of
+them would take a quarter of the training time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochMetrics:
-    """One epoch's numbers, measured after it and without dropout or label smoothing.
+    """The metrics of one epoch, measured after it, without dropout and label smoothing.
 
     Attributes:
         epoch: From 1.
         train_loss: Mean cross-entropy in nats on the training videos, or on `MEASURED_TRAINING`
             of them; `val_loss` on all validation videos.
-        train_accuracy: Share of right answers; `val_accuracy` likewise.
+        train_accuracy: Share of correct answers; `val_accuracy` likewise.
         train_f1_macro: Macro-F1; `val_f1_macro` likewise.
         lr: Learning rate of the epoch's last step.
     """
@@ -62,18 +61,18 @@ class EpochMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How a network is trained.
+    """The hyperparameters of the training loop.
 
     Attributes:
-        epochs: At most this many; the cosine is laid out for all of them.
-        warmup_epochs: The learning rate first rises in a line over so many.
+        epochs: Most epochs; the cosine schedule spans all of them.
+        warmup_epochs: Epochs over which the learning rate first rises linearly.
         patience: Stop after this many epochs without a better validation loss.
         lr: Peak learning rate of AdamW.
-        weight_decay: AdamW's decoupled decay, on weights and not on biases.
-        batch_size: Videos a step.
-        label_smoothing: Share of the target spread over all classes.
-        class_weights: `none`, or `balanced`: a rare class counts as much as a frequent one.
-        mixup: Alpha of the Beta distribution by which pairs of videos are blended; 0: not.
+        weight_decay: AdamW's decoupled weight decay; biases have none.
+        batch_size: Videos per step.
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: `none`, or `balanced`: each class has the same total weight.
+        mixup: Alpha of mixup's Beta distribution; 0 turns mixup off.
     """
 
     epochs: int
@@ -101,11 +100,11 @@ class Schedule:
             )
         if self.class_weights not in CLASS_WEIGHTS:
             raise InvalidInputError(
-                f"class_weights {self.class_weights!r}: of {', '.join(CLASS_WEIGHTS)}"
+                f"class_weights {self.class_weights!r}: allowed are {', '.join(CLASS_WEIGHTS)}"
             )
 
     def factor(self, step: int, steps_an_epoch: int) -> float:
-        """The learning rate of a step as a share of its peak."""
+        """The learning rate of a step, as a share of the peak."""
         steps, rising = self.epochs * steps_an_epoch, self.warmup_epochs * steps_an_epoch
         if step < rising:
             return (step + 1) / (rising + 1)
@@ -121,18 +120,19 @@ def fit_network(
     generator: torch.Generator,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
 ) -> int:
-    """Train a network in place and leave it with the weights of its best epoch.
+    """Train a network in place; afterwards it has the weights of its best epoch.
 
-    The validation loss decides and not the accuracy: on a few dozen validation videos
-    accuracy moves in coarse steps, and the best of a hundred of them is luck.
+    The best epoch is that with the lowest validation loss, not the highest accuracy: on a few
+    dozen validation videos accuracy has coarse steps, and the best of a hundred epochs is luck.
 
     Args:
-        network: Takes a batch of inputs, gives scores of shape (B, C); on the device.
+        network: Takes a batch of inputs and returns scores of shape (B, C); on the device.
         train: Inputs (N, …) and classes (N,), on the device.
-        val: What stops it, likewise.
-        schedule: How it is trained.
-        generator: On the CPU, of order and blending, so that they are the same everywhere.
-        on_epoch: Called after each epoch; what it raises ends the training.
+        val: The samples by which the epoch is chosen, likewise.
+        schedule: The hyperparameters.
+        generator: Generator of order and mixup; on the CPU, so that they are the same on all
+            devices.
+        on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Returns:
         The epoch whose weights are kept, from 1.
@@ -168,7 +168,7 @@ def fit_network(
 
 
 def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-    """One for weights and order on the CPU, one for dropout where the data is."""
+    """A generator on the CPU for weights and order, and one on the device for dropout."""
     return (
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed + 1),
@@ -176,7 +176,7 @@ def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.
 
 
 def drop(h: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
-    """Dropout by a generator of its own."""
+    """Dropout with random numbers of the given generator."""
     if share == 0.0 or noise is None:
         return h
     keep = 1.0 - share
@@ -184,17 +184,17 @@ def drop(h: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
 
 
 def check_dropout(dropout: float) -> None:
-    """Refuse what is no share.
+    """Check a dropout probability.
 
     Raises:
-        InvalidInputError: It is not.
+        InvalidInputError: It is out of range.
     """
     if not 0.0 <= dropout < 1.0:
         raise InvalidInputError(f"dropout is {dropout}; 0 <= dropout < 1 is allowed")
 
 
 def standard(x: npt.NDArray[np.floating]) -> tuple[Tensor, Tensor]:
-    """Mean and spread of each column of (N, D); a constant column is only shifted."""
+    """Mean and standard deviation of each column of (N, D); 1 for the deviation of a constant."""
     spread = np.nanstd(x, axis=0, dtype=np.float64)
     mean = np.nanmean(x, axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-8, spread, 1.0)
@@ -202,7 +202,7 @@ def standard(x: npt.NDArray[np.floating]) -> tuple[Tensor, Tensor]:
 
 
 class _Step:
-    """The loss of a batch, blended and weighted as the schedule says."""
+    """Computes the loss of a batch, with the schedule's mixup and class weights."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _Step:
     ) -> None:
         self._network, self._schedule, self._generator = network, schedule, generator
         self._x, self._y = train
-        # numpy's own generator, since torch's takes none for the Beta distribution.
+        # numpy's generator: torch's Beta distribution takes none.
         self._numbers = np.random.default_rng(generator.initial_seed())
         self._weights = None
         if schedule.class_weights == "balanced":
@@ -242,7 +242,7 @@ class _Step:
 
 
 def _drawn(data: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
-    """`MEASURED_TRAINING` of the rows, or all; by a generator that nothing else draws from."""
+    """`MEASURED_TRAINING` random rows, or all if there are fewer."""
     x, y = data
     if len(x) <= MEASURED_TRAINING:
         return data

@@ -1,1 +1,1 @@
-"""Claims about data, clips, tokens and pictures, tested on the videos that are here."""
+"""Studies: how training data, clips, tokens and picture size change accuracy and cost."""

@@ -1,4 +1,4 @@
-"""From the answers of many heads to a study's report."""
+"""From the results of all trials to a study's report."""
 
 from __future__ import annotations
 

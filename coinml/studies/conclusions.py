@@ -1,4 +1,4 @@
-"""A study's numbers as plain sentences."""
+"""A study's results as sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUBJECTS: dict[str, Callable[[Row, Row], str]] = {
 
 
 def conclude_conditions(study: str, rows: Sequence[Row], reference: Row) -> list[str]:
-    """One sentence for each condition but the reference; one head's rows."""
+    """One sentence for each condition but the reference, from one head's rows."""
     return [
         f"{_capital(_SUBJECTS[study](row, reference))} {_effect(row.difference)}"
         f"{_price(row.cost, reference.cost)}."
@@ -29,7 +29,7 @@ def conclude_conditions(study: str, rows: Sequence[Row], reference: Row) -> list
 
 
 def conclude_dims(rows: Sequence[Row], reference: Row) -> list[str]:
-    """One sentence for each method: the number of dimensions that val would choose."""
+    """One sentence for each method, on the number of dimensions that is best on val."""
     sentences = []
     for method in ("PCA", "LDA"):
         tried = [row for row in rows if row.condition.name.startswith(method)]
@@ -38,19 +38,19 @@ def conclude_dims(rows: Sequence[Row], reference: Row) -> list[str]:
         chosen = max(tried, key=lambda row: (row.val.value, -(row.condition.value or 0)))
         assert chosen.difference is not None
         subject = _SUBJECTS["dims"](chosen, reference)
-        sentences.append(f"{subject}, which val chooses, {_effect(chosen.difference)}.")
+        sentences.append(f"{subject}, the best number on val, {_effect(chosen.difference)}.")
     return sentences
 
 
 def conclude_data(
     whole: Row, gaps: Sequence[tuple[Row, Difference]], predictions: Sequence[Prediction]
 ) -> list[str]:
-    """Whether more data helps, and what the fitted law says of more than there is.
+    """Whether more data helps, and what the power law predicts for other sizes.
 
     Args:
-        whole: All training videos.
-        gaps: Smaller parts, and by how much the accuracy with all videos exceeds theirs.
-        predictions: For the same head.
+        whole: The row with all training videos.
+        gaps: Rows with fewer, and by how much the accuracy with all videos exceeds theirs.
+        predictions: Predicted errors of the same head.
     """
     sentences = [
         f"From {row.train_videos:,} to {whole.train_videos:,} training videos the test accuracy of "
@@ -67,7 +67,7 @@ def conclude_data(
 
 def _verdict(gap: Difference) -> str:
     if not gap.shown:
-        return "that more data helps is not shown"
+        return "no significant difference"
     return "more data helps" if gap.value.value > 0 else "more data hurts"
 
 
@@ -77,7 +77,7 @@ def conclude_heads(first: str, second: str, gap: Difference, videos: int) -> str
         better = first if gap.value.value > 0 else second
         verdict = f"{better} is better"
     else:
-        verdict = "neither is shown to be better"
+        verdict = "the difference is not significant"
     return (
         f"{first} less {second} with all training videos: {_points(gap.value)} "
         f"({_p(gap.p_value)}) on {videos} test videos, so {verdict}."
@@ -91,7 +91,7 @@ def _effect(gap: Difference | None) -> str:
         text = f"gains {_points(e, signed=False)}"
     else:
         text = f"costs {_points(Estimate(value=-e.value, low=-e.high, high=-e.low), signed=False)}"
-    return f"{text} of accuracy ({_p(gap.p_value)}{'' if gap.shown else ', so none is shown'})"
+    return f"{text} of accuracy ({_p(gap.p_value)}{'' if gap.shown else ', not significant'})"
 
 
 def _price(cost: Cost | None, reference: Cost | None) -> str:

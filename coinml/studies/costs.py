@@ -1,7 +1,7 @@
-"""What embedding costs under each condition: the same videos, one after the other, in turns.
+"""What embedding costs under each condition, measured on the same videos.
 
-Decoding and encoding are timed apart and not overlapped as the engine does it, so that each
-tells what it takes whichever of them would hide the other on some machine.
+Decoding and encoding are timed separately, not overlapped as in the engine: which of them is the
+bottleneck depends on the machine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DEADLINE_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What embedding some videos took: the median of the rounds.
+    """What embedding some videos took, as medians over the rounds.
 
     Attributes:
-        condition: Its name.
-        videos: How many.
-        clips: Number of clips of all of them.
-        frames: Number of frames that were read for that, as the decoder counts them.
+        condition: Name of the condition.
+        videos: Number of videos.
+        clips: Number of clips of all videos.
+        frames: Number of frames that the decoder decoded for them.
         decode_s: Seconds in one decoding process, for all of them.
         encode_s: Seconds of resizing and encoding, for all of them.
     """
@@ -45,7 +45,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Both, one after the other."""
+        """Seconds of decoding and encoding, one after the other."""
         return self.decode_s + self.encode_s
 
     @property
@@ -75,17 +75,17 @@ def measure_costs(
     rounds: int = _ROUNDS,
     on_video: Callable[[], None] | None = None,
 ) -> list[Cost]:
-    """Embed the same videos under each condition and throw the vectors away.
+    """Embed the same videos under each condition, discarding the vectors.
 
-    A first round, which is not counted, reads the files into the system's cache and leaves out
-    those that do not decode.
+    A first round, which is not measured, reads the files into the system's cache and leaves out
+    videos that cannot be decoded.
 
     Args:
         jobs: The videos.
-        conditions: Those with `set_options`.
+        conditions: Those with `set_options` are measured.
         device: Where the encoder runs.
         decoder: `auto` or a decoder's name.
-        rounds: How often; the conditions take turns.
+        rounds: Number of measured rounds; the conditions take turns in each.
         on_video: Called after each video of each round.
     """
     tick = on_video or (lambda: None)
@@ -128,7 +128,7 @@ def _load(options: SetOptions, device: str) -> ClipEncoder:
 
 
 class _Run:
-    """One condition's way through the videos."""
+    """Measures one condition in one round."""
 
     def __init__(self, pool: DecodePool, encoder: ClipEncoder, *, snap: str, decoder: str) -> None:
         self._pool = pool
@@ -149,7 +149,7 @@ class _Run:
         return True
 
     def warm(self, jobs: Sequence[EmbedJob]) -> None:
-        """Let the model run once, so that what it sets up on first use is not timed."""
+        """Run the model once, so that its set-up on first use is not measured."""
         for job in jobs:
             self._encoder.encode([self._sample(job).frames[0]])
 

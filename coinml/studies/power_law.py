@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 _LEAST_SIZES = 4
 _BOUNDS = ((0.0, 0.0, 0.05), (1.0, 1.0, 2.0))
-"""Of a, of the curve's height above a in the middle of the sizes, and of c."""
+"""Lower and upper bounds of a, of the height above a at the anchor, and of c."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,10 @@ class PowerLaw:
     """A fitted curve, see `fit_power_law`.
 
     Attributes:
-        a: Error that no amount of such data takes away.
-        b: Height of what it does take away, at n = 1.
-        c: How fast.
-        anchor: Size at which the curve's height is fitted, the middle of the sizes.
+        a: Error that remains with any amount of training data.
+        b: Error above a at n = 1.
+        c: Exponent by which that falls with n.
+        anchor: Size at which the height above a is fitted: the geometric mean of the sizes.
         draws: Shape (draws, 3): a, height above a at the anchor, and c of each resampling.
     """
 
@@ -41,7 +41,7 @@ class PowerLaw:
         """The error at n training videos."""
         best = np.array([self.a.value, self.b.value * self.anchor**-self.c.value, self.c.value])
         at = np.array([n / self.anchor])
-        # No head is wrong more often than always, whatever the law says of few videos.
+        # An error is at most 1, but the power law exceeds that for few videos.
         return _estimate(
             min(1.0, float(_curve(best, at)[0])),
             np.minimum(1.0, [_curve(draw, at)[0] for draw in self.draws]),
@@ -60,19 +60,19 @@ def fit_power_law(
 ) -> PowerLaw:
     """Fit error = a + b * n^-c to a learning curve.
 
-    Weighted least squares, each mean error by what its videos let one know; the intervals are
-    percentiles over resampled seeds and resampled test videos, each refitted. They say nothing
-    of how well a power law fits the case.
+    Least squares, each mean error weighted by its standard error; the intervals are percentiles
+    over resampled seeds and test videos, with a refit each. They do not measure how well a power
+    law fits the data.
 
     Source: Hestness, J. et al. (2017). Deep learning scaling is predictable, empirically
     (errors fall as power laws of the training size).
 
     Args:
-        sizes: Training videos of each point.
-        wrong: Shape (points, seeds, test videos): 1 where the answer is wrong. A seed's
-            subsets are nested, so that a seed is drawn with all of its points.
-        draws: Resamplings.
-        seed: Of the resampling.
+        sizes: Number of training videos of each point.
+        wrong: Shape (points, seeds, test videos): 1 where the answer is wrong. Seeds are
+            resampled with all of their points, since a seed's subsets are nested.
+        draws: Number of resamplings.
+        seed: Seed of the resampling.
 
     Raises:
         InvalidInputError: Too few sizes for three parameters, or shapes that do not fit.
@@ -109,7 +109,7 @@ def _fit(n: Array, errors: Array, videos: int, *, start: Array | None = None) ->
     """The best parameters: a, height above a at n = 1, and c; `n` in units of the anchor."""
     from scipy.optimize import least_squares
 
-    # Half a wrong answer more: no point is known for sure, not even one without error.
+    # Half a wrong answer is added, so that points without errors do not have infinite weight.
     spread = np.sqrt((errors * (1 - errors) + 0.5 / videos) / videos)
     starts = [np.array([errors.min() / 2, max(np.median(errors), 0.01), c]) for c in (0.3, 1.0)]
     low, high = np.array(_BOUNDS[0]), np.array(_BOUNDS[1])
@@ -141,5 +141,5 @@ def _curve(parameters: Array, n: Array) -> Array:
 
 def _estimate(value: float, draws: Array) -> Estimate:
     low, high = np.quantile(draws, [0.025, 0.975])
-    # The best fit of all may lie outside of what most resamplings say.
+    # The fit to all data may lie outside of the resamplings' percentiles.
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))

@@ -1,4 +1,4 @@
-"""Study `dims`: fewer dimensions, by PCA and by LDA."""
+"""Study `dims`: embeddings projected to fewer dimensions, by PCA and by LDA."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Project = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 def projected_conditions(
     parts: Mapping[Split, Samples], dims: Sequence[float]
 ) -> list[tuple[Condition, Mapping[Split, Samples]]]:
-    """The parts in fewer dimensions, and last as they are.
+    """The samples in fewer dimensions, and last in all.
 
-    PCA goes up to what the embedding's width and the number of training videos allow, LDA up
-    to one less than the classes. Both are fitted on the standardised training videos alone.
-    What PCA keeps is turned back into the embedding's own axes: heads standardise each number
-    that they are shown, which would blow the last component up to the size of the first.
+    PCA has at most as many components as the embedding's width and the number of training videos
+    allow, LDA at most one less than the classes. Both are fitted on the standardised training
+    videos alone. PCA's projection is rotated back to the embedding's own axes: heads standardise
+    each column, which would scale the last component up to the size of the first.
     """
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -63,10 +63,10 @@ def projected_conditions(
 
 
 def _shrinkage(x: npt.NDArray[np.float64], y: npt.NDArray[np.int64]) -> float | None:
-    """How much the scatter within classes is to be shrunk; None where no class has two videos.
+    """The shrinkage of the scatter within classes; None where no class has two videos.
 
-    With fewer videos than dimensions the plain scatter is singular, and a class of two videos
-    alone does not tell how much to shrink: the classes are put together for that.
+    With fewer videos than dimensions the scatter is singular without shrinkage. It is estimated on
+    all classes together, since classes may have only two videos.
 
     Source: Ledoit, O. & Wolf, M. (2004). A well-conditioned estimator for large-dimensional
     covariance matrices. Journal of Multivariate Analysis 88, 365-411.
@@ -80,7 +80,7 @@ def _shrinkage(x: npt.NDArray[np.float64], y: npt.NDArray[np.int64]) -> float | 
 
 
 def _capped(dims: Sequence[float], most: int) -> list[int]:
-    """The counts that are possible, and the greatest possible where more was asked for."""
+    """The counts up to `most`, and `most` itself where more was asked for."""
     if most < 1:
         return []
     return sorted({min(int(count), most) for count in dims})

@@ -1,4 +1,4 @@
-"""What a study found: a row a condition and head, the learning curve's law, and sentences."""
+"""A study's results: one row per condition and head, power laws, and conclusions."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Row:
     """One condition with one head.
 
     Attributes:
-        condition: What was tried.
-        head: With which head.
-        fits: Number of trainings, one a seed.
-        train_videos: Videos that each learnt from.
-        dim: Width of what they were shown.
+        condition: The condition.
+        head: Name of the head.
+        fits: Number of trainings, one per seed.
+        train_videos: Number of training videos.
+        dim: Width of the head's input.
         fit_s: Mean seconds of a training.
         val: Accuracy on val, the mean over the seeds.
         test: Accuracy on test, likewise.
-        difference: Test accuracy less that of the reference with the same head; None for the
+        difference: Test accuracy minus that of the reference with the same head; None for the
             reference.
         cost: What embedding takes under this condition, where that was measured.
     """
@@ -70,13 +70,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a fitted learning curve says of a size that was not tried.
+    """The error that a fitted learning curve predicts.
 
     Attributes:
-        head: Whose curve.
-        train_videos: How many videos it would learn from.
-        what: Why this many.
-        error: The test error there.
+        head: Name of the head.
+        train_videos: Number of training videos.
+        what: Why the error is predicted for this number.
+        error: The predicted test error.
     """
 
     head: str
@@ -92,19 +92,19 @@ class StudyReport:
     Attributes:
         study: Its name.
         dataset: The dataset's name.
-        question: What it answers.
-        axis: What the conditions' values count.
-        reference: Name of the condition that others are held against.
-        head: The head that the sentences speak of: val's choice under the reference.
+        question: The question that it answers.
+        axis: Label of the axis of the conditions' values.
+        reference: Name of the condition that the others are compared with.
+        head: The head of the conclusions: the best on val under the reference.
         rows: Conditions in their order, each with all heads.
-        val_videos: How many val videos there are.
-        test_videos: How many test videos each row was measured on.
+        val_videos: Number of val videos.
+        test_videos: Number of test videos that each row was measured on.
         laws: Fitted learning curve by head, in `data`.
-        predictions: What they predict.
-        conclusions: The answer, in sentences.
-        notes: What one has to know to read it.
-        experiment: Where its runs are.
-        run_id: The run that holds the others, the table and the figure.
+        predictions: Errors that the learning curves predict.
+        conclusions: The conclusions, as sentences.
+        notes: Notes for the reader.
+        experiment: Name of the MLflow experiment.
+        run_id: The study's run, which contains the trials' runs, the table and the figure.
     """
 
     study: str
@@ -159,7 +159,7 @@ class StudyReport:
         }
 
     def table(self) -> pd.DataFrame:
-        """One row a condition and head, flat."""
+        """One row per condition and head, with a column per number."""
         flat = []
         for row in self.rows:
             fields = row.as_dict()
@@ -179,14 +179,14 @@ HEADINGS = (
     "training videos",
     "val accuracy",
     "test accuracy",
-    "points against the reference",
+    "points over the reference",
     "p",
 )
 COST_HEADINGS = ("frames read", "decode s", "encode s", "clips/s", "times as fast")
 
 
 def cells(report: StudyReport) -> tuple[list[str], list[list[str]]]:
-    """The table as people read it: its columns, and the text of each row."""
+    """The table as text: its columns, and the cells of each row."""
     priced = any(row.cost is not None for row in report.rows)
     rows = []
     for row in report.rows:
@@ -211,12 +211,12 @@ def points(difference: Estimate) -> str:
 
 
 def speed_up(reference: Cost, cost: Cost) -> float:
-    """How many times as fast embedding is as under the reference."""
+    """The speed of embedding as a multiple of the reference's."""
     return reference.seconds / cost.seconds if cost.seconds else 0.0
 
 
 def markdown(report: StudyReport) -> str:
-    """A page for those who see only the artifact or the run's description."""
+    """The report as Markdown, for an artifact or a run's description."""
     columns, rows = cells(report)
     lines: Sequence[str] = [
         f"**{report.question}**",

@@ -1,4 +1,4 @@
-"""Study `resolution`: embed videos whose picture went through fewer rows."""
+"""Study `resolution`: embed videos re-encoded at a smaller picture height."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ _BATCH = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reencoded:
-    """What became of the videos at one resolution.
+    """What was re-encoded and embedded at one resolution.
 
     Attributes:
-        rows: Rows of the picture on the way (of its shorter side).
-        videos: Videos in the set.
-        embedded: How many of them were done now.
-        no_larger: Videos whose own picture has no more rows: they were compressed again, and
-            no more.
+        rows: Picture height of the re-encoded files in pixels (of the shorter side).
+        videos: Number of videos in the set.
+        embedded: Number of them that were embedded in this call.
+        no_larger: Videos whose original is no higher: they were compressed again, not scaled.
         failed: Videos that could not be re-encoded or embedded.
     """
 
@@ -44,12 +43,12 @@ class Reencoded:
 
 
 def reencoded_spec(spec: SetSpec, rows: int) -> SetSpec:
-    """The spec of the set that holds a dataset's videos as they look after so many rows."""
+    """The spec of the set with a dataset's videos re-encoded at this picture height."""
     return replace(spec, dataset=f"{spec.dataset}@{rows_name(rows)}")
 
 
 def reencoded_sha256(file_sha256: str, rows: int) -> str:
-    """Names a re-encoded file by what it is made of, so that it need not be kept."""
+    """Identifies a re-encoded file by its source and recipe, so that it need not be kept."""
     return hashlib.sha256(f"{file_sha256} {RECIPE} {rows}".encode()).hexdigest()
 
 
@@ -63,19 +62,19 @@ def embed_reencoded(
     decoder: str = "auto",
     on_videos: Callable[[int], None] | None = None,
 ) -> Reencoded:
-    """Re-encode and embed what is not yet in the set; the files are deleted afterwards.
+    """Re-encode and embed the videos that are not yet in the set; then delete the files.
 
     Args:
-        jobs: The videos as they came.
-        rows: Rows of the picture on the way.
-        encoder: The one that the set was made for.
-        embedding_set: Made with `reencoded_spec`.
-        folder: Where the files lie meanwhile, a few dozen at a time.
-        decoder: As `embed` has it.
-        on_videos: Called with the number of videos that a batch got through.
+        jobs: The original videos.
+        rows: Picture height of the re-encoded files in pixels.
+        encoder: The encoder of the set's spec.
+        embedding_set: A set whose spec is from `reencoded_spec`.
+        folder: Folder for the re-encoded files, some dozens at a time.
+        decoder: As in `embed`.
+        on_videos: Called with the number of videos of each batch that is done.
 
     Raises:
-        LocalError: This machine is at fault.
+        LocalError: This machine is the cause of a failure.
     """
     wanted = {job.video_id: reencoded_sha256(job.file_sha256, rows) for job in jobs}
     done = embedding_set.done(set_aside=True)
@@ -117,7 +116,7 @@ def _reencode_all(
             return None
         return replace(job, path=str(target), file_sha256=wanted[job.video_id])
 
-    # Threads: nearly all of the time is spent in FFmpeg, which lets others run.
+    # Threads suffice: nearly all of the time is spent in FFmpeg, which releases the GIL.
     with ThreadPoolExecutor(cpu_count()) as threads:
         return [job for job in threads.map(one, enumerate(jobs)) if job is not None]
 

@@ -1,1 +1,1 @@
-"""From an embedding set to a run and a registered version of each head."""
+"""Training: from an embedding set to an MLflow run and a registered version of each head."""

@@ -1,4 +1,4 @@
-"""What people read in MLflow: names and descriptions of experiments, runs, models and versions."""
+"""Names and descriptions of experiments, runs, models and versions in MLflow."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _EXTENTS: dict[str, tuple[str, str]] = {
     "video": ("video", ""),
     "annotated": (
         "video",
-        "It learnt from the annotated extent of each video; of a file it looks at the whole, or "
+        "It was trained on the annotated extent of each video; of a file it uses the whole, or "
         "from start_s to end_s where they are given.",
     ),
     "segments": (
         "segment",
-        "It learnt from annotated segments; of a file it looks at the whole, or from start_s to "
+        "It was trained on annotated segments; of a file it uses the whole, or from start_s to "
         "end_s where they are given.",
     ),
 }
-"""What a row was, and how that differs from what is predicted on."""
+"""By extent: what a row is called, and how training differs from prediction."""
 
 
 def run_name(
     head: str, spec: SetSpec, *, train: int, measured: int, official: int, tuned: bool
 ) -> str:
-    """A run's name, which tells it from others in a list.
+    """A run's name, which distinguishes it from others in a list.
 
     Args:
-        head: Which head.
+        head: Name of the head.
         spec: The embedding set.
-        train: Videos (or segments) that it learns from.
-        measured: Those of test that are here.
-        official: Those of test that there are.
+        train: Number of training videos (or segments).
+        measured: Number of test videos (or segments) that are embedded.
+        official: Number of all test videos (or segments).
         tuned: Whether a sweep chose its options.
     """
     what = f"{_EXTENTS[spec.extent][0]}s"
@@ -68,10 +68,10 @@ def run_description(
     metrics: Mapping[str, float] | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    """A run's description in Markdown: what was trained on what, and how good it is.
+    """A run's description in Markdown: what was trained on what, and the results.
 
     Args:
-        head: Which head.
+        head: Name of the head.
         data: What it is trained and measured on.
         sizes: Videos (or segments) used, by split.
         metrics: The final numbers; None while there are none.
@@ -79,10 +79,10 @@ def run_description(
     """
     spec = data.spec
     what, how = _EXTENTS[spec.extent]
-    looked_at = "the" if head_kind(head).takes_clips else "the mean of"
+    embeddings = "the" if head_kind(head).takes_clips else "the mean of"
     counted = ", ".join(f"{size:,} {split}" for split, size in sizes.items())
     parts = [
-        f"**{head}** on {looked_at} {spec.encoder.clips} clip embeddings a {what} "
+        f"**{head}** on {embeddings} {spec.encoder.clips} clip embeddings a {what} "
         f"({spec.encoder.encoder}, set `{spec.fingerprint}`) of **{data.dataset.name}**: {counted} "
         f"{what}s of {len(data.classes)} classes (target {data.target}). {how}".strip()
     ]
@@ -106,22 +106,22 @@ def run_description(
 
 
 def sweep_description(head: str, dataset: str, target: Target, result: SweepResult) -> str:
-    """A sweep's description in Markdown: what was found, and how."""
+    """A sweep's description in Markdown: the best options, and how they were found."""
     options = ", ".join(f"`{name}` {value}" for name, value in result.options.items())
     return (
         f"Options of **{head}** for the {target}s of **{dataset}**, tried on train and val alone: "
-        f"{result.completed} trials to the end, {result.pruned} given up early.\n\n"
+        f"{result.completed} trials completed, {result.pruned} stopped early.\n\n"
         f"Best: trial {result.trial}, val accuracy {result.val_accuracy:.3f}, val loss "
         f"{result.val_loss:.3f}, with {options or 'the defaults'}. Of many trials the best on val "
-        "is somewhat lucky."
+        "is partly luck."
     )
 
 
 def experiment_description(dataset: str, target: Target, model: str) -> str:
-    """An experiment's description in Markdown: what is in it, and how to find one's way."""
+    """An experiment's description in Markdown: what is in it, and how to filter its runs."""
     return (
-        f"Heads that tell the {target}s of **{dataset}** apart; what is registered is a version of "
-        f"`{model}`. Sweeps hold their trials.\n\n"
+        f"Heads that predict the {target} of videos of **{dataset}**; registered heads are "
+        f"versions of `{model}`. Sweeps contain their trials.\n\n"
         "To filter: `tags.kind = 'head'` (or `sweep`, `trial`), `tags.head = 'mlp'`, "
         "`tags.encoder = '…'`, `tags.set_fingerprint = '…'`, `metrics.test_coverage > 0.9`."
     )
@@ -130,11 +130,11 @@ def experiment_description(dataset: str, target: Target, model: str) -> str:
 def model_description(dataset: str, target: Target, model: str) -> str:
     """A registered model's description in Markdown."""
     return (
-        f"A video file in, its {target} of {dataset} out, with a score and the five best.\n\n"
+        f"Predicts the {target} (of {dataset}) of a video file, with scores and the five best.\n\n"
         "```python\n"
         f'model = mlflow.pyfunc.load_model("models:/{model}@champion")\n'
         'model.predict(pd.DataFrame({"video": ["holiday.mp4"]}))\n'
         "```\n\n"
         "`champion` has passed the gate, `challenger` has not, `previous` was the champion before. "
-        "What the gate said of a version stands in its tags `gate` and `gate_reason`."
+        "The gate's decision on a version is in its tags `gate` and `gate_reason`."
     )

@@ -1,4 +1,4 @@
-"""What a trained head was made of, as digests: equal ones need no second training."""
+"""The recipe of a training as a digest: with an equal one, no second training is needed."""
 
 from __future__ import annotations
 

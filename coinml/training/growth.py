@@ -1,4 +1,4 @@
-"""How much an embedding set has grown since heads were trained on it."""
+"""The number of videos that heads were last trained on, by which growth is measured."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from coinml.tracking.mlflow_store import MlflowStore
 def trained_videos(
     store: MlflowStore, experiment: str, fingerprint: str, heads: Sequence[str]
 ) -> int:
-    """Number of videos that heads were last trained on with a set; 0 where one was not.
+    """Number of videos that heads were last trained on with a set; 0 where one never was.
 
-    What the gate has not judged does not count: a run that was cut off between training and the
-    gate is to be taken up, which costs nothing, since a trained head is found again.
+    Versions that the gate has not judged do not count: a run that was interrupted between training
+    and the gate must be repeated, which is cheap, since a trained head is found again.
 
     Args:
         store: Where the runs are.
-        experiment: Its name, which is the registered model's, too.
-        fingerprint: Of the embedding set.
-        heads: Which; the one that knows the fewest counts.
+        experiment: Name of the experiment and of the registered model.
+        fingerprint: Fingerprint of the embedding set.
+        heads: Names of the heads; the smallest number of all is returned.
     """
     judged = {
         str(row["version"])
@@ -38,7 +38,7 @@ def _videos(
         run = store.read_run(run_id).data
         if run.tags.get("version") not in judged:
             continue
-        # What was dropped as a leak was seen, and is no reason to train again.
+        # Dropped leaks count as known videos: they are no reason to train again.
         dropped = int(run.metrics.get("leaks_dropped", 0))
         return dropped + sum(int(run.params.get(f"{split}_videos", 0)) for split in SPLITS)
     return 0

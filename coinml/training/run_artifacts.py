@@ -1,4 +1,4 @@
-"""What a training leaves in its run for people: figures, tables, every answer."""
+"""Figures, tables and predictions that a training logs to its run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def log_fit(head: str, fit: FittedHead, log: RunLog) -> None:
-    """Log what a head was fitted with, its curves, and what its search found.
+    """Log the chosen settings, the epochs' curves, and the table and figure of the search.
 
     Args:
-        head: Its name, of `coinml.heads.kinds.HEADS`.
-        fit: The head and how it came about.
-        log: Of its run.
+        head: Name of the head.
+        fit: The fitted head and the record of its training.
+        log: Log of its run.
     """
     settings = dict(fit.head.settings)
     if fit.history:
@@ -56,7 +56,7 @@ def log_evaluation(
     """Log a head's predictions, the figures and tables of its test, and its videos.
 
     Args:
-        log: Of its run.
+        log: Log of its run.
         head: The fitted head.
         data: What it was trained on.
         split_data: The same by split.

@@ -1,8 +1,7 @@
 """Hyperparameter sweeps; the only importer of optuna.
 
-A sweep is given train and val and nothing else. Its trials are on record in a database of
-optuna's before the next one begins, so that a sweep that was killed goes on where it was: the
-trial that it was killed in is tried again.
+A sweep is given train and val only. Each trial is stored in optuna's database before the next one
+starts, so a killed sweep continues; the trial that was running is run again.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _OPTIONS, _LOSS = "options", "val_loss"
 
 
 class TrialLog(Protocol):
-    """Where one trial is written down."""
+    """Records one trial."""
 
     def step(self, numbers: Numbers) -> None:
-        """An epoch's numbers; none for a setting of a head that has no epochs."""
+        """Record an epoch's metrics; called without any after a setting of heads without epochs."""
 
     def result(self, numbers: Numbers, *, pruned: bool) -> None:
-        """What the trial came to on val."""
+        """Record the trial's metrics on val."""
 
 
 Record = Callable[[int, Mapping[str, Any]], AbstractContextManager[TrialLog]]
@@ -49,15 +48,15 @@ Record = Callable[[int, Mapping[str, Any]], AbstractContextManager[TrialLog]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResult:
-    """What a sweep found.
+    """The best trial of a sweep.
 
     Attributes:
-        options: Of the best trial, for `fit_head`.
-        trial: Its number, from 0.
-        val_accuracy: Its accuracy; of equal ones the lower `val_loss` is best.
-        val_loss: Mean negative log-likelihood of val, in nats.
-        completed: Trials that came to their end.
-        pruned: Trials that were given up early.
+        options: Options of the best trial, for `fit_head`.
+        trial: Number of the best trial, from 0.
+        val_accuracy: Its accuracy on val; of equal ones, the trial with the lower loss is best.
+        val_loss: Its mean negative log-likelihood on val, in nats.
+        completed: Number of completed trials.
+        pruned: Number of trials that were stopped early.
     """
 
     options: Mapping[str, Any]
@@ -81,23 +80,23 @@ def sweep(
     record: Record | None = None,
     on_trial: Callable[[int], None] | None = None,
 ) -> SweepResult:
-    """Try options of a head and say which val likes best; the first trial is the defaults.
+    """Try options of a head and find the best on val; the first trial has the defaults.
 
     Args:
         head: One of `heads.kinds.HEADS`.
-        train: What each trial learns from.
-        val: What each trial is judged by.
-        trials: So many in all, those of earlier calls with this name included.
+        train: The samples that each trial is fitted on.
+        val: The samples by which the trials are compared.
+        trials: Number of trials in all, those of earlier calls with this name included.
         storage: SQLite file for the trials.
-        name: Of the sweep: the same data, head and seed.
-        seed: Of the options that are tried, and of each training.
-        device: For the heads that are networks.
-        record: Where trials are written down.
-        on_trial: Called with the number of trials that are newly done, first with those of
-            earlier calls; what it raises ends the sweep.
+        name: Name of the sweep; the same name means the same data, head and seed.
+        seed: Seed of the options that are tried, and of each training.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
+        record: Opens the record of a trial.
+        on_trial: Called with the number of newly done trials, first with those of earlier calls;
+            an exception that it raises ends the sweep.
 
     Raises:
-        InvalidInputError: An unknown head, no trials, or the sweep goes on in another process.
+        InvalidInputError: An unknown head, no trials, or the sweep runs in another process.
     """
     kind = head_kind(head)
     if trials < 1:
@@ -132,8 +131,8 @@ def _study(storage: Path, name: str) -> Iterator[optuna.Study]:
     try:
         lock.acquire()
     except Timeout as err:
-        raise InvalidInputError(f"sweep {name} goes on in another process") from err
-    # One at a time makes the tables, whatever sweep it is for.
+        raise InvalidInputError(f"sweep {name} runs in another process") from err
+    # The tables are created by one process at a time, for all sweeps in the file.
     with lock:
         with FileLock(storage.with_name(f"{storage.name}.lock")):
             database = optuna.storages.RDBStorage(f"sqlite:///{storage}")
@@ -151,7 +150,7 @@ def _study(storage: Path, name: str) -> Iterator[optuna.Study]:
 
 
 def _take_up(study: optuna.Study, defaults: Mapping[str, Any]) -> None:
-    """Begin with the defaults; put what a killed process was at in line again."""
+    """Enqueue the defaults first; enqueue the trial of a killed process again."""
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(defaults))
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -173,8 +172,8 @@ def _run_trial(
     device: str,
     record: Record | None,
 ) -> None:
-    # By what is done, not by a state of the sampler's, so that a sweep that was killed goes on
-    # with what it would have tried.
+    # The seed depends on the number of finished trials, not on the sampler's state, so a sweep that
+    # was killed continues with the same options.
     study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(_done(study)))
     trial = study.ask()
     options = head_kind(head).load_search_space().draw(trial)
@@ -219,10 +218,10 @@ def _judge(fitted: Head, val: Samples) -> dict[str, float]:
 
 class _NoLog:
     def step(self, numbers: Numbers) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def result(self, numbers: Numbers, *, pruned: bool) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 @contextmanager

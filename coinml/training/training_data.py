@@ -146,7 +146,7 @@ class SplitData:
     Attributes:
         table: The rows that are used.
         samples: The same rows by split, as heads take them.
-        leaks: Pairs of videos on two sides of the split, as `find_leaks` returns them.
+        leaks: Pairs of videos in different splits, as `find_leaks` returns them.
         leaks_dropped: Number of videos that were dropped for that.
         class_counts: Videos of each class and split, as `class_counts` returns them.
     """

@@ -1,7 +1,7 @@
-"""Fitted heads that are not yet registered, for whoever takes the work up again.
+"""Fitted heads that are not yet registered.
 
-A head is kept before anything of it is told to MLflow, which may be away by then; a retry, or the
-next run, finds it by its recipe and goes on from there.
+A head is saved before it is logged to MLflow, which may be unreachable by then. A retry, or the
+next run, finds it by the digest of its recipe and continues from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coinml.heads.protocol import Head
 
 _KEPT_S = 14 * 86400
-"""What nobody came back for in this time was trained on what has changed since."""
+"""Unregistered heads older than this are deleted: their data is stale."""
 
 _ABOUT, _SEARCH = "fit.json", "search.parquet"
 
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedHead:
-    """A fitted head and how it came about.
+    """A fitted head and the record of its training.
 
     Attributes:
-        head: As it was trained, or as it was read again.
-        history: One entry an epoch; empty for heads that have none.
-        search: One row a setting that was tried; empty for heads that try none.
+        head: The head, just fitted or read from its file.
+        history: The metrics of each epoch; empty for heads without epochs.
+        search: One row per setting that was tried; empty for heads with epochs.
         run_id: The MLflow run in which it was trained.
     """
 
@@ -51,13 +51,13 @@ class FittedHead:
 
 
 def keep_fit(folder: Path, recipe: str, name: str, fit: FittedHead) -> None:
-    """Write a fit under the digest of its recipe; it is there whole or not at all.
+    """Save a fit under the digest of its recipe, atomically.
 
     Args:
-        folder: Where fits are kept.
-        recipe: What the head was made of.
-        name: Which head it is.
-        fit: What is kept.
+        folder: Folder of the saved fits.
+        recipe: Digest of the recipe.
+        name: Name of the head.
+        fit: The fit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear_old(folder)
@@ -68,13 +68,13 @@ def keep_fit(folder: Path, recipe: str, name: str, fit: FittedHead) -> None:
         fit.search.to_parquet(place / _SEARCH)
         about = {"head": name, "run_id": fit.run_id, "history": [dict(one) for one in fit.history]}
         (place / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        # Whoever was quicker has trained the same.
+        # Another process may have saved the same fit first.
         with contextlib.suppress(OSError):
             place.rename(folder / recipe)
 
 
 def find_fit(folder: Path, recipe: str) -> FittedHead | None:
-    """The fit that was kept of a recipe; one that cannot be read counts as none."""
+    """The saved fit of a recipe; one that cannot be read is deleted and counts as none."""
     place = folder / recipe
     if not place.is_dir():
         return None
@@ -87,13 +87,13 @@ def find_fit(folder: Path, recipe: str) -> FittedHead | None:
             run_id=about["run_id"],
         )
     except (InvalidInputError, OSError, ValueError, KeyError) as err:
-        logger.warning("%s cannot be read and is trained again: %s", place, err)
+        logger.warning("%s cannot be read; the head is trained again: %s", place, err)
         forget_fit(folder, recipe)
         return None
 
 
 def forget_fit(folder: Path, recipe: str) -> None:
-    """Remove what was kept of a recipe: its model is registered."""
+    """Delete the saved fit of a recipe, once its model is registered."""
     shutil.rmtree(folder / recipe, ignore_errors=True)
 
 

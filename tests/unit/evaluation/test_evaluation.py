@@ -53,7 +53,7 @@ def test_agrees_with_scikit_learn() -> None:
     assert result.f1_macro.value == pytest.approx(f1_score(y, predicted, average="macro"))
     assert result.top5_accuracy.value == pytest.approx(top_k_accuracy_score(y, proba, k=5))
     assert result.loss == pytest.approx(log_loss(y, proba))
-    # Classes 0-5 true, 6-11 never: those that are neither there nor predicted do not count.
+    # Classes 6 to 11 are never true; classes neither true nor predicted do not count.
     assert macro_f1(y[y < 6], predicted[y < 6], 20) == pytest.approx(
         f1_score(y[y < 6], predicted[y < 6], average="macro")
     )
@@ -70,7 +70,7 @@ def test_proportion_agrees_with_statsmodels_and_stays_wide_at_the_edges() -> Non
     assert proportion(3, 3).low < 0.5
 
 
-def test_scores_that_say_how_often_they_are_right_are_calibrated() -> None:
+def test_scores_equal_to_the_accuracy_are_calibrated() -> None:
     generator = np.random.default_rng(4)
     proba = generator.dirichlet(np.ones(4), 20000)
     y = (generator.random((20000, 1)) > proba.cumsum(axis=1)).sum(axis=1)
@@ -80,7 +80,7 @@ def test_scores_that_say_how_often_they_are_right_are_calibrated() -> None:
     assert rows["videos"].sum() == 20000
     inside = (rows["accuracy_low"] <= rows["score"]) & (rows["score"] <= rows["accuracy_high"])
     assert inside.mean() > 0.7
-    # The same answers, twice as sure of themselves.
+    # The same predictions with overconfident scores.
     bold = proba**3 / (proba**3).sum(axis=1, keepdims=True)
     assert evaluate(y, bold, list("abcd")).calibration_error > 0.1
 
@@ -112,7 +112,7 @@ def test_per_class_numbers_agree_with_scikit_learn() -> None:
     assert rows["support"].tolist() == support.tolist()
 
 
-def test_domains_add_up_their_classes() -> None:
+def test_domains_sum_their_classes() -> None:
     confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
     domains = {"tea": "Drink", "coffee": "Drink"}
     matrix, names = by_domain(confusion, ["tea", "coffee", "tyre"], domains)
@@ -120,7 +120,7 @@ def test_domains_add_up_their_classes() -> None:
     assert matrix.tolist() == [[4, 0], [1, 11]]
 
 
-def test_the_most_confused_come_first() -> None:
+def test_the_most_confused_pairs_come_first() -> None:
     confusion = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 4]])
     pairs = confused_pairs(confusion, ["tea", "coffee", "tyre"])
     assert pairs.to_dict(orient="records") == [
@@ -131,7 +131,7 @@ def test_the_most_confused_come_first() -> None:
     assert confused_pairs(np.eye(3, dtype=np.int64), ["a", "b", "c"]).empty
 
 
-def test_metric_names_are_the_contract() -> None:
+def test_metrics_have_their_names() -> None:
     names = set(evaluate(np.array([0, 1]), scores([0, 1], 2), ["a", "b"]).metrics("test"))
     for name in (
         "test_accuracy",
@@ -143,7 +143,7 @@ def test_metric_names_are_the_contract() -> None:
         assert {name, f"{name}_low", f"{name}_high"} <= names
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_arguments_that_cannot_be_evaluated_are_refused() -> None:
     y = np.array([0, 1])
     with pytest.raises(InvalidInputError, match="no videos"):
         evaluate(y[:0], np.zeros((0, 2)), ["a", "b"])
@@ -153,7 +153,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         evaluate(y, scores([0, 1], 2), ["a", "b"], official_size=1)
 
 
-def test_mcnemar_is_the_exact_binomial() -> None:
+def test_mcnemar_is_the_exact_binomial_test() -> None:
     from scipy.stats import binom
 
     correct_a = np.array([True] * 11 + [False] * 20 + [True] * 30)
@@ -167,7 +167,7 @@ def test_mcnemar_is_the_exact_binomial() -> None:
         mcnemar(correct_a, correct_b[:5])
 
 
-def test_compare_looks_at_common_videos_only() -> None:
+def test_compare_uses_common_videos_only() -> None:
     labels = ["x", "y"] * 20
     a = predictions(labels, labels[:30] + ["z"] * 10)
     b = predictions(labels, ["z"] * 4 + labels[4:])
@@ -194,7 +194,7 @@ def test_compare_looks_at_common_videos_only() -> None:
     )
 
 
-def test_compare_refuses_strangers_and_unlike_labels() -> None:
+def test_compare_refuses_disjoint_videos_and_different_labels() -> None:
     a = predictions(["x", "y"], ["x", "y"])
     with pytest.raises(InvalidInputError, match="no video in common"):
         compare(a, predictions(["x"], ["x"], first=9))

@@ -1,4 +1,4 @@
-"""Intervals and tests hold what they promise, and say what the books say."""
+"""Intervals and tests: published examples, and coverage in simulations."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_paired_interval_covers_at_its_nominal_rate(shares: tuple[float, ...
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
-def test_two_heads_that_answer_alike_are_not_certain_to_be_equal() -> None:
+def test_the_interval_of_identical_answers_has_a_width() -> None:
     few, many = paired_difference(0, 0, 5, 6), paired_difference(0, 0, 500, 600)
     assert few.value == many.value == 0
     assert few.low < many.low < 0 < many.high < few.high
@@ -153,12 +153,12 @@ def test_macro_f1_interval_covers_where_classes_are_rare(
     estimates = [macro_f1_estimate(y, predicted, n_classes) for y, predicted in drawn]
     assert np.mean([e.low <= truth <= e.high for e in estimates]) >= 0.93
     assert all(0 <= e.low <= e.value <= e.high <= 1 for e in estimates)
-    # Not by being wide: the spread of the estimates themselves is 3.9 deviations wide.
+    # Nor are the intervals too wide: the ideal width is 3.9 standard deviations.
     widths, spread = [e.high - e.low for e in estimates], np.std([e.value for e in estimates])
     assert np.mean(widths) < 6 * spread
 
 
-def test_macro_f1_interval_holds_its_number_where_each_class_has_one_video() -> None:
+def test_the_macro_f1_interval_contains_the_estimate_where_each_class_has_one_video() -> None:
     generator = np.random.default_rng(2)
     y = np.arange(180)
     for share in (0.0, 0.3, 0.9, 1.0):
@@ -169,7 +169,7 @@ def test_macro_f1_interval_holds_its_number_where_each_class_has_one_video() -> 
         assert estimate.high - estimate.low > 0.01
 
 
-def test_macro_f1_of_three_right_answers_is_no_certainty() -> None:
+def test_the_macro_f1_interval_of_three_correct_answers_has_a_width() -> None:
     y = np.array([0, 1, 2])
     estimate = macro_f1_estimate(y, y, 3)
     assert (estimate.value, estimate.high) == (1.0, 1.0)
@@ -178,7 +178,7 @@ def test_macro_f1_of_three_right_answers_is_no_certainty() -> None:
     assert (one.value, one.low) == (1.0, proportion(1, 1).low)
 
 
-def test_answers_that_come_in_groups_are_worth_as_many_as_there_are_groups() -> None:
+def test_identical_answers_of_a_group_count_as_one() -> None:
     generator = np.random.default_rng(6)
     covered, plain = [], []
     for _ in range(400):
@@ -195,7 +195,7 @@ def test_answers_that_come_in_groups_are_worth_as_many_as_there_are_groups() -> 
     assert np.mean(plain) < 0.8
 
 
-def test_groups_of_one_change_nothing_and_lone_groups_are_no_certainty() -> None:
+def test_groups_of_one_row_change_nothing_and_a_single_group_has_a_wide_interval() -> None:
     generator = np.random.default_rng(7)
     y = generator.integers(0, 5, 80)
     predicted = np.where(generator.random(80) < 0.6, y, generator.integers(0, 5, 80))
@@ -217,7 +217,7 @@ def test_groups_of_one_change_nothing_and_lone_groups_are_no_certainty() -> None
     assert single.low == proportion(1, 1).low
 
 
-def test_the_missing_count_as_wrong_in_groups_as_well() -> None:
+def test_missing_rows_count_as_wrong_in_groups_too() -> None:
     hits = np.array([True] * 30 + [False] * 10)
     estimate = clustered_proportion(hits, np.arange(40), 60)
     assert estimate.value == 0.5
@@ -226,7 +226,7 @@ def test_the_missing_count_as_wrong_in_groups_as_well() -> None:
     assert estimate.low < 0.5 < estimate.high
 
 
-def test_segments_of_one_video_do_not_make_a_difference_certain() -> None:
+def test_segments_of_one_video_are_not_counted_as_independent() -> None:
     generator = np.random.default_rng(9)
     found = {"covered": [], "plain": [], "p": [], "plain p": []}
     for _ in range(100):
@@ -252,12 +252,12 @@ def test_segments_of_one_video_do_not_make_a_difference_certain() -> None:
         found["plain p"].append(naive.p_value < 0.05)
     assert np.mean(found["covered"]) >= 0.9
     assert np.mean(found["p"]) <= 0.08
-    # What would be said without regard to the videos.
+    # The test that ignores the videos.
     assert np.mean(found["plain"]) < 0.8
     assert np.mean(found["plain p"]) > 0.2
 
 
-def test_leaving_one_out_is_done_as_the_book_does_it() -> None:
+def test_the_jackknife_agrees_with_leaving_out_one_row_at_a_time() -> None:
     # Efron & Tibshirani (1993), eq. 11.3 and 11.5, video by video instead of cell by cell.
     from coinml.evaluation.intervals import _effective_size, _score_interval
 

@@ -1,4 +1,4 @@
-"""A video on two sides of the split is found, whatever its id and its bytes."""
+"""Videos in two splits are found under any id, and re-encoded copies too."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def pairs(leaks: pd.DataFrame) -> list[tuple[str, str, str]]:
     return list(leaks[["video_id", "twin_id", "by"]].itertuples(index=False, name=None))
 
 
-def test_strangers_are_no_leak() -> None:
+def test_unrelated_videos_are_no_leak() -> None:
     leaks = find_leaks(strangers(), {f"v{i}": f"file {i}" for i in range(300)})
     assert leaks.empty
     assert list(leaks.columns)[:3] == ["video_id", "split", "label"]
 
 
-def test_the_same_file_is_found_on_every_two_sides_and_the_earlier_gives_way() -> None:
+def test_the_same_file_is_found_in_any_two_splits_and_dropped_from_the_earlier() -> None:
     table = strangers()
     hashes = {f"v{i}": f"file {i}" for i in range(300)}
     # v0 and v1 train, v2 val, v3 test, v4 train: one file; v8 and v9 are both train.
@@ -57,7 +57,7 @@ def test_the_same_file_is_found_on_every_two_sides_and_the_earlier_gives_way() -
     assert find_leaks(kept, hashes).empty
 
 
-def test_two_videos_are_one_pair_however_many_segments_they_have() -> None:
+def test_two_videos_with_many_segments_are_one_pair() -> None:
     table = strangers(40)
     # v0 (train) and v3 (test) in four segments each.
     again = pd.concat([table, *[table[table["video_id"].isin(["v0", "v3"])]] * 3])
@@ -66,7 +66,7 @@ def test_two_videos_are_one_pair_however_many_segments_they_have() -> None:
     assert set(drop_leaks(again, leaks)["video_id"]) == set(table["video_id"]) - {"v0"}
 
 
-def test_what_looks_the_same_is_found_and_more_than_a_block_is_searched() -> None:
+def test_similar_embeddings_are_found_across_blocks() -> None:
     n = 9000
     generator = np.random.default_rng(1)
     vectors = generator.normal(size=(n, 16)).astype(np.float32)
@@ -78,8 +78,8 @@ def test_what_looks_the_same_is_found_and_more_than_a_block_is_searched() -> Non
     assert len(leaks) <= 3
 
 
-def test_an_encoder_to_which_all_look_alike_does_not_report_all() -> None:
-    # One direction, and 0.1 % of it what tells the videos apart.
+def test_similar_embeddings_of_all_videos_are_not_all_reported() -> None:
+    # All point in one direction; they differ by 0.1 % of its length.
     generator = np.random.default_rng(2)
     along = generator.normal(size=(200, 1)) * np.ones((1, 24))
     vectors = along + 0.03 * generator.normal(size=(200, 24))
@@ -90,7 +90,7 @@ def test_an_encoder_to_which_all_look_alike_does_not_report_all() -> None:
     assert len(leaks) < 20
 
 
-def test_a_copy_encoded_anew_is_found_among_real_videos(
+def test_a_re_encoded_copy_is_found_among_real_videos(
     tmp_path: Path, make_video: Callable[..., Path], tiny_encoder_dir: Path
 ) -> None:
     import av
@@ -165,7 +165,7 @@ def test_classes_without_videos_are_named(store: MlflowStore, material: Embedded
     assert train("svm", store, material, table=lost).classes_without == {"test": ("Cut",)}
 
 
-def test_a_class_of_which_nothing_is_left_is_counted() -> None:
+def test_a_class_without_any_video_left_is_counted() -> None:
     table = pd.DataFrame(
         {"video_id": list("xyz"), "label": list("aab"), "split": ["train", "test", "train"]}
     )
@@ -180,7 +180,7 @@ def test_a_class_of_which_nothing_is_left_is_counted() -> None:
     }
 
 
-def test_the_command_line_says_it(
+def test_the_command_prints_classes_without_videos_and_leaks(
     capsys: pytest.CaptureFixture[str], material: EmbeddedDataset, store: MlflowStore
 ) -> None:
     from coinml_cli.result_tables import print_heads
@@ -193,6 +193,6 @@ def test_the_command_line_says_it(
         report = train("svm", store, material, table=lost, sha256s=hashes, drop_leaks=drop)
         print_heads(TrainSummary(dataset="kitchen", heads=(report,), comparison=None))
         text = " ".join(capsys.readouterr().out.split())
-        assert "1 pairs of videos on two sides of the split are the same file" in text
+        assert "1 pairs of videos in different splits are the same file" in text
         assert said in text
         assert "no test video of 1 classes: Cut (tables/class_counts.csv)" in text

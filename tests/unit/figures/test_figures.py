@@ -1,4 +1,4 @@
-"""Figures show what the numbers say, in small and in large."""
+"""Figures show the given numbers, for few and for many classes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def drawn(figure: Figure, folder: Path) -> tuple[int, int]:
         return image.size
 
 
-def test_curves_show_three_measures_of_both_sides(tmp_path: Path) -> None:
+def test_curves_show_three_metrics_of_train_and_val(tmp_path: Path) -> None:
     epochs = np.arange(1, 9)
     history = pd.DataFrame(
         {"epoch": epochs}
@@ -75,7 +75,7 @@ def test_curves_show_three_measures_of_both_sides(tmp_path: Path) -> None:
     assert drawn(figure, tmp_path) == (1100, 360)
 
 
-def test_one_epoch_draws_as_well(tmp_path: Path) -> None:
+def test_a_single_epoch_is_drawn(tmp_path: Path) -> None:
     columns = [f"{s}_{m}" for s in ("train", "val") for m in ("loss", "accuracy", "f1_macro")]
     history = pd.DataFrame({"epoch": [1]} | {name: [0.5] for name in columns})
     drawn(training.curves(history, best_epoch=1), tmp_path)
@@ -117,12 +117,12 @@ def test_a_class_without_videos_is_an_empty_row() -> None:
     assert shown.tolist() == [[0.75, 0.25], [0.0, 0.0]]
 
 
-def test_180_classes_fit_on_a_sheet(tmp_path: Path) -> None:
+def test_180_classes_fit_into_the_figure(tmp_path: Path) -> None:
     names = tuple(f"Class{i:03}" for i in range(180))
     measured = evaluation(names=names, n=400)
     matrix = evaluation_figures.confusion(measured.confusion, names)
     assert not matrix.axes[0].texts
-    assert "predicted (place of the class in the alphabet, from 0)" in texts(matrix)
+    assert "predicted (index of the class, sorted by name)" in texts(matrix)
     width, height = drawn(matrix, tmp_path)
     assert max(width, height) <= 1800
     bars = evaluation_figures.per_class(measured.per_class)
@@ -135,7 +135,7 @@ COIN = 180
 DOMAINS = {f"ATaskWithARatherLongName{i:03}": f"Domain {i * 7 % 12:02}" for i in range(COIN)}
 
 
-def test_many_classes_stand_in_blocks_of_their_domains(tmp_path: Path) -> None:
+def test_many_classes_are_grouped_by_domain(tmp_path: Path) -> None:
     names = tuple(DOMAINS)
     matrix = np.diag(np.arange(1, COIN + 1))
     figure = evaluation_figures.confusion(matrix, names, title="Test", domains=DOMAINS)
@@ -145,13 +145,13 @@ def test_many_classes_stand_in_blocks_of_their_domains(tmp_path: Path) -> None:
     ]
     assert len(axis.get_lines()) == 22
     assert "predicted (classes by domain, then by name)" in texts(figure)
-    # What stands on the diagonal stays there.
+    # Values on the diagonal stay there.
     assert np.diag(axis.get_images()[0].get_array()).tolist() == [1.0] * COIN
     width, height = drawn(figure, tmp_path)
     assert max(width, height) <= 1800
 
 
-def test_one_evaluation_is_drawn_from_all_sides(tmp_path: Path) -> None:
+def test_one_evaluation_has_all_its_figures(tmp_path: Path) -> None:
     few = evaluation_figures.figures_of(evaluation(), SIX)
     assert set(few) == {"per_class", "confusion", "calibration"}
     domains = {name: "Car" if name < "ClassC" else "Drink" for name in SIX}
@@ -168,7 +168,7 @@ def test_one_evaluation_is_drawn_from_all_sides(tmp_path: Path) -> None:
         assert max(width, height) <= 1800
 
 
-def test_calibration_shows_each_bin_and_how_full_it_is(tmp_path: Path) -> None:
+def test_calibration_shows_each_bin_and_its_number_of_videos(tmp_path: Path) -> None:
     measured = evaluation(n=300)
     figure = evaluation_figures.calibration(measured, title="Test")
     above, below = figure.axes
@@ -190,7 +190,7 @@ def test_the_most_confused_pairs_are_named(tmp_path: Path) -> None:
     drawn(figure, tmp_path)
 
 
-def test_classes_stand_by_f1_with_their_support(tmp_path: Path) -> None:
+def test_classes_are_sorted_by_f1_and_show_their_support(tmp_path: Path) -> None:
     measured = evaluation()
     figure = evaluation_figures.per_class(measured.per_class, title="Test, by class")
     (axis,) = figure.axes
@@ -208,7 +208,7 @@ def test_a_class_without_test_videos_is_not_drawn() -> None:
     assert len(evaluation_figures.per_class(table).axes[0].patches) == 5
 
 
-def test_heads_stand_side_by_side_with_intervals_and_verdict(tmp_path: Path) -> None:
+def test_heads_are_compared_with_intervals_and_the_paired_test(tmp_path: Path) -> None:
     both = [evaluation(seed=1), evaluation(seed=2)]
     tables = []
     for seed in (1, 2):
@@ -257,12 +257,12 @@ def test_the_classes_in_which_two_heads_differ(tmp_path: Path, classes: int) -> 
     assert lengths == sorted(lengths, reverse=True)
     if classes == 180:
         assert set(map(abs, lengths)) == {4}
-    assert "videos that svm gets right beyond mlp" in axis.get_xlabel()
+    assert "correct videos of svm minus those of mlp" in axis.get_xlabel()
     drawn(figure, tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_head_or_three_fit_as_well(tmp_path: Path, count: int) -> None:
+def test_one_head_and_three_heads_are_drawn(tmp_path: Path, count: int) -> None:
     names = [f"head{i}" for i in range(count)]
     figure = comparison.comparison(
         names, [estimates(evaluation(seed=i)) for i in range(count)], majority_rate=0.5
@@ -271,7 +271,7 @@ def test_one_head_or_three_fit_as_well(tmp_path: Path, count: int) -> None:
     drawn(figure, tmp_path)
 
 
-def test_the_search_marks_what_was_chosen(tmp_path: Path) -> None:
+def test_the_search_figure_marks_the_chosen_setting(tmp_path: Path) -> None:
     rows = [
         (kernel, gamma, c)
         for kernel, gamma in (("linear", None), ("rbf", 0.1), ("rbf", 1.0))
@@ -285,9 +285,9 @@ def test_the_search_marks_what_was_chosen(tmp_path: Path) -> None:
     figure = training.svm_search(search)
     over_c, over_gamma = figure.axes
     *lines, chosen = over_c.get_lines()
-    # Each on val and on training.
+    # Each has a line for val and one for train.
     assert len(lines) == 2 * 3
-    # Of the two equally good the simpler one, as the search itself chooses.
+    # Of two equally good settings the simpler one is marked, as the search chooses.
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([1.0], [0.9])
     assert {"linear", "RBF, gamma 0.1/D", "RBF, gamma 1/D", "chosen"} <= texts(figure)
     *lines, chosen = over_gamma.get_lines()
@@ -322,6 +322,6 @@ def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
-def test_the_ending_chooses_the_format_and_svg_keeps_its_text(tmp_path: Path) -> None:
+def test_the_paths_ending_chooses_the_format_and_svg_keeps_its_text(tmp_path: Path) -> None:
     style.save(evaluation_figures.per_class(evaluation().per_class), tmp_path / "figure.svg")
     assert "ClassA (20)" in (tmp_path / "figure.svg").read_text()

@@ -1,4 +1,4 @@
-"""The head that looks at clips: it finds the clip that tells, wherever it stands."""
+"""The attentive head: it finds the clip that shows the class, at any position."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clips_of(samples: Samples) -> np.ndarray:
     return samples.clips
 
 
-def test_it_finds_what_the_mean_has_lost(head: AttentiveHead) -> None:
+def test_attention_beats_the_mean_where_one_clip_shows_the_class(head: AttentiveHead) -> None:
     proba = head.predict_proba(clips_of(TEST))
     assert proba.dtype == np.float32
     assert proba.sum(axis=1) == pytest.approx(np.ones(200), abs=1e-5)
@@ -42,9 +42,9 @@ def test_it_finds_what_the_mean_has_lost(head: AttentiveHead) -> None:
     assert (head.takes_clips, mlp.takes_clips) == (True, False)
 
 
-def test_a_clip_that_is_not_there_changes_nothing(head: AttentiveHead) -> None:
+def test_missing_clips_do_not_change_the_answer(head: AttentiveHead) -> None:
     clips = clips_of(TEST).copy()
-    # The other clips' order and number may differ; the last one's absence is not its being zero.
+    # A missing clip is not the same as a clip of zeros.
     clips[:, -1] = np.nan
     absent = head.predict_proba(clips)
     assert np.isfinite(absent).all()
@@ -71,7 +71,7 @@ def test_a_saved_head_answers_the_same(head: AttentiveHead, tmp_path: Path) -> N
     assert (loaded.classes, loaded.dim, loaded.clips) == (("a", "b", "c", "d"), DIM, CLIPS)
     clips = clips_of(TEST)
     assert np.array_equal(loaded.predict_proba(clips), head.predict_proba(clips))
-    # What serving computes in float32 is rounded as the set is.
+    # Serving computes float32, which is rounded to float16 as in the set.
     exact = clips.astype(np.float32) * (1 + 1e-5)
     assert np.array_equal(loaded.predict_proba(exact), head.predict_proba(clips))
 
@@ -95,7 +95,7 @@ def test_two_trainings_repeat_bit_by_bit() -> None:
     assert np.array_equal(answers[0], answers[1])
 
 
-def test_what_it_cannot_look_at_is_said(head: AttentiveHead) -> None:
+def test_unusable_clips_are_refused(head: AttentiveHead) -> None:
     bare = Samples(ids=VAL.ids, x=VAL.x, y=VAL.y, classes=VAL.classes)
     with pytest.raises(InvalidInputError, match="these samples have none"):
         train_attentive(TRAIN, bare)

@@ -29,7 +29,7 @@ def test_learns_and_answers_with_probabilities(kind: str) -> None:
     assert len(ticks) == len(head.search)
 
 
-def test_val_chooses_and_of_equals_the_smallest_wins() -> None:
+def test_the_best_on_val_is_chosen_and_of_equals_the_smallest() -> None:
     for head, name in ((train_logreg(TRAIN, VAL), "C"), (train_knn(TRAIN, VAL), "k")):
         best = head.search.sort_values(
             ["val_accuracy", "val_f1_macro", name], ascending=[False, False, True]
@@ -39,9 +39,9 @@ def test_val_chooses_and_of_equals_the_smallest_wins() -> None:
         assert (answers == VAL.y).mean() == pytest.approx(best["val_accuracy"])
 
 
-def test_neighbours_see_what_no_line_divides() -> None:
+def test_neighbours_separate_classes_that_are_not_linearly_separable() -> None:
     train, val, test = rings(200, seed=1), rings(60, seed=2), rings(100, seed=3)
-    # Cosine looks at directions; the rings differ by radius alone.
+    # Cosine ignores the radius, and the rings differ only by it.
     assert (train_knn(train, val).predict_proba(test.x).argmax(axis=1) == test.y).mean() < 0.8
     easy = blobs(60, seed=5)
     assert train_knn(easy, easy, ks=(1, 500)).settings == {"k": 1}
@@ -61,7 +61,7 @@ def test_a_saved_head_answers_the_same(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", TRAINERS)
-def test_a_class_without_training_videos_gets_nothing(kind: str) -> None:
+def test_a_class_without_training_videos_gets_probability_0(kind: str) -> None:
     train = Samples(ids=TRAIN.ids, x=TRAIN.x, y=TRAIN.y + 1, classes=("never", *TRAIN.classes))
     val = Samples(ids=VAL.ids, x=VAL.x, y=(VAL.y + 1) % 4, classes=train.classes)
     proba = TRAINERS[kind](train, val).predict_proba(VAL.x)
@@ -79,7 +79,7 @@ def test_foreign_files_and_types_are_refused(tmp_path: Path) -> None:
             BaselineHead.load(tmp_path / name)
     hostile = {"format": "coinml-knn-1", "fitted": FunctionTransformer(func=blobs)}
     skops.io.dump(hostile, tmp_path / "hostile.skops")
-    with pytest.raises(InvalidInputError, match="types that a head has not"):
+    with pytest.raises(InvalidInputError, match="types that are not scikit-learn's"):
         BaselineHead.load(tmp_path / "hostile.skops")
     skops.io.dump({"format": "other"}, tmp_path / "other.skops")
     with pytest.raises(InvalidInputError, match="not a coinml-logreg-1 or coinml-knn-1 head"):

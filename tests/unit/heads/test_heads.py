@@ -1,4 +1,4 @@
-"""All heads do what the rest relies on, and each is known by its file."""
+"""Every kind of head: fitting, options, files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ QUICK = {"mlp": {"epochs": 3}, "attentive": {"epochs": 3, "width": 16}}
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_is_known_by_its_file(name: str, tmp_path: Path) -> None:
+def test_every_head_is_fitted_saved_and_loaded_by_its_kind(name: str, tmp_path: Path) -> None:
     steps: list[dict[str, float]] = []
     head = fit_head(
         name, TRAIN, VAL, options=QUICK.get(name), on_step=lambda n: steps.append(dict(n))
     )
     assert len(steps) >= 3
-    # Of the numbers of neighbours some are more than there are videos.
+    # Numbers of neighbours above the number of videos are left out.
     most = head_kind(name).max_steps(QUICK.get(name, {}))
     assert len(steps) == most or (name == "knn" and len(steps) < most)
     assert all(("val_accuracy" in step) == (name in QUICK) for step in steps)

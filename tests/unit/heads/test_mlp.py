@@ -102,7 +102,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         MLPHead.load(tmp_path / "weights.safetensors")
 
 
-def test_a_constant_column_and_an_untrained_class_do_no_harm() -> None:
+def test_constant_columns_and_classes_without_videos_are_handled() -> None:
     train = Samples(
         ids=TRAIN.ids,
         x=np.hstack([TRAIN.x, np.full((len(TRAIN), 1), 5.0, np.float32)]),

@@ -1,4 +1,4 @@
-"""A new head is one file and one row: everything else finds it by its row."""
+"""A new head needs one file and one row in `heads/kinds.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that is loaded as a model is unpickled: a pickle runs what it likes."""
+"""No part of a model is unpickled, since a pickle can run any code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def as_torch_file(path: Path, mark: Path) -> None:
 WRITERS = (as_pickle, as_torch_file)
 
 
-def test_the_pickles_of_this_test_would_run(tmp_path: Path, mark: Path) -> None:
+def test_unpickling_would_run_the_code_of_these_files(tmp_path: Path, mark: Path) -> None:
     as_pickle(tmp_path / "a", mark)
     pickle.loads((tmp_path / "a").read_bytes())
     assert mark.is_file()
@@ -56,7 +56,7 @@ def test_the_pickles_of_this_test_would_run(tmp_path: Path, mark: Path) -> None:
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("name", ["head.safetensors", "head.skops", "head.pkl", "head.pt"])
-def test_a_head_is_never_a_pickle(
+def test_a_head_is_never_unpickled(
     write: Callable[[Path, Path], None], name: str, tmp_path: Path, mark: Path
 ) -> None:
     write(tmp_path / name, mark)
@@ -67,7 +67,7 @@ def test_a_head_is_never_a_pickle(
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_an_encoder_is_never_a_pickle(
+def test_an_encoder_is_never_unpickled(
     write: Callable[[Path, Path], None],
     name: str,
     tiny_encoder_dir: Path,
@@ -85,7 +85,7 @@ def test_an_encoder_is_never_a_pickle(
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("wanted", ["head.safetensors", "model.safetensors"])
-def test_a_registered_model_has_no_place_for_a_pickle(
+def test_no_part_of_a_registered_model_is_unpickled(
     trained: Trained,
     write: Callable[[Path, Path], None],
     wanted: str,

@@ -50,7 +50,7 @@ def test_val_chooses_the_kernel_and_the_search_is_kept() -> None:
     assert (head.predict_proba(test.x).argmax(axis=1) == test.y).mean() > 0.9
 
 
-def test_of_equals_the_simplest_is_taken() -> None:
+def test_of_equal_settings_the_simplest_is_chosen() -> None:
     easy = blobs(80, seed=4)
     wide = Samples(ids=easy.ids, x=easy.x, y=easy.y, classes=easy.classes)
     far = Samples(
@@ -78,7 +78,7 @@ def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
         assert plain.score(VAL.x.astype(np.float64), VAL.y) == pytest.approx(row.val_accuracy)
 
 
-def test_calibration_lowers_the_loss_and_leaves_the_answers(tmp_path: Path) -> None:
+def test_calibration_lowers_the_loss_and_keeps_the_predictions(tmp_path: Path) -> None:
     head = train_svm(TRAIN, VAL)
     head.save(tmp_path / "head.safetensors")
     raw = SVMHead.load(tmp_path / "head.safetensors")
@@ -93,7 +93,7 @@ def test_calibration_lowers_the_loss_and_leaves_the_answers(tmp_path: Path) -> N
     )
 
 
-def test_a_class_without_training_videos_gets_nothing() -> None:
+def test_a_class_without_training_videos_gets_probability_0() -> None:
     train = Samples(ids=TRAIN.ids, x=TRAIN.x, y=TRAIN.y + 1, classes=("never", *TRAIN.classes))
     val = Samples(ids=VAL.ids, x=VAL.x, y=(VAL.y + 1) % 4, classes=train.classes)
     head = train_svm(train, val, kernels=("linear",), linear_cs=(1.0,))
@@ -159,7 +159,7 @@ def test_a_larger_c_that_changes_nothing_is_not_fitted_again(
     assert len(set(head.search["val_f1_macro"][1:])) == 1
 
 
-def test_many_jobs_find_what_one_finds() -> None:
+def test_parallel_fits_give_the_same_head() -> None:
     one, many = train_svm(TRAIN, VAL, jobs=1), train_svm(TRAIN, VAL, jobs=4)
     assert one.search.equals(many.search)
     assert np.array_equal(one.predict_proba(TEST.x), many.predict_proba(TEST.x))

@@ -1,4 +1,4 @@
-"""The learning curve's law, on curves whose parameters are known."""
+"""The power law of learning curves, on curves with known parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answers(*, seeds: int, videos: int, seed: int = 0) -> np.ndarray:
     return hard + shifts < np.array([curve(n) for n in SIZES])[:, None, None]
 
 
-def test_a_curve_without_noise_gives_its_parameters_back() -> None:
+def test_the_parameters_of_a_curve_without_noise_are_recovered() -> None:
     exact = np.array([curve(n) for n in SIZES])[:, None, None]
     law = fit_power_law(SIZES, exact, draws=20)
     assert law.a.value == pytest.approx(0.1, abs=1e-4)
@@ -32,7 +32,7 @@ def test_a_curve_without_noise_gives_its_parameters_back() -> None:
     assert law.predict(9030).value == pytest.approx(curve(9030), abs=1e-4)
 
 
-def test_the_interval_of_a_prediction_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_of_a_prediction_covers_at_its_nominal_rate() -> None:
     held = 0
     for trial in range(14):
         law = fit_power_law(SIZES, answers(seeds=3, videos=400, seed=trial), draws=40, seed=trial)
@@ -41,7 +41,7 @@ def test_the_interval_of_a_prediction_holds_the_truth_about_as_often_as_it_says(
     assert held >= 11
 
 
-def test_more_test_videos_make_a_prediction_surer() -> None:
+def test_more_test_videos_make_the_interval_of_a_prediction_narrower() -> None:
     widths = []
     for videos in (100, 3000):
         predicted = fit_power_law(SIZES, answers(seeds=3, videos=videos), draws=40).predict(6400)
@@ -50,7 +50,7 @@ def test_more_test_videos_make_a_prediction_surer() -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_a_flat_curve_promises_nothing_of_more_data() -> None:
+def test_a_flat_curve_predicts_no_gain_from_more_data() -> None:
     rng = np.random.default_rng(0)
     wrong = np.broadcast_to(rng.random((1, 3, 500)) < 0.4, (6, 3, 500))
     law = fit_power_law(SIZES, wrong, draws=40)

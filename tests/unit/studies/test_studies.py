@@ -1,4 +1,4 @@
-"""From tables to a report: what a study trains, compares and records."""
+"""Running a study: its trials, comparisons and records."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_nearly_all_of_pca_is_nearly_the_embedding(table: pd.DataFrame) -> None:
     assert np.corrcoef(projected["test"].x.ravel(), scaled.ravel())[0, 1] > 0.98
 
 
-def test_projections_see_training_videos_only(table: pd.DataFrame) -> None:
+def test_projections_are_fitted_on_training_videos_only(table: pd.DataFrame) -> None:
     parts = split_samples(table)
     before = dict(projected_conditions(parts, (3,))[0][1])
     moved = {**parts, "test": parts["test"].take(np.arange(5))}
@@ -133,7 +133,7 @@ def test_projections_see_training_videos_only(table: pd.DataFrame) -> None:
     np.testing.assert_array_equal(before["test"].x[:5], after["test"].x)
 
 
-def test_a_data_study_has_a_rising_curve_a_law_and_nested_runs(
+def test_a_data_study_has_a_rising_curve_a_power_law_and_nested_runs(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     report = studied(
@@ -175,7 +175,7 @@ def test_a_data_study_has_a_rising_curve_a_law_and_nested_runs(
     assert [file.path for file in files] == ["figures/data.png"]
 
 
-def test_each_seed_is_trained_for_a_head_that_draws_numbers_and_once_for_others(
+def test_heads_that_draw_random_numbers_are_trained_with_each_seed(
     table: pd.DataFrame,
 ) -> None:
     parts = split_samples(table)
@@ -202,7 +202,7 @@ def test_a_head_that_takes_clips_is_refused_for_projections(
         studied(store, dataset, {"all": table}, "dims", heads=("svm", "attentive"))
 
 
-def test_a_study_leaves_the_heads_experiment_and_the_registry_alone(
+def test_a_study_does_not_change_the_heads_experiment_or_the_registry(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     report = studied(store, dataset, {"all": table}, "dims", "2", "4")
@@ -237,7 +237,7 @@ def test_conditions_are_compared_on_the_videos_that_all_of_them_have(
     assert "| 25 % | svm |" in markdown(report)
 
 
-def test_in_resolution_one_head_answers_every_version(
+def test_in_resolution_one_head_is_measured_on_every_version(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     tests = table[table["split"] == "test"]
@@ -249,14 +249,14 @@ def test_in_resolution_one_head_answers_every_version(
     assert "A picture of 144 rows costs 0.0 points" in str(report)
 
 
-def test_no_common_video_is_no_comparison(
+def test_conditions_without_a_common_video_are_refused(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     with pytest.raises(InvalidInputError, match="no video is embedded under every condition"):
         studied(store, dataset, {"100 %": table[:80], "25 %": table[80:]}, "tokens", "0.25")
 
 
-def test_an_interrupted_study_keeps_what_it_had(
+def test_an_interrupted_study_keeps_its_trials(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     def stop() -> None:
@@ -271,7 +271,7 @@ def test_an_interrupted_study_keeps_what_it_had(
     assert store.read_run(parent).info.status == "KILLED"
 
 
-def test_every_study_draws_a_figure_that_names_its_conditions(
+def test_a_studys_figure_names_its_conditions(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     tables = {"8": table, "2": table}
@@ -286,7 +286,7 @@ def test_every_study_draws_a_figure_that_names_its_conditions(
     assert any("ms per video" in axis.get_xlabel() for axis in figure.axes)
 
 
-def test_costs_are_measured_on_the_same_videos_without_the_broken(
+def test_costs_are_measured_on_the_same_videos_without_broken_ones(
     make_video: Callable[..., Path], tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
     paths = [str(make_video(tmp_path / f"{n}.mp4", seconds=1.0, seed=n)) for n in range(3)]

@@ -1,4 +1,4 @@
-"""What a study compares, and how sure its differences are."""
+"""The conditions of a study, and the intervals and tests of its differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(study: str, *conditions: str) -> list[str]:
     return [condition.name for condition in make_plan(study, OPTIONS, conditions).conditions]
 
 
-# --- what is compared
+# --- conditions
 
 
 def test_the_reference_is_always_among_the_conditions() -> None:
@@ -39,7 +39,7 @@ def test_the_reference_is_always_among_the_conditions() -> None:
         assert plan.question.endswith("?")
 
 
-def test_conditions_with_sets_differ_in_the_set_and_in_nothing_else() -> None:
+def test_conditions_with_sets_differ_in_one_option_only() -> None:
     plan = make_plan("clips", SetOptions(encoder="tiny", stride=2), ("1", "4"))
     made = [condition.set_options for condition in plan.conditions]
     assert [one.clips for one in made if one] == [1, 4, 8]
@@ -64,7 +64,7 @@ def test_an_unknown_condition_says_what_is_allowed(study: str, condition: str, s
         make_plan(study, OPTIONS, (condition,))
 
 
-def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
+def test_the_command_refuses_wrong_options_before_it_starts_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COINML_HOME", str(tmp_path))
@@ -81,7 +81,7 @@ def test_the_command_refuses_what_is_wrong_before_it_starts_anything(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_small_parts_lie_within_large_ones_and_have_every_class() -> None:
+def test_small_subsets_are_contained_in_large_ones_and_have_every_class() -> None:
     y = np.repeat([0, 1, 2, 3], (60, 30, 8, 2))
     order = nested_order(y, seed=1)
     assert sorted(order) == list(range(100))
@@ -95,10 +95,10 @@ def test_small_parts_lie_within_large_ones_and_have_every_class() -> None:
     assert np.array_equal(order, nested_order(y, seed=1))
 
 
-# --- how sure
+# --- intervals and tests
 
 
-def test_one_seed_gives_the_usual_interval_and_mcnemars_test() -> None:
+def test_with_one_seed_the_interval_is_wilsons_and_the_test_mcnemars() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(80) < 0.8, rng.random(80) < 0.6
     assert accuracy(a[None]) == proportion(int(a.sum()), 80)
@@ -120,7 +120,7 @@ def test_the_paired_interval_is_newcombes() -> None:
     )
 
 
-def test_seeds_that_disagree_make_an_interval_wider() -> None:
+def test_variation_between_seeds_widens_the_interval() -> None:
     steady = np.tile(np.arange(100) < 70, (3, 1))
     rng = np.random.default_rng(0)
     moving = np.stack([rng.random(100) < p for p in (0.55, 0.7, 0.85)])
@@ -130,7 +130,7 @@ def test_seeds_that_disagree_make_an_interval_wider() -> None:
     assert accuracy(steady) == accuracy(steady[:1])
 
 
-def test_under_no_difference_the_test_of_several_seeds_rarely_cries() -> None:
+def test_without_a_difference_the_test_of_several_seeds_rarely_rejects() -> None:
     rng = np.random.default_rng(0)
     cries = 0
     for _ in range(60):
@@ -145,7 +145,7 @@ def test_under_no_difference_the_test_of_several_seeds_rarely_cries() -> None:
     assert same.value.low < 0 < same.value.high
 
 
-def test_with_several_seeds_interval_and_test_agree_and_count_the_seeds() -> None:
+def test_with_several_seeds_interval_and_test_agree_and_depend_on_the_seeds() -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         hard = rng.random(90)
@@ -162,7 +162,7 @@ def test_with_several_seeds_interval_and_test_agree_and_count_the_seeds() -> Non
     assert not difference(alone, base).shown
 
 
-def test_answers_of_other_videos_are_no_pair() -> None:
+def test_answers_on_different_videos_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="5 and 6 videos"):
         difference(np.ones((1, 5), bool), np.ones((1, 6), bool))
     with pytest.raises(InvalidInputError, match=r"\(seeds, videos\)"):

@@ -1,4 +1,4 @@
-"""Sweeps: trials on record, nested runs, the kill, and a test set that nobody saw."""
+"""Sweeps: recorded trials, nested runs, a killed sweep, and no use of test videos."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TRAIN, VAL = needles(400, seed=1), needles(80, seed=2)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_first_trial_is_the_defaults_and_the_best_can_be_fitted(
+def test_the_first_trial_has_the_defaults_and_the_best_can_be_fitted(
     head: str, tmp_path: Path
 ) -> None:
     tried: list[Mapping[str, Any]] = []
@@ -56,7 +56,7 @@ def test_the_first_trial_is_the_defaults_and_the_best_can_be_fitted(
     assert found.options == tried[found.trial]
     fitted = fit_head(head, TRAIN, VAL, options=found.options)
     again = sweeping._judge(fitted, VAL)
-    # What the sweep says of its best is what a training with these options gives.
+    # A training with the best options has the metrics of the best trial.
     assert again["val_accuracy"] == found.val_accuracy
     assert again["val_loss"] == found.val_loss
 
@@ -77,7 +77,7 @@ def test_the_defaults_of_the_sweep_are_those_of_the_trainers() -> None:
             assert value == (list(default) if name == "hidden" else default), (head, name)
 
 
-def test_a_larger_sweep_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
+def test_a_larger_sweep_continues_a_smaller_one(tmp_path: Path) -> None:
     def run(trials: int, file: str) -> tuple[list[tuple[int, Any]], list[int]]:
         seen: list[tuple[int, Any]] = []
         ticks: list[int] = []
@@ -114,7 +114,9 @@ class Noted:
         return sweeping._no_record(number, options)
 
 
-def test_hopeless_trials_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_below_the_median_are_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def suggest(trial: Any) -> dict[str, Any]:
         late = trial.number >= 6
         return {"epochs": 20, "patience": 20, "lr": 1e-7 if late else 1e-2, "hidden": [16]}
@@ -126,11 +128,11 @@ def test_hopeless_trials_are_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.options["lr"] == 1e-2
 
 
-def test_a_sweep_is_done_by_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_sweep_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
     def again(_number: int) -> None:
         sweep("knn", TRAIN, VAL, trials=2, storage=tmp_path / "s.db", name="n")
 
-    with pytest.raises(InvalidInputError, match="goes on in another process"):
+    with pytest.raises(InvalidInputError, match="runs in another process"):
         sweep("knn", TRAIN, VAL, trials=2, storage=tmp_path / "s.db", name="n", on_trial=again)
     with pytest.raises(InvalidInputError, match="0 trials"):
         sweep("knn", TRAIN, VAL, trials=0, storage=tmp_path / "s.db", name="n")
@@ -158,7 +160,7 @@ tune("knn", store, material, trials=4, storage=folder / "sweeps.db", on_trial=no
 
 
 @pytest.mark.timeout(200)
-def test_a_killed_sweep_goes_on_where_it_was(
+def test_a_killed_sweep_continues(
     store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
@@ -186,7 +188,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
         storage=tmp_path / "sweeps.db",
         on_trial=ticks.append,
     )
-    # Two were done; the third was at work when the process was killed and is tried again.
+    # Two were done; the third was running when the process was killed and is run again.
     assert ticks == [2, 1, 1]
     assert report.run_id == parent
     assert store.read_run(parent).info.status == "FINISHED"
@@ -208,7 +210,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
     assert report.result.completed == 4
 
 
-def test_what_a_sweep_found_is_trained_as_it_was_tried(
+def test_training_with_the_best_options_gives_the_trials_metrics(
     store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     tuned = tune("logreg", store, material, trials=2, storage=store.artifact_root / "sweeps.db")
@@ -216,7 +218,7 @@ def test_what_a_sweep_found_is_trained_as_it_was_tried(
     report = train("logreg", store, material, options=dict(best.options))
     assert report.metrics["val_accuracy"] == best.val_accuracy
     assert report.metrics["val_loss"] == pytest.approx(best.val_loss, rel=1e-5)
-    # The trials have not looked at the test videos.
+    # The trials were not measured on the test videos.
     assert report.metrics["test_looks"] == 1
     assert not train("logreg", store, material).reused
 
@@ -245,13 +247,13 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @settings(max_examples=60, deadline=None)
 @given(table=tables())
-def test_whatever_the_table_tuning_is_given_no_test_video(table: pd.DataFrame) -> None:
+def test_tuning_is_given_no_test_video_of_any_table(table: pd.DataFrame) -> None:
     clips = {i: np.full((2, 2), n, np.float16) for n, i in enumerate(table["video_id"])}
     seen = tuning_samples(table, clips)
     test = set(table["video_id"][table["split"] == "test"])
     assert test
     assert not test & {video_id for samples in seen for video_id in samples.ids}
-    # Nor its vector under another's id: each one's first number is its own.
+    # Nor its vector under another id: each vector's first number identifies it.
     own = table.set_index("video_id")["e0000"]
     for samples, split in zip(seen, ("train", "val"), strict=True):
         assert set(samples.ids) == set(table["video_id"][table["split"] == split])
@@ -264,7 +266,7 @@ def test_whatever_the_table_tuning_is_given_no_test_video(table: pd.DataFrame) -
 
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10_000), head=st.sampled_from(["knn", "logreg"]))
-def test_whatever_the_split_no_head_is_fitted_on_a_test_video(
+def test_no_head_is_fitted_on_a_test_video_of_any_split(
     seed: int,
     head: str,
     tmp_path_factory: pytest.TempPathFactory,

@@ -1,4 +1,4 @@
-"""Training a head: everything that bears on its numbers is written down with them."""
+"""Training a head: everything that its metrics depend on is logged with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def artifacts(store: MlflowStore, run_id: str, folder: str | None = None) -> set
     return {entry.path for entry in store.client().list_artifacts(run_id, folder)}
 
 
-def test_every_epoch_of_the_mlp_is_on_record(trained: Trained) -> None:
+def test_every_epoch_of_the_mlp_is_logged(trained: Trained) -> None:
     run_id = trained.reports["mlp"].run_id
     client, run = trained.store.client(), trained.store.read_run(run_id)
     epochs, kept = int(run.data.params["epochs_trained"]), int(run.data.params["best_epoch"])
@@ -37,12 +37,12 @@ def test_every_epoch_of_the_mlp_is_on_record(trained: Trained) -> None:
         for measure in ("loss", "accuracy", "f1_macro"):
             history = client.get_metric_history(run_id, f"{side}_{measure}")
             assert [m.step for m in history] == list(range(1, epochs + 2))
-            # What stands last is what the kept epoch had, not what the last one had.
+            # The last value is that of the kept epoch, not of the last epoch.
             assert history[-1].value == pytest.approx(history[kept - 1].value, abs=1e-5)
             assert run.data.metrics[f"{side}_{measure}"] == history[-1].value
 
 
-def test_the_final_numbers_bear_their_names_and_intervals(trained: Trained) -> None:
+def test_the_final_metrics_have_their_names_and_intervals(trained: Trained) -> None:
     for report in trained.reports.values():
         metrics = trained.store.read_run(report.run_id).data.metrics
         for split in ("val", "test"):
@@ -60,7 +60,7 @@ def test_the_final_numbers_bear_their_names_and_intervals(trained: Trained) -> N
         assert report.metrics == pytest.approx({key: metrics[key] for key in report.metrics})
 
 
-def test_figures_tables_and_coverage_lie_with_the_run(trained: Trained) -> None:
+def test_figures_tables_and_coverage_are_artifacts_of_the_run(trained: Trained) -> None:
     common = {f"figures/{name}.png" for name in ("per_class", "confusion", "calibration")}
     for head, figure in (("mlp", "figures/curves.png"), ("svm", "figures/search.png")):
         run_id = trained.reports[head].run_id
@@ -76,7 +76,7 @@ def test_figures_tables_and_coverage_lie_with_the_run(trained: Trained) -> None:
         assert uri.startswith((trained.home / "mlartifacts" / MODEL).as_uri())
 
 
-def test_coverage_names_every_id(trained: Trained) -> None:
+def test_the_coverage_file_lists_every_id(trained: Trained) -> None:
     run_id = trained.reports["svm"].run_id
     trained.store.client()
     coverage = mlflow.artifacts.load_dict(f"runs:/{run_id}/coverage.json")
@@ -88,7 +88,7 @@ def test_coverage_names_every_id(trained: Trained) -> None:
         assert entry["ids_digest"] == ids_digest(entry["ids"])
 
 
-def test_predictions_hold_every_video_of_the_table(trained: Trained) -> None:
+def test_predictions_have_every_video_of_the_table(trained: Trained) -> None:
     for report in trained.reports.values():
         predictions = trained.store.read_table(report.run_id, "predictions")
         assert set(predictions["video_id"]) == set(trained.material.table["video_id"])
@@ -127,7 +127,7 @@ def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> No
         assert run.data.tags["version"] == str(report.version)
 
 
-def test_runs_explain_themselves_in_a_list(trained: Trained) -> None:
+def test_runs_are_found_by_name_and_tags(trained: Trained) -> None:
     client = trained.store.client()
     experiment = client.get_experiment_by_name(MODEL)
     assert "kitchen" in experiment.tags["mlflow.note.content"]
@@ -148,7 +148,7 @@ def test_runs_explain_themselves_in_a_list(trained: Trained) -> None:
     ]
 
 
-def test_a_description_has_the_numbers_with_their_intervals(trained: Trained) -> None:
+def test_a_description_has_the_metrics_with_their_intervals(trained: Trained) -> None:
     for head, report in trained.reports.items():
         note = trained.store.read_run(report.run_id).data.tags["mlflow.note.content"]
         version = trained.store.client().get_model_version(MODEL, str(report.version))
@@ -186,7 +186,7 @@ def test_a_comparison_of_two_heads_shows_what_differs_and_little_else(trained: T
     assert len(params["mlp"]) < 30
 
 
-def test_the_dataset_of_a_run_is_no_list_of_a_thousand_columns(trained: Trained) -> None:
+def test_a_runs_dataset_has_no_embedding_columns(trained: Trained) -> None:
     run = trained.store.read_run(trained.reports["mlp"].run_id)
     (entry,) = run.inputs.dataset_inputs
     columns = [one["name"] for one in json.loads(entry.dataset.schema)["mlflow_colspec"]]
@@ -211,7 +211,7 @@ def test_another_seed_table_or_code_is_trained_and_looks_are_counted(
     reports.append(train("svm", store, material))
     assert [report.reused for report in reports] == [False] * 4
     assert [report.version for report in reports] == [1, 2, 3, 4]
-    # All of them on the same test videos.
+    # All were measured on the same test videos.
     assert [report.metrics["test_looks"] for report in reports] == [1, 2, 3, 4]
     monkeypatch.undo()
     store.client().delete_model_version(MODEL, "2")
@@ -243,11 +243,11 @@ def test_a_failure_in_training_ends_the_run_and_keeps_its_curves(
         assert [m.step for m in history] == [1, 2, 3]
     report = train("mlp", store, material)
     assert not report.reused
-    # Neither of the two has come as far as the test videos.
+    # Neither of the two was measured on the test videos.
     assert report.metrics["test_looks"] == 1
 
 
-def test_a_run_without_its_version_is_not_taken_for_whole(
+def test_a_run_without_a_version_is_trained_again(
     store: MlflowStore, material: EmbeddedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(*_args: object, **_options: object) -> int:
@@ -262,7 +262,7 @@ def test_a_run_without_its_version_is_not_taken_for_whole(
     assert report.metrics["test_looks"] == 2
 
 
-def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
+def test_a_fitted_head_is_kept_while_the_store_is_away(
     store: MlflowStore, material: EmbeddedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "fitted"
@@ -285,7 +285,7 @@ def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
         assert len(fits) == fitted > 0
         assert list(kept.iterdir()) == []
         runs = store.find_runs(MODEL, {"head": head}, finished=False)
-        # It is one run, with all that was known of it, and one look at the test videos.
+        # One run with the complete history, counted as one measurement on the test videos.
         assert runs == [report.run_id]
         run = store.read_run(report.run_id)
         assert run.info.status == "FINISHED"
@@ -296,7 +296,7 @@ def test_a_fitted_head_outlives_a_store_that_is_away_when_it_is_done(
         fits.clear()
 
 
-def test_a_kept_head_that_was_damaged_is_trained_again(
+def test_a_damaged_kept_head_is_trained_again(
     store: MlflowStore, material: EmbeddedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_head, "register", lambda *_, **__: 1 / 0)
@@ -304,7 +304,7 @@ def test_a_kept_head_that_was_damaged_is_trained_again(
         train("knn", store, material, fits_folder=tmp_path / "kept")
     monkeypatch.undo()
     ((place,),) = [list((tmp_path / "kept").iterdir())]
-    # A pickle in its place is not read, and nothing else either.
+    # A pickle in its place is not read.
     (place / "head.skops").write_bytes(pickle.dumps({"format": "coinml-knn-1"}))
     fits: list[int] = []
     report = train(
@@ -314,7 +314,7 @@ def test_a_kept_head_that_was_damaged_is_trained_again(
     assert not report.reused
 
 
-def test_a_run_that_was_cut_off_after_its_version_is_whole(
+def test_a_run_that_was_killed_after_registration_is_reused(
     store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     report = train("knn", store, material)
@@ -324,7 +324,7 @@ def test_a_run_that_was_cut_off_after_its_version_is_whole(
     assert store.read_run(report.run_id).info.status == "FINISHED"
 
 
-def test_too_little_data_is_said_before_a_run_is_made(
+def test_too_little_data_is_refused_before_a_run_is_made(
     store: MlflowStore, material: EmbeddedDataset
 ) -> None:
     table = material.table
@@ -348,7 +348,7 @@ for head in ("mlp", "svm"):
 
 
 @pytest.mark.timeout(200)
-def test_training_says_nothing_on_its_own(
+def test_training_prints_nothing(
     store: MlflowStore, material: EmbeddedDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "material.pickle").write_bytes(pickle.dumps(material))
@@ -365,7 +365,7 @@ def test_training_says_nothing_on_its_own(
     assert len(store.find_runs(MODEL, {})) == 2
 
 
-def test_a_report_is_plain_values(trained: Trained) -> None:
+def test_a_report_can_be_written_as_json(trained: Trained) -> None:
     for report in trained.reports.values():
         assert json.loads(json.dumps(report.as_dict()))["version"] == report.version
 
