@@ -210,7 +210,7 @@ def test_the_model_has_a_signature_and_pinned_requirements(model_folder: Path) -
     assert all("==" in line and "+" not in line for line in needs)
     assert {line.split("==")[0] for line in needs} >= {"torch", "transformers", "av", "skops"}
     code = {path.name for path in (model_folder / "code" / "coinml").iterdir()}
-    assert {"serving.py", "encoder", "media"} <= code
+    assert {"registry", "encoder", "media"} <= code
     assert code.isdisjoint({"miniature", "__pycache__"})
 
 
