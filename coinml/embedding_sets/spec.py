@@ -19,8 +19,9 @@ class SetSpec:
         extent: Which part of a video is embedded: "video" is all of it, "annotated" from the
             first to the last annotated second, "segments" each annotated step separately.
         snap: Where clips may begin; see `media.ClipSpec`.
-        decode: Treatment of broken frames: "count" replaces a missing frame by the nearest
-            decoded one and counts it.
+        decode: Treatment of frames. "count": a missing frame is replaced by the nearest decoded
+            one and counted; pictures are turned and mirrored upright, and otherwise as stored:
+            not stretched by their pixel aspect ratio, HDR not tone-mapped.
     """
 
     encoder: EncoderSpec

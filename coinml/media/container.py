@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.media.film_stream import film_of
+from coinml.media.orientation import Orientation, orientation_of
 from coinml.media.records import MediaInfo
 
 if TYPE_CHECKING:
@@ -28,16 +29,16 @@ _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """Read the header; only the first frame is decoded, for the rotation.
+    """Read the header; only the first frame is decoded, for the orientation.
 
     Raises:
         CorruptVideoError: The file does not open or has no video.
         InvalidInputError: There is no such file.
     """
     with open_video(path) as (container, stream):
-        rotation = header_rotation(container, stream)
+        orientation = header_orientation(container, stream)
         width, height = stream.codec_context.width, stream.codec_context.height
-        if rotation in (90, 270):
+        if orientation.exchanges_sides:
             width, height = height, width
         return MediaInfo(
             duration_s=duration_of(container, stream),
@@ -46,7 +47,8 @@ def probe(path: str | Path) -> MediaInfo:
             fps=float(stream.average_rate) if stream.average_rate else None,
             frames_claimed=stream.frames or None,
             codec=stream.codec_context.name,
-            rotation=rotation,
+            rotation=orientation.clockwise,
+            mirrored=orientation.mirrored,
         )
 
 
@@ -133,26 +135,16 @@ def duration_of(container: InputContainer, stream: VideoStream) -> float | None:
     return container.duration / 1_000_000 if container.duration else None
 
 
-def header_rotation(container: InputContainer, stream: VideoStream) -> int:
-    """Clockwise rotation for display in degrees, from the first frame's display matrix."""
+def header_orientation(container: InputContainer, stream: VideoStream) -> Orientation:
+    """The orientation of the first frame."""
     import av
 
     try:
         for index, packet in enumerate(container.demux(stream)):
             for frame in stream.decode(packet):
-                return clockwise(frame.rotation)
+                return orientation_of(frame)
             if index > 64:
                 break
     except av.error.FFmpegError:
-        logger.debug("no first frame to read a rotation from", exc_info=True)
-    return 0
-
-
-def clockwise(rotation: int) -> int:
-    """FFmpeg's counter-clockwise angle (-180 to 180) as 0, 90, 180 or 270 degrees clockwise.
-
-    0 for a broken display matrix, whose angle is far out of range.
-    """
-    if not -360 <= rotation <= 360:
-        return 0
-    return round(-rotation / 90) % 4 * 90
+        logger.debug("no first frame to read an orientation from", exc_info=True)
+    return Orientation()

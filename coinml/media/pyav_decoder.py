@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinml.media.container import clockwise, frames_of, listen_to, open_video
+from coinml.media.container import frames_of, listen_to, open_video
 from coinml.media.decoders import LARGEST_SHORT_SIDE, Keep
+from coinml.media.orientation import orientation_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -210,5 +211,4 @@ class _Converter:
             frame, width, height, "rgb24", interpolation="AREA" if smaller else None, threads=1
         )
         pixels = rgb.to_ndarray().astype(np.uint8, copy=False)
-        turns = clockwise(frame.rotation) // 90
-        return np.rot90(pixels, k=-turns) if turns else pixels
+        return orientation_of(frame).upright(pixels)

@@ -33,6 +33,7 @@ class MediaInfo:
         frames_claimed: Number of frames, None where not stated.
         codec: Name of the codec ("h264").
         rotation: Clockwise rotation for display: 0, 90, 180 or 270 degrees.
+        mirrored: Left and right are exchanged for display, before the rotation.
     """
 
     duration_s: float | None
@@ -42,6 +43,7 @@ class MediaInfo:
     frames_claimed: int | None
     codec: str
     rotation: int
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError, InvalidInputError
-from coinml.media.container import clockwise, frames_of, open_video, probe
+from coinml.media.container import frames_of, open_video, probe
+from coinml.media.orientation import orientation_of
 from coinml.media.timeline import count_timeline
 from coinml.media.writing import write_video
 
@@ -83,12 +84,13 @@ def _frames(
 
     with open_video(path) as (container, stream):
         for frame in frames_of(container, stream):
-            turns = clockwise(frame.rotation) // 90
-            width, height = size if turns % 2 == 0 else size[::-1]
+            orientation = orientation_of(frame)
+            width, height = size[::-1] if orientation.exchanges_sides else size
             pixels = frame.reformat(
                 width, height, "rgb24", interpolation=interpolation
             ).to_ndarray()
-            yield np.ascontiguousarray(np.rot90(pixels, k=-turns)).astype(np.uint8, copy=False)
+            upright = orientation.upright(pixels.astype(np.uint8, copy=False))
+            yield np.ascontiguousarray(upright)
 
 
 def _even(length: float) -> int:
