@@ -1,4 +1,4 @@
-"""What the parts of `gpu.py` share: the table, and ways to measure."""
+"""Shared by the parts of `gpu.py`: the table and the measuring functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import embed as plain
+import _embedding_inputs as inputs
 import numpy as np
 import torch
 
@@ -26,23 +26,23 @@ from coinml.encoder.clip_encoder import ClipEncoder
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
-COIN_VIDEOS, CLIPS = plain.COIN_VIDEOS, plain.COIN_CLIPS
+COIN_VIDEOS, CLIPS = inputs.COIN_VIDEOS, inputs.COIN_CLIPS
 CLIP_FLOP = 360.7e9
-"""Operations of VideoMAE-base for a clip of 1,568 tokens."""
+"""Floating-point operations of VideoMAE-base for a clip of 1,568 tokens."""
 COIN_MINUTES = {"exact": 10.0, "keyframe": 5.0}
 TESTS = "tests/unit/encoder/test_encoder_cuda.py"
 
 
 @dataclass
 class Table:
-    """Rows for people and for a file, and whether every bar was met."""
+    """The measurements, printed and written to a file, and the requirements that were missed."""
 
     file: Path
     rows: list[tuple[str, Any, str]] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
 
     def row(self, what: str, value: Any, note: str = "") -> None:
-        """A figure that no bar is set for."""
+        """Add a measurement without a requirement."""
         value = float(f"{value:.4g}") if isinstance(value, float) else value
         self.rows.append((what, value, note))
         print(f"    {what}: {value}  {note}", flush=True)
@@ -50,7 +50,7 @@ class Table:
     def bar(
         self, what: str, value: float, *, least: float | None = None, most: float | None = None
     ) -> None:
-        """A figure that has to be so large, or so small."""
+        """Add a measurement with a smallest or largest allowed value."""
         met = not math.isnan(value)
         if least is not None:
             met, asked = met and value >= least, f"at least {least:g}"
@@ -62,16 +62,16 @@ class Table:
         self.row(what, float(value), f"({asked}: {'met' if met else 'MISSED'})")
 
     def fail(self, what: str, reason: str) -> None:
-        """A part that could not be run to its end."""
+        """Add a part that failed."""
         self.missed.append(what)
         self.row(what, "FAILED", reason)
 
     def write(self) -> None:
-        """Put what there is into the file."""
+        """Write the rows to the file."""
         self.file.write_text(json.dumps(self.rows, indent=1, default=str), encoding="utf-8")
 
     def show(self) -> None:
-        """Print everything, the last thing to be seen."""
+        """Print all rows and the requirements that were missed."""
         print("\n" + "=" * 110)
         for what, value, note in self.rows:
             print(f"{what:<56} {value!s:>14}  {note}")
@@ -80,10 +80,10 @@ class Table:
 
 @dataclass
 class Check:
-    """What the parts share.
+    """The inputs that the parts share.
 
     Attributes:
-        rates: Clips a second by name, for ratios between parts.
+        rates: Clips per second by name, for ratios between parts.
     """
 
     table: Table
@@ -98,12 +98,12 @@ class Check:
 
     @property
     def left(self) -> float:
-        """Seconds until the time of the whole check is up."""
+        """Seconds until the time limit of the whole check."""
         return self.ends - time.perf_counter()
 
 
 def waits_in(work: Callable[[], object]) -> list[str]:
-    """Places in the code at which work waits for the GPU, unless for an event."""
+    """Code locations at which work waits for the GPU, except for waits for an event."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as seen:
@@ -116,7 +116,7 @@ def waits_in(work: Callable[[], object]) -> list[str]:
 
 
 class ThreadTimes:
-    """CPU seconds of this process by kind of thread, sampled while its block runs."""
+    """CPU seconds of this process by kind of thread, sampled during a block."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, str], float] = {}
@@ -133,7 +133,7 @@ class ThreadTimes:
         self._thread.join()
 
     def summary(self, videos: int) -> str:
-        """Milliseconds a video of each kind."""
+        """CPU milliseconds per video of each kind of thread."""
         kinds: Counter[str] = Counter()
         for key, seconds in self._seconds.items():
             kinds[key[1]] += seconds - self._first[key]
@@ -161,7 +161,7 @@ class ThreadTimes:
 
 
 class ChildrenCPU:
-    """CPU seconds of the processes that end within a block."""
+    """CPU seconds of the child processes that end during a block."""
 
     def __enter__(self) -> ChildrenCPU:
         self._before = self._now()
@@ -177,7 +177,7 @@ class ChildrenCPU:
 
 
 class one_thread:
-    """A block in which torch uses one thread on the CPU."""
+    """A block in which torch uses one CPU thread."""
 
     def __enter__(self) -> None:
         self._before = torch.get_num_threads()
@@ -193,7 +193,7 @@ def synchronize() -> None:
 
 
 def timed(work: Callable[[], object], repeats: int = 3) -> float:
-    """Median seconds of some work, after one round that is not counted."""
+    """Median seconds of the work, after one warm-up round."""
     seconds = []
     for _ in range(repeats + 1):
         begun = time.perf_counter()

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import embed as plain
+import _embedding_inputs as inputs
 import numpy as np
 import torch
 from _gpu_measures import (
@@ -86,7 +86,7 @@ def host_copies(table: Table) -> None:
     with one_thread():
         took = timed(lambda: pinned.copy_(plain_memory))
     row("host to pinned, one thread, GB/s", gigabytes / took)
-    # As the decoders' blocks are: shared memory without a name, in this process' page tables.
+    # Like the decoders' blocks: anonymous shared memory, mapped in this process.
     descriptor = os.memfd_create("gpu-check")
     os.ftruncate(descriptor, size)
     shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
@@ -142,7 +142,7 @@ def model(check: Check) -> None:
     pictures = [encoder.prepare(clip) for clip in check.sampled]
     pictures = (pictures * -(-size // len(pictures)))[:size]
     pixels = encoder._preprocessor.normalised(torch.stack(pictures), dtype=encoder._dtype)
-    synchronize()  # It was made on another stream than the one that reads it.
+    synchronize()  # It was created on another stream than the one that reads it.
 
     def alone() -> None:
         with encoder._queue.exclusive():
@@ -200,21 +200,21 @@ def resize(check: Check) -> None:
 
 
 def engine(check: Check, snap: str) -> None:
-    """The engine and the decode limit in turn, since the machine's own speed drifts."""
+    """Measure the engine and the decode limit alternately, since the machine's speed drifts."""
     table, spec = check.table, check.encoder.clip_spec(snap)
     each = (4, 8)[snap == "keyframe"] if check.dry else (18, 30)[snap == "keyframe"]
     videos = each * cpu_count()
-    limits = [plain.decode_limit(check.files, spec, videos)]
+    limits = [inputs.decode_limit(check.files, spec, videos)]
     table.row(f"decode limit, {snap}, clips/s", limits[0] * CLIPS)
     engines = []
     for _ in range(1 if check.dry else 2):
         pace = engine_pace(check, snap, round(limits[-1] * (2 if check.dry else 11)))
-        limits.append(plain.decode_limit(check.files, spec, videos))
+        limits.append(inputs.decode_limit(check.files, spec, videos))
         engines.append(pace)
         table.row(f"engine, {snap}, clips/s", pace * CLIPS)
         table.row(f"decode limit, {snap}, clips/s", limits[-1] * CLIPS)
     ours = statistics.mean(engines) * CLIPS
-    # Of the limits around each pass of the engine.
+    # The mean of the limits before and after each run of the engine.
     decode = statistics.mean((a + b) / 2 for a, b in pairwise(limits)) * CLIPS
     check.rates[f"engine, {snap}"] = ours
     bound = min(check.rates.get("bare forward", decode), decode)
@@ -223,9 +223,9 @@ def engine(check: Check, snap: str) -> None:
 
 
 def engine_pace(check: Check, snap: str, videos: int) -> float:
-    """Videos a second of a run with warm decoders, without its start and its end.
+    """Videos per second with warm decoders, without the run's start and end.
 
-    Those are the same for a run of few videos, which is taken off.
+    The time of a run of few videos, which has the same start and end, is subtracted.
     """
     table = check.table
     few = 2 * cpu_count()
@@ -247,12 +247,12 @@ def engine_pace(check: Check, snap: str, videos: int) -> float:
 def run_engine(
     check: Check, snap: str, videos: int, pool: DecodePool
 ) -> tuple[float, float, EmbedReport, str]:
-    """Embed so many videos.
+    """Embed a number of videos.
 
     Returns:
-        Seconds, this process' CPU seconds, the report, CPU milliseconds a video by thread.
+        Seconds, this process's CPU seconds, the report, CPU milliseconds per video by thread.
     """
-    jobs = plain.jobs_of(check.files, videos)
+    jobs = inputs.jobs_of(check.files, videos)
     spec = SetSpec(encoder=check.encoder.spec, dataset="bench", snap=snap)
     with tempfile.TemporaryDirectory(dir=check.folder) as root:
         embeddings = EmbeddingSet.open(root, "bench", spec, create=True)
@@ -266,9 +266,9 @@ def run_engine(
 
 
 def loop(check: Check) -> None:
-    jobs: list[EmbedJob] = plain.jobs_of(check.files, 1 if check.dry else 4)
-    for decoder in plain.decoders():
-        work = plain.documented_loop(check.base, jobs, check.encoder, decoder=decoder, half=CUDA)
+    jobs: list[EmbedJob] = inputs.jobs_of(check.files, 1 if check.dry else 4)
+    for decoder in inputs.decoders():
+        work = inputs.documented_loop(check.base, jobs, check.encoder, decoder=decoder, half=CUDA)
         begun = time.perf_counter()
         work()
         pace = len(jobs) * CLIPS / (time.perf_counter() - begun)

@@ -75,7 +75,7 @@ CASES = (
 
 
 def main() -> int:
-    short_of = 0
+    missed = 0
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
             path = Path(folder) / f"{case.gop}.mp4"
@@ -83,12 +83,12 @@ def main() -> int:
                 Path(folder) / "silent.mp4", draw(case.seconds), fps=FPS, gop=case.gop, crf=25
             )
             add_sound(Path(folder) / "silent.mp4", path)
-            short_of += compare(case.name, [path], case.exact, case.keyframe)
+            missed += compare(case.name, [path], case.exact, case.keyframe)
     for folder_name in ("misc", "fall", "fight", "asl_gesture"):
         files = sorted((REAL / folder_name).glob("*")) if REAL.is_dir() else []
-        if files := [path for path in files if decord_reads_it_right(path)][:MOST_REAL]:
-            short_of += compare(f"real clips: {folder_name}", files, 1.0, 1.0, REAL_REPEATS)
-    return 1 if short_of else 0
+        if files := [path for path in files if decord_reads(path)][:MOST_REAL]:
+            missed += compare(f"real clips: {folder_name}", files, 1.0, 1.0, REAL_REPEATS)
+    return 1 if missed else 0
 
 
 def compare(
@@ -105,12 +105,7 @@ def compare(
         for path in files
         for snap, spec in specs.items()
     }
-    for path in files:
-        for snap in specs:
-            ours = media.sample(path, specs[snap], decoder="pyav").frames
-            places = numbers[path, snap]
-            theirs = by_decord(path, places)[np.unique(places, return_inverse=True)[1]]
-            np.testing.assert_array_equal(ours, theirs.reshape(ours.shape), err_msg=path.name)
+    check_pixels(specs, numbers)
     runs: dict[str, Callable[[Path], object]] = {
         "decord": lambda path: by_decord(path, numbers[path, "exact"]),
         "exact": lambda path: media.sample(path, specs["exact"], decoder="pyav"),
@@ -124,14 +119,14 @@ def compare(
     kbit_s = size_mb * 8000 / sum(t.period_s * len(t) for t in timelines.values())
     print(f"\n{name}: {len(files)} file(s), {frames} frames, {kbit_s:.0f} kbit/s with sound")
     print(f"  decord get_batch                {medians['decord'] * 1e3:8.1f} ms")
-    short_of = 0
+    missed = 0
     for snap, least in (("exact", exact_at_least), ("keyframe", keyframe_at_least)):
         ratio = medians["decord"] / medians[snap]
-        short_of += ratio < least
+        missed += ratio < least
         print(
             f"  coinml {snap:<24} {medians[snap] * 1e3:8.1f} ms   {ratio:5.2f} x decord's speed"
             f" (at least {least:.1f}): {'ok' if ratio >= least else 'TOO SLOW'};"
-            f" {processor['decord'] / processor[snap]:.2f} x by processor time"
+            f" {processor['decord'] / processor[snap]:.2f} x by CPU time"
         )
     theirs = medians["decord on keyframe's frames"]
     print(
@@ -140,21 +135,37 @@ def compare(
     )
     for snap in specs:
         wanted = {path: sorted(set(numbers[path, snap].ravel().tolist())) for path in files}
-        decoded, seconds = decode_only(timelines, wanted)
-        print(
-            f"  bound of {snap}: {decoded} frames decoded for {sum(map(len, wanted.values()))} "
-            f"wanted; decoding alone takes {seconds * 1e3:.1f} ms, "
-            f"{seconds / medians[snap]:.0%} of the time"
-        )
-    return short_of
+        print_bound(snap, timelines, wanted, medians[snap])
+    return missed
+
+
+def check_pixels(
+    specs: dict[str, media.ClipSpec], numbers: dict[tuple[Path, str], NDArray[np.int64]]
+) -> None:
+    """Check that coinml samples the pixels of the frames that decord reads."""
+    for (path, snap), places in numbers.items():
+        ours = media.sample(path, specs[snap], decoder="pyav").frames
+        theirs = by_decord(path, places)[np.unique(places, return_inverse=True)[1]]
+        np.testing.assert_array_equal(ours, theirs.reshape(ours.shape), err_msg=path.name)
+
+
+def print_bound(
+    snap: str, timelines: dict[Path, Timeline], wanted: dict[Path, list[int]], median_s: float
+) -> None:
+    """Print the time of decoding alone, which bounds the time of sampling."""
+    decoded, seconds = decode_only(timelines, wanted)
+    print(
+        f"  bound of {snap}: {decoded} frames decoded for {sum(map(len, wanted.values()))} "
+        f"wanted; decoding alone takes {seconds * 1e3:.1f} ms, {seconds / median_s:.0%} of the time"
+    )
 
 
 def measure(
     runs: dict[str, Callable[[Path], object]], files: list[Path], repeats: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of each side over all files, by the clock and of processor time.
+    """Median seconds of each run over all files: wall time and CPU time.
 
-    The sides take turns, so that a slow moment of the machine hits all of them.
+    The runs alternate, so that a slow moment of the machine affects all of them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     processor: dict[str, list[float]] = {name: [] for name in runs}
@@ -201,7 +212,7 @@ def decode_only(
     return decoded, statistics.median(seconds)
 
 
-def decord_reads_it_right(path: Path) -> bool:
+def decord_reads(path: Path) -> bool:
     """Whether decord reads this file's frames correctly and coinml does not scale them."""
     try:
         media.sample(path, media.ClipSpec(clips=1, frames=1), decoder="decord")
@@ -216,16 +227,16 @@ def draw(seconds: int) -> Iterator[NDArray[np.uint8]]:
     noise = rng.integers(-4, 5, (32, HEIGHT, WIDTH, 1), dtype=np.int16)
     for start in range(0, seconds, SCENE_S):
         scene = texture(rng, 2 * HEIGHT, 2 * WIDTH)
-        things = [
+        objects = [
             (texture(rng, 96, 128), rng.uniform(0, 400, 2), rng.uniform(-4, 4, 2)) for _ in range(5)
         ]
         drift = rng.uniform(-2.5, 2.5, 2)
         for t in range(FPS * min(SCENE_S, seconds - start)):
-            y, x = there_and_back(np.array([HEIGHT, WIDTH]) / 2 + drift * t, (HEIGHT, WIDTH))
+            y, x = bounce(np.array([HEIGHT, WIDTH]) / 2 + drift * t, (HEIGHT, WIDTH))
             frame = scene[y : y + HEIGHT, x : x + WIDTH].astype(np.int16)
-            for thing, place, speed in things:
-                y, x = there_and_back(place + speed * t, (HEIGHT - 96, WIDTH - 128))
-                frame[y : y + 96, x : x + 128] = thing
+            for item, place, speed in objects:
+                y, x = bounce(place + speed * t, (HEIGHT - 96, WIDTH - 128))
+                frame[y : y + 96, x : x + 128] = item
             yield np.clip(frame + noise[t % 32], 0, 255).astype(np.uint8)
 
 
@@ -238,7 +249,7 @@ def texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uin
     return (picture * (255 / picture.max())).astype(np.uint8)
 
 
-def there_and_back(place: NDArray[np.float64], room: tuple[int, int]) -> tuple[int, int]:
+def bounce(place: NDArray[np.float64], room: tuple[int, int]) -> tuple[int, int]:
     y, x = (int(abs((p + size) % (2 * size) - size)) for p, size in zip(place, room, strict=True))
     return y, x
 

@@ -1,21 +1,21 @@
-"""One check of everything that coinml does on a GPU, in one run of minutes, with one table.
+"""Checks everything that coinml does on a GPU within minutes and prints one table.
 
     PYTHONPATH=. python benchmarks/gpu.py [--seconds 480] [--out FOLDER] [--dry]
 
 It needs torch, transformers, numpy, pyarrow and PyAV, and neither a network nor a checkpoint: the
-videos are drawn and the weights are random. Each part has a time limit of its own and fails alone;
-the table is rewritten to FOLDER/gpu.json after each part and printed at the end. The exit code is 1
-if a bar is missed or a part fails, and 3 if the time is up before the end.
+videos are generated and the weights are random. Each part has its own time limit, and a part that
+fails does not stop the others. The table is written to FOLDER/gpu.json after each part and printed
+at the end. The exit code is 1 if a requirement is missed or a part fails, and 3 if the time is up.
 
-- machine: versions, copies between host and device, SDPA's choice of kernel.
+- machine: versions, speed of copies between host and device, attention kernels.
 - waits: how often a launch makes the calling thread wait for the GPU.
-- model: the model alone, and its vectors beside the CPU's.
-- resize: bringing clips to the device and to the encoder's size.
-- exact, keyframe: the engine against min(model, decode limit), and COIN extrapolated.
+- model: the model alone, and its vectors against the CPU's.
+- resize: copying clips to the device and resizing them.
+- exact, keyframe: the engine against min(model, decode limit), and the extrapolation to COIN.
 - loop: the loop of transformers' documentation over the same files.
 - tests, heads, nvdec: the CUDA tests, heads trained on the GPU, hardware decoding.
 
-`--dry` runs all of it small and on a CPU, to see that it runs.
+`--dry` runs a small version on a CPU, to test the check itself.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import _embedding_inputs as inputs
 import _gpu_parts as parts
-import embed as plain
 from _gpu_measures import CLIPS, CUDA, DEVICE, Check, Table
 
 from coinml.encoder.clip_encoder import load_encoder
@@ -45,17 +45,17 @@ from coinml.media import sample
 
 
 class OutOfTimeError(Exception):
-    """A part has used up its time."""
+    """A part has exceeded its time limit."""
 
 
 def main() -> int:
     begun = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     seconds = float(os.environ.get("GPU_CHECK_S", 480))
-    parser.add_argument("--seconds", type=float, default=seconds, help="for everything")
+    parser.add_argument("--seconds", type=float, default=seconds, help="overall time limit")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
-    parser.add_argument("--only", default="", help="parts, with commas between them")
-    parser.add_argument("--dry", action="store_true", help="small, on a CPU")
+    parser.add_argument("--only", default="", help="comma-separated parts to run")
+    parser.add_argument("--dry", action="store_true", help="a small version on a CPU")
     options = parser.parse_args()
     dry = options.dry or os.environ.get("GPU_CHECK_DRY") == "1"
     if not CUDA and not dry:
@@ -108,7 +108,7 @@ def with_limit(work: Callable[[], object], seconds: float) -> None:
 
 
 def watch_the_clock(table: Table, seconds: float) -> None:
-    """End the process when its time is up, even where a call into CUDA never returns."""
+    """End the process when its time is up, even if a call into CUDA never returns."""
 
     def end() -> None:
         table.fail("the whole check", f"more than {seconds:.0f} s")
@@ -122,10 +122,10 @@ def watch_the_clock(table: Table, seconds: float) -> None:
 
 
 def prepare(folder: Path, table: Table, *, dry: bool, ends: float) -> Check:
-    """Draw the videos, make the weights, load the encoder."""
+    """Generate the videos and the weights, and load the encoder."""
     seconds = 8 if dry else 60
-    drawn = ThreadPoolExecutor(1).submit(plain.draw_videos, folder, seconds=seconds)
-    base = save_tiny(folder / "base") if dry else plain.save_base(folder / "base")
+    drawn = ThreadPoolExecutor(1).submit(inputs.draw_videos, folder, seconds=seconds)
+    base = save_tiny(folder / "base") if dry else inputs.save_base(folder / "base")
     encoder = load_encoder(base, device=DEVICE, sampling=Sampling(clips=CLIPS))
     files = drawn.result()
     sampled = sample(files[0], encoder.clip_spec()).frames

@@ -11,7 +11,7 @@ from coinml.media.records import DecoderName
 
 
 class EmbedOptions(BaseModel):
-    """By which decoder, on which devices, and within which time videos are embedded."""
+    """The decoder, the devices and the time limit for embedding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Embedding")
 
