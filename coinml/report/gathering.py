@@ -15,14 +15,14 @@ from coinml.data.records import Dataset, Target
 from coinml.data.targets import domains_of_classes
 from coinml.embedding_sets import EmbeddingSet, list_sets
 from coinml.embedding_sets.spec import SetSpec
-from coinml.embedding_sets.table import build_table
 from coinml.errors import CoinmlError, InvalidInputError
-from coinml.ledger import DOWNLOADED, Ledger, LedgerRow, Status
+from coinml.ledger import Ledger, LedgerRow, Status
 from coinml.registry.versions import CHALLENGER, CHAMPION, list_versions
 from coinml.runtime.settings import YOUTUBE
 from coinml.tracking.compare_runs import RunComparison, compare_runs
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_head import model_name
+from coinml.training.training_data import load_training_data
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -137,7 +137,9 @@ def gather(
         except InvalidInputError as err:
             missing.append(f"the heads cannot be compared: {err}")
     embedding_set = _shown_set(embeddings_root, dataset.name, target, heads, missing)
-    table = None if embedding_set is None else _table(embedding_set, dataset, target, rows, missing)
+    table = None
+    if embedding_set is not None:
+        table = _table(embedding_set, dataset, target, ledger, missing)
     return ReportData(
         dataset=dataset,
         model=model,
@@ -215,16 +217,11 @@ def _table(
     embedding_set: EmbeddingSet,
     dataset: Dataset,
     target: Target,
-    rows: Mapping[str, LedgerRow],
+    ledger: Ledger,
     missing: list[str],
 ) -> pd.DataFrame | None:
-    hashes = {
-        row.video_id: row.sha256 for row in rows.values() if row.state == DOWNLOADED and row.sha256
-    }
     try:
-        extent: Any = embedding_set.spec.extent
-        embedded = embedding_set.videos(hashes)
-        return build_table(dataset.videos, embedded, target=target, extent=extent)
+        return load_training_data(dataset, embedding_set, ledger, target=target).table
     except CoinmlError as err:
         missing.append(f"no map of the embeddings: {err}")
         return None

@@ -22,8 +22,9 @@ from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of
+from coinml.training.run_context import RunContext
 from coinml.training.sweep import Record, SweepResult, TrialLog, sweep
-from coinml.training.train_head import RunContext, model_name
+from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData
 
 if TYPE_CHECKING:

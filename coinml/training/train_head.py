@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coinml.data.records import SPLITS, Split, Target
-from coinml.data.targets import FEW_VIDEOS
 from coinml.embedding_sets.table import Samples, feature_columns, ids_digest, table_digest
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.evaluation.class_counts import classes_without, scarce_classes
@@ -26,6 +25,7 @@ from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
 from coinml.training.run_artifacts import log_evaluation, log_fit
+from coinml.training.run_context import RunContext
 from coinml.training.training_data import SplitData, TrainingData, split_data
 from coinml.training.unregistered import FittedHead, find_fit, forget_fit, keep_fit
 
@@ -75,25 +75,6 @@ class TrainReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """What a training's run gets besides the training, and who is told of its progress.
-
-    Attributes:
-        tags: More tags for the run.
-        links: Addresses for the run's description, by what they lead to.
-        fits_folder: Folder for the fitted head until it is registered, so that a call after a
-            failure continues from there; None keeps nothing.
-        on_step: Called after each epoch or setting; an exception that it raises ends the
-            training.
-    """
-
-    tags: Mapping[str, str] = field(default_factory=dict)
-    links: Mapping[str, str] = field(default_factory=dict)
-    fits_folder: Path | None = None
-    on_step: Callable[[], None] = lambda: None
 
 
 def model_name(dataset: str, target: Target = "task") -> str:
@@ -159,7 +140,6 @@ def train_head(
     if earlier is not None:
         return earlier
     split = split_data(data, drop_leaks=drop_leaks)
-    _warn_of_scarce_classes(split)
     kept = _find_kept(training)
     with _run(training, split, kept) as log:
         # Shows why a head was trained again.
@@ -412,16 +392,3 @@ def _described(
         metrics=metrics,
         links={**training.context.links, **(links or {})},
     )
-
-
-def _warn_of_scarce_classes(split: SplitData) -> None:
-    scarce: Sequence[str] = scarce_classes(split.class_counts)
-    if scarce:
-        logger.warning(
-            "fewer than %d training videos of %d of %d classes: %s%s",
-            FEW_VIDEOS,
-            len(scarce),
-            len(split.class_counts),
-            ", ".join(scarce[:10]),
-            " … (tables/class_counts.csv of the run)" if len(scarce) > 10 else "",
-        )

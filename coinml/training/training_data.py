@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from coinml.data.records import Dataset, Split, Target
-from coinml.data.targets import Example, examples, official_sizes
+from coinml.data.targets import FEW_VIDEOS, Example, examples, official_sizes
 from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets.table import Samples, build_table, clips_by_video, split_samples
-from coinml.evaluation.class_counts import class_counts
+from coinml.evaluation.class_counts import class_counts, scarce_classes
 from coinml.evaluation.leaks import drop_leaks as without_leaks
 from coinml.evaluation.leaks import find_leaks
 from coinml.ledger import DOWNLOADED
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from coinml.embedding_sets import EmbeddingSet
     from coinml.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +162,7 @@ class SplitData:
 
 
 def split_data(data: TrainingData, *, drop_leaks: bool) -> SplitData:
-    """Cut training data into train, val and test.
+    """Cut training data into train, val and test; log which classes have few training videos.
 
     Args:
         data: What is cut.
@@ -170,10 +173,25 @@ def split_data(data: TrainingData, *, drop_leaks: bool) -> SplitData:
     """
     leaks = find_leaks(data.table, data.sha256s)
     table = without_leaks(data.table, leaks) if drop_leaks else data.table
-    return SplitData(
+    split = SplitData(
         table=table,
         samples=split_samples(table, data.classes, clips=data.clips),
         leaks=leaks,
         leaks_dropped=leaks["video_id"].nunique() if drop_leaks else 0,
         class_counts=class_counts(table, [(one.label, one.split) for one in data.examples]),
     )
+    _warn_of_scarce_classes(split)
+    return split
+
+
+def _warn_of_scarce_classes(split: SplitData) -> None:
+    scarce = scarce_classes(split.class_counts)
+    if scarce:
+        logger.warning(
+            "fewer than %d training videos of %d of %d classes: %s%s",
+            FEW_VIDEOS,
+            len(scarce),
+            len(split.class_counts),
+            ", ".join(scarce[:10]),
+            " … (tables/class_counts.csv of the run)" if len(scarce) > 10 else "",
+        )

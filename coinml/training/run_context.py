@@ -1,0 +1,26 @@
+"""What callers of training and of sweeps add to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What a training's run gets besides the training, and who is told of its progress.
+
+    Attributes:
+        tags: More tags for the run.
+        links: Addresses for the run's description, by what they lead to.
+        fits_folder: Folder for the fitted head until it is registered, so that a call after a
+            failure continues from there; None keeps nothing.
+        on_step: Called after each epoch or setting; an exception that it raises ends the
+            training.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    fits_folder: Path | None = None
+    on_step: Callable[[], None] = lambda: None
