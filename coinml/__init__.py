@@ -4,8 +4,6 @@ The names of `__all__` are imported when they are first used. Their types are in
 and docs/python.md shows what to do with them.
 """
 
-from typing import Any
-
 _PLACES = {
     "EmbeddingSet": "coinml.embedding_sets:EmbeddingSet",
     "Ledger": "coinml.ledger:Ledger",
@@ -28,7 +26,7 @@ __all__ = list(_PLACES)
 __path__ = [*__path__, f"{__path__[0]}/registry/former_names"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pkgutil import resolve_name

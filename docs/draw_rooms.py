@@ -85,12 +85,12 @@ def table(imports: Mapping[str, set[str]]) -> str:
     rows = ["| room | what is in it | imports |", "| --- | --- | --- |"]
     for room, others in sorted(imports.items(), key=lambda item: ("." in item[0], item[0])):
         shown = ", ".join(_short(other) for other in sorted(others)) or "nothing"
-        rows.append(f"| `{_path(room)}` | {_says(room)} | {shown} |")
+        rows.append(f"| `{_path(room)}` | {_first_line(room)} | {shown} |")
     return "\n".join(rows)
 
 
 def drawn() -> str:
-    """What stands between the two marks of the page."""
+    """The text between the two marks of the page: the picture and the table."""
     imports = find_imports()
     return f"\n```mermaid\n{mermaid(imports)}\n```\n\n{table(imports)}\n\n"
 
@@ -103,7 +103,7 @@ def page_with(page: str, drawing: str) -> str:
 
 
 def _node(room: str) -> str:
-    # `end`, `style` and the like are words of Mermaid's own.
+    # Mermaid reserves words such as `end` and `style`, and a dot ends a name.
     return room.replace(".", "_")
 
 
@@ -116,11 +116,11 @@ def _path(room: str) -> str:
     return f"{path}/" if (ROOT / path).is_dir() else f"{path}.py"
 
 
-def _says(room: str) -> str:
+def _first_line(room: str) -> str:
     path = ROOT / _path(room)
     source = path / "__init__.py" if path.is_dir() else path
-    says = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    return says.splitlines()[0].replace("|", "\\|")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return text.splitlines()[0].replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The documents say what the code does: commands, options, settings, targets, links, layout."""
+"""The documents agree with the code: commands, options, settings, targets, links, layout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DOCUMENTS = {
 
 
 def commands_of(group: Any, before: str = "") -> dict[str, Any]:
-    """Every command by its name, those of a group of commands behind the group's own."""
+    """Every command by its name; a subcommand's name begins with its group's."""
     found = {}
     for name, command in group.commands.items():
         found[before + name] = command
@@ -42,7 +42,7 @@ def commands_of(group: Any, before: str = "") -> dict[str, Any]:
     return found
 
 
-# Typer brings its own copy of click, whose types it does not promise.
+# Typer has its own copy of click, whose types are private.
 COMMANDS = commands_of(typer.main.get_command(app))
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 OTHER_VARIABLES = {
@@ -58,7 +58,7 @@ CALL = re.compile(r"(?:^\s*|&& )(?:until |[A-Z_]+=\S+ )*(?:\.venv/bin/)?coinml (
 
 
 def code_of(document: str) -> list[str]:
-    """Lines of fenced blocks, and what stands between backticks elsewhere."""
+    """Lines of fenced blocks, and the text between backticks elsewhere."""
     blocks = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", document, re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^ *```.*?^ *```", "", document, flags=re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines()] + re.findall(
@@ -90,7 +90,7 @@ def section(document: str, heading: str) -> str:
 
 
 def tree_of(text: str) -> Iterator[str]:
-    """The paths that a drawn tree names; two spaces of indentation a level."""
+    """The paths in a drawn tree; a level is indented by two spaces."""
     folders: list[str] = []
     for line in text.splitlines():
         if not line.strip():
@@ -103,7 +103,7 @@ def tree_of(text: str) -> Iterator[str]:
             folders.append(name)
 
 
-def test_the_readers_of_documents_see_what_they_should() -> None:
+def test_calls_and_trees_are_parsed() -> None:
     document = "Say `coinml run`.\n\n```\n. x && .venv/bin/coinml embed --clips 2  # why\n```\n"
     found = [call for line in code_of(document) for call in calls_of(line)]
     assert found == [("embed", ["--clips", "2"]), ("run", [])]
@@ -155,14 +155,14 @@ def test_every_variable_in_the_document_exists(document: str) -> None:
     )
 
 
-def test_the_states_of_a_video_are_told_with_what_follows() -> None:
+def test_the_guide_explains_every_state_of_a_video() -> None:
     states = section(GUIDES["docs/getting-coin.md"], "The states of a video")
     unsaid = [fault for fault in Fault if f"`{fault}`" not in states]
     assert unsaid == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_call_in_the_document_is_one_that_coinml_takes(document: str) -> None:
+def test_every_call_in_the_document_is_valid(document: str) -> None:
     calls = [call for line in code_of(DOCUMENTS[document]) for call in calls_of(line)]
     calls = [call for call in calls if call[0] != "--help"]
     assert calls or document in ("CONTRIBUTING.md", "docs/reading-the-numbers.md")
@@ -208,7 +208,7 @@ def test_every_module_that_the_document_runs_exists(document: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_has_an_example_that_it_takes(command: str) -> None:
+def test_the_help_of_a_command_has_a_valid_example(command: str) -> None:
     epilog = COMMANDS[command].epilog or ""
     assert epilog.startswith("Example: ")
     ((named, arguments),) = calls_of(epilog.removeprefix("Example: "))
@@ -218,7 +218,7 @@ def test_the_help_of_a_command_has_an_example_that_it_takes(command: str) -> Non
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_link_to_a_file_leads_to_one(document: str) -> None:
+def test_every_linked_file_and_heading_exists(document: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)", DOCUMENTS[document])
     here = ROOT / document
     dead = []
@@ -234,14 +234,14 @@ def test_every_link_to_a_file_leads_to_one(document: str) -> None:
 
 
 def anchors_of(document: Path) -> set[str]:
-    """What a link may name behind the `#`: the headings, as they are written there."""
+    """The anchors of a document's headings: what a link may have behind the `#`."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
     }
 
 
-def test_the_readme_leads_to_every_guide() -> None:
+def test_the_readme_links_to_every_guide() -> None:
     assert [name for name in GUIDES if f"]({name})" not in README] == []
 
 
@@ -263,5 +263,5 @@ def test_the_layout_names_every_folder_of_code() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_nothing_is_left_to_be_filled_in(document: str) -> None:
+def test_no_placeholder_is_left(document: str) -> None:
     assert re.findall(r"<<\w+>>", DOCUMENTS[document]) == []
