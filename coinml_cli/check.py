@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ def check(
     from coinml_cli.console import print_json, table
     from coinml_cli.flow_session import watched
 
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[media.Verdict] = []
     workers = min(cpu_count(), len(files))
     with (
         watched(),
@@ -43,20 +43,22 @@ def check(
                 verdict = future.result()
             except InvalidInputError as err:
                 verdict = media.unusable(file, str(err))
-            verdicts.append(verdict.as_dict())
+            verdicts.append(verdict)
             progress.advance("check")
     if json:
-        print_json(verdicts)
+        print_json([verdict.as_dict() for verdict in verdicts])
         return
     table(
-        ["file", "verdict", "frames", "claimed", "reason"],
+        ["file", "verdict", "frames", "claimed", "length (s)", "times (s)", "reason"],
         [
             [
-                v["file"],
-                v["verdict"],
-                v["frames_decoded"],
-                v["frames_claimed"] or "-",
-                v["reason"] or "",
+                v.file,
+                v.verdict,
+                v.frames_decoded,
+                v.frames_claimed or "-",
+                "-" if v.duration_s is None else f"{v.duration_s:.2f}",
+                "-" if v.earliest_s is None else f"{v.earliest_s:.2f} to {v.latest_s:.2f}",
+                v.reason or "",
             ]
             for v in verdicts
         ],

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,12 @@ _OPEN_OPTIONS = {"protocol_whitelist": "file"}
 _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
 
+# A header also counts a late start and other streams, and rounds.
+_SLACK, _SLACK_S = 0.1, 0.5
+
+
 def probe(path: str | Path) -> MediaInfo:
-    """Read the header; only the first frame is decoded, for the orientation.
+    """Read header and packets; only the first frame is decoded, for the orientation.
 
     Raises:
         CorruptVideoError: The file does not open or has no video.
@@ -40,7 +45,7 @@ def probe(path: str | Path) -> MediaInfo:
         width, height = stream.codec_context.width, stream.codec_context.height
         if orientation.exchanges_sides:
             width, height = height, width
-        return MediaInfo(
+        info = MediaInfo(
             duration_s=duration_of(container, stream),
             width=width,
             height=height,
@@ -50,6 +55,34 @@ def probe(path: str | Path) -> MediaInfo:
             rotation=orientation.clockwise,
             mirrored=orientation.mirrored,
         )
+    film_s = _packets_length_s(path, period_s=1 / (info.fps or 25))
+    stated_s = info.duration_s
+    if film_s is None or (
+        stated_s is not None and abs(film_s - stated_s) <= max(_SLACK_S, _SLACK * stated_s)
+    ):
+        return info
+    return replace(info, duration_s=round(film_s, 3))
+
+
+def _packets_length_s(path: str | Path, *, period_s: float) -> float | None:
+    """The film's length by its packets' times; None if they have none."""
+    import av
+
+    from coinml.media.time_stamps import film_length_s
+
+    times_s: list[float] = []
+    with open_video(path) as (container, stream):
+        listen_to(container, stream)
+        tick = stream.time_base
+        try:
+            for packet in container.demux(stream):
+                # In order of decoding: what goes back is another recording.
+                ticks = packet.pts if packet.dts is None else packet.dts
+                if packet.size and ticks is not None and tick and not packet.is_discard:
+                    times_s.append(float(ticks * tick))
+        except av.error.FFmpegError:
+            pass  # A truncated file: use the packets read so far.
+    return film_length_s(times_s, period_s=period_s) if times_s else None
 
 
 @contextmanager

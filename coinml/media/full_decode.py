@@ -101,28 +101,20 @@ class _FullDecode:
             return unusable(self._path, f"{name}: {cause}", frames_claimed=claimed.number)
         shortcoming = self._shortcoming(claimed)
         reason = shortcoming or claimed.why_fewer(self._decoded, self._first_pts)
+        from coinml.media.time_stamps import film_length_s
+
+        length_s = film_length_s(self._times_s, period_s=self._frame_s or 1 / 25)
+        stated = [time_s for time_s in self._times_s if time_s is not None]
         return Verdict(
             file=str(self._path),
             verdict="damaged" if shortcoming else "ok",
             frames_claimed=claimed.number,
             frames_decoded=self._decoded,
             reason=f"{name}: {reason}" if reason else None,
-            duration_s=round(self._shown_s(), 3),
+            duration_s=round(length_s, 3),
+            earliest_s=round(min(stated), 3) if stated else None,
+            latest_s=round(max(stated), 3) if stated else None,
         )
-
-    def _shown_s(self) -> float:
-        """From the first frame to the end of the last one, gaps without film left out."""
-        import numpy as np
-
-        from coinml.media.time_stamps import ascending, without_gaps
-
-        times = without_gaps(ascending(self._times_s, period_s=self._frame_s or 1 / 25))
-        last_s = self._frame_s
-        if len(times) > 1:
-            median_s = float(np.median(np.diff(times)))
-            # Wild time stamps spoil the average rate, too.
-            last_s = last_s if median_s / 10 < last_s < median_s * 10 else median_s
-        return float(times[-1] - times[0]) + last_s
 
     def _shortcoming(self, claimed: ClaimedFrames) -> str | None:
         if self._first_error:

@@ -26,7 +26,8 @@ class MediaInfo:
     """The properties of a video by its header.
 
     Attributes:
-        duration_s: Length in seconds, None where not stated.
+        duration_s: Length in seconds by the header; by the packets where they tell otherwise
+            (times that jump or begin late). None if neither states it.
         width: Width in pixels, after rotation.
         height: Height in pixels, after rotation.
         fps: Average frames per second, None where not stated.
@@ -59,7 +60,11 @@ class Verdict:
         reason: Why the verdict is not `ok`, in words; for an `ok` file with fewer frames than its
             header states, the reason for that; otherwise None.
         duration_s: Decoded length in seconds: time from the first to the last frame plus one
-            frame; None if no frame decodes.
+            frame, with corrected times and without gaps that hold no film; None if no frame
+            decodes.
+        earliest_s: Smallest presentation time of a frame in seconds, as stated by the file; None
+            if none is stated.
+        latest_s: Greatest one.
     """
 
     file: str
@@ -68,12 +73,13 @@ class Verdict:
     frames_decoded: int
     reason: str | None
     duration_s: float | None = None
+    earliest_s: float | None = None
+    latest_s: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields that `coinml check --json` prints."""
-        fields = asdict(self)
-        del fields["duration_s"]
-        return fields
+        times = ("duration_s", "earliest_s", "latest_s")
+        return {name: value for name, value in asdict(self).items() if name not in times}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DEEPEST_REORDERING = 16
 """Frames by which the order of showing may differ from that of decoding (H.264 and HEVC)."""
 
+_SAME = 1e-6
 _LONGEST_GAP = 1000
 _LONGEST_GAP_OF_A_SHORT_FILM = 100
 
@@ -47,7 +48,7 @@ def ascending(times_s: Sequence[float | None], *, period_s: float) -> NDArray[np
         if recording[0] <= last:
             recording += last + median_s - recording[0]
         for place, time_s in enumerate(recording):
-            last = float(time_s) if time_s > last else last + median_s
+            last = float(time_s) if time_s - last > _SAME * median_s else last + median_s
             recording[place] = last
     return times
 
@@ -70,6 +71,22 @@ def without_gaps(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
         return times_s
     steps[gap] = median_s
     return np.concatenate([times_s[:1], times_s[0] + np.cumsum(steps)])
+
+
+def film_length_s(times_s: Sequence[float | None], *, period_s: float) -> float:
+    """From the first frame to the end of the last one, with mended times and without gaps.
+
+    Args:
+        times_s: As `ascending` takes them.
+        period_s: Seconds between frames by the header; the last frame is shown for so long.
+    """
+    times = without_gaps(ascending(times_s, period_s=period_s))
+    last_s = period_s
+    if len(times) > 1:
+        median_s = float(np.median(np.diff(times)))
+        # Wild time stamps spoil the header's rate, too.
+        last_s = period_s if median_s / 10 < period_s < median_s * 10 else median_s
+    return float(times[-1] - times[0]) + last_s
 
 
 def _filled(times_s: Sequence[float | None], period_s: float) -> NDArray[np.float64]:

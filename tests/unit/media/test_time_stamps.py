@@ -44,6 +44,7 @@ def assert_places(path: Path, own: list[int]) -> media.SampledClips:
     verdict = media.check(path, deadline_s=None)
     assert (verdict.verdict, verdict.frames_decoded) == ("ok", len(own))
     assert verdict.duration_s == pytest.approx(len(own) / 25, abs=0.1)
+    assert media.probe(path).duration_s == pytest.approx(len(own) / 25, abs=0.3)
     return clips
 
 
@@ -153,6 +154,9 @@ def test_a_wild_stamp_at_the_end_is_no_gap(tmp_path: Path, jump_s: int) -> None:
     times_s = [n / 25 for n in range(199)] + [199 / 25 + jump_s]
     path = draw(tmp_path / "a.mkv", numbers=range(200), times_s=times_s, options=NO_B)
     assert_places(path, list(range(200)))
+    verdict = media.check(path, deadline_s=None)
+    assert verdict.earliest_s == 0
+    assert verdict.latest_s == pytest.approx(199 / 25 + jump_s)
 
 
 @pytest.mark.parametrize("stamps", [{90: 3600_000}, {90: 3600_000, 91: 3600_000}, {90: 9000}])
@@ -170,6 +174,22 @@ def test_wild_stamps_in_the_middle_leave_frames_in_place(
             new.mux(packet)
     clips = assert_places(path, list(range(200)))
     assert clips.timestamps_s.max() < 8
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+def test_a_late_start_is_no_length(tmp_path: Path, ending: str) -> None:
+    times_s = [7 + n / 25 for n in range(100)]
+    path = draw(tmp_path / f"a.{ending}", numbers=range(100), times_s=times_s)
+    assert media.probe(path).duration_s == pytest.approx(4.0, abs=0.05)
+    verdict = media.check(path, deadline_s=None)
+    assert verdict.duration_s == pytest.approx(4.0, abs=0.05)
+    assert verdict.as_dict().keys() == {
+        "file",
+        "verdict",
+        "frames_claimed",
+        "frames_decoded",
+        "reason",
+    }
 
 
 def test_stills_between_pictures_stay(tmp_path: Path) -> None:
