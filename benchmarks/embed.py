@@ -49,7 +49,7 @@ from coinml.embedding.jobs import EmbedJob
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.encoder.sampling import Sampling
 from coinml.media import sample
-from coinml.miniature.tiny_encoder import ENCODER
+from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 from coinml.runtime.cpus import cpu_count
 
 
@@ -100,7 +100,7 @@ def main() -> int:
             rounds = 1 if quick else 3
             tiny = Work(
                 name="tiny",
-                folder=ENCODER,
+                folder=TINY_CHECKPOINT,
                 videos=8 if quick else 128,
                 clips=4 if quick else 8,
                 rounds=rounds,

@@ -41,7 +41,7 @@ def deploy(
     from coinml_cli.console import line, print_json, table
     from coinml_ops.deployments.apply import apply_all, read_file
     from coinml_ops.deployments.selection import scheduled_selection, set_selection
-    from coinml_ops.prefect_server.api import configured_api
+    from coinml_ops.prefect_server.api_provider import configured_api
 
     settings = Settings()
     selection = scheduled_selection(dataset, name, settings)

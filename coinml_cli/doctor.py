@@ -19,7 +19,7 @@ def doctor(json: options.Json = False) -> None:
     from coinml.runtime.settings import Settings
     from coinml_cli.console import line, print_json
     from coinml_ops.doctor.examine import examine
-    from coinml_ops.prefect_server.api import configured_api
+    from coinml_ops.prefect_server.api_provider import configured_api
 
     findings = examine(Settings(), prefect_api=configured_api())
     if json:

@@ -13,7 +13,7 @@ import typer
 from coinml.runtime import progress
 from coinml_cli.console import ProgressBars, note
 from coinml_ops.environment import log_to
-from coinml_ops.prefect_server.api import prefect_api
+from coinml_ops.prefect_server.api_provider import prefect_api
 
 if TYPE_CHECKING:
     from coinml.data.records import Dataset

@@ -36,7 +36,7 @@ def move_runs(
     from dataclasses import asdict
 
     from coinml.runtime.settings import Settings
-    from coinml.tracking.migrate import move_store
+    from coinml.tracking.copy_store import copy_store
     from coinml.tracking.mlflow_store import MlflowStore
     from coinml_cli.console import line, note, print_json
 
@@ -45,15 +45,15 @@ def move_runs(
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    moved = move_store(store, to, artifacts)
-    for place in moved.elsewhere:
+    copied = copy_store(store, to, artifacts)
+    for place in copied.elsewhere:
         note(f"not copied, since it is not below {settings.artifact_root}: {place}")
     if json:
-        print_json(asdict(moved))
+        print_json(asdict(copied))
         return
     line(
-        f"{moved.runs} runs, {moved.versions} registered versions, {moved.files} files of "
-        f"{moved.size_bytes / 1e6:.1f} MB"
+        f"{copied.runs} runs, {copied.versions} registered versions, {copied.files} files of "
+        f"{copied.size_bytes / 1e6:.1f} MB"
     )
     line("serve them:   MLFLOW_BACKEND_STORE_URI=<the URL> mlflow server --workers 1 \\")
     line(f"                --artifacts-destination {artifacts} --host 0.0.0.0 --allowed-hosts NAME")

@@ -38,11 +38,11 @@ def source_for(selection: Selection, source: str | None) -> Iterator[str]:
     if source is not None or not selection.is_mini:
         yield source or YOUTUBE
         return
-    from coinml.miniature.fault_plan import fault_plan
+    from coinml.miniature.fault_plan import demo_fault_plan
     from coinml.miniature.host import FlakyHost
 
     folder = miniature_dir(Settings().data_dir)
-    with FlakyHost(folder / "videos", fault_plan(folder / "COIN.json")) as host:
+    with FlakyHost(folder / "videos", demo_fault_plan(folder / "COIN.json")) as host:
         yield host.source
 
 

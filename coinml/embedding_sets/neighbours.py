@@ -112,12 +112,12 @@ def _embedded(
 def _place_of(spec: EncoderSpec) -> str:
     """Hub id or folder of a set's encoder: on the hub, or the tiny one of this package."""
     from coinml.encoder.checkpoint import find_checkpoint
-    from coinml.miniature.tiny_encoder import ENCODER
+    from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 
     if spec.revision is not None:
         return spec.encoder
-    if find_checkpoint(ENCODER).spec().weights_sha256 == spec.weights_sha256:
-        return str(ENCODER)
+    if find_checkpoint(TINY_CHECKPOINT).spec().weights_sha256 == spec.weights_sha256:
+        return str(TINY_CHECKPOINT)
     raise InvalidInputError(
         f"the set was made with the folder {spec.encoder!r}, whose path it does not record: "
         "name it with --encoder"

@@ -65,10 +65,10 @@ class SetOptions(BaseModel):
         Args:
             mini: Whether it is for the miniature dataset.
         """
-        from coinml.miniature.tiny_encoder import ENCODER
+        from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 
         encoder = self.encoder or (TINY if mini else VIDEOMAE)
-        place = str(ENCODER) if encoder == TINY else encoder
+        place = str(TINY_CHECKPOINT) if encoder == TINY else encoder
         return self.model_copy(update={"encoder": place, "extent": self.extent or "video"})
 
     def checkpoint(self) -> Checkpoint:

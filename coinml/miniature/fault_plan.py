@@ -1,16 +1,117 @@
-"""The planned faults of the demonstration's host."""
+"""Which faults the host shows, and the plan of the demonstration."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coinml.data.splits import unit_hash
+from coinml.errors import InvalidInputError
+
+ANSWERS = (
+    "ok",
+    "403",
+    "404",
+    "410",
+    "429",
+    "500",
+    "503",
+    "reset",
+    "short",
+    "stall",
+    "slow",
+    "html",
+    "empty",
+)
 
 
-def fault_plan(annotations: Path) -> dict[str, Any]:
-    """The faults of the demonstration, in the form of `host.FaultPlan`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRule:
+    """A period in which the source refuses every request.
+
+    Attributes:
+        after_requests: The period begins after this many requests.
+        answer: The HTTP status of the refusals, usually "429".
+        times: Number of refused requests; ignored with `for_s`; None: any number.
+        for_s: Length of the period in seconds from its first refusal.
+        retry_after_s: The Retry-After header in seconds; None: no header.
+    """
+
+    after_requests: int
+    answer: str = "429"
+    times: int | None = 1
+    for_s: float | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultPlan:
+    """The faults that the host shows.
+
+    Attributes:
+        videos: Answers by video id, one per request; the last one repeats.
+        source: Periods in which all requests are refused.
+        stall_s: Duration of a stalled answer, in seconds.
+        slow_s: Duration of a slow answer, in seconds.
+    """
+
+    videos: Mapping[str, tuple[str, ...]]
+    source: tuple[SourceRule, ...] = ()
+    stall_s: float = 60.0
+    slow_s: float = 2.0
+
+    @classmethod
+    def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> FaultPlan:
+        """Validate a plan as read from JSON.
+
+        Raises:
+            InvalidInputError: An unknown key or answer, or a value of the wrong type.
+        """
+        unknown = set(plan) - {"videos", "source", "stall_s", "slow_s"}
+        if unknown:
+            raise InvalidInputError(f"{origin}: unknown keys {sorted(unknown)}")
+        videos: dict[str, tuple[str, ...]] = {}
+        for video_id, answers in plan.get("videos", {}).items():
+            videos[video_id] = tuple(str(answer) for answer in answers)
+            if not videos[video_id] or not set(videos[video_id]) <= set(ANSWERS):
+                raise InvalidInputError(
+                    f"{origin}: video {video_id!r} has answers {list(answers)!r}; "
+                    f"one or more of {', '.join(ANSWERS)} are allowed"
+                )
+        try:
+            source = tuple(SourceRule(**rule) for rule in plan.get("source", ()))
+        except TypeError as err:
+            raise InvalidInputError(f"{origin}: source: {err}") from err
+        for rule in source:
+            if not re.fullmatch(r"[45]\d\d", str(rule.answer)):
+                raise InvalidInputError(
+                    f"{origin}: source: answer {rule.answer!r} is not a status from 400 to 599"
+                )
+        times = {name: float(plan[name]) for name in ("stall_s", "slow_s") if name in plan}
+        return cls(videos=videos, source=source, **times)
+
+    @classmethod
+    def read(cls, path: Path) -> FaultPlan:
+        """Read a plan from a JSON file.
+
+        Raises:
+            InvalidInputError: The file is missing or not a plan.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise InvalidInputError(f"{path}: not a readable JSON file: {err}") from err
+        if not isinstance(content, dict):
+            raise InvalidInputError(f"{path}: expected a JSON object")
+        return cls.from_dict(content, origin=str(path))
+
+
+def demo_fault_plan(annotations: Path) -> dict[str, Any]:
+    """The faults of the demonstration, as a JSON-like mapping that `FaultPlan.from_dict` reads.
 
     Four videos are gone, one is an HTML page, fourteen fail at first, and the source refuses all
     requests once, for two seconds. The choice depends only on the ids.

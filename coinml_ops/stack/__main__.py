@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.runtime.home import home
-from coinml_ops.stack import health, processes
+from coinml_ops.stack import health, running_processes
 from coinml_ops.stack.postgres import Databases, checked
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import MARK, MLFLOW, PREFECT, SERVICE, Service, services
@@ -76,7 +76,7 @@ def _run_worker(stack: Stack, service: Service) -> int:
 
     def left() -> list[psutil.Process]:
         worker.poll()
-        return processes.marked(environment[MARK], service=environment[SERVICE])
+        return running_processes.of_stack(environment[MARK], service=environment[SERVICE])
 
     while worker.poll() is None and not stop.wait(0.5):
         pass

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from coinml.errors import InvalidInputError, LocalError
-from coinml_ops.stack import health, ports, processes, record
+from coinml_ops.stack import health, ports, record, running_processes
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, services
@@ -161,11 +161,13 @@ def stop(home: Path) -> tuple[str, ...]:
         stop_service(
             service,
             stack.services.get(service.name),
-            partial(processes.marked, stack.id, service=service.name),
+            partial(running_processes.of_stack, stack.id, service=service.name),
             api=stack.prefect_api,
         )
-    processes.terminate(partial(processes.marked, stack.id), grace_s=SERVER_GRACE_S)
-    left = processes.marked(stack.id)
+    running_processes.terminate(
+        partial(running_processes.of_stack, stack.id), grace_s=SERVER_GRACE_S
+    )
+    left = running_processes.of_stack(stack.id)
     if left:
         raise LocalError(f"still running: {', '.join(str(one.pid) for one in left)}")
     record.update(home, supervisor=None, services={})

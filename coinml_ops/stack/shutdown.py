@@ -18,7 +18,7 @@ import time
 import urllib.error
 from typing import TYPE_CHECKING, Any
 
-from coinml_ops.stack import processes
+from coinml_ops.stack import running_processes
 from coinml_ops.stack.health import post
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def stop_service(
         Number of processes that had to be killed.
     """
     if service.queue is None:
-        return processes.terminate(find, grace_s=SERVER_GRACE_S)
+        return running_processes.terminate(find, grace_s=SERVER_GRACE_S)
     alive = process is not None and process.alive()
     return stop_worker(process.pid if process and alive else None, find, api=api)
 
@@ -79,21 +79,21 @@ def stop_worker(pid: int | None, find: Callable[[], Sequence[psutil.Process]], *
         Number of processes that had to be killed.
     """
     _send(pid, signal.SIGSTOP)
-    runs = {one: run for one in find() if (run := processes.environment(one).get(FLOW_RUN))}
+    runs = {one: run for one in find() if (run := running_processes.environment(one).get(FLOW_RUN))}
     members = {one.pid for one in runs}
     # A run's main process ends its own children, if it can.
     leading = [one for one in runs if _parent(one) not in members]
-    killed = processes.terminate(
-        lambda: [one for one in leading if processes.environment(one)], grace_s=RUN_GRACE_S
+    killed = running_processes.terminate(
+        lambda: [one for one in leading if running_processes.environment(one)], grace_s=RUN_GRACE_S
     )
-    killed += processes.terminate(
+    killed += running_processes.terminate(
         lambda: [one for one in find() if one.pid != pid], grace_s=CHILD_GRACE_S
     )
     for run in set(runs.values()):
         mark_crashed(run, api)
     _send(pid, signal.SIGTERM)
     _send(pid, signal.SIGCONT)
-    return killed + processes.terminate(find, grace_s=WORKER_GRACE_S, send_sigterm=False)
+    return killed + running_processes.terminate(find, grace_s=WORKER_GRACE_S, send_sigterm=False)
 
 
 def mark_crashed(flow_run: str, api: str) -> None:

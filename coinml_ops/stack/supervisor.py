@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinml_ops.stack import health, processes, record
+from coinml_ops.stack import health, record, running_processes
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import Service, services
 from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
@@ -61,11 +61,12 @@ class WatchedService:
         if self.service.queue is None:
             # A server's child may still hold its port. A worker's children are flow runs, which
             # may finish.
-            remains = processes.marked(stack.id, service=self.service.name)
+            remains = running_processes.of_stack(stack.id, service=self.service.name)
             if remains:
                 logger.warning("%s: ending %d leftovers", self.service.name, len(remains))
-                processes.terminate(
-                    lambda: processes.marked(stack.id, service=self.service.name), grace_s=5
+                running_processes.terminate(
+                    lambda: running_processes.of_stack(stack.id, service=self.service.name),
+                    grace_s=5,
                 )
         log = stack.logs / f"{self.service.name}.log"
         with log.open("ab") as out:
@@ -160,7 +161,7 @@ class Supervisor:
             thread.join()
         for one in self._watched:
             name = one.service.name
-            killed = processes.terminate(partial(self._left, name), grace_s=SERVER_GRACE_S)
+            killed = running_processes.terminate(partial(self._left, name), grace_s=SERVER_GRACE_S)
             if killed:
                 logger.warning("%s: %d had to be killed", name, killed)
         record.update(Path(self.stack.home), supervisor=None, services={})
@@ -177,7 +178,7 @@ class Supervisor:
         for one in self._watched:
             # A child that has ended remains as a zombie until it is reaped.
             one.alive()
-        return processes.marked(self.stack.id, service=name)
+        return running_processes.of_stack(self.stack.id, service=name)
 
     def _write(self) -> None:
         record.update(

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from coinml_ops.stack import health, processes, record
+from coinml_ops.stack import health, record, running_processes
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import services
 
@@ -76,7 +76,7 @@ class CoinmlStack:
 
     def processes(self) -> list[psutil.Process]:
         """All living processes of the stack."""
-        return processes.marked(self.stack().id)
+        return running_processes.of_stack(self.stack().id)
 
     def are_up(self) -> set[str]:
         """Names of the services that answer."""

@@ -23,8 +23,8 @@ from coinml.heads.mlp import train_mlp
 from coinml.heads.svm import train_svm
 from coinml.ledger import Ledger, LedgerRow
 from coinml.media import ClipSpec, sample
-from coinml.miniature.fault_plan import fault_plan
-from coinml.miniature.tiny_encoder import ENCODER
+from coinml.miniature.fault_plan import demo_fault_plan
+from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 from coinml.selection import Selection, miniature_dir
 
 pytestmark = pytest.mark.stack
@@ -77,7 +77,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 @pytest.mark.timeout(900)
 def test_gone_videos_are_recorded_and_flaky_ones_downloaded(demo: Demo) -> None:
-    plan = fault_plan(miniature_dir(demo.home / "data") / "COIN.json")["videos"]
+    plan = demo_fault_plan(miniature_dir(demo.home / "data") / "COIN.json")["videos"]
     states = {row.video_id: row.state for row in demo.rows}
     assert len(states) >= 240
     gone = {i for i, answers in plan.items() if answers in (["404"], ["410"])}
@@ -231,9 +231,9 @@ def test_an_encoder_with_random_weights_is_near_chance(demo: Demo) -> None:
 
     folder = demo.home / "random-encoder"
     torch.manual_seed(0)
-    VideoMAEModel(AutoConfig.from_pretrained(ENCODER)).float().save_pretrained(folder)
+    VideoMAEModel(AutoConfig.from_pretrained(TINY_CHECKPOINT)).float().save_pretrained(folder)
     processor = "preprocessor_config.json"
-    (folder / processor).write_text((ENCODER / processor).read_text())
+    (folder / processor).write_text((TINY_CHECKPOINT / processor).read_text())
     encoder = load_encoder(str(folder), sampling=Sampling(clips=4))
     spec = SetSpec(encoder=encoder.spec, dataset="random")
     target = EmbeddingSet.open(str(demo.home / "random-sets"), "random", spec, create=True)

@@ -20,7 +20,7 @@ from coinml.encoder.sampling import Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import kept_positions
 from coinml.errors import InvalidInputError, TransientError
-from coinml.miniature.tiny_encoder import ENCODER
+from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 from tests.helpers.small_models import VIDEOMAE
 
 
@@ -224,7 +224,7 @@ def test_kept_tokens_are_part_of_the_fingerprint(tiny_encoder_dir: Path) -> None
 
 def test_the_packages_own_encoder_keeps_its_fingerprint() -> None:
     # Existing sets and registered models refer to this fingerprint.
-    assert find_checkpoint(ENCODER).spec().fingerprint == "0805879d8d74"
+    assert find_checkpoint(TINY_CHECKPOINT).spec().fingerprint == "0805879d8d74"
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), float("inf"), "half", True])

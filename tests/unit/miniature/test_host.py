@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from coinml.errors import InvalidInputError
-from coinml.miniature.host import ANSWERS, FaultPlan, FlakyHost
+from coinml.miniature.fault_plan import ANSWERS, FaultPlan
+from coinml.miniature.host import FlakyHost
 
 BODY = bytes(range(256)) * 40
 

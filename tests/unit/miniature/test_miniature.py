@@ -13,8 +13,7 @@ from coinml.data.annotations import load_dataset
 from coinml.data.targets import TARGETS, examples
 from coinml.media import check, probe
 from coinml.miniature.dataset import draw_dataset, plan_dataset
-from coinml.miniature.fault_plan import fault_plan
-from coinml.miniature.host import FaultPlan
+from coinml.miniature.fault_plan import FaultPlan, demo_fault_plan
 from coinml.miniature.pretraining_clips import draw_clips, random_triple
 from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
 from coinml.miniature.tasks import TASKS, TRIPLES
@@ -138,9 +137,9 @@ def test_the_host_accepts_the_fault_plan(tmp_path: Path) -> None:
     plans = plan_dataset(seed=0, training=28, testing=22)
     annotations = tmp_path / "COIN.json"
     annotations.write_text(json.dumps({"database": {plan.video_id: {} for plan in plans}}))
-    plan = fault_plan(annotations)
+    plan = demo_fault_plan(annotations)
     assert FaultPlan.from_dict(plan)
-    assert plan == fault_plan(annotations)
+    assert plan == demo_fault_plan(annotations)
     gone = [i for i, answers in plan["videos"].items() if answers[-1] in ("404", "410")]
     flaky = [i for i, answers in plan["videos"].items() if answers[-1] == "ok"]
     assert (len(gone), len(flaky)) == (4, 14)

@@ -11,22 +11,22 @@ from safetensors.torch import load_file
 
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.miniature.pretrain import pretrain
-from coinml.miniature.tiny_encoder import ENCODER
+from coinml.miniature.tiny_checkpoint import TINY_CHECKPOINT
 
 WEIGHTS = "model.safetensors"
 
 
 def test_the_tiny_encoder_is_small_loads_and_has_a_model_card() -> None:
-    weights = load_file(ENCODER / WEIGHTS)
+    weights = load_file(TINY_CHECKPOINT / WEIGHTS)
     assert sum(tensor.numel() for tensor in weights.values()) <= 2_000_000
-    assert (ENCODER / WEIGHTS).stat().st_size <= 4 * 2**20
+    assert (TINY_CHECKPOINT / WEIGHTS).stat().st_size <= 4 * 2**20
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
-    card = (ENCODER / "README.md").read_text()
+    card = (TINY_CHECKPOINT / "README.md").read_text()
     assert "What it is not" in card
-    encoder = load_encoder(str(ENCODER), device="cpu")
+    encoder = load_encoder(str(TINY_CHECKPOINT), device="cpu")
     assert encoder.dim == 128
     assert encoder.spec.frames == 16
-    processor = json.loads((ENCODER / "preprocessor_config.json").read_text())
+    processor = json.loads((TINY_CHECKPOINT / "preprocessor_config.json").read_text())
     assert processor["image_mean"] == [0.485, 0.456, 0.406]
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from coinml.errors import InvalidInputError
-from coinml_ops.stack import lifecycle, processes, record
+from coinml_ops.stack import lifecycle, record, running_processes
 from coinml_ops.stack.lifecycle import StackOptions
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, SERVICE
@@ -64,7 +64,7 @@ def test_up_replaces_the_supervisor_of_another_version(outdated: Stack, tmp_path
     assert again is not None
     assert again.supervisor == now.supervisor
     assert set(lifecycle.stop(tmp_path)) == set(NAMES)
-    assert processes.marked(stack.id) == []
+    assert running_processes.of_stack(stack.id) == []
 
 
 def test_settings_that_need_a_restart_leave_the_supervisor_alone(
@@ -78,7 +78,7 @@ def test_settings_that_need_a_restart_leave_the_supervisor_alone(
 
 def test_down_ends_a_stack_of_another_version(outdated: Stack, tmp_path: Path) -> None:
     assert set(lifecycle.stop(tmp_path)) == set(NAMES)
-    assert processes.marked(outdated.id) == []
+    assert running_processes.of_stack(outdated.id) == []
     now = record.read(tmp_path)
     assert now is not None
     assert (now.supervisor, now.services) == (None, {})

@@ -15,7 +15,7 @@ import pytest
 from coinml.errors import InvalidInputError, LocalError
 from coinml.runtime.process_identity import process_start
 from coinml_ops.prefect_server.local_server import LocalPrefect
-from coinml_ops.stack import ports, processes, record
+from coinml_ops.stack import ports, record, running_processes
 from coinml_ops.stack.postgres import Databases, checked
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, SERVICE, allowed_hosts, services
@@ -132,12 +132,15 @@ def test_a_child_of_a_dead_parent_is_found() -> None:
     code = "import subprocess as s, sys; s.Popen(['sleep', '60']); print(flush=True)"
     environment = os.environ | {MARK: "of-this-test", SERVICE: "parent"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    (found,) = processes.marked("of-this-test", service="parent")
+    (found,) = running_processes.of_stack("of-this-test", service="parent")
     assert found.cmdline() == ["sleep", "60"]
-    assert processes.marked("of-this-test", service="other") == []
-    assert processes.terminate(lambda: processes.marked("of-this-test"), grace_s=10) == 0
+    assert running_processes.of_stack("of-this-test", service="other") == []
+    assert (
+        running_processes.terminate(lambda: running_processes.of_stack("of-this-test"), grace_s=10)
+        == 0
+    )
     # A zombie counts as dead.
-    assert processes.marked("of-this-test") == []
+    assert running_processes.of_stack("of-this-test") == []
 
 
 def test_a_process_that_ignores_sigterm_is_killed() -> None:
@@ -149,8 +152,11 @@ def test_a_process_that_ignores_sigterm_is_killed() -> None:
     ) as deaf:
         assert deaf.stdout is not None
         deaf.stdout.readline()
-        assert processes.terminate(lambda: processes.marked("deaf"), grace_s=0.5) == 1
-        assert processes.marked("deaf") == []
+        assert (
+            running_processes.terminate(lambda: running_processes.of_stack("deaf"), grace_s=0.5)
+            == 1
+        )
+        assert running_processes.of_stack("deaf") == []
 
 
 def test_a_requested_port_must_be_free_and_a_default_one_is_replaced() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KILL_TIMEOUT_S = 10.0
 
 
-def marked(stack_id: str, *, service: str | None = None) -> list[psutil.Process]:
+def of_stack(stack_id: str, *, service: str | None = None) -> list[psutil.Process]:
     """Living processes of a stack, or of one of its services, children included.
 
     A child whose parent was killed is found as well, since it keeps its environment. The command

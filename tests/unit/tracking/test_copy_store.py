@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from coinml.errors import InvalidInputError, LocalError
-from coinml.tracking.migrate import move_store
+from coinml.tracking.copy_store import copy_store
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
@@ -38,26 +38,26 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_runs_models_and_artifacts_are_copied(
     trained: Trained, database: str, tmp_path: Path
 ) -> None:
-    moved = move_store(trained.store, database, str(tmp_path / "served"))
+    copied = copy_store(trained.store, database, str(tmp_path / "served"))
     there = MlflowStore(
         uri=database.replace("postgresql:", "postgresql+psycopg:"), artifact_root=Path()
     )
     here_runs, there_runs = runs_of(trained.store), runs_of(there)
-    assert moved.runs == len(here_runs) >= 2
+    assert copied.runs == len(here_runs) >= 2
     assert {run: (data["params"], data["metrics"]) for run, data in here_runs.items()} == {
         run: (data["params"], data["metrics"]) for run, data in there_runs.items()
     }
     assert all(data["place"].startswith("mlflow-artifacts:/") for data in there_runs.values())
-    assert not moved.elsewhere
+    assert not copied.elsewhere
     root = trained.store.artifact_root
     files = {one.relative_to(root) for one in root.rglob("*") if one.is_file()}
-    assert moved.files == len(files) > 10
+    assert copied.files == len(files) > 10
     for file in files:
         assert (tmp_path / "served" / file).read_bytes() == (root / file).read_bytes()
 
 
 def test_the_copy_continues_with_new_ids(trained: Trained, database: str, tmp_path: Path) -> None:
-    move_store(trained.store, database, str(tmp_path / "served"))
+    copy_store(trained.store, database, str(tmp_path / "served"))
     there = MlflowStore(
         uri=database.replace("postgresql:", "postgresql+psycopg:"),
         artifact_root=tmp_path / "served",
@@ -74,7 +74,7 @@ def test_a_server_shows_and_loads_what_was_copied(
     import mlflow
     import pandas as pd
 
-    move_store(trained.store, database, str(tmp_path / "served"))
+    copy_store(trained.store, database, str(tmp_path / "served"))
     with server(database, tmp_path) as url:
         there = MlflowStore(uri=url, artifact_root=Path())
         client = there.client()
@@ -93,23 +93,23 @@ def test_a_store_with_a_live_run_is_refused(store: MlflowStore, tmp_path: Path) 
         store.run("kitchen-task", "under way", tags={}),
         pytest.raises(InvalidInputError, match="under way is still running"),
     ):
-        move_store(store, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
+        copy_store(store, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
     assert not (tmp_path / "new.db").exists()
 
 
 def test_a_destination_with_content_is_refused(
     trained: Trained, database: str, tmp_path: Path
 ) -> None:
-    move_store(trained.store, database, str(tmp_path / "served"))
+    copy_store(trained.store, database, str(tmp_path / "served"))
     with pytest.raises(InvalidInputError, match=r"does not exist yet|it already has runs"):
-        move_store(trained.store, database, str(tmp_path / "served"))
+        copy_store(trained.store, database, str(tmp_path / "served"))
 
 
 def test_artifacts_can_stay_in_their_folder(trained: Trained, tmp_path: Path) -> None:
     root = trained.store.artifact_root
     before = {one: one.stat().st_mtime_ns for one in root.rglob("*")}
-    moved = move_store(trained.store, f"sqlite:///{tmp_path / 'new.db'}", str(root))
-    assert moved.files == sum(one.is_file() for one in before)
+    copied = copy_store(trained.store, f"sqlite:///{tmp_path / 'new.db'}", str(root))
+    assert copied.files == sum(one.is_file() for one in before)
     assert {one: one.stat().st_mtime_ns for one in root.rglob("*")} == before
     there = MlflowStore(uri=f"sqlite:///{tmp_path / 'new.db'}", artifact_root=Path())
     assert all(data["place"].startswith("mlflow-artifacts:/") for data in runs_of(there).values())
@@ -127,8 +127,8 @@ def test_artifact_paths_of_a_moved_home_folder_are_found(
     moved_since = MlflowStore(
         uri=f"sqlite:///{later / 'mlflow.db'}", artifact_root=later / "mlartifacts"
     )
-    moved = move_store(moved_since, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
-    assert not moved.elsewhere
+    copied = copy_store(moved_since, f"sqlite:///{tmp_path / 'new.db'}", str(tmp_path / "served"))
+    assert not copied.elsewhere
     there = MlflowStore(uri=f"sqlite:///{tmp_path / 'new.db'}", artifact_root=Path())
     tail = runs_of(there)[run.run_id]["place"].removeprefix("mlflow-artifacts:/")
     assert (tmp_path / "served" / tail / "note.json").is_file()
@@ -136,7 +136,7 @@ def test_artifact_paths_of_a_moved_home_folder_are_found(
 
 def test_a_password_is_in_no_message(store: MlflowStore, tmp_path: Path) -> None:
     with pytest.raises(LocalError) as caught:
-        move_store(store, "postgresql://joe:s3cret@127.0.0.1:1/mlflow", str(tmp_path / "served"))
+        copy_store(store, "postgresql://joe:s3cret@127.0.0.1:1/mlflow", str(tmp_path / "served"))
     assert "s3cret" not in str(caught.value)
     assert "joe:***@127.0.0.1:1" in str(caught.value)
 

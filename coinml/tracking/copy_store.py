@@ -35,8 +35,8 @@ _DEFAULT_EXPERIMENT = "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """What the copy contains.
+class CopiedStore:
+    """What a copy of a store contains.
 
     Attributes:
         runs: Number of runs.
@@ -53,7 +53,7 @@ class Moved:
     elsewhere: tuple[str, ...]
 
 
-def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
+def copy_store(store: MlflowStore, database: str, artifacts: str) -> CopiedStore:
     """Copy a local store completely: runs, models, registry and all artifacts.
 
     Artifacts are copied first and the database last, in one transaction. An interrupted call
@@ -70,7 +70,7 @@ def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
         LocalError: A copied file has another size at the destination.
     """
     if not store.uri.startswith("sqlite:///"):
-        raise InvalidInputError(f"{store.shown} is not a local SQLite store; only those are moved")
+        raise InvalidInputError(f"{store.shown} is not a local SQLite store; only those are copied")
     origin = Path(store.uri.removeprefix("sqlite:///"))
     if not origin.is_file():
         raise InvalidInputError(f"there are no runs yet: {origin} does not exist")
@@ -79,7 +79,7 @@ def move_store(store: MlflowStore, database: str, artifacts: str) -> Moved:
         files, size_bytes = _copy_artifacts(store.artifact_root, artifacts)
         places = _Places(store.artifact_root)
         runs, versions = _copy_rows(store.uri, url, places)
-    return Moved(
+    return CopiedStore(
         runs=runs,
         versions=versions,
         files=files,
