@@ -39,14 +39,17 @@ class Orientation(NamedTuple):
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """By the frame's display matrix, rounded to quarter turns; none for a broken matrix."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return Orientation()
-    # Row vectors: x' = a * x + c * y, y' = b * x + d * y.
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
-    if a * d - b * c < 0:
-        # With x negated first, what remains is a rotation.
-        return Orientation(True, round(math.degrees(math.atan2(-b, -a)) / 90) % 4 * 90)
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV lists no side data where it does not know one kind of it (Exif).
+        matrix = None
+    if matrix is not None:
+        # Row vectors: x' = a * x + c * y, y' = b * x + d * y.
+        a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+        if a * d - b * c < 0:
+            # With x negated first, what remains is a rotation.
+            return Orientation(True, round(math.degrees(math.atan2(-b, -a)) / 90) % 4 * 90)
     # FFmpeg's counter-clockwise angle, -180 to 180, or NaN as a large number.
     angle = frame.rotation
     return Orientation(False, round(-angle / 90) % 4 * 90 if -360 <= angle <= 360 else 0)

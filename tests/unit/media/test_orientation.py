@@ -79,3 +79,12 @@ def test_pixels_that_are_not_square_stay_as_they_are_stored(tmp_path: Path) -> N
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
     np.testing.assert_array_equal(media.sample(path, SPEC).frames, media.sample(plain, SPEC).frames)
     assert (media.probe(path).width, media.probe(path).height) == (WIDTH, HEIGHT)
+
+
+def test_frames_with_side_data_that_pyav_does_not_know_are_read(tmp_path: Path) -> None:
+    # FFmpeg's TIFF decoder gives each frame its Exif data.
+    path = draw(tmp_path / "a.mov", "tiff", numbers=range(40), pix_fmt="rgb24")
+    with av.open(str(path)) as container, pytest.raises(ValueError, match="is not a valid"):
+        list(next(container.decode(video=0)).side_data)
+    assert media.sample(path, SPEC).frames_substituted == 0
+    assert media.probe(path).rotation == 0
