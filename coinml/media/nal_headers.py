@@ -26,11 +26,13 @@ class Role(NamedTuple):
         entry: Decoding may start here (H.264: IDR picture; HEVC: IRAP picture).
         layer: Temporal layer. Frames of higher layers may be predicted from any lower one, so
             only in the highest layer can a frame that is not `referenced` be skipped.
+        intra: Known to consist of intra slices (H.264 pictures that are no IDR pictures).
     """
 
     referenced: bool = True
     entry: bool = False
     layer: int = 0
+    intra: bool = False
 
 
 UNKNOWN = Role()
@@ -80,9 +82,15 @@ def _h264_role(content: bytes | memoryview, units: Iterator[int]) -> Role:
             continue
         # Two fields may share a packet: if one is referenced, both are kept.
         if content[at] & 0x60:
-            return _ENTRY if kind == _H264_IDR else UNKNOWN
+            return _ENTRY if kind == _H264_IDR else Role(intra=_begins_with_i(content[at + 1]))
         slices = True
     return _NOT_REFERENCED if slices else UNKNOWN
+
+
+def _begins_with_i(slice_header: int) -> bool:
+    """Whether the first byte of a slice header is of the picture's first slice, and that is I."""
+    # Exponential Golomb codes: first macroblock 0 is "1", slice type 2 is "011", 7 "0001000".
+    return slice_header >> 4 == 0b1011 or slice_header == 0b10001000
 
 
 def _hevc_role(content: bytes | memoryview, units: Iterator[int]) -> Role:

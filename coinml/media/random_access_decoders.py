@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coinml.media.container import probe
 from coinml.media.decoders import (
     LARGEST_SHORT_SIDE,
     DecoderMissingError,
@@ -53,7 +54,7 @@ class DecordDecoder:
     ) -> None:
         """See `Decoder`."""
         decord = _load(self.name)
-        _refuse_unsuited(timeline, self.name)
+        _refuse_unsuited(path, timeline, self.name)
         decord.logging.set_level(decord.logging.QUIET)
         try:
             reader = decord.VideoReader(str(path), num_threads=1)
@@ -79,7 +80,7 @@ class TorchcodecDecoder:
     ) -> None:
         """See `Decoder`."""
         decoders = _load(self.name).decoders
-        _refuse_unsuited(timeline, self.name)
+        _refuse_unsuited(path, timeline, self.name)
         try:
             reader = decoders.VideoDecoder(
                 str(Path(path).absolute()), dimension_order="NHWC", num_ffmpeg_threads=1
@@ -119,11 +120,18 @@ def _load(name: str) -> Any:
         raise DecoderMissingError(f"{name} does not load here ({reason})") from err
 
 
-def _refuse_unsuited(timeline: Timeline, name: str) -> None:
-    # decord's FFmpeg (2020) gives wrong colours for 10-bit video; torchcodec's colours depend on
-    # the installed FFmpeg.
-    if timeline.counted or timeline.bits > 8:
-        raise DecoderUnsuitedError(f"{name} reads neither 10-bit video nor untimed frames")
+def _refuse_unsuited(path: str | Path, timeline: Timeline, name: str) -> None:
+    """Refuse a file of which the decoder would give wrong pictures, mostly at the right times."""
+    reason = timeline.needs_pyav
+    if timeline.counted:
+        reason = "its frames have no usable times"
+    elif timeline.bits > 8:
+        # decord's FFmpeg (2020) gives wrong colours; torchcodec's depend on the installed FFmpeg.
+        reason = f"{timeline.bits} bits a colour"
+    elif probe(path).mirrored:
+        reason = "its pictures are mirrored for display"
+    if reason:
+        raise DecoderUnsuitedError(f"{Path(path).name}: not for {name}: {reason}")
 
 
 def _difference(shown: NDArray[np.floating[Any]], timeline: Timeline) -> str | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError
+from coinml.errors import CorruptVideoError, InvalidInputError
 from coinml.media.clip_placement import place_clips
-from coinml.media.decoders import Decoder, DecoderMissingError, DecoderUnsuitedError
+from coinml.media.decoders import Decoder, DecoderUnsuitedError
 from coinml.media.pyav_decoder import PyavDecoder
 from coinml.media.random_access_decoders import DecordDecoder, TorchcodecDecoder
 from coinml.media.records import ClipSpec, DecoderName, SampledClips
@@ -40,10 +40,10 @@ def sample(
         spec: How clips are placed; default: 8 clips of 16 frames at stride 4.
         start_s: Start of the extent in seconds from the first frame.
         end_s: End of the extent.
-        decoder: `auto`, `pyav`, `decord` or `torchcodec`; the frames are the same. `auto` tries
-            PyAV first, which skips unneeded frames and reads more formats, then decord, which
-            hangs on some good files. It never uses torchcodec, which also wraps FFmpeg but
-            decodes every frame and imports torch into each decoding process.
+        decoder: `auto` and `pyav` are PyAV. `decord` and `torchcodec` refuse files of which they
+            give other pictures (open groups of pictures, transport streams, edit lists);
+            pictures of interlaced files, odd heights and full-range VP9 may still differ from
+            PyAV's. `SampledClips.decoder` says which one was used.
         allocate: Creates the uint8 array of the frames, given its shape.
 
     Raises:
@@ -54,7 +54,7 @@ def sample(
         LocalError: The chosen decoder is not installed or does not load.
     """
     spec = spec or ClipSpec()
-    decoders = _decoders(decoder)
+    reader = _decoder(decoder)
     timeline = read_timeline(path)
     for attempt in (timeline, None):
         # Second attempt, with a timeline from a full decode: for packets whose frames have other
@@ -64,7 +64,7 @@ def sample(
             timeline = count_timeline(path)
         buffer = _ClipBuffer(place_clips(timeline, spec, start_s=start_s, end_s=end_s), allocate)
         try:
-            used = _read(path, timeline, decoders, buffer)
+            _read(path, timeline, reader, buffer)
         except CorruptVideoError:
             if timeline.counted:
                 raise
@@ -79,7 +79,7 @@ def sample(
     return SampledClips(
         frames=buffer.frames,
         timestamps_s=timeline.times_s[buffer.numbers],
-        decoder=used,
+        decoder=reader.name,
         frames_decoded=len(buffer.filled),
         frames_substituted=substituted,
     )
@@ -142,35 +142,24 @@ class _ClipBuffer:
         return count
 
 
-def _read(
-    path: str | Path, timeline: Timeline, decoders: list[Decoder], buffer: _ClipBuffer
-) -> str:
-    """Fill the buffer with the first decoder that reads any frame; return its name."""
-    causes: list[CoinmlError] = []
-    for decoder in decoders:
-        try:
-            decoder.read(path, timeline, buffer.wanted, buffer.keep)
-        except (DecoderUnsuitedError, CorruptVideoError) as err:
-            causes.append(err)
-        except DecoderMissingError:
-            if len(decoders) == 1:
-                raise
-        if buffer.filled:
-            return decoder.name
-    if causes and len(decoders) == 1 and isinstance(causes[0], DecoderUnsuitedError):
+def _read(path: str | Path, timeline: Timeline, decoder: Decoder, buffer: _ClipBuffer) -> None:
+    """Fill the buffer with the frames that decode."""
+    try:
+        decoder.read(path, timeline, buffer.wanted, buffer.keep)
+    except DecoderUnsuitedError as err:
         # The file may be good: the chosen decoder does not suit it.
-        raise InvalidInputError(f"{causes[0]}; try the decoder `auto`") from causes[0]
-    reasons = "; ".join(str(cause) for cause in causes)
-    raise CorruptVideoError(reasons or f"{Path(path).name}: no wanted frame decodes")
+        raise InvalidInputError(f"{err}; try the decoder `auto`") from err
+    except CorruptVideoError:
+        if not buffer.filled:
+            raise
+    if not buffer.filled:
+        raise CorruptVideoError(f"{Path(path).name}: no wanted frame decodes")
 
 
-def _decoders(name: str) -> list[Decoder]:
-    """The decoders to try, in order."""
+def _decoder(name: str) -> Decoder:
     if name not in get_args(DecoderName):
         raise InvalidInputError(f"decoder {name!r} is unknown; known: {get_args(DecoderName)}")
-    if name == "auto":
-        return [PyavDecoder(), DecordDecoder()]
     kinds: dict[str, type[Decoder]] = {
         kind.name: kind for kind in (PyavDecoder, DecordDecoder, TorchcodecDecoder)
     }
-    return [kinds[name]()]
+    return kinds.get(name, PyavDecoder)()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _INTRA_ONLY = {"mjpeg", "prores", "ffv1", "dnxhd", "huffyuv", "rawvideo", "png", "gif", "dvvideo"}
 
+_SEEKABLE = {"mov", "matroska", "avi"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Timeline:
@@ -36,6 +38,8 @@ class Timeline:
             the way to another frame. Known for H.264 and HEVC only.
         bits: Bits per colour channel.
         counted: The packets have no usable presentation times, so frames are identified by number.
+        needs_pyav: Why decoders that seek to a frame by its number give other pictures of this
+            file, in words; None where they do not.
     """
 
     times_s: NDArray[np.float64]
@@ -45,6 +49,7 @@ class Timeline:
     skippable: frozenset[int] = frozenset()
     bits: int = 8
     counted: bool = False
+    needs_pyav: str | None = None
     steady_s: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +109,8 @@ def read_timeline(path: str | Path) -> Timeline:
             pass  # A truncated file: use the packets read so far.
         codec, tick, layout = context.name, stream.time_base, context.format
         reorders = context.has_b_frames
+        several = len(container.streams.video) > 1
+        format_name = container.format.name
     if not whole or not shown or not tick or len(set(every)) < len(every):
         return count_timeline(path)
     order = np.argsort(every)
@@ -120,6 +127,13 @@ def read_timeline(path: str | Path) -> Timeline:
     if layout and layout.name == "pal8":
         # The palette comes with the first packet, or between any two, and not with key frames.
         keys = []
+    needs_pyav = _needs_pyav(every, keys, roles if role_of else [])
+    if several:
+        needs_pyav = "several video streams"
+    elif len(shown) < len(every):
+        needs_pyav = "an edit list hides frames"
+    elif not _SEEKABLE & set(format_name.split(",")):
+        needs_pyav = f"no exact seeking in {format_name}"
     shown.sort()
     return Timeline(
         times_s=np.asarray(shown, dtype=np.float64) * float(tick),
@@ -128,7 +142,25 @@ def read_timeline(path: str | Path) -> Timeline:
         keys=tuple(sorted(keys)),
         skippable=_skippable(every, roles),
         bits=max((part.bits for part in layout.components), default=8) if layout else 8,
+        needs_pyav=needs_pyav,
     )
+
+
+def _needs_pyav(every: list[int], keys: list[int], roles: list[Role]) -> str | None:
+    """See `Timeline.needs_pyav`: what the packets' order tells."""
+    starts = set(keys)
+    if not starts:
+        return "decoding must start at the beginning of the file"
+    key = every[0]
+    for pts in every:
+        if pts in starts:
+            key = pts
+        elif pts < key:
+            return "open groups of pictures"
+    for pts, role in zip(every, roles, strict=False):
+        if pts in starts and not (role.entry or role.intra):
+            return "pictures are renewed bit by bit (intra refresh)"
+    return None
 
 
 def _skippable(every: list[int], roles: list[Role]) -> frozenset[int]:

@@ -319,19 +319,6 @@ def test_a_decoder_that_does_not_load_is_a_local_error(
     assert media.sample(path).decoder == "pyav"
 
 
-def test_auto_tries_the_next_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("decord")
-    path = media.write_video(tmp_path / "a.mp4", numbered(100))
-
-    def broken(*_: object) -> None:
-        raise CorruptVideoError("not for me")
-
-    monkeypatch.setattr(PyavDecoder, "read", broken)
-    assert media.sample(path).decoder == "decord"
-    with pytest.raises(CorruptVideoError, match="not for me"):
-        media.sample(path, decoder="pyav")
-
-
 def test_auto_works_without_decord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     path = media.write_video(tmp_path / "a.mp4", numbered(100))

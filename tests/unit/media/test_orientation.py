@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from coinml import media
+from coinml.errors import InvalidInputError
 from coinml.media.reencoding import reencode
 from tests.helpers.drawn_videos import draw
 from tests.helpers.numbered_frames import SIZE
@@ -63,6 +64,10 @@ def test_every_display_matrix_is_applied(tmp_path: Path, name: str, ending: str)
     assert info.mirrored == (np.linalg.det(np.reshape(matrix, (2, 2))) < 0)
     again = media.sample(reencode(path, tmp_path / f"again.{ending}", rows=48), SPEC)
     assert np.abs(again.frames.astype(int) - changed).mean() < 8
+    if info.mirrored:
+        pytest.importorskip("decord")
+        with pytest.raises(InvalidInputError, match="mirrored"):
+            media.sample(path, SPEC, decoder="decord")
 
 
 def test_pixels_that_are_not_square_stay_as_they_are_stored(tmp_path: Path) -> None:
