@@ -9,7 +9,6 @@ from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
 from coinml.tracking import compare_runs as tracking
 from coinml.tracking.compare_runs import RunComparison
-from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import MlflowStore
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
@@ -24,5 +23,5 @@ def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; logs table and figure to the second run."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    with answering(store), Ledger(settings.ledger_url) as ledger:
+    with store.outages_as_transient(), Ledger(settings.ledger_url) as ledger:
         return tracking.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

@@ -8,7 +8,6 @@ from prefect.cache_policies import NO_CACHE
 from coinml.registry import promotion
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
-from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import MlflowStore
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
@@ -26,5 +25,5 @@ def promote_versions(
     """Send versions through the gate, those best on val first."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    with answering(store):
+    with store.outages_as_transient():
         return promotion.promote(store, model, versions, coverage_floor=coverage_floor)

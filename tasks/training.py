@@ -14,7 +14,6 @@ from coinml.ledger import Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import home_store
 from coinml.training import growth, sweep_runs
 from coinml.training import train_head as training
@@ -56,7 +55,7 @@ def train_head(
         done += 1
         progress.advance(stage, total=most)
 
-    with answering(store):
+    with store.outages_as_transient():
         report = training.train_head(
             head,
             data,
@@ -99,7 +98,7 @@ def tune_head(
     target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
     store = home_store(settings)
-    with answering(store):
+    with store.outages_as_transient():
         return sweep_runs.tune_head(
             head,
             data,

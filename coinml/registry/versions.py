@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from coinml.errors import RegistryError, TransientError
-from coinml.tracking.mlflow_errors import answering, is_missing
+from coinml.tracking.mlflow_errors import is_missing
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def list_versions(store: MlflowStore, name: str | None = None) -> list[dict[str,
     client = store.client()
     wanted = None if name is None else f"name = '{name}'"
     found = []
-    with answering(store):
+    with store.outages_as_transient():
         for model in _all(client.search_registered_models, wanted):
             aliases: dict[str, list[str]] = {}
             for alias, version in model.aliases.items():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import requests
 from mlflow.exceptions import MlflowException
@@ -16,28 +13,12 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from coinml.errors import TransientError
-
-if TYPE_CHECKING:
-    from coinml.tracking.mlflow_store import MlflowStore
-
 _MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 """MLflow reports an unknown alias and a malformed id as an invalid parameter."""
 
 _LOCKED = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
 _NO_ANSWER = re.compile("API request to (?!endpoint)")
 """How the message of MLflow's client begins after its last retry; the error code is generic."""
-
-
-@contextmanager
-def answering(store: MlflowStore) -> Iterator[None]:
-    """Within it, a store that does not answer raises `TransientError`, which tasks retry."""
-    try:
-        yield
-    except (MlflowException, requests.RequestException) as err:
-        if not is_away(err):
-            raise
-        raise TransientError(f"{store.shown} does not answer: {store.masked(err)}") from err
 
 
 def is_away(err: BaseException) -> bool:

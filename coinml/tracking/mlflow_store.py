@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
+import requests
 from filelock import FileLock
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
@@ -341,6 +342,16 @@ class MlflowStore:
                 raise TransientError(f"{self.shown}: {self.masked(err)}") from err
             return None
 
+    @contextmanager
+    def outages_as_transient(self) -> Iterator[None]:
+        """Raise `TransientError`, which tasks retry, if MLflow does not answer in the block."""
+        try:
+            yield
+        except (MlflowException, requests.RequestException) as err:
+            if not is_away(err):
+                raise
+            raise TransientError(f"{self.shown} does not answer: {self.masked(err)}") from err
+
     def masked(self, err: BaseException) -> str:
         """An error's message without the password of the URI."""
         return str(err).replace(self.uri, self.shown)
@@ -358,5 +369,5 @@ def _make_database(path: Path) -> None:
 
 
 def code_version() -> str:
-    """The version of coinml that runs here."""
+    """The version of the running coinml."""
     return importlib.metadata.version("coinml")

@@ -20,7 +20,6 @@ from mlflow.exceptions import MlflowException
 from coinml.errors import InvalidInputError, TransientError
 from coinml.runtime.addresses import without_password
 from coinml.tracking.epochs import EpochWriter
-from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import MlflowStore
 
 
@@ -118,7 +117,7 @@ def test_a_password_in_the_address_is_in_no_message(
     assert without_password("http://127.0.0.1:9/a@b") == "http://127.0.0.1:9/a@b"
     with pytest.raises(TransientError, match="ann") as read:
         store.read_run("0" * 32)
-    with pytest.raises(TransientError, match="ann") as found, answering(store):
+    with pytest.raises(TransientError, match="ann") as found, store.outages_as_transient():
         store.find_runs("e", {})
     with pytest.raises(MlflowException) as raw:
         store.find_runs("e", {})
@@ -157,7 +156,7 @@ def test_user_and_password_are_sent_to_the_server(
 
 
 def test_a_refused_request_is_not_taken_for_an_unreachable_server(store: MlflowStore) -> None:
-    with pytest.raises(MlflowException, match="Invalid model name"), answering(store):
+    with pytest.raises(MlflowException, match="Invalid model name"), store.outages_as_transient():
         store.client().create_registered_model("a/b")
 
 

@@ -16,7 +16,6 @@ from mlflow.exceptions import MlflowException
 
 from coinml.embedding_sets.table import ids_digest, permute_labels, table_digest
 from coinml.errors import InvalidInputError, TransientError
-from coinml.tracking.mlflow_errors import answering
 from coinml.tracking.mlflow_store import MlflowStore, code_version
 from coinml.training import train_head
 from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train
@@ -278,7 +277,7 @@ def test_a_fitted_head_is_kept_while_the_store_is_away(
     monkeypatch.setattr(mlflow.MlflowClient, "log_figure", refused)
     for head in ("mlp", "svm", "knn"):
         away = True
-        with pytest.raises(TransientError, match="does not answer"), answering(store):
+        with pytest.raises(TransientError, match="does not answer"), store.outages_as_transient():
             train(head, store, material, fits_folder=kept, on_step=lambda: fits.append(1))
         fitted, away = len(fits), False
         report = train(head, store, material, fits_folder=kept, on_step=lambda: fits.append(1))
