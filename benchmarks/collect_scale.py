@@ -335,7 +335,7 @@ def claims(ids: Sequence[str], plan: dict[str, Any], ours: dict[str, Any]) -> bo
         f"({ours['decode_s'] * per_video:.1f} ms, in processes of its own)"
     )
     found = {
-        "every live video is here": ours["got"] == live,
+        "every live video is downloaded": ours["got"] == live,
         "every dead one was asked for exactly once": all(asked[one] == 1 for one in dead),
         "the refusals cost no video an attempt": not blamed,
         f"at most 5 ms a video beyond ({beyond:.2f})": beyond <= 5,

@@ -69,7 +69,7 @@ for group in (
 
 
 def main() -> None:
-    """Run the command; a failure that coinml understands is one line, not a traceback."""
+    """Run the command; print a `CoinmlError` as one line, without a traceback."""
     prepare_environment()
     use_stack()
     try:

@@ -1,4 +1,4 @@
-"""`coinml collect` and `import`: download videos, or adopt files that are here."""
+"""`coinml collect` and `import`: download videos, or adopt existing files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def import_files(
     selection: Annotated[Selection, Only("dataset", "name")],
     json: Json = False,
 ) -> None:
-    """Adopt video files that are here already, after decoding each."""
+    """Adopt existing video files, after decoding each."""
     from dataclasses import asdict
 
     from coinml.collection.adopt import adopt_folder
@@ -81,7 +81,7 @@ def import_files(
         print_json(asdict(report))
         return
     line(
-        f"{len(report.adopted)} adopted, {len(report.already)} were here already, "
+        f"{len(report.adopted)} adopted, {len(report.already)} were in the ledger before, "
         f"{len(report.failed)} do not decode, {len(report.unknown)} are not in {loaded.name}"
     )
     if report.failed:

@@ -47,7 +47,7 @@ def main(context: typer.Context, dataset: OfDataset = None, json: options.Json =
 
 @embeddings.command("list", epilog="Example: coinml embeddings list --dataset mini --json")
 def list_(dataset: OfDataset = None, json: options.Json = False) -> None:
-    """List the sets: dataset, encoder and sampling, and how much is in them."""
+    """List the sets: dataset, encoder and sampling, and size."""
     from coinml.embedding_sets import find_sets
     from coinml.embedding_sets.listing import summarise
     from coinml.runtime.settings import Settings
@@ -108,7 +108,7 @@ def show(
     counted = {
         key: value for key, value in asdict(summary).items() if key not in ("parts", "broken")
     }
-    table(["in it", ""], [[key, _plain(value)] for key, value in counted.items()])
+    table(["contents", ""], [[key, _plain(value)] for key, value in counted.items()])
     table(
         ["part", "MB", "rows", "current"],
         [[one.part, _megabytes(one.size_bytes), one.rows, one.current] for one in summary.parts],
@@ -190,10 +190,11 @@ def export(
     dataset: OfDataset = None,
     format: Annotated[str, typer.Option(help="`npz`, `csv` or `tar` (webdataset).")] = "npz",
     level: Annotated[
-        str, typer.Option(help="`clips`, or `videos` (the mean over each one's clips).")
+        str, typer.Option(help="`clips`, or `videos` (the mean over a video's clips).")
     ] = "clips",
     out: Annotated[
-        Path | None, typer.Option(help="The file; by default DATASET-FINGERPRINT.FORMAT here.")
+        Path | None,
+        typer.Option(help="The file; by default DATASET-FINGERPRINT.FORMAT in the working folder."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     json: options.Json = False,

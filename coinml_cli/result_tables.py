@@ -62,7 +62,7 @@ def print_heads(summary: TrainSummary) -> None:
                 interval(report.metrics, "test_accuracy"),
                 interval(report.metrics, "test_accuracy_missing_wrong"),
                 interval(report.metrics, "test_f1_macro"),
-                f"{report.version}{' (as before)' if report.reused else ''}",
+                f"{report.version}{' (reused)' if report.reused else ''}",
             ]
             for report in summary.heads
         ],
@@ -70,7 +70,8 @@ def print_heads(summary: TrainSummary) -> None:
     metrics = summary.heads[0].metrics
     things = "segments" if summary.target == "step" else "videos"
     line(
-        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} are here; "
+        f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} were "
+        "measured; "
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
         f"this test set has been looked at {metrics['test_looks']:.0f} times"
     )

@@ -118,7 +118,7 @@ def _print(summary: PipelineSummary, prediction: dict[str, Any], settings: Setti
     heading("Where to look next")
     coinml = command("coinml")
     for call, what in (
-        (f"{coinml} status --dataset {dataset}", "what became of each video"),
+        (f"{coinml} status --dataset {dataset}", "videos by state"),
         (f"{coinml} registry", f"the versions of {model} and the gate's reasons"),
         (f"{coinml} predict FILE --dataset {dataset}", "classify a file of your own"),
         (f"{coinml} similar FILE --dataset {dataset}", "the videos that look most like it"),

@@ -21,11 +21,13 @@ def similar(
     metric: Annotated[str, typer.Option(help="`cosine` or `l2`.")] = "cosine",
     encoder: Annotated[
         str | None,
-        typer.Option(help="The set's encoder, if it is not found under the name in the set."),
+        typer.Option(
+            help="Id or folder of the set's encoder, if it is not found under the recorded name."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find the videos of the newest embedding set whose vectors are nearest to another's."""
+    """Find the videos of the newest embedding set whose vectors are nearest to those of VIDEO."""
     from dataclasses import asdict
 
     from coinml.embedding_sets.neighbours import find_similar

@@ -38,7 +38,7 @@ def status(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show how many videos are here, lost and still possible, by split and class."""
+    """Show how many videos are downloaded, lost and still possible, by split and class."""
     from coinml.runtime.settings import Settings
 
     settings = Settings()
@@ -74,7 +74,7 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
     parts = [("split", status.by_split)] + ([("class", status.by_class)] if classes else [])
     for what, counts in parts:
         table(
-            [what, "all", "here", "lost", "possible", "due now"],
+            [what, "all", "downloaded", "lost", "possible", "due now"],
             [
                 [name, c.total, c.downloaded, c.lost, c.possible, c.due]
                 for name, c in counts.items()
@@ -163,5 +163,5 @@ def draw_status(settings: Settings, dataset: str, path: Path) -> None:
     from coinml.figures.style import save
 
     status = status_of(settings, dataset)
-    save(attrition(status, title=f"What became of {dataset}"), path)
+    save(attrition(status, title=f"Videos of {dataset}"), path)
     line(str(path))

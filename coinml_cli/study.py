@@ -1,4 +1,4 @@
-"""`coinml study`: claims about data, clips, tokens and resolution, tested on the videos here."""
+"""`coinml study`: test claims about data, clips, tokens and resolution on the downloaded videos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def study(
     options: StudyOptions,
     json: Json = False,
 ) -> None:
-    """Test a claim on the videos that are here: a run in MLflow, a figure, and conclusions."""
+    """Test a claim on the downloaded videos: a run in MLflow, a figure, and conclusions."""
     from coinml.runtime.settings import Settings
     from coinml.studies.plans import make_plan
     from coinml_cli.console import print_json

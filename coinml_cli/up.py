@@ -153,7 +153,7 @@ def ui(
 
     stack = record.read(Settings().home)
     if stack is None or not stack.up():
-        raise LocalError("nothing is running here: `coinml up` starts it")
+        raise LocalError("no stack is running: `coinml up` starts it")
     addresses = _addresses(stack)
     if which is not None and which not in addresses:
         raise InvalidInputError(f"{which}: one of {', '.join(addresses)}")

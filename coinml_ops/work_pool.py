@@ -2,4 +2,4 @@
 
 POOL = "coinml"
 QUEUES: dict[str, int | None] = {"network": None, "gpu": 1}
-"""Queues of the pool, and each one's limit of concurrent runs. A stack has a worker for each."""
+"""Limit of concurrent runs (None: no limit) by queue of the pool. A stack has one worker each."""

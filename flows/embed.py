@@ -56,7 +56,7 @@ def embed(
         embedding: By which decoder and on which devices.
 
     Raises:
-        InvalidInputError: A device that is not here, or no video has annotated extents.
+        InvalidInputError: A device that this machine lacks, or no video has annotated extents.
         LocalError: This machine or the cluster is at fault; no video is blamed.
     """
     dataset = selection.load(Settings().data_dir)

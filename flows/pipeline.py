@@ -31,7 +31,7 @@ def pipeline(
 ) -> PipelineSummary:
     """From a list of videos to a champion; steps that were done before are not repeated.
 
-    An incomplete collection does not stop the rest: the videos that are here are used, and the
+    An incomplete collection does not stop the rest: the downloaded videos are used, and the
     summary says that more are due.
 
     Args:

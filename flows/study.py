@@ -1,4 +1,4 @@
-"""Flow `study`: test a claim on the videos that are here."""
+"""Flow `study`: test a claim on the downloaded videos."""
 
 from __future__ import annotations
 

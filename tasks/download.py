@@ -1,4 +1,4 @@
-"""Collecting videos: what is due, the retried download of a batch, and files that are here."""
+"""Collecting videos: what is due, the retried download of a batch, and adopting existing files."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ COLLECTED, EMBEDDED = "coinml.collected", "coinml.embedded"
 
 
 def tagged() -> AbstractContextManager[object]:
-    """Within it, flows that start get coinml's tag; a subflow would otherwise have none."""
+    """Give coinml's tag to all flows started in the block: subflows do not inherit it."""
     return tags(TAG)
 
 
@@ -28,6 +28,11 @@ def announce_collected(selection: Selection, report: CollectReport, source: str 
     """Emit `coinml.collected`, unless in a subflow or without new videos.
 
     A parent flow processes the new videos itself.
+
+    Args:
+        selection: The videos that were to be downloaded.
+        report: What was downloaded.
+        source: URL template that they were downloaded from; None: the default.
 
     Returns:
         Whether the event was emitted.

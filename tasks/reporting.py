@@ -32,7 +32,7 @@ def report_attrition(dataset: str) -> None:
     create_markdown_artifact(
         key=attrition_key(dataset),
         markdown=attrition_markdown(status, duplicates=duplicates),
-        description=f"What became of the videos of {dataset}",
+        description=f"Downloaded, lost and possible videos of {dataset}",
     )
 
 
@@ -47,17 +47,17 @@ def report_training(summary: TrainSummary) -> None:
         return
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    whose = (summary.dataset, summary.target)
+    names = (summary.dataset, summary.target)
     rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
     create_markdown_artifact(
-        key=key_of("heads", *whose),
+        key=key_of("heads", *names),
         markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n"
         f"{markdown_table(_HEADS, rows)}\n\n"
         "In brackets 95 % intervals.",
         description=str(summary),
     )
     for report in summary.heads:
-        _publish_figure(store, report.run_id, "confusion", (report.head, *whose))
+        _publish_figure(store, report.run_id, "confusion", (report.head, *names))
     compared = summary.comparison
     if compared is not None:
         result = compared.result
@@ -80,11 +80,11 @@ def report_training(summary: TrainSummary) -> None:
             ],
         )
         create_markdown_artifact(
-            key=key_of("comparison", *whose),
+            key=key_of("comparison", *names),
             markdown=f"# {compared.head_b} against {compared.head_a}\n\n{compared}.\n\n{table}",
             description=str(compared),
         )
-        _publish_figure(store, compared.run_b, "comparison", whose)
+        _publish_figure(store, compared.run_b, "comparison", names)
 
 
 @task(cache_policy=NO_CACHE)
@@ -109,7 +109,7 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
         return f"{numbers[name]:.3f} [{numbers[f'{name}_low']:.3f}, {numbers[f'{name}_high']:.3f}]"
 
     return (
-        f"{report.head} (as before)" if report.reused else report.head,
+        f"{report.head} (reused)" if report.reused else report.head,
         shown("val_accuracy"),
         shown("test_accuracy"),
         shown("test_accuracy_missing_wrong"),
@@ -120,12 +120,12 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
     )
 
 
-def _publish_figure(store: MlflowStore, run_id: str, name: str, whose: Sequence[str]) -> None:
-    """Publish a run's figure inside the artifact, which shows even if MLflow is unreachable."""
+def _publish_figure(store: MlflowStore, run_id: str, name: str, names: Sequence[str]) -> None:
+    """Publish a run's figure embedded in an artifact, so that it shows without MLflow."""
     content = store.read_figure(run_id, name)
     if content is not None:
         create_image_artifact(
-            key=key_of("figure", name, *whose),
+            key=key_of("figure", name, *names),
             image_url=f"data:image/png;base64,{base64.b64encode(content).decode()}",
-            description=f"{name}: {' '.join(whose)}",
+            description=f"{name}: {' '.join(names)}",
         )

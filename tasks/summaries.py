@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectReport:
-    """What became of a selection of videos.
+    """How many of a selection of videos are downloaded, failed and still due.
 
     Attributes:
         dataset: Its name.
         total: Videos in the selection.
-        downloaded: Videos whose file is here and verified.
+        downloaded: Videos with a verified file.
         fetched: Videos that this run downloaded.
         asked: Videos that this run tried.
         faults: Number of videos by fault.
@@ -63,7 +63,9 @@ class CollectReport:
 
     @property
     def _counts(self) -> str:
-        text = f"{self.downloaded} of {self.total} videos are here, {self.fetched} of them new"
+        text = (
+            f"{self.downloaded} of {self.total} videos are downloaded, {self.fetched} of them new"
+        )
         if self.faults:
             text += "; " + ", ".join(f"{count} {fault}" for fault, count in self.faults.items())
         return text

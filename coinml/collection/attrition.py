@@ -25,7 +25,7 @@ def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
     lines = [
         f"# Attrition of {status.dataset}",
         "",
-        f"{status.downloaded:,} of {status.total:,} videos are here ({share:.1%}), "
+        f"{status.downloaded:,} of {status.total:,} videos are downloaded ({share:.1%}), "
         f"{status.possible:,} are still possible, {_lost(status):,} are lost.",
         "",
         markdown_table(
@@ -52,6 +52,6 @@ def _lost(status: Status) -> int:
 def _counts(what: str, groups: Mapping[str, Counts]) -> str:
     worst_first = sorted(groups.items(), key=lambda item: (-item[1].lost, item[0]))
     return markdown_table(
-        (what, "all", "here", "lost", "possible"),
+        (what, "all", "downloaded", "lost", "possible"),
         [(name, c.total, c.downloaded, c.lost, c.possible) for name, c in worst_first],
     )

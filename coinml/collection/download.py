@@ -104,7 +104,7 @@ def fetch(
 
     Raises:
         TransientError, SourceBlockedError, UnavailableError, CorruptVideoError, LocalError:
-            By the fault of the failure.
+            According to the failure's fault.
     """
     options = options or FetchOptions()
     try:
@@ -137,7 +137,7 @@ def source_url(template: str, video_id: str) -> str:
 
 
 def _check_proxy(proxy: str) -> None:
-    # Checked once here: yt-dlp's errors about a bad proxy would be recorded for every video.
+    # Checked once, in advance: yt-dlp's errors about a bad proxy would be recorded for each video.
     parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     try:
         fine = parts.hostname and (parts.port is None or parts.port > 0)
@@ -239,7 +239,7 @@ def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
 
 
 class _Log:
-    """yt-dlp's logger: everything goes to our log at debug level, without the proxy."""
+    """yt-dlp's logger: everything goes to coinml's log at debug level, without the proxy."""
 
     def __init__(self, options: FetchOptions) -> None:
         self._redactor = Redactor(options.proxy)

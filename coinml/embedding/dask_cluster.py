@@ -72,7 +72,7 @@ class ClusterEmbedder:
         If `progress` raises, the worker writes the vectors it has and stops.
 
         Raises:
-            InvalidInputError: The encoder is not on the worker, or is not the set's.
+            InvalidInputError: The encoder is not on the worker, or differs from the set's.
             LocalError: The cluster is gone, its workers die, or a worker fails.
             TransientError: The hub does not answer.
         """
@@ -189,7 +189,7 @@ def connect(address: str) -> Iterator[ClusterEmbedder]:
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except ValueError as err:
-        raise InvalidInputError(f"address {address!r}: say tcp://HOST:PORT ({err})") from err
+        raise InvalidInputError(f"address {address!r}: expected tcp://HOST:PORT ({err})") from err
     except (OSError, TimeoutError) as err:
         raise LocalError(
             f"no Dask scheduler answers at {address} within {CONNECT_S:.0f} s; "

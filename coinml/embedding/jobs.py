@@ -1,4 +1,4 @@
-"""The videos and extents of a dataset that a set needs embedded."""
+"""The jobs of an embedding run: each a video, or an extent (part) of one, to embed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of the engine did and where its time went."""
+"""Counts and times of a run of the embedding engine, during the run and as its report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedReport:
-    """What a run of the engine did and where its time went.
+    """Counts and times of a finished run of the engine.
 
     Attributes:
         embedded: Number of jobs embedded by this run.

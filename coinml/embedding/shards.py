@@ -102,7 +102,7 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
     """Embed the jobs of a shard that are not yet in its set, in this process.
 
     Raises:
-        InvalidInputError: The encoder is not here, or is not the set's.
+        InvalidInputError: The encoder is not on this machine, or differs from the set's.
         LocalError: This machine fails, or it sees none of the videos, or not the set.
         TransientError: The hub does not answer.
     """

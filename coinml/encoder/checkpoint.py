@@ -193,7 +193,7 @@ def _download(ref: str, revision: str | None) -> Path:
         raise InvalidInputError(f"encoder {ref!r}: neither a folder nor on the hub{at}") from err
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
         raise TransientError(
-            f"encoder {ref!r}: no folder here, not in the local cache, and the hub does not "
+            f"encoder {ref!r}: no such folder, not in the local cache, and the hub does not "
             f"answer ({first_line(err)})"
         ) from err
     return found

@@ -47,7 +47,7 @@ class Policy:
         attempts_in_run: Attempts at the video in one run.
         delays_in_run_s: Seconds before the second, third, ... attempt of a run; the last repeats.
         later_s: Seconds until a later run may try again, after the first run that gave up;
-            None: never because of time alone.
+            None: no time is set (see `returns_with`).
         later_factor: Growth of that delay with each further failure.
         later_cap_s: Upper limit of that delay.
         attempts_in_all: Attempts with this fault over all runs; None: no limit.
@@ -70,7 +70,7 @@ class Policy:
     def delay_later_s(self, failures: int) -> float | None:
         """Seconds until a later run may try again after `failures` of this fault, before jitter.
 
-        None: never because of time alone.
+        None: no time is set (see `returns_with`).
         """
         if self.later_s is None or (
             self.attempts_in_all is not None and failures >= self.attempts_in_all

@@ -1,4 +1,4 @@
-"""Patterns that tell a failure's fault from its message, strongest evidence first.
+"""Patterns that classify a failure by its message as a fault, strongest evidence first.
 
 The first rule with a match decides. Patterns are matched against normalised text: lower case,
 straight quotes, one line, no URLs and no advice (`coinml.faults.classification.normalise`).
@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 HTTP = "http"
-"""The rule for an HTTP status without words of the site's own: `STATUS` finds the number."""
+"""The rule for messages that give only an HTTP status, which `STATUS` finds."""
 
 # (rule, fault) -> a regular expression. Its lines are stripped and joined, so a line that does not
-# begin with "|" continues the one above, and none may end in a space that counts.
+# begin with "|" continues the one above, and a pattern cannot rely on a space at a line's end.
 _RULES: dict[tuple[str, str], str] = {
-    # This machine: the operating system and the tools name themselves.
+    # Problems of this machine: errors of the operating system, and of tools.
     ("os", "local"): r"""
         \[errno (?:1|5|12|13|20|21|23|24|27|28|30|36|63|69|78|122)\]
         |\[winerror (?:3|5|32|39|112|123|206)\]

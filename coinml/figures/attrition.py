@@ -25,7 +25,7 @@ def attrition(status: Status, *, title: str = "") -> Figure:
         status: State of the dataset's collection.
         title: Title of the figure.
     """
-    states = {"here": status.downloaded, **status.faults, "pending": status.pending}
+    states = {"downloaded": status.downloaded, **status.faults, "pending": status.pending}
     states = {name: count for name, count in states.items() if count}
     classes = sorted(
         status.by_class.items(), key=lambda item: (-item[1].lost / item[1].total, item[0])
@@ -34,7 +34,8 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     figure, (left, right) = new_figure(12, float(np.clip(1.6 + 0.3 * rows, 3, 12)), 1, 2, title)
     place = np.arange(len(states))[::-1]
     colours = [
-        A_COLOUR if name == "here" else PALE if name in _PASSING else B_COLOUR for name in states
+        A_COLOUR if name == "downloaded" else PALE if name in _PASSING else B_COLOUR
+        for name in states
     ]
     bars = left.barh(place, list(states.values()), color=colours, height=0.7)
     left.bar_label(bars, [f"{n:,} ({n / status.total:.1%})" for n in states.values()], padding=4)
@@ -45,7 +46,7 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     place = np.arange(len(classes))[::-1]
     start = np.zeros(len(classes))
     for label, colour, values in (
-        ("here", A_COLOUR, [c.downloaded / c.total for _, c in classes]),
+        ("downloaded", A_COLOUR, [c.downloaded / c.total for _, c in classes]),
         ("still possible", PALE, [c.possible / c.total for _, c in classes]),
         ("lost", B_COLOUR, [c.lost / c.total for _, c in classes]),
     ):

@@ -63,7 +63,7 @@ class Ledger(LedgerReader):
     # -- videos
 
     def register(self, dataset: Dataset) -> int:
-        """Add a row for every new video and update changed annotations; states stay.
+        """Add a row for every new video and update changed annotations; states do not change.
 
         Returns:
             The number of new rows.
@@ -213,8 +213,9 @@ class Ledger(LedgerReader):
             video_id: The video.
             fault: The fault.
             message: The failure's message.
-            next_attempt_at: When the video is due again; None: never because of time alone.
-            attempt: None when the source was not asked (a file on disk is broken).
+            next_attempt_at: When the video is due again; None: no time is set, and only a change
+                such as a newer yt-dlp makes it due.
+            attempt: None when nothing was requested from the source (e.g. a broken file on disk).
             rule: The rule that classified the failure; "unknown" when none matched.
             path: Where a bad file was moved.
         """
@@ -235,7 +236,7 @@ class Ledger(LedgerReader):
     def quarantine(self, dataset: str, video_id: str, reason: str) -> None:
         """Record that the file of a downloaded video does not decode, and move it aside.
 
-        A file from the source is fetched once more before the video counts as corrupt for good.
+        A file from the source is fetched once more before the video counts as permanently corrupt.
         The user's own files (`origin` "in_place") stay where they are.
         """
         row = self.row(dataset, video_id)

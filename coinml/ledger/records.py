@@ -14,15 +14,15 @@ PENDING = "pending"
 DOWNLOADED = "downloaded"
 
 MEANING = {
-    DOWNLOADED: "here, decoded to the end",
+    DOWNLOADED: "verified by decoding to the end",
     PENDING: "not tried yet",
     "transient": "temporary failure; tried again later",
     "blocked": "the source refused; tried again later",
     "gone": "removed, closed or under copyright",
     "restricted": "private, age, members, region or login",
     "unsupported": "no usable format; tried again after a yt-dlp upgrade",
-    "corrupt": "arrived, but does not decode",
-    "local": "this machine was at fault",
+    "corrupt": "downloaded, but does not decode",
+    "local": "a problem of this machine, not of the source",
 }
 """What each state of a video means, in a few words."""
 
@@ -89,7 +89,8 @@ class LedgerRow:
         media_duration_s: Length of the file in seconds.
         origin: How the file was obtained.
         attempts: Number of attempts over all runs.
-        next_attempt_at: When the video is due again; None: never because of time alone.
+        next_attempt_at: When the video is due again; None: no time is set, and only a change such
+            as a newer yt-dlp makes it due.
         message: Message of the last failure.
         tool_version: yt-dlp's version at the last attempt.
         credentials: Digest of the credentials at the last attempt.
@@ -138,7 +139,15 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Videos of one subset or class; `lost` are those that no later run will try by itself."""
+    """Numbers of videos of one split or class.
+
+    Attributes:
+        total: Registered videos.
+        downloaded: Videos with a verified file.
+        pending: Videos never tried.
+        lost: Videos that no later run will try by itself.
+        due: Videos that a run starting now would try.
+    """
 
     total: int = 0
     downloaded: int = 0

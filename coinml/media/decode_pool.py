@@ -313,9 +313,11 @@ class _Owner(threading.Thread):
 
 
 def _environment() -> dict[str, str]:
-    """This environment with the running coinml first on the path: a registered model has its own.
+    """Variables of a worker: this process's, with the running coinml first on the path.
 
-    One numpy thread, since more would only reserve memory.
+    It may be the copy that a registered model carries, not the installed one.
+
+    There is one numpy thread, since more would only reserve memory.
     """
     here = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")

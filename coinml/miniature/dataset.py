@@ -69,7 +69,7 @@ def draw_dataset(
         training: Training videos per task.
         testing: Testing videos per task.
         jobs: Number of drawing processes; one per CPU if None. The result does not depend on it.
-        progress: Called with the number of drawn videos and the number of all.
+        progress: Called with the number of drawn videos and the total.
 
     Returns:
         The path of the annotations, in COIN's official layout.
@@ -77,7 +77,7 @@ def draw_dataset(
     annotations, marker = folder / "COIN.json", folder / "drawn.json"
     wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
     folder.mkdir(parents=True, exist_ok=True)
-    # Written always: it is small, and older versions did not write it.
+    # Always written: it is small, and older versions did not write it.
     _write_taxonomy(folder)
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         return annotations
@@ -122,6 +122,7 @@ def draw_video(plan: PlannedVideo, folder: Path) -> Path:
 
 def _plan(rng: np.random.Generator, task: Task, subset: str) -> PlannedVideo:
     letters = rng.choice(_ID_LETTERS, size=11)
+    # Real ids can begin with a dash, which looks like an option of a command.
     if rng.random() < 0.02:
         letters[0] = "-"
     fps = int(rng.choice(FRAME_RATES))

@@ -1,4 +1,4 @@
-"""Which faults the host shows, and the plan of the demonstration."""
+"""Which faults the host simulates, and the plan of the demonstration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SourceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
-    """The faults that the host shows.
+    """The faults that the host simulates.
 
     Attributes:
         videos: Answers by video id, one per request; the last one repeats.
@@ -67,6 +67,10 @@ class FaultPlan:
     @classmethod
     def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> FaultPlan:
         """Validate a plan as read from JSON.
+
+        Args:
+            plan: In the form of the host's `--plan` file.
+            origin: Name of the plan in error messages.
 
         Raises:
             InvalidInputError: An unknown key or answer, or a value of the wrong type.

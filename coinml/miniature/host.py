@@ -6,10 +6,10 @@ a file in DIR. The plan (all of it optional):
     {"videos": {"ID": ["503", "reset", "ok"]},
      "source": [{"after_requests": 50, "answer": "429", "retry_after_s": 2, "times": 5}]}
 
-An id's list has one answer per request; the last one repeats. An entry of `source` refuses all
-requests after so many, `times` times (or for `for_s` seconds); such a request uses no answer of
-the id's list. `GET /_log` returns the number of requests by id, without those refused by
-`source`; `GET /_log/full` lists every request in order.
+An id's list has one answer per request; the last one repeats. After `after_requests` requests, an
+entry of `source` refuses the next `times` requests (or all for `for_s` seconds); a refused request
+uses no answer of the id's list. `GET /_log` returns the number of requests by id, without those
+refused by `source`; `GET /_log/full` lists every request in order.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def coverage(status: Status) -> go.Figure:
     figure = go.Figure()
     sides = list(status.by_split)
     parts = {
-        "here": [status.by_split[side].downloaded for side in sides],
+        "downloaded": [status.by_split[side].downloaded for side in sides],
         "still possible": [status.by_split[side].possible for side in sides],
         "lost": [status.by_split[side].lost for side in sides],
     }

@@ -188,7 +188,7 @@ def _lineage(data: ReportData) -> list[tuple[str, str, str]]:
         (
             "ledger",
             data.ledger_digest,
-            f"{data.status.downloaded:,} of {data.status.total:,} videos here, now",
+            f"{data.status.downloaded:,} of {data.status.total:,} videos downloaded by now",
         )
     ]
     if data.spec is not None:

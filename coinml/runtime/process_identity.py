@@ -1,4 +1,4 @@
-"""Names for the owner of a lease or a run, from which others can tell that it has died."""
+"""Names that identify a process, so that others can tell whether it has died."""
 
 from __future__ import annotations
 

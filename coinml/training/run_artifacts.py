@@ -53,13 +53,13 @@ def log_evaluation(
     split_data: SplitData,
     evaluations: Mapping[Split, Evaluation],
 ) -> None:
-    """Log a head's predictions, the figures and tables of its test, and its videos.
+    """Log a head's predictions, the figures and tables of the test split, and the videos' ids.
 
     Args:
         log: Log of its run.
         head: The fitted head.
-        data: What it was trained on.
-        split_data: The same by split.
+        data: The training data.
+        split_data: The training data by split.
         evaluations: What was measured on each split.
     """
     parts = split_data.samples

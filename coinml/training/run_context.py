@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a training's run gets besides the training, and who is told of its progress.
+    """What a run gets besides the results of training, and a callback for its progress.
 
     Attributes:
         tags: More tags for the run.

@@ -50,7 +50,7 @@ _TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
-    """A trained head, or one found that was trained on the same before.
+    """A trained head, or an earlier one with the same recipe.
 
     Attributes:
         head: One of `heads.kinds.HEADS`.
@@ -59,7 +59,7 @@ class TrainReport:
         version: Of the registered model.
         metrics: Final numbers of val and test, by MLflow's names.
         reused: Whether an earlier run with the same recipe was taken.
-        classes_without: The classes without a video here, by split.
+        classes_without: Classes without an embedded video, by split.
         scarce_classes: Classes with too few training videos to learn much of them.
     """
 
@@ -108,9 +108,10 @@ def train_head(
         options: Options of the head's trainer; the others have their defaults.
         seed: Seed of all random numbers.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
-        drop_leaks: Train without the videos that are on a later side of the split as well.
+        drop_leaks: Leave out training videos that are also in val or test, and val videos that are
+            also in test.
         by_reference: The model names its encoder on the hub instead of containing it.
-        context: More for the run, and who is told of its progress.
+        context: More tags and links for the run, and a callback for its progress.
 
     Raises:
         InvalidInputError: A split is empty, or training has fewer than two classes.

@@ -166,7 +166,8 @@ def split_data(data: TrainingData, *, drop_leaks: bool) -> SplitData:
 
     Args:
         data: What is cut.
-        drop_leaks: Leave out the videos that are on a later side of the split as well.
+        drop_leaks: Leave out training videos that are also in val or test, and val videos that are
+            also in test.
 
     Raises:
         InvalidInputError: A split is empty, or training has fewer than two classes.

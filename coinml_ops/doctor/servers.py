@@ -90,7 +90,7 @@ def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Findin
         return Finding(
             subject=package,
             state="warning",
-            text=f"{shown} is {there}, here {here} is installed",
+            text=f"{shown} runs {there}, but {here} is installed",
             remedy="install the same version on both sides",
         )
     return Finding(subject=package, state="ok", text=f"{there} at {without_user(shown)}")

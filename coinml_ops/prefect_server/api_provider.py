@@ -1,4 +1,4 @@
-"""The Prefect API of a command: the configured one, else a local server's."""
+"""Provides a command with a Prefect API: the configured one, or that of a local server."""
 
 from __future__ import annotations
 
@@ -83,6 +83,10 @@ def _drain(api: str, *, abandoned: int) -> None:
 
     It writes them from a queue. The count is final when no run is unfinished and the count has
     not changed for longer than the queue's flush interval.
+
+    Args:
+        api: URL of the API.
+        abandoned: Number of runs that were unfinished before this command and stay so.
     """
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     last, still_since = -1, time.monotonic()

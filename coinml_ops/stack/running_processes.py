@@ -17,7 +17,7 @@ KILL_TIMEOUT_S = 10.0
 
 
 def of_stack(stack_id: str, *, service: str | None = None) -> list[psutil.Process]:
-    """Living processes of a stack, or of one of its services, children included.
+    """Running processes of a stack, or of one of its services, including children.
 
     A child whose parent was killed is found as well, since it keeps its environment. The command
     line does not matter: processes of an earlier version are found, too.

@@ -97,7 +97,7 @@ def test_the_state_of_the_flow_run_has_the_report_as_its_message(
         )
     assert run.state is not None
     assert run.state.name == "Completed"
-    assert run.state.message == "24 of 24 videos are here, 24 of them new"
+    assert run.state.message == "24 of 24 videos are downloaded, 24 of them new"
 
 
 def test_the_attrition_table_is_an_artifact_with_a_stable_key(home: Path, coin: Coin) -> None:
@@ -111,7 +111,9 @@ def test_the_attrition_table_is_an_artifact_with_a_stable_key(home: Path, coin: 
         )
     assert len(found) == 2
     texts = {str(artifact.data) for artifact in found}
-    assert any("23 of 24 videos are here" in text and "| gone | 1 |" in text for text in texts)
+    assert any(
+        "23 of 24 videos are downloaded" in text and "| gone | 1 |" in text for text in texts
+    )
     assert all("| BoilEgg | 12 |" in text for text in texts)
 
 

@@ -62,7 +62,9 @@ def test_the_names_and_messages_of_runs_say_what_was_downloaded(home: Path, coin
     with FlakyHost(coin[0] / "videos", plan) as host:
         collect(part, CollectOptions(source=host.source, budget=5))
         run = run_named("collect seen 5/5")
-        assert message(run).startswith("completed in part, 19 still due: 5 of 24 videos are here")
+        assert message(run).startswith(
+            "completed in part, 19 still due: 5 of 24 videos are downloaded"
+        )
         report = collect(part, CollectOptions(source=host.source, batch_size=4, max_wait_s=0.5))
         assert report.blocked_until is not None
         blocked = run_named(f"collect seen {report.fetched}/19")

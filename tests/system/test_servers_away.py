@@ -309,7 +309,7 @@ def test_a_collection_that_lost_prefect_is_completed_by_the_next_run(
     process = cut.start("collect")
     said, _ = process.communicate(timeout=LONG_S)
     assert process.returncode == 0, here.said()
-    assert "24 of 24 videos are here" in said
+    assert "24 of 24 videos are downloaded" in said
     assert {i: n - before[i] for i, n in host.log().items()} == dict.fromkeys(before, 2)
 
 

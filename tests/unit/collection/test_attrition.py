@@ -39,7 +39,7 @@ def status(tmp_path: Path) -> Status:
 
 def test_the_report_counts_downloaded_lost_and_possible_videos(status: Status) -> None:
     page = attrition_markdown(status, duplicates=2)
-    assert "20 of 40 videos are here (50.0%), 17 are still possible, 3 are lost." in page
+    assert "20 of 40 videos are downloaded (50.0%), 17 are still possible, 3 are lost." in page
     assert "| gone | 2 | 5.0% |" in page
     assert "2 files have the content of another video." in page
     assert "About 1.7 hours to go" in page
@@ -65,7 +65,7 @@ def test_the_figure_shows_every_state_and_the_worst_class_first(
     figure = attrition.attrition(status, title="toy")
     states, classes = figure.axes
     assert [label.get_text() for label in states.get_yticklabels()] == [
-        "here",
+        "downloaded",
         "gone",
         "restricted",
         "pending",

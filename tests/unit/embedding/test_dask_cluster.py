@@ -105,7 +105,10 @@ def test_an_unreachable_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         connect("tcp://127.0.0.1:1"),
     ):
         pass
-    with pytest.raises(InvalidInputError, match="say tcp://HOST:PORT"), connect("nonsense://x"):
+    with (
+        pytest.raises(InvalidInputError, match="expected tcp://HOST:PORT"),
+        connect("nonsense://x"),
+    ):
         pass
 
 

@@ -104,7 +104,7 @@ def test_a_larger_sweep_continues_a_smaller_one(tmp_path: Path) -> None:
 
 
 class Noted:
-    """Remembers the trials that it is told of."""
+    """Records the trials that are reported to it."""
 
     def __init__(self, seen: list[tuple[int, Any]]) -> None:
         self._seen = seen
