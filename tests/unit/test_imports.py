@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,28 +90,60 @@ def test_a_light_module_loads_nothing_heavy(module: str) -> None:
 def test_a_planted_violation_is_caught(
     tmp_path: Path, file: str, line: str, tool: str, says: str
 ) -> None:
-    for folder in ("coinml", "coinml_cli", "coinml_ops", "tasks", "flows"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    planted = tmp_path / file
-    planted.write_text(planted.read_text() + "\n\n" + line)
+    copy_code(tmp_path)
+    plant(tmp_path / file, line)
     arguments = {
         "lint-imports": [],
         "ruff": ["check", "coinml"],
         "mypy": ["-p", "coinml.data.splits" if "splits" in file else "coinml"],
     }[tool]
-    run = subprocess.run(
+    run = run_tool(tmp_path, tool, *arguments)
+    assert run.returncode != 0
+    assert says in run.stdout + run.stderr
+
+
+def test_every_contract_catches_a_planted_violation(tmp_path: Path) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contracts = {contract["name"] for contract in settings["contracts"]}
+    assert len(contracts) >= 11
+    copy_code(tmp_path)
+    for file, line in (
+        ("coinml/data/splits.py", "import prefect\n"),
+        ("flows/collect.py", "import coinml_ops.work_pool\n"),
+        ("coinml_ops/doctor/examine.py", "import coinml_ops.stack.supervisor\n"),
+        ("coinml/data/records.py", "import coinml.faults.classification\n"),
+        ("coinml/collection/pacing.py", "import yt_dlp\n"),
+        ("coinml/embedding/jobs.py", "import decord\n"),
+        ("coinml/heads/mlp.py", "import transformers\n"),
+        ("coinml/heads/svm.py", "import optuna\n"),
+        ("coinml/figures/style.py", "import plotly\n"),
+        ("coinml/report/page.py", "import mlflow\n"),
+        ("coinml/embedding/engine.py", "import distributed\n"),
+    ):
+        plant(tmp_path / file, line)
+    printed = run_tool(tmp_path, "lint-imports").stdout
+    assert {name for name in contracts if f"{name} BROKEN" not in printed} == set()
+
+
+def copy_code(folder: Path) -> None:
+    for name in ("coinml", "coinml_cli", "coinml_ops", "tasks", "flows"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def plant(file: Path, line: str) -> None:
+    file.write_text(file.read_text() + "\n\n" + line)
+
+
+def run_tool(folder: Path, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [str(Path(sys.executable).parent / tool), *arguments],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "PYTHONPATH": str(tmp_path)},
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "PYTHONPATH": str(folder)},
     )
-    assert run.returncode != 0
-    assert says in run.stdout + run.stderr
 
 
 def test_no_flow_bears_the_name_of_an_installed_module() -> None:
