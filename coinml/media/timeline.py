@@ -72,13 +72,70 @@ def read_timeline(path: str | Path) -> Timeline:
     Raises:
         CorruptVideoError: The file does not open or holds no video.
     """
+    packets = _read_packets(path)
+    if packets is None:
+        return count_timeline(path)
+    order = np.argsort(packets.pts)
+    moved = np.abs(order - np.arange(len(packets.pts))).max()
+    if moved > 2 * DEEPEST_REORDERING:
+        return count_timeline(path)
+    reorders = packets.reorders or any(not role.referenced for role in packets.roles)
+    if not moved and reorders and not _comes_in_order(path):
+        # AVI states when frames are decoded, not when they are shown.
+        return count_timeline(path)
+    keys = _entry_points(packets)
+    return Timeline(
+        times_s=np.asarray(packets.shown, dtype=np.float64) * packets.tick_s,
+        pts=packets.shown,
+        order={pts: place for place, pts in enumerate(packets.pts)},
+        keys=tuple(sorted(keys)),
+        skippable=_skippable(packets.pts, packets.roles),
+        bits=packets.bits,
+        needs_pyav=_needs_pyav(packets, keys),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packets:
+    """The packets of the film's stream, in the order of the file.
+
+    Attributes:
+        pts: Presentation time of each packet, in the stream's time base; no two are equal.
+        shown: The presentation times of frames that are shown, ascending.
+        keys: Presentation times of packets that are marked as key frames.
+        roles: What each packet is to the others, where its codec tells.
+        codec: Name of the codec.
+        tells_roles: Whether the codec tells the packets' roles.
+        reorders: Whether the codec decodes frames in another order than they are shown.
+        palette: Whether pixels are indices into a palette that packets carry.
+        bits: Bits per colour channel.
+        tick_s: The stream's time base in seconds.
+        container: Names of the container's format.
+        video_streams: Number of video streams in the file.
+    """
+
+    pts: list[int]
+    shown: tuple[int, ...]
+    keys: list[int]
+    roles: list[Role]
+    codec: str
+    tells_roles: bool
+    reorders: bool
+    palette: bool
+    bits: int
+    tick_s: float
+    container: frozenset[str]
+    video_streams: int
+
+
+def _read_packets(path: str | Path) -> _Packets | None:
+    """The packets with their times; None where these do not tell which frame is shown when."""
     import av
 
     every: list[int] = []
     shown: list[int] = []
     keys: list[int] = []
     roles: list[Role] = []
-    whole = True
     last_dts: int | None = None
     with open_video(path) as (container, stream):
         listen_to(container, stream)
@@ -86,80 +143,74 @@ def read_timeline(path: str | Path) -> Timeline:
         role_of = role_reader(context.name, context.extradata)
         try:
             for packet in container.demux(stream):
-                if not packet.size:
+                if not packet.size or (packet.pts is None and packet.is_discard):
                     continue
-                pts = packet.pts
-                if pts is None:
-                    if packet.is_discard:
-                        continue
-                    whole = False
-                    break
+                if packet.pts is None:
+                    return None
                 if packet.dts is not None:
                     if last_dts is not None and packet.dts < last_dts:
-                        whole = False  # Another recording begins, with a clock of its own.
-                        break
+                        return None  # Another recording begins, with a clock of its own.
                     last_dts = packet.dts
-                every.append(pts)
+                every.append(packet.pts)
                 if not packet.is_discard:
-                    shown.append(pts)
+                    shown.append(packet.pts)
                 if packet.is_keyframe:
-                    keys.append(pts)
+                    keys.append(packet.pts)
                 roles.append(role_of(packet) if role_of else UNKNOWN)
         except av.error.FFmpegError:
             pass  # A truncated file: use the packets read so far.
-        codec, tick, layout = context.name, stream.time_base, context.format
-        reorders = context.has_b_frames
-        several = len(container.streams.video) > 1
-        format_name = container.format.name
-    if not whole or not shown or not tick or len(set(every)) < len(every):
-        return count_timeline(path)
-    order = np.argsort(every)
-    moved = np.abs(order - np.arange(len(every))).max()
-    if moved > 2 * DEEPEST_REORDERING:
-        return count_timeline(path)
-    reorders = reorders or any(not role.referenced for role in roles)
-    if not moved and reorders and not _comes_in_order(path):
-        # AVI states when frames are decoded, not when they are shown.
-        return count_timeline(path)
-    if len(keys) == len(every) and codec not in _INTRA_ONLY:
-        # In a file without a table of key frames, all packets are marked as key frames.
-        keys = [pts for pts, role in zip(every, roles, strict=True) if role.entry]
-    if layout and layout.name == "pal8":
+        if not shown or not stream.time_base or len(set(every)) < len(every):
+            return None
+        layout = context.format
+        return _Packets(
+            pts=every,
+            shown=tuple(sorted(shown)),
+            keys=keys,
+            roles=roles,
+            codec=context.name,
+            tells_roles=role_of is not None,
+            reorders=bool(context.has_b_frames),
+            palette=layout is not None and layout.name == "pal8",
+            bits=max((part.bits for part in layout.components), default=8) if layout else 8,
+            tick_s=float(stream.time_base),
+            container=frozenset(container.format.name.split(",")),
+            video_streams=len(container.streams.video),
+        )
+
+
+def _entry_points(packets: _Packets) -> list[int]:
+    """Presentation times of the packets at which decoding may start."""
+    if packets.palette:
         # The palette comes with the first packet, or between any two, and not with key frames.
-        keys = []
-    needs_pyav = _needs_pyav(every, keys, roles if role_of else [])
-    if several:
-        needs_pyav = "several video streams"
-    elif len(shown) < len(every):
-        needs_pyav = "an edit list hides frames"
-    elif not _SEEKABLE & set(format_name.split(",")):
-        needs_pyav = f"no exact seeking in {format_name}"
-    shown.sort()
-    return Timeline(
-        times_s=np.asarray(shown, dtype=np.float64) * float(tick),
-        pts=tuple(shown),
-        order={pts: place for place, pts in enumerate(every)},
-        keys=tuple(sorted(keys)),
-        skippable=_skippable(every, roles),
-        bits=max((part.bits for part in layout.components), default=8) if layout else 8,
-        needs_pyav=needs_pyav,
-    )
+        return []
+    if len(packets.keys) == len(packets.pts) and packets.codec not in _INTRA_ONLY:
+        # In a file without a table of key frames, all packets are marked as key frames.
+        marked = zip(packets.pts, packets.roles, strict=True)
+        return [pts for pts, role in marked if role.entry]
+    return packets.keys
 
 
-def _needs_pyav(every: list[int], keys: list[int], roles: list[Role]) -> str | None:
-    """See `Timeline.needs_pyav`: what the packets' order tells."""
+def _needs_pyav(packets: _Packets, keys: list[int]) -> str | None:
+    """See `Timeline.needs_pyav`."""
+    if packets.video_streams > 1:
+        return "several video streams"
+    if len(packets.shown) < len(packets.pts):
+        return "an edit list hides frames"
+    if not _SEEKABLE & packets.container:
+        return f"no exact seeking in {','.join(sorted(packets.container))}"
     starts = set(keys)
     if not starts:
         return "decoding must start at the beginning of the file"
-    key = every[0]
-    for pts in every:
+    key = packets.pts[0]
+    for pts in packets.pts:
         if pts in starts:
             key = pts
         elif pts < key:
             return "open groups of pictures"
-    for pts, role in zip(every, roles, strict=False):
-        if pts in starts and not (role.entry or role.intra):
-            return "pictures are renewed bit by bit (intra refresh)"
+    if packets.tells_roles:
+        for pts, role in zip(packets.pts, packets.roles, strict=True):
+            if pts in starts and not (role.entry or role.intra):
+                return "pictures are renewed bit by bit (intra refresh)"
     return None
 
 
