@@ -106,7 +106,7 @@ def lost_by_class(
         )
     )
     figure.update_layout(
-        height=80 + 22 * len(labels), xaxis_title="share lost", xaxis_tickformat=".0%"
+        height=80 + 22 * len(labels), xaxis_title="share lost", xaxis_tickformat="~%"
     )
     figure.update_yaxes(automargin=True)
     return figure
