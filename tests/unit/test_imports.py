@@ -95,7 +95,8 @@ def test_a_planted_violation_is_caught(
     arguments = {
         "lint-imports": [],
         "ruff": ["check", "coinml"],
-        "mypy": ["-p", "coinml.data.splits" if "splits" in file else "coinml"],
+        # The module alone: the front door's types lead to the whole library.
+        "mypy": ["--follow-imports=skip", "-p", "coinml.data.splits"],
     }[tool]
     run = run_tool(tmp_path, tool, *arguments)
     assert run.returncode != 0
