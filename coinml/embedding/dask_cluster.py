@@ -24,6 +24,7 @@ import dask
 import distributed
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, get_worker
 from distributed.scheduler import KilledWorker
+from distributed.security import Security
 
 from coinml.embedding import shards
 from coinml.embedding.report import EmbedReport, Progress
@@ -35,6 +36,7 @@ from coinml.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+HOST = "tls://127.0.0.1"
 CONNECT_S = 10.0
 FIRST_WORKER_S = 30.0
 NO_WORKER_S = 120.0
@@ -210,6 +212,10 @@ def connect(address: str) -> Iterator[ClusterEmbedder]:
 def local_cluster(devices: Sequence[str]) -> Iterator[ClusterEmbedder]:
     """A process for each device of this machine; a process that dies is restarted.
 
+    A Dask scheduler or worker runs whatever code it is sent, and other users of the machine reach
+    its port. So each connection is TLS with a certificate on both sides, which is made for this
+    cluster and never leaves its processes. No page is served by HTTP.
+
     Args:
         devices: As `runtime.devices.find_devices` gives them.
 
@@ -217,18 +223,35 @@ def local_cluster(devices: Sequence[str]) -> Iterator[ClusterEmbedder]:
         LocalError: The processes do not start.
     """
     # A worker process prints Dask's start-up log, which this process cannot redirect.
-    quiet = {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical"}}
+    config = {
+        "distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical"},
+        # The HTTP servers, which Dask starts in any case, would tell everybody tasks and logs.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
+    security = Security.temporary()
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+        "options": {
+            "host": HOST,
+            "port": 0,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+            "security": security,
+        },
     }
     names = ", ".join(devices)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_dask_logs_redirected())
-        stack.enter_context(dask.config.set(quiet))
+        stack.enter_context(dask.config.set(config))
         try:
             cluster = stack.enter_context(
-                SpecCluster(workers=_worker_specs(devices), scheduler=scheduler, silence_logs=False)
+                SpecCluster(
+                    workers=_worker_specs(devices, security),
+                    scheduler=scheduler,
+                    security=security,
+                    silence_logs=False,
+                )
             )
             client = stack.enter_context(Client(cluster, set_as_default=False))
             client.wait_for_workers(len(devices), timeout=FIRST_WORKER_S)
@@ -238,14 +261,15 @@ def local_cluster(devices: Sequence[str]) -> Iterator[ClusterEmbedder]:
         yield ClusterEmbedder(client, name=f"the processes for {names}")
 
 
-def _worker_specs(devices: Sequence[str]) -> dict[int, dict[str, Any]]:
+def _worker_specs(devices: Sequence[str], security: Security) -> dict[int, dict[str, Any]]:
     """Dask's specification of a single-threaded worker process for each device."""
     cpus = cpu_ids()
     return {
         index: {
             "cls": Nanny,
             "options": {
-                "host": "127.0.0.1",
+                "host": HOST,
+                "security": security,
                 "nthreads": 1,
                 "memory_limit": 0,
                 "dashboard": False,
