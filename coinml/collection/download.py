@@ -1,4 +1,4 @@
-"""Downloading one video with yt-dlp, which only this module imports.
+"""Downloading one video.
 
 The result is a temporary, unverified file, or one of coinml's errors, each of which carries its
 fault for `coinml.faults.classification.explain`.
@@ -10,15 +10,15 @@ import errno
 import hashlib
 import logging
 import re
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from coinml.collection.downloader_session import borrowed
 from coinml.collection.redaction import Redactor
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError, InvalidInputError
@@ -27,7 +27,7 @@ from coinml.faults.classification import Fault, as_error, chain, explain
 log = logging.getLogger(__name__)
 
 MAX_HEIGHT = 360
-"""Default maximum video height in pixels; VideoMAE's input has 224."""
+"""Default maximum of a video's shorter side in pixels; VideoMAE's input has 224."""
 
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -41,7 +41,8 @@ class FetchOptions:
     """How videos are downloaded.
 
     Attributes:
-        max_height: Maximum video height in pixels.
+        max_height: Maximum length of the video's shorter side in pixels: the height, unless the
+            video is upright.
         cookies: Netscape cookies file.
         proxy: Proxy URL; never shown.
         rate_limit_bytes: Maximum bytes per second.
@@ -200,56 +201,6 @@ _UNREACHABLE = frozenset(
 )
 
 
-class _Session:
-    """A `YoutubeDL`, kept for reuse since creating one is slow.
-
-    One download uses it at a time, in any thread.
-    """
-
-    def __init__(self, options: FetchOptions) -> None:
-        # Importing takes a second or two, so only where something is downloaded.
-        from yt_dlp import YoutubeDL
-
-        self.on_data: Callable[[], None] | None = None
-        self.ydl = YoutubeDL({**_parameters(options), "progress_hooks": [self._on_progress]})
-
-    def close(self) -> None:
-        # Not `YoutubeDL.close`, which writes the cookies back: sessions would overwrite each
-        # other's file.
-        director = self.ydl.__dict__.pop("_request_director", None)
-        if director is not None:
-            director.close()
-
-    def _on_progress(self, progress: dict[str, Any]) -> None:
-        if self.on_data is not None and progress.get("downloaded_bytes"):
-            on_data, self.on_data = self.on_data, None
-            on_data()
-
-
-_idle: dict[tuple[FetchOptions, int | None], list[_Session]] = {}
-_idle_lock = threading.Lock()
-_MOST_IDLE = 32
-
-
-def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
-    """The key of sessions that can be reused: options, and modification time of the cookies."""
-    if options.cookies is None or not options.cookies.exists():
-        return options, None
-    return options, options.cookies.stat().st_mtime_ns
-
-
-class _Log:
-    """yt-dlp's logger: everything goes to coinml's log at debug level, without the proxy."""
-
-    def __init__(self, options: FetchOptions) -> None:
-        self._redactor = Redactor(options.proxy)
-
-    def debug(self, message: str) -> None:
-        log.debug("%s", self._redactor.text(message))
-
-    info = warning = error = debug
-
-
 def _fetch(
     video_id: str,
     url: str,
@@ -261,93 +212,38 @@ def _fetch(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise as_error(Fault.LOCAL, f"{folder}: {err.strerror}", rule="errno") from err
-    key = _key(options)
-    session: _Session | None = None
+    # An absolute path cannot look like an option.
+    path = str(folder.resolve() / video_id)
     try:
-        with _idle_lock:
-            idle = _idle.get(key)
-            session = idle.pop() if idle else None
-        session = session or _Session(options)
-        session.on_data = on_data
-        # "%" begins a field in yt-dlp's templates; an absolute path cannot look like an option.
-        name = str(folder.resolve() / video_id).replace("%", "%%")
-        session.ydl.params["outtmpl"]["default"] = name + ".%(ext)s"
-        info = session.ydl.extract_info(url, download=True)
+        with borrowed(options) as session:
+            session.on_data = on_data
+            try:
+                info = session.download(url, path)
+            except Exception as err:
+                # A refusal may depend on the session's cookies.
+                session.reusable = http_status(err) != 403
+                raise
     except Exception as err:
         # Any exception: an extractor's bug is a failure of the video, not of the run.
-        failure = _translated(err, url, options)
-        if http_status(err) == 403 and session is not None:
-            # The refusal may depend on the session's cookies: do not reuse it.
-            session.close()
-            session = None
-        raise failure from err
-    finally:
-        if session is not None:
-            session.on_data = None
-            with _idle_lock:
-                idle = _idle.setdefault(key, [])
-                if len(idle) < _MOST_IDLE:
-                    idle.append(session)
-    path = _file_of(info, video_id, folder)
-    return Fetched(path=path, title=_title_of(info, path))
+        raise _translated(err, url, options) from err
+    file = _file_of(info, video_id, folder)
+    return Fetched(path=file, title=_title_of(info, file))
 
 
-def _file_of(info: Any, video_id: str, folder: Path) -> Path:
+def _file_of(info: Mapping[str, Any], video_id: str, folder: Path) -> Path:
     # yt-dlp also succeeds without a file, when a filter or an archive excludes the video.
-    entries = (info or {}).get("requested_downloads") or [{}]
+    entries = info.get("requested_downloads") or [{}]
     path = Path(entries[0].get("filepath") or folder / video_id)
     if not path.is_file() or path.parent.resolve() != folder.resolve():
         raise as_error(Fault.UNSUPPORTED, f"{video_id}: no file came", rule="no file")
     return path
 
 
-def _title_of(info: dict[str, Any], path: Path) -> str | None:
+def _title_of(info: Mapping[str, Any], path: Path) -> str | None:
     """The title, unless yt-dlp derived it from the URL, as it does for plain files."""
     words = "".join(c if c.isprintable() else " " for c in str(info.get("title") or "")).split()
     title = " ".join(words)[:_LONGEST_TITLE]
     return None if title in ("", path.stem, info.get("id")) else title
-
-
-def _parameters(options: FetchOptions) -> dict[str, Any]:
-    return {
-        "format": _format(options.max_height),
-        "logger": _Log(options),
-        "quiet": True,
-        "noprogress": True,
-        "color": {"stdout": "no_color", "stderr": "no_color"},
-        "noplaylist": True,
-        "playlist_items": "1",
-        # The collector retries, so that each failure is classified, rate limited and recorded;
-        # only fragments are retried by yt-dlp.
-        "retries": 0,
-        "extractor_retries": 1,
-        "fragment_retries": 3,
-        "skip_unavailable_fragments": False,
-        "socket_timeout": options.socket_timeout_s,
-        "ratelimit": options.rate_limit_bytes,
-        "cookiefile": str(options.cookies) if options.cookies else None,
-        "proxy": options.proxy,
-        "continuedl": True,
-        "updatetime": False,
-        # No fix-ups by ffmpeg: only the video stream is used.
-        "fixup": "never",
-    }
-
-
-def _format(max_height: int) -> str:
-    low = f"[height<={max_height}]"
-    # H.264 first, AV1 last (decord cannot read it), without audio where possible.
-    return "/".join(
-        [
-            f"bv{low}[vcodec^=avc1]",
-            f"b{low}[vcodec^=avc1]",
-            f"bv{low}[vcodec!^=av01]",
-            f"b{low}",
-            f"bv{low}",
-            "wv[vcodec^=avc1]",
-            "b",
-        ]
-    )
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:

@@ -26,7 +26,10 @@ class DownloadOptions(BaseModel):
         "the run.",
     )
     max_height: int = Field(
-        default=MAX_HEIGHT, ge=64, description="Maximum video height in pixels."
+        default=MAX_HEIGHT,
+        ge=64,
+        description="Maximum length of a video's shorter side in pixels: its height, or the width "
+        "of an upright video.",
     )
 
 
