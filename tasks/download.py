@@ -118,6 +118,7 @@ def fetch_options(settings: Settings, *, max_height: int = MAX_HEIGHT) -> FetchO
         max_height=max_height,
         cookies=settings.cookies,
         proxy=settings.proxy,
+        extractor_args=settings.ytdlp_extractor_args,
         rate_limit_bytes=settings.bytes_per_s,
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from coinml.collection.downloader_session import borrowed
+from coinml.collection.extractor_arguments import parse_extractor_args, secrets_of
 from coinml.collection.redaction import Redactor
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError, InvalidInputError
@@ -45,6 +46,7 @@ class FetchOptions:
             video is upright.
         cookies: Netscape cookies file.
         proxy: Proxy URL; never shown.
+        extractor_args: Arguments for yt-dlp's extractors; never shown (`parse_extractor_args`).
         rate_limit_bytes: Maximum bytes per second.
         socket_timeout_s: Seconds without data until a connection is closed.
     """
@@ -52,6 +54,7 @@ class FetchOptions:
     max_height: int = MAX_HEIGHT
     cookies: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    extractor_args: str | None = field(default=None, repr=False)
     rate_limit_bytes: int | None = None
     socket_timeout_s: float = 20.0
 
@@ -59,8 +62,11 @@ class FetchOptions:
         """A digest (16 hex digits) of cookies and proxy; None without either.
 
         Raises:
-            InvalidInputError: The cookies file or the proxy is malformed; neither is shown.
+            InvalidInputError: The cookies file, the proxy or the extractor arguments are
+                malformed; none of them is shown.
         """
+        # Not part of the digest: tokens change often and open no private video.
+        parse_extractor_args(self.extractor_args or "")
         if self.cookies is None and self.proxy is None:
             return None
         digest = hashlib.sha256((self.proxy or "").encode())
@@ -69,6 +75,10 @@ class FetchOptions:
         if self.cookies is not None:
             digest.update(_check_cookies(self.cookies))
         return digest.hexdigest()[:16]
+
+    def redactor(self) -> Redactor:
+        """Removes the proxy and the values of extractor arguments from texts."""
+        return Redactor(self.proxy, secrets_of(parse_extractor_args(self.extractor_args or "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +257,7 @@ def _title_of(info: Mapping[str, Any], path: Path) -> str | None:
 
 
 def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
-    redactor = Redactor(options.proxy)
+    redactor = options.redactor()
     message = redactor.text(_brief(str(err)) or type(err).__name__)
     fault, rule = explain(err)
     redactor.error(err)

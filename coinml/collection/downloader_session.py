@@ -1,4 +1,4 @@
-"""Sessions of yt-dlp, which only this module imports."""
+"""Sessions of yt-dlp, which only this module and `downloader_plugins` import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from coinml.collection.redaction import Redactor
+from coinml.collection.extractor_arguments import parse_extractor_args
 
 if TYPE_CHECKING:
     from coinml.collection.download import FetchOptions
@@ -89,10 +89,10 @@ def _key(options: FetchOptions) -> tuple[FetchOptions, int | None]:
 
 
 class _Log:
-    """yt-dlp's logger: everything goes to coinml's log at debug level, without the proxy."""
+    """yt-dlp's logger: everything goes to coinml's log at debug level, without secrets."""
 
     def __init__(self, options: FetchOptions) -> None:
-        self._redactor = Redactor(options.proxy)
+        self._redactor = options.redactor()
 
     def debug(self, message: str) -> None:
         log.debug("%s", self._redactor.text(message))
@@ -128,6 +128,7 @@ def parameters(options: FetchOptions) -> dict[str, Any]:
         "ratelimit": options.rate_limit_bytes,
         "cookiefile": str(options.cookies) if options.cookies else None,
         "proxy": options.proxy,
+        "extractor_args": parse_extractor_args(options.extractor_args or ""),
         "continuedl": True,
         "updatetime": False,
         # No fix-ups by ffmpeg: only the video stream is used.

@@ -1,8 +1,9 @@
-"""Removing the proxy's address, user and password from messages and exceptions."""
+"""Removing secrets, such as the proxy's address, from messages and exceptions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
@@ -12,21 +13,22 @@ _SHORT = 6
 
 
 class Redactor:
-    """Replaces the parts of a proxy URL in texts by asterisks.
+    """Replaces the parts of a proxy URL and other secrets in texts by asterisks.
 
     Args:
-        proxy: The URL; without one, texts stay as they are.
+        proxy: The URL, if any.
+        secrets: Others.
     """
 
-    def __init__(self, proxy: str | None) -> None:
+    def __init__(self, proxy: str | None, secrets: Iterable[str] = ()) -> None:
         parts = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy or ''}")
         user, _, place = parts.netloc.rpartition("@")
         found = {proxy, parts.netloc, user, place, parts.hostname, parts.username, parts.password}
         found |= {unquote(secret) for secret in found if secret}
-        secrets = sorted((secret for secret in found if secret), key=len, reverse=True)
+        found |= set(secrets)
         patterns = [
             rf"(?<!\w){re.escape(secret)}(?!\w)" if len(secret) < _SHORT else re.escape(secret)
-            for secret in secrets
+            for secret in sorted(filter(None, found), key=len, reverse=True)
         ]
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         parallel: Concurrent downloads.
         cookies: Netscape cookies file for the source.
         proxy: Proxy URL for the source; never logged.
+        ytdlp_extractor_args: Arguments for yt-dlp's extractors, e.g. PO tokens; never shown.
         bytes_per_s: Bandwidth limit of one download; None: no limit.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     parallel: int = Field(default=8, ge=1)
     cookies: Path | None = None
     proxy: str | None = Field(default=None, repr=False)
+    ytdlp_extractor_args: str | None = Field(default=None, repr=False)
     bytes_per_s: int | None = Field(default=None, gt=0)
     device: str = "auto"
 

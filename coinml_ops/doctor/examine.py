@@ -9,7 +9,13 @@ from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import check_decoders, check_disk, check_python, check_torch
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
-from coinml_ops.doctor.source import check_cookies, check_javascript, check_proxy, check_ytdlp
+from coinml_ops.doctor.source import (
+    check_cookies,
+    check_javascript,
+    check_po_tokens,
+    check_proxy,
+    check_ytdlp,
+)
 
 __all__ = ["Finding", "examine"]
 
@@ -27,6 +33,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
         "decoders": check_decoders,
         "yt-dlp": check_ytdlp,
         "javascript": check_javascript,
+        "po-tokens": lambda: check_po_tokens(settings),
         "cookies": lambda: check_cookies(settings),
         "proxy": lambda: check_proxy(settings),
         "disk": lambda: check_disk(settings),

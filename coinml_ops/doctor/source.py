@@ -1,4 +1,4 @@
-"""Checks what downloads need: yt-dlp, a JavaScript runtime, cookies, a proxy."""
+"""Checks what downloads need: yt-dlp, a JavaScript runtime, PO tokens, cookies, a proxy."""
 
 from __future__ import annotations
 
@@ -50,6 +50,33 @@ def check_javascript() -> Finding:
         text="no runtime for YouTube's player",
         remedy="pip install 'yt-dlp[default,deno]'",
     )
+
+
+def check_po_tokens(settings: Settings) -> Finding:
+    """What yt-dlp has for YouTube's PO tokens: arguments, by key alone, a provider, JavaScript."""
+    from coinml.collection.downloader_plugins import javascript_runtimes, pot_providers
+    from coinml.collection.extractor_arguments import parse_extractor_args
+
+    try:
+        arguments = parse_extractor_args(settings.ytdlp_extractor_args or "")
+    except InvalidInputError as err:
+        return Finding(
+            subject="po-tokens",
+            state="failed",
+            text=str(err),
+            remedy="write COINML_YTDLP_EXTRACTOR_ARGS as for yt-dlp's --extractor-args",
+        )
+    keys = "; ".join(f"{name}: {', '.join(given)}" for name, given in arguments.items())
+    providers = ", ".join(pot_providers())
+    bgutil = installed("bgutil-ytdlp-pot-provider")
+    if bgutil is not None:
+        providers = f"{providers or 'not loaded'} (bgutil-ytdlp-pot-provider {bgutil})"
+    parts = (
+        f"arguments set: {keys or 'none (COINML_YTDLP_EXTRACTOR_ARGS)'}",
+        f"provider: {providers or 'none installed'}",
+        f"JavaScript for yt-dlp: {', '.join(javascript_runtimes()) or 'none'}",
+    )
+    return Finding(subject="po-tokens", state="ok", text="; ".join(parts))
 
 
 def check_cookies(settings: Settings) -> Finding:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +26,7 @@ from coinml_ops.doctor.examine import examine
 from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import check_disk
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
-from coinml_ops.doctor.source import check_cookies, check_proxy
+from coinml_ops.doctor.source import check_cookies, check_po_tokens, check_proxy
 
 
 @pytest.fixture
@@ -78,6 +81,7 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
         "decoders",
         "yt-dlp",
         "javascript",
+        "po-tokens",
         "cookies",
         "proxy",
         "disk",
@@ -159,6 +163,58 @@ def test_the_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "10.0.0.1" not in found.text
     assert "hush" not in found.text
     assert "hush" not in repr(Settings())
+
+
+PROVIDER = """
+from yt_dlp.extractor.youtube.pot.provider import PoTokenProvider, register_provider
+
+@register_provider
+class DrawnPTP(PoTokenProvider):
+    PROVIDER_NAME = "drawn"
+
+    def is_available(self):
+        return False
+
+    def _real_request_pot(self, request):
+        raise NotImplementedError
+"""
+SHOW = """
+from coinml.runtime.settings import Settings
+from coinml_ops.doctor.source import check_po_tokens
+print(check_po_tokens(Settings()).as_dict(), Settings())
+"""
+
+
+def test_po_tokens_are_one_line_with_keys_and_without_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, text = checked(check_po_tokens(Settings()))
+    assert state == "ok"
+    assert "arguments set: none" in text
+    assert "provider: none installed" in text
+    assert "JavaScript for yt-dlp: deno" in text
+    # A plugin that yt-dlp itself discovers, in another process: plugins stay loaded.
+    folder = tmp_path / "yt_dlp_plugins" / "extractor"
+    folder.mkdir(parents=True)
+    (folder / "getpot_drawn.py").write_text(PROVIDER)
+    given = "youtube:player_client=web;po_token=web.gvs+hush-hush-hush"
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        env=os.environ
+        | {
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}",
+            "COINML_YTDLP_EXTRACTOR_ARGS": given,
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "arguments set: youtube: player_client, po_token; provider: drawn;" in done.stdout
+    assert "hush" not in done.stdout + done.stderr
+    monkeypatch.setenv("COINML_YTDLP_EXTRACTOR_ARGS", "hush-hush-hush")
+    state, text = checked(check_po_tokens(Settings()))
+    assert (state, "hush" in text) == ("failed", False)
 
 
 def test_free_space_is_compared_with_the_remaining_videos(
