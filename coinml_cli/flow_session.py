@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from coinml.runtime import progress
+from coinml.runtime.proxies import check_proxies
 from coinml_cli.console import ProgressBars, note
 from coinml_ops.environment import log_to
 from coinml_ops.prefect_server.api_provider import prefect_api
@@ -30,6 +31,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
     The first Ctrl-C ends every stage after its current item. All finished work is recorded by then,
     so that the next call continues from there.
     """
+    check_proxies()
     log = log_to(settings.logs_dir)
     _await_stack(settings)
     previous = signal.signal(signal.SIGINT, _interrupt)

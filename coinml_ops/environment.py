@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+from coinml.runtime.proxies import keep_loopback_direct
+
 _DEFAULTS = {
     # MLflow accepts no other value of DO_NOT_TRACK.
     "DO_NOT_TRACK": "true",
@@ -33,9 +35,13 @@ FROM_STACK: set[str] = set()
 
 
 def prepare_environment() -> None:
-    """Disable telemetry and third-party output, unless the user has set otherwise."""
+    """Disable telemetry and third-party output, unless the user has set otherwise.
+
+    Requests to this machine go around a proxy that the environment names.
+    """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
 
 
 def use_stack() -> None:
@@ -49,6 +55,8 @@ def use_stack() -> None:
     found = {}
     if stack.up():
         found = {"PREFECT_API_URL": stack.prefect_api, "MLFLOW_TRACKING_URI": stack.mlflow_url}
+        # An address of this machine too, but not always loopback.
+        keep_loopback_direct(stack.host)
     if stack.postgres:
         from coinml_ops.stack.postgres import Databases
 

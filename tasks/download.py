@@ -12,12 +12,13 @@ from coinml.collection import adopt, collector, recheck, whole_dataset
 from coinml.collection.adopt import AdoptReport
 from coinml.collection.download import MAX_HEIGHT, FetchOptions
 from coinml.collection.options import CollectOptions
-from coinml.collection.pacing import Pace, is_loopback
+from coinml.collection.pacing import Pace
 from coinml.collection.recheck import RecheckReport
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.data.records import Dataset
 from coinml.ledger import Ledger
 from coinml.runtime import progress
+from coinml.runtime.addresses import is_loopback
 from coinml.runtime.settings import YOUTUBE, Settings
 from coinml.selection import Selection, miniature_dir
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient

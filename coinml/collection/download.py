@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from coinml.collection.redaction import Redactor
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml.faults.classification import Fault, as_error, chain, explain
+from coinml.runtime.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class FetchOptions:
         max_height: Maximum length of the video's shorter side in pixels: the height, unless the
             video is upright.
         cookies: Netscape cookies file.
-        proxy: Proxy URL; never shown.
+        proxy: Proxy URL; never shown. None takes the one that the environment names, except to this
+            machine; "" takes none.
         extractor_args: Arguments for yt-dlp's extractors; never shown (`parse_extractor_args`).
         rate_limit_bytes: Maximum bytes per second.
         socket_timeout_s: Seconds without data until a connection is closed.
@@ -118,6 +120,9 @@ def fetch(
             According to the failure's fault.
     """
     options = options or FetchOptions()
+    if options.proxy is None and is_loopback(url):
+        # Otherwise yt-dlp takes the proxy that the environment names.
+        options = replace(options, proxy="")
     try:
         return _fetch(video_id, url, folder, options, on_data)
     except CoinmlError as err:

@@ -78,12 +78,6 @@ def source_name(template: str) -> str:
     return urlsplit(template).netloc.rpartition("@")[2].casefold().removeprefix("www.")
 
 
-def is_loopback(template: str) -> bool:
-    """Whether a source is on this machine, which needs no rate limit."""
-    host = urlsplit(template).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 class Pacer:
     """Rate limit and circuit breaker of one source, as used by one collector.
 

@@ -10,12 +10,13 @@ from coinml.collection import adopt, collector
 from coinml.collection.download import FetchOptions
 from coinml.collection.options import CollectOptions
 from coinml.collection.outcomes import VideoOutcome
-from coinml.collection.pacing import Pace, is_loopback
+from coinml.collection.pacing import Pace
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.data.records import Dataset
 from coinml.data.splits import unit_hash
 from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger, Status
+from coinml.runtime.addresses import is_loopback
 from coinml.runtime.settings import YOUTUBE
 
 YOUTUBE_RATE = Pace(rate_per_hour=300)

@@ -36,8 +36,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, TransientError
-from coinml.runtime.addresses import without_password, without_user
+from coinml.runtime.addresses import is_loopback, without_password, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
+from coinml.runtime.proxies import keep_loopback_direct
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
@@ -104,6 +105,8 @@ class MlflowStore:
         Otherwise MLflow would include them in its error messages.
         """
         parts = urlsplit(self.uri)
+        if parts.scheme in ("http", "https") and is_loopback(self.uri):
+            keep_loopback_direct()
         if parts.scheme not in ("http", "https") or parts.username is None:
             return self.uri
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,15 +195,18 @@ def _wait_for_answer(api: str, *, within_s: float) -> None:
     Raises:
         LocalError: It did not answer in time.
     """
+    import httpx
+
     deadline = time.monotonic() + within_s
     while True:
         try:
-            with urllib.request.urlopen(f"{api}/health", timeout=10):
-                return
-        except (OSError, ValueError) as err:
+            httpx.get(f"{api}/health", timeout=10).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as err:
             if time.monotonic() >= deadline:
                 text = f"the Prefect server at {without_user(api)} does not answer"
                 raise LocalError(f"{text}: {err}") from err
+        else:
+            return
         time.sleep(0.3)
 
 

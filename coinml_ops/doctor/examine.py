@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from coinml.runtime.proxies import named_proxies
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.finding import Finding
@@ -11,6 +12,7 @@ from coinml_ops.doctor.machine import check_decoders, check_disk, check_python, 
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
 from coinml_ops.doctor.source import (
     check_cookies,
+    check_http_proxy,
     check_javascript,
     check_po_tokens,
     check_proxy,
@@ -43,6 +45,8 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
     }
     if settings.tracking_uri.startswith(("http://", "https://")):
         checks["mlflow"] = lambda: check_mlflow_server(settings)
+    if named_proxies():
+        checks["http proxy"] = check_http_proxy
     if prefect_api is not None:
         checks["workers"] = lambda: check_workers(prefect_api)
     findings = []

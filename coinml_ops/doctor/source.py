@@ -9,6 +9,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from coinml.errors import InvalidInputError
+from coinml.runtime.proxies import (
+    check_proxies,
+    loopback_direct,
+    named_proxies,
+    shown_proxy,
+)
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.finding import Finding, installed
 
@@ -116,3 +122,17 @@ def check_proxy(settings: Settings) -> Finding:
     except InvalidInputError as err:
         return Finding(subject="proxy", state="failed", text=str(err))
     return Finding(subject="proxy", state="ok", text="set, and not shown")
+
+
+def check_http_proxy() -> Finding:
+    """Which proxy the environment names, and what goes around it; credentials are masked."""
+    named = ", ".join(
+        f"{name}={shown_proxy(value) or '(not usable)'}" for name, value in named_proxies().items()
+    )
+    around = loopback_direct()["no_proxy"].replace(",", ", ")
+    text = f"{named}; not used for {'anything (NO_PROXY=*)' if around == '*' else around}"
+    try:
+        check_proxies()
+    except InvalidInputError as err:
+        return Finding(subject="http proxy", state="failed", text=text, remedy=str(err))
+    return Finding(subject="http proxy", state="ok", text=text)

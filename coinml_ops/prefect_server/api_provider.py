@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from coinml_ops.prefect_server.local_server import LocalPrefect
+from coinml_ops.stack import health
 
 DRAIN_TIMEOUT_S = 30.0
+COUNT_TIMEOUT_S = 10.0
 STILL_S = 1.5
 """Longer than the server's recorder takes between two writes."""
 
@@ -101,13 +101,7 @@ def _drain(api: str, *, abandoned: int) -> None:
 
 def _count(api: str, body: dict[str, Any]) -> int:
     """Number of task runs that match a filter; -1 if the server does not answer."""
-    request = urllib.request.Request(
-        f"{api}/task_runs/count",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.read())
+        return int(health.post(f"{api}/task_runs/count", body, timeout_s=COUNT_TIMEOUT_S))
     except (OSError, ValueError):
         return -1

@@ -13,8 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from coinml.errors import LocalError
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.process_identity import process_start
 from coinml_ops.prefect_server import users
-from coinml_ops.stack.services import QUIET, RECORDER
+from coinml_ops.stack import health
+from coinml_ops.stack.services import NOT_FOR_SERVERS, QUIET, RECORDER
 
 START_TIMEOUT_S = 180.0
 
@@ -78,7 +77,7 @@ class LocalPrefect:
         """
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            if _healthy(api):
+            if health.answers(f"{api}/health"):
                 return
             if self._running() is None:
                 break
@@ -137,7 +136,8 @@ class LocalPrefect:
                 f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}"
             ),
         }
-        environment.pop("PREFECT_API_URL", None)
+        for name in ("PREFECT_API_URL", *NOT_FOR_SERVERS):
+            environment.pop(name, None)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 [
@@ -152,14 +152,6 @@ class LocalPrefect:
                 start_new_session=True,
             )
         return {"pid": process.pid, "started": process_start(process.pid), "port": port}
-
-
-def _healthy(api: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _free_port() -> int:

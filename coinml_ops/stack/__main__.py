@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.runtime.home import home
+from coinml.runtime.proxies import keep_loopback_direct
 from coinml_ops.stack import health, running_processes
 from coinml_ops.stack.postgres import Databases, checked
 from coinml_ops.stack.record import Stack
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--mlflow-port", type=int, default=5000)
     parser.add_argument("--allow-host", action="append", default=[])
     options = parser.parse_args()
+    keep_loopback_direct(options.host)
     postgres = os.environ.get("COINML_POSTGRES", "")
     stack = Stack(
         id=f"{options.service}-{os.getpid()}",

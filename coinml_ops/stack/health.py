@@ -25,7 +25,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def post(url: str, body: dict[str, Any]) -> bytes:
+def post(url: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S) -> bytes:
     """A server's answer to a JSON document.
 
     Raises:
@@ -34,7 +34,7 @@ def post(url: str, body: dict[str, Any]) -> bytes:
     request = urllib.request.Request(
         url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
     )
-    with _open(request) as answer:
+    with _open(request, timeout_s) as answer:
         return bytes(answer.read())
 
 
@@ -63,7 +63,7 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
     return any(time and datetime.fromisoformat(time) > began for time in heard)
 
 
-def _open(request: str | urllib.request.Request) -> Any:
+def _open(request: str | urllib.request.Request, timeout_s: float = TIMEOUT_S) -> Any:
     # Not through a proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return opener.open(request, timeout=TIMEOUT_S)
+    return opener.open(request, timeout=timeout_s)

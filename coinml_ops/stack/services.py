@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coinml.runtime import proxies
+from coinml.runtime.proxies import loopback_direct
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Stack
 from coinml_ops.work_pool import POOL, QUEUES
@@ -20,6 +22,12 @@ SERVICE = "COINML_STACK_SERVICE"
 
 PREFECT, MLFLOW = "prefect", "mlflow"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+NOT_FOR_SERVERS = (
+    *("COINML_POSTGRES", "COINML_LEDGER_URL", "COINML_PROXY", "COINML_COOKIES"),
+    *proxies.VARIABLES,
+)
+"""Variables that only workers need; some hold a password."""
 
 # With the defaults (1, 1, 5) the recorder falls half a minute behind 1,000 tasks.
 RECORDER = {
@@ -102,7 +110,7 @@ def _prefect(stack: Stack) -> Service:
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true",
             "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "true",
         },
-        unset=("PREFECT_API_URL", "PREFECT_API_KEY", "COINML_POSTGRES"),
+        unset=("PREFECT_API_URL", "PREFECT_API_KEY", *NOT_FOR_SERVERS),
         health=f"{stack.prefect_api}/health",
     )
 
@@ -133,7 +141,7 @@ def _mlflow(stack: Stack) -> Service:
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
-        unset=("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "COINML_POSTGRES"),
+        unset=("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", *NOT_FOR_SERVERS),
         health=f"{stack.mlflow_url}/health",
     )
 
@@ -193,4 +201,10 @@ def allowed_hosts(stack: Stack) -> tuple[str, ...]:
 
 
 def _common(stack: Stack, name: str) -> dict[str, str]:
-    return {**QUIET, MARK: stack.id, SERVICE: name, "COINML_HOME": stack.home}
+    return {
+        **QUIET,
+        **loopback_direct(stack.host),
+        MARK: stack.id,
+        SERVICE: name,
+        "COINML_HOME": stack.home,
+    }

@@ -228,6 +228,20 @@ def test_the_proxy_is_never_shown(
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_host_on_loopback_is_not_asked_through_the_environments_proxy(
+    name: str, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://joe:s3cret@127.0.0.1:9")
+    before = dict(os.environ)
+    with FlakyHost(served) as host:
+        assert get(host, tmp_path).is_file()
+    # A library does not change its caller's environment.
+    assert dict(os.environ) == before
+    with pytest.raises(CoinmlError):
+        fetch(ID, f"http://tube.invalid/{ID}.mp4", tmp_path)
+
+
 @pytest.mark.parametrize("proxy", PROXIES[-2:])
 def test_a_malformed_proxy_is_an_input_error(proxy: str) -> None:
     with pytest.raises(InvalidInputError, match="the proxy is not an address") as caught:

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from coinml.collection.pacing import Pace, Pacer, Pauses, is_loopback, source_name
+from coinml.collection.pacing import Pace, Pacer, Pauses, source_name
 from coinml.ledger import Ledger, new_owner
+from coinml.runtime.addresses import is_loopback
 
 
 @pytest.fixture

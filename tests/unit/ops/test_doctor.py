@@ -20,6 +20,7 @@ import pytest
 from coinml.data.records import Dataset, Video
 from coinml.ledger import Ledger
 from coinml.ledger.schema import HEAD
+from coinml.runtime.proxies import VARIABLES
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.examine import examine
@@ -288,3 +289,25 @@ def test_an_mlflow_db_at_another_migration_is_reported_and_unchanged(
         assert (found[0], stored in found[1]) == (state, True)
         assert path.read_bytes() == before
     assert [file.name for file in settings.home.iterdir()] == ["mlflow.db"]
+
+
+def test_the_proxy_of_the_environment_is_named_without_its_password(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*VARIABLES, "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "http proxy" not in {one.subject for one in examine(settings)}
+    monkeypatch.setenv("HTTPS_PROXY", "http://ann:hush-hush@proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", ".corp.example")
+    found = {one.subject: one for one in examine(settings)}["http proxy"]
+    assert (found.state, found.text) == (
+        "ok",
+        "HTTPS_PROXY=http://***@proxy.example:3128; "
+        "not used for .corp.example, localhost, 127.0.0.1, ::1",
+    )
+    monkeypatch.setenv("ALL_PROXY", "socks4://ann:hush-hush@proxy.example:1080")
+    found = {one.subject: one for one in examine(settings)}["http proxy"]
+    assert found.state == "failed"
+    assert "ALL_PROXY=(not usable)" in found.text
+    assert "socks5" in found.remedy
+    assert "hush" not in found.text + found.remedy

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime import proxies
 from coinml.runtime.process_identity import process_start
 from coinml_ops.prefect_server.local_server import LocalPrefect
 from coinml_ops.stack import ports, record, running_processes
@@ -95,6 +96,32 @@ def test_no_command_line_has_a_password() -> None:
         "worker-network": ["COINML_LEDGER_URL"],
         "worker-gpu": ["COINML_LEDGER_URL"],
     }
+
+
+def test_servers_get_no_proxy_and_everything_reaches_them_directly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secrets = {
+        "HTTP_PROXY": "http://ann:hush@proxy.example:3128",
+        "https_proxy": "http://ann:hush@proxy.example:3128",
+        "all_proxy": "socks5://ann:hush@proxy.example:1080",
+        "COINML_PROXY": "http://ann:hush@proxy.example:3128",
+        "COINML_LEDGER_URL": "postgresql://ann:hush@db.example/ledger",
+    }
+    for name in proxies.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("no_proxy", "corp.example")
+    stack = Stack(id="a", home="/srv/coinml", host="192.0.2.7")
+    environments = {one.name: one.full_environment() for one in services(stack)}
+    for name in ("prefect", "mlflow"):
+        assert [key for key, value in environments[name].items() if "hush" in value] == []
+    for name in ("worker-network", "worker-gpu"):
+        assert {key: environments[name][key] for key in secrets} == secrets
+        around = environments[name]["no_proxy"].split(",")
+        assert around == ["corp.example", "localhost", "127.0.0.1", "::1", "192.0.2.7"]
+        assert environments[name]["NO_PROXY"] == environments[name]["no_proxy"]
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
