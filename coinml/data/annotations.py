@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coinml.data.folders import read_folder
+from coinml.data.names import plain_name, shown, spelling_notes
 from coinml.data.records import Dataset, Step, Subset, Video
 from coinml.data.splits import limit_videos, official_split
 from coinml.data.taxonomy import TAXONOMY_FILES, find_taxonomy
@@ -81,6 +82,7 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
         InvalidInputError: If the file is not in the layout; names file, id and field.
     """
     database = _database(path)
+    entries = database.values()
     taxonomy = find_taxonomy(path.parent)
     domains = taxonomy.domains if taxonomy else {}
     videos = tuple(
@@ -89,7 +91,10 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
     )
     if not videos:
         raise InvalidInputError(f"{path}: 'database' is empty")
-    return Dataset(name=name, videos=videos, origin=str(path))
+    spellings = [
+        (entry["class"], video.label) for entry, video in zip(entries, videos, strict=True)
+    ]
+    return Dataset(name=name, videos=videos, origin=str(path), notes=spelling_notes(spellings))
 
 
 def annotations_stamp(path: Path) -> Stamp:
@@ -122,12 +127,17 @@ def _database(path: Path) -> Mapping[str, Any]:
         return record
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        # As JSON may be: UTF-8, or with a byte order mark UTF-16 or UTF-32.
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except OSError as err:
         raise InvalidInputError(
             f"{path}: cannot be read: {err.strerror or err}; expected COIN's JSON "
             f"or {FOLDER_PREFIX}DIR"
         ) from err
+    except UnicodeDecodeError as err:
+        raise InvalidInputError(f"{path}: {_not_text(err)}") from err
+    except RecursionError as err:
+        raise InvalidInputError(f"{path}: not JSON of COIN's layout: nested too deeply") from err
     except ValueError as err:
         if isinstance(err, InvalidInputError):
             raise
@@ -136,6 +146,16 @@ def _database(path: Path) -> Mapping[str, Any]:
     if not isinstance(database, dict):
         raise InvalidInputError(f"{path}: expected an object with the key 'database'")
     return database
+
+
+def _not_text(err: UnicodeDecodeError) -> str:
+    """Why a file's bytes are no JSON text."""
+    if err.object.startswith(b"\x1f\x8b"):
+        return "compressed with gzip; unpack it first (gunzip)"
+    return (
+        f"not JSON: byte {err.start:,} ({err.object[err.start : err.end].hex(' ')}) is not "
+        f"{err.encoding}; save it as UTF-8 (iconv -f latin1 -t utf-8)"
+    )
 
 
 def _video(
@@ -147,12 +167,15 @@ def _video(
     if not isinstance(entry, dict):
         raise InvalidInputError(f"{where}: expected an object, found {type(entry).__name__}")
     label = entry.get("class")
-    if not isinstance(label, str) or not label.strip():
-        raise InvalidInputError(f"{where}, field 'class': {label!r} is not the name of a class")
+    if not isinstance(label, str):
+        raise InvalidInputError(
+            f"{where}, field 'class': {shown(label)} is not the name of a class"
+        )
+    label = plain_name(label, f"{where}, field 'class'")
     subset = entry.get("subset")
     if subset not in SUBSETS:
         raise InvalidInputError(
-            f"{where}, field 'subset': {subset!r} is not one of {', '.join(SUBSETS)}"
+            f"{where}, field 'subset': {shown(subset)} is not one of {', '.join(SUBSETS)}"
         )
     start_s = _seconds(where, entry, "start")
     end_s = _seconds(where, entry, "end")
@@ -170,7 +193,7 @@ def _video(
         start_s=start_s,
         end_s=end_s,
         domain=domains.get(label),
-        steps=_steps(where, entry.get("annotation", [])),
+        steps=_steps(where, entry.get("annotation")),
     )
 
 
@@ -179,30 +202,52 @@ def _seconds(where: str, entry: Mapping[str, Any], field: str) -> float | None:
     value = entry.get(field)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidInputError(f"{where}, field '{field}': {value!r} is not a number of seconds")
-    if value < 0:
+    try:
+        seconds = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise InvalidInputError(
+            f"{where}, field '{field}': {shown(value)} is not a number of seconds"
+        )
+    if seconds < 0:
         raise InvalidInputError(f"{where}, field '{field}': {value!r} is negative")
-    return float(value)
+    return seconds
 
 
 def _steps(where: str, annotation: Any) -> tuple[Step, ...]:
+    """The annotated segments, none where the field is missing or null."""
+    if annotation is None:
+        return ()
     if not isinstance(annotation, list):
-        raise InvalidInputError(f"{where}, field 'annotation': expected a list of segments")
+        raise InvalidInputError(
+            f"{where}, field 'annotation': {shown(annotation)} is not a list of segments"
+        )
     steps = []
     for number, item in enumerate(annotation):
         at = f"{where}, field 'annotation'[{number}]"
         if not isinstance(item, dict):
-            raise InvalidInputError(f"{at}: expected an object with id, segment and label")
+            raise InvalidInputError(
+                f"{at}: {shown(item)} is not an object with id, segment and label"
+            )
         segment, step_id, label = item.get("segment"), item.get("id"), item.get("label")
         if not isinstance(segment, list) or len(segment) != 2:
-            raise InvalidInputError(f"{at}, 'segment': {segment!r} is not [start, end]")
+            raise InvalidInputError(f"{at}, 'segment': {shown(segment)} is not [start, end]")
         start_s, end_s = (_seconds(at, {"segment": value}, "segment") for value in segment)
         if start_s is None or end_s is None or end_s <= start_s:
-            raise InvalidInputError(f"{at}, 'segment': {segment!r} is not [start, end > start]")
+            raise InvalidInputError(
+                f"{at}, 'segment': {shown(segment)} is not [start, end > start]"
+            )
         if isinstance(step_id, bool) or not isinstance(step_id, int | str) or step_id == "":
-            raise InvalidInputError(f"{at}, 'id': {step_id!r} is not the id of a step")
+            raise InvalidInputError(f"{at}, 'id': {shown(step_id)} is not the id of a step")
         if not isinstance(label, str):
-            raise InvalidInputError(f"{at}, 'label': {label!r} is not a string")
-        steps.append(Step(step_id=str(step_id), label=label, start_s=start_s, end_s=end_s))
+            raise InvalidInputError(f"{at}, 'label': {shown(label)} is not a string")
+        steps.append(
+            Step(
+                step_id=plain_name(str(step_id), f"{at}, 'id'"),
+                label=plain_name(label, f"{at}, 'label'") if label.strip() else "",
+                start_s=start_s,
+                end_s=end_s,
+            )
+        )
     return tuple(sorted(steps, key=lambda step: step.start_s))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coinml.data.names import plain_name, require_text, spelling_notes
 from coinml.data.records import Dataset, Video
 from coinml.data.splits import folder_splits
 from coinml.data.video_endings import VIDEO_ENDINGS
+from coinml.data.video_files import FoundVideos, class_folders, find_videos
 from coinml.errors import InvalidInputError
 
 
@@ -22,8 +25,9 @@ def read_folder(
 ) -> Dataset:
     r"""Read a dataset from class folders; an id is the path below `folder` without extension.
 
-    Class folders whose names start with `_` or `.` are skipped, and so are files without a video
-    extension. The split is seeded, stratified and 70/15/15 (`splits.folder_splits`).
+    Class folders whose names start with `_` are skipped, and which files are videos is decided by
+    `video_files`. Ids and classes are NFC (`names.plain_name`). The split is seeded, stratified and
+    70/15/15 (`splits.folder_splits`).
 
     Args:
         folder: The folder of class folders.
@@ -36,16 +40,19 @@ def read_folder(
 
     Raises:
         InvalidInputError: If there is no such folder or class, a class has too few files, two
-            files have one id, or the expression does not compile.
+            files have one id, two classes one name, a name is not text, or the expression does not
+            compile.
+        LocalError: A folder cannot be read.
     """
-    kept = _class_folders(folder, classes)
+    folder_of, beside = _class_folders(folder, classes)
     pattern = _compile(group)
-    files = _video_files(folder, kept)
+    found = find_videos(folder, inside=list(folder_of.values()))
+    files = _by_id(folder, folder_of, found.files)
     labels: dict[str, str] = {}
     groups: dict[str, str] = {}
     for video_id, path in files.items():
         labels[video_id] = video_id.split("/", 1)[0]
-        below = path.relative_to(folder / labels[video_id]).as_posix()
+        below = path.relative_to(folder / folder_of[labels[video_id]]).as_posix()
         match = pattern.search(below) if pattern else None
         groups[video_id] = match.group(match.re.groups and 1) if match else video_id
     try:
@@ -65,48 +72,59 @@ def read_folder(
             )
             for video_id, path in files.items()
         ),
+        notes=(
+            *beside.notes(),
+            *found.notes(),
+            *spelling_notes((name, label) for label, name in folder_of.items()),
+        ),
     )
 
 
-def _class_folders(folder: Path, classes: Sequence[str]) -> Sequence[str]:
-    """The names of the class folders to read: `classes`, or all of them."""
-    if not folder.is_dir():
-        raise InvalidInputError(f"{folder}: no such folder; expected one folder per class in it")
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "_.")
-    unknown = sorted(set(classes) - set(found))
+def _class_folders(folder: Path, classes: Sequence[str]) -> tuple[dict[str, str], FoundVideos]:
+    """The folders to read by class: those of `classes`, or all; and what is skipped beside them."""
+    names, beside = class_folders(folder)
+    found: dict[str, str] = {}
+    for name in names:
+        label = plain_name(name, f"{folder}: class folder")
+        if label in found:
+            raise InvalidInputError(
+                f"{folder}: the class folders {found[label]!a} and {name!a} have one name, "
+                f"{label!r}; rename one, or put their files together"
+            )
+        found[label] = name
+    wanted = [plain_name(name, "classes") for name in classes]
+    unknown = sorted(set(wanted) - set(found))
     if unknown or not found:
         missing = f"no class {', '.join(unknown)}" if unknown else "no class folders"
         raise InvalidInputError(
             f"{folder}: {missing}; the class folders are {', '.join(found) or 'none'}"
         )
-    return classes or found
+    return {label: found[label] for label in wanted or found}, beside
 
 
-def _video_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+def _by_id(folder: Path, folder_of: Mapping[str, str], found: Sequence[Path]) -> dict[str, Path]:
     """The video files of class folders by id."""
-    files: dict[str, Path] = {}
-    empty = []
-    for label in classes:
-        before = len(files)
-        for path in sorted((folder / label).rglob("*")):
-            if path.suffix.lower() not in VIDEO_ENDINGS or not path.is_file():
-                continue
-            video_id = path.relative_to(folder).with_suffix("").as_posix()
-            if video_id in files:
-                raise InvalidInputError(
-                    f"{folder}: {files[video_id].name} and {path.name} have the same id "
-                    f"{video_id!r}"
-                )
-            files[video_id] = path
-        if len(files) == before:
-            empty.append(label)
+    label_of = {name: label for label, name in folder_of.items()}
+    files: dict[str, dict[str, Path]] = {label: {} for label in folder_of}
+    for path in found:
+        first, *rest = path.relative_to(folder).with_suffix("").parts
+        label = label_of[first]
+        video_id = unicodedata.normalize("NFC", "/".join([label, *rest]))
+        require_text(video_id, f"{folder}: file {path.relative_to(folder).as_posix()!r}")
+        if video_id in files[label]:
+            raise InvalidInputError(
+                f"{folder}: {files[label][video_id].name!a} and {path.name!a} have the same id "
+                f"{video_id!r}"
+            )
+        files[label][video_id] = path
+    empty = sorted(label for label, videos in files.items() if not videos)
     if empty:
         raise InvalidInputError(
-            f"{folder}: no videos in {', '.join(sorted(empty))} "
-            f"(endings {' '.join(sorted(VIDEO_ENDINGS))}); leave the class out "
-            "with --classes, or start its name with '_'"
+            f"{folder}: no videos in {', '.join(empty)} "
+            f"(endings {' '.join(sorted(VIDEO_ENDINGS))}; hidden and generated files are skipped); "
+            "leave the class out with --classes, or start its name with '_'"
         )
-    return files
+    return {video_id: path for videos in files.values() for video_id, path in videos.items()}
 
 
 def _compile(group: str | None) -> re.Pattern[str] | None:

@@ -77,11 +77,13 @@ class Dataset:
         name: Identifies the ledger rows, the embedding sets, the experiment and the model.
         videos: In the order of the annotations; ids are unique.
         origin: File or folder of the annotations, for messages.
+        notes: What was skipped or spelled otherwise when it was read, a sentence each.
     """
 
     name: str
     videos: tuple[Video, ...]
     origin: str = field(default="", compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:

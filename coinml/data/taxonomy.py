@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coinml.data.names import plain_name
 from coinml.errors import InvalidInputError
 
 DOMAIN_CSV = "taxonomy_domain_target_mapping.csv"
@@ -63,8 +65,12 @@ def _taxonomy(
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise InvalidInputError(f"{path}: byte {err.start:,} is not UTF-8: {err.reason}") from err
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
         header = next(rows, [])
         if header != list(columns):
             raise InvalidInputError(f"{path}: the columns are {header}, expected {list(columns)}")
@@ -73,7 +79,9 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
                 raise InvalidInputError(
                     f"{path}, line {number}: {row} does not fill the columns {list(columns)}"
                 )
-            yield row
+            yield [plain_name(cell, f"{path}, line {number}") for cell in row]
+    except csv.Error as err:
+        raise InvalidInputError(f"{path}: not CSV: {err}") from err
 
 
 def _read_workbook(path: Path) -> Taxonomy:
@@ -85,7 +93,14 @@ def _read_workbook(path: Path) -> Taxonomy:
         raise InvalidInputError(f"{path}: not a readable workbook: {err}") from err
     found: dict[tuple[str, ...], list[list[str]]] = {}
     for sheet in book.worksheets:
-        rows = [[str(cell).strip() for cell in row if cell is not None] for row in sheet.values]
+        rows = [
+            [
+                plain_name(str(cell), f"{path}, sheet {sheet.title!r}")
+                for cell in row
+                if cell is not None
+            ]
+            for row in sheet.values
+        ]
         rows = [row for row in rows if row]
         if rows:
             found[tuple(rows[0])] = rows[1:]

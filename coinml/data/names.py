@@ -1,0 +1,101 @@
+"""Names from outside: class names, step labels and the names of video files."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+from coinml.errors import InvalidInputError
+
+LONGEST_NAME = 255
+"""Characters of a class name; file systems allow no longer names of folders."""
+
+_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+_LISTED = 5
+
+# They take no place and join nothing: two names that differ in them alone look the same.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+_LINE_BREAKS = re.compile(r"\s*[^\S ]\s*")
+"""White space with a tab, a line break or a wide space in it."""
+
+
+def plain_name(text: str, where: str) -> str:
+    """A name in one spelling, so that names that look the same are the same text.
+
+    The result is in Unicode's NFC, without invisible characters and outer white space, and a space
+    stands for line breaks and tabs in it. Several spaces are kept: labels of COIN have them.
+
+    Args:
+        text: The name as found.
+        where: Where it was found, for the message: file, entry and field.
+
+    Raises:
+        InvalidInputError: It is empty, too long or not text (control characters, or bytes that are
+            not UTF-8).
+    """
+    name = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
+    name = _LINE_BREAKS.sub(" ", name).strip()
+    if not name:
+        raise InvalidInputError(f"{where}: {shown(text)} is not a name")
+    if len(name) > LONGEST_NAME:
+        raise InvalidInputError(
+            f"{where}: {shown(text)} has {len(name):,} characters; a name has at most "
+            f"{LONGEST_NAME}"
+        )
+    require_text(name, where)
+    return name
+
+
+def require_text(text: str, where: str) -> None:
+    """Require that a text can be shown, stored in a database and written as UTF-8.
+
+    Raises:
+        InvalidInputError: It has control characters or surrogates; the message shows it escaped.
+    """
+    kinds = {unicodedata.category(character) for character in text}
+    if "Cs" in kinds:
+        raise InvalidInputError(f"{where}: {shown(text)} is not valid Unicode (not UTF-8)")
+    if "Cc" in kinds:
+        raise InvalidInputError(f"{where}: {shown(text)} has control characters")
+
+
+def shown(value: object) -> str:
+    """A wrong value for a message: its `repr`, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # An integer of thousands of digits; Python does not write it out.
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def spelling_notes(classes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What there is to say of the classes' names, a sentence each.
+
+    Args:
+        classes: Each class as found and as `plain_name` spells it.
+    """
+    pairs = dict.fromkeys(classes)
+    respelled = [f"{found!a} as {name!r}" for found, name in pairs if found != name]
+    groups: dict[str, set[str]] = defaultdict(set)
+    for _, name in pairs:
+        groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].add(name)
+    notes = (
+        [f"class names in another spelling than found: {listed(respelled)}"] if respelled else []
+    )
+    for group in groups.values():
+        if len(group) > 1:
+            alike = listed(map(repr, sorted(group)))
+            notes.append(f"classes that look alike and are kept apart: {alike}")
+    return tuple(notes)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """The first few texts, and how many more there are."""
+    texts = list(texts)
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
