@@ -84,7 +84,7 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def load_shown(selection: Selection, settings: Settings) -> Dataset:
-    """Load a selection; drawing the miniature shows a progress bar."""
+    """Load a selection and print what is to be said of it; drawing the miniature shows a bar."""
     from coinml.miniature.dataset import draw_dataset
     from coinml.selection import miniature_dir
 
@@ -94,4 +94,7 @@ def load_shown(selection: Selection, settings: Settings) -> Dataset:
                 miniature_dir(settings.data_dir),
                 progress=lambda _done, total: progress.advance("draw", total=total),
             )
-    return selection.load(settings.data_dir)
+    dataset = selection.load(settings.data_dir)
+    for text in dataset.notes:
+        note(f"{dataset.name}: {text}")
+    return dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from coinml.collection.video_folder import Verify, VideoFolder, verified_facts
 from coinml.data.records import Dataset
 from coinml.data.video_endings import VIDEO_ENDINGS
+from coinml.data.video_files import find_videos
 from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
 from coinml.faults.classification import Fault
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger, LedgerRow
@@ -32,12 +33,14 @@ class AdoptReport:
         already: Ids whose file was in the ledger before.
         unknown: Names of files that match no id of the dataset.
         failed: Id -> why its file was refused.
+        notes: What was skipped in the folder, a sentence each.
     """
 
     adopted: tuple[str, ...] = ()
     already: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def adopt_folder(
@@ -53,8 +56,9 @@ def adopt_folder(
 ) -> AdoptReport:
     """Copy the videos of a folder and its subfolders to the folder of collected ones.
 
-    A file's name without extension is its id. A file that does not decode is not copied, and its
-    video stays due; videos that are downloaded already are skipped.
+    A file's name without extension is its id; which files are videos is decided by
+    `coinml.data.video_files`. A file that is missing, cannot be read or does not decode is not
+    copied, and its video stays due; videos that are downloaded already are skipped.
 
     Args:
         ledger: Contains the dataset's videos (`Ledger.register`).
@@ -71,7 +75,15 @@ def adopt_folder(
         LocalError: A file cannot be read, or the disk is full.
     """
     folder, target = Path(folder), VideoFolder(Path(videos_dir).absolute())
-    files = list(_videos_below(folder))
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder}: no such folder")
+    found_videos = find_videos(folder)
+    files = found_videos.files
+    if not files:
+        raise InvalidInputError(
+            f"{folder}: no video file in it or below it ({' '.join(VIDEO_ENDINGS)}); hidden and "
+            "generated files are skipped"
+        )
     rows = {row.video_id: row for row in ledger.rows(dataset)}
     found: dict[str, Path] = {}
     unknown: list[str] = []
@@ -92,7 +104,13 @@ def adopt_folder(
         return target.put(copy, facts)
 
     adopted, failed = _adopt_all(wanted, adopt, ledger, dataset, workers, progress)
-    return AdoptReport(adopted=adopted, already=already, unknown=tuple(unknown), failed=failed)
+    return AdoptReport(
+        adopted=adopted,
+        already=already,
+        unknown=tuple(unknown),
+        failed=failed,
+        notes=found_videos.notes(),
+    )
 
 
 def adopt_in_place(
@@ -105,8 +123,8 @@ def adopt_in_place(
 ) -> AdoptReport:
     """Record the files of a folder dataset where they are.
 
-    A file that has neither moved nor changed since it was verified is not verified again. A
-    missing file or one that does not decode is recorded as corrupt.
+    A file that has neither moved nor changed since it was verified is not verified again. A file
+    that is missing, cannot be read or does not decode is recorded as corrupt.
 
     Args:
         ledger: Contains the dataset's videos (`Ledger.register`).
@@ -189,6 +207,10 @@ def _adopt_all(
 def _facts(path: Path, row: LedgerRow, verify: Verify | None) -> FileFacts:
     if not path.is_file():
         raise CorruptVideoError(f"{path}: the file is missing")
+    try:
+        path.open("rb").close()
+    except OSError as err:
+        raise CorruptVideoError(f"{path}: cannot be read: {err.strerror}") from err
     return verified_facts(path, verify=verify, duration_s=row.duration_s)
 
 
@@ -201,21 +223,6 @@ def _is_unchanged(row: LedgerRow, path: Path) -> bool:
         return False
     stat = path.stat()
     return (stat.st_size, stat.st_mtime_ns) == (row.size_bytes, row.mtime_ns)
-
-
-def _videos_below(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        raise InvalidInputError(f"{folder}: no such folder")
-    found = False
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in VIDEO_ENDINGS and not hidden and path.is_file():
-            found = True
-            yield path
-    if not found:
-        raise InvalidInputError(
-            f"{folder}: no video file in it or below it ({' '.join(VIDEO_ENDINGS)})"
-        )
 
 
 def _copy(path: Path, target: Path, *, link: bool) -> None:

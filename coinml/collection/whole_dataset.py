@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger, Status
 from coinml.runtime.addresses import is_loopback
 from coinml.runtime.settings import YOUTUBE
+
+log = logging.getLogger(__name__)
 
 YOUTUBE_RATE = Pace(rate_per_hour=300)
 """About what YouTube allows a session, by yt-dlp's maintainers."""
@@ -103,6 +106,8 @@ def find_due(
         options: Which states, how many, and whether before their scheduled attempt.
         credentials: Digest of the cookies, if any: they may open what was restricted.
     """
+    for note in dataset.notes:
+        log.warning("%s: %s", dataset.name, note)
     ids = ledger.due(
         dataset.name,
         ids=[video.video_id for video in dataset.videos],

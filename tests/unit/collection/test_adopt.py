@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from coinml.collection.adopt import adopt_folder, adopt_in_place
 from coinml.data.records import Dataset, Video
-from coinml.errors import InvalidInputError
+from coinml.data.video_files import find_videos
+from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 
 IDS = ["-aaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"]
@@ -128,3 +132,66 @@ def test_only_changed_files_are_verified_again(
 def test_a_dataset_without_files_is_refused(ledger: Ledger) -> None:
     with pytest.raises(InvalidInputError, match="-aaaaaaaaaa"):
         adopt_in_place(ledger, registered(ledger))
+
+
+def test_adopting_skips_hidden_files_and_reads_linked_folders(
+    ledger: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    registered(ledger)
+    (folder / f"._{IDS[2]}.mp4").write_bytes(b"Mac OS X")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / f"{IDS[2]}.mp4").write_bytes(b"a preview")
+    (folder / f"{IDS[2]}.mp4").unlink()
+    (folder / f"{IDS[2]}.mp4").symlink_to("/nowhere/annex")
+    (folder / "below").rename(tmp_path / "elsewhere")
+    (folder / "below").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    report = adopt_folder(ledger, "mini", folder, videos_dir=tmp_path / "videos")
+    assert set(report.adopted) == set(IDS[:2])
+    assert set(report.failed) == {IDS[2]}
+    assert "missing" in report.failed[IDS[2]]
+    assert report.notes == (
+        f"hidden or generated files and folders that are skipped: 2 ('._{IDS[2]}.mp4', '@eaDir')",
+        "linked folders that are skipped, since they are read anyway: 1 ('below/back')",
+        f"links to missing files, whose videos count as missing: 1 ('{IDS[2]}.mp4')",
+    )
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder of a user who is not root, since root reads every file."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_stops_no_other(ordinary_user: Path) -> None:
+    paths = {name: ordinary_user / f"{name}.mp4" for name in ("saw/a", "saw/b")}
+    (ordinary_user / "saw").mkdir()
+    for path in paths.values():
+        path.touch()
+    paths["saw/a"].chmod(0)
+
+    # Not the real decode: its processes cannot start as a user who may not read Python's folder.
+    def verify(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(verdict="ok", reason=None, duration_s=1.0)
+
+    with Ledger(f"sqlite:///{ordinary_user / 'ledger.db'}") as ledger:
+        report = adopt_in_place(ledger, registered(ledger, paths), verify=verify)
+        assert report.adopted == ("saw/b",)
+        assert report.failed == {"saw/a": f"{paths['saw/a']}: cannot be read: Permission denied"}
+        assert states(ledger) == ["corrupt", DOWNLOADED]
+        paths["saw/a"].chmod(0o600)
+        assert adopt_in_place(ledger, registered(ledger, paths), verify=verify).adopted == (
+            "saw/a",
+        )
+    (ordinary_user / "saw").chmod(0)
+    with pytest.raises(LocalError, match=r"saw: cannot be read: Permission denied"):
+        find_videos(ordinary_user)
+    (ordinary_user / "saw").chmod(0o700)
