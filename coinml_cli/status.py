@@ -120,9 +120,15 @@ def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: boo
         return
     table(["field", "value"], [[k, v] for k, v in asdict(row).items() if v is not None])
     table(
-        ["when", "outcome", "seconds", "message"],
+        ["when", "source", "outcome", "seconds", "message"],
         [
-            [f"{a.started_at:%Y-%m-%d %H:%M:%S}", a.outcome, f"{a.seconds:.1f}", a.message or ""]
+            [
+                f"{a.started_at:%Y-%m-%d %H:%M:%S}",
+                a.source or "",
+                a.outcome,
+                f"{a.seconds:.1f}",
+                a.message or "",
+            ]
             for a in attempts
         ],
     )

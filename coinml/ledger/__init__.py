@@ -10,6 +10,7 @@ from coinml.ledger.records import (
     Counts,
     FileFacts,
     LedgerRow,
+    Overall,
     Status,
 )
 from coinml.runtime.process_identity import new_owner
@@ -23,6 +24,7 @@ __all__ = [
     "FileFacts",
     "Ledger",
     "LedgerRow",
+    "Overall",
     "Status",
     "downloader_version",
     "new_owner",

@@ -17,11 +17,20 @@ from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
 from coinml.ledger.queries import LedgerReader
-from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts
+from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts, Overall
 from coinml.ledger.schema import attempts, chunks, seconds, videos
 from coinml.runtime.process_identity import is_dead
 
-_FILE_COLUMNS = ("path", "size_bytes", "mtime_ns", "sha256", "media_duration_s", "origin")
+_FILE_COLUMNS = (
+    "path",
+    "size_bytes",
+    "mtime_ns",
+    "sha256",
+    "media_duration_s",
+    "origin",
+    "source",
+    "url",
+)
 _NO_FILE: dict[str, Any] = dict.fromkeys(_FILE_COLUMNS)
 
 
@@ -175,6 +184,14 @@ class Ledger(LedgerReader):
 
     # -- outcomes
 
+    def note_source(self, dataset: str, video_id: str, *, source: str, url: str) -> None:
+        """Record where a file comes from, before it is complete.
+
+        If the process is killed before the outcome is recorded, a later run recognises the file
+        on disk and takes its source from here.
+        """
+        self._execute(_of(dataset, video_id).values(source=source, url=url))
+
     def record_success(
         self, dataset: str, video_id: str, *, file: FileFacts, attempt: Attempt | None
     ) -> None:
@@ -189,10 +206,12 @@ class Ledger(LedgerReader):
             "sha256": file.sha256,
             "media_duration_s": file.media_duration_s,
             "origin": file.origin,
+            "source": file.source,
+            "url": file.url,
         }
         if file.title is not None:
             values["title"] = file.title
-        self._record(dataset, video_id, values, attempt, DOWNLOADED, None, None)
+        self._record(dataset, video_id, values, attempt, DOWNLOADED)
 
     def record_fault(
         self,
@@ -205,6 +224,7 @@ class Ledger(LedgerReader):
         attempt: Attempt | None,
         rule: str | None = None,
         path: str | None = None,
+        overall: Overall | None = None,
     ) -> None:
         """Record why a video is not downloaded, and when to try again.
 
@@ -218,20 +238,28 @@ class Ledger(LedgerReader):
             attempt: None when nothing was requested from the source (e.g. a broken file on disk).
             rule: The rule that classified the failure; "unknown" when none matched.
             path: Where a bad file was moved.
+            overall: What the video's row says, where it has several sources; the arguments above
+                are those of one source, and belong to the attempt.
         """
+        row = overall or Overall(state=str(fault), message=message, next_attempt_at=next_attempt_at)
         values = {
             **_NO_FILE,
-            "state": str(fault),
-            "message": message,
-            "next_attempt_at": None if next_attempt_at is None else next_attempt_at.timestamp(),
+            "state": row.state,
+            "message": row.message,
+            "next_attempt_at": _timestamp(row.next_attempt_at),
             "path": path,
         }
-        self._record(dataset, video_id, values, attempt, str(fault), message, rule)
+        outcome = {
+            "message": message,
+            "rule": rule,
+            "next_attempt_at": _timestamp(next_attempt_at),
+        }
+        self._record(dataset, video_id, values, attempt, str(fault), outcome)
 
     def forget(self, dataset: str, video_id: str, reason: str) -> None:
         """Make a video pending again, since its file is gone or was altered."""
         values = {**_NO_FILE, "state": PENDING, "message": reason, "next_attempt_at": None}
-        self._record(dataset, video_id, values, None, PENDING, None, None)
+        self._record(dataset, video_id, values, None, PENDING)
 
     def quarantine(self, dataset: str, video_id: str, reason: str) -> None:
         """Record that the file of a downloaded video does not decode, and move it aside.
@@ -254,7 +282,7 @@ class Ledger(LedgerReader):
             fault=Fault.CORRUPT,
             message=reason,
             next_attempt_at=now if again else None,
-            attempt=Attempt(run_id="quarantine", started_at=now),
+            attempt=Attempt(run_id="quarantine", started_at=now, source=row.source, url=row.url),
             rule="decode",
             path=str(aside) if aside is not None else row.path,
         )
@@ -269,8 +297,7 @@ class Ledger(LedgerReader):
         values: Mapping[str, Any],
         attempt: Attempt | None,
         outcome: str,
-        message: str | None,
-        rule: str | None,
+        failure: Mapping[str, Any] | None = None,
     ) -> None:
         counted = (
             {}
@@ -300,10 +327,12 @@ class Ledger(LedgerReader):
                         "started_at": attempt.started_at.timestamp(),
                         "seconds": attempt.seconds,
                         "outcome": outcome,
-                        "message": message,
-                        "rule": rule,
                         "size_bytes": attempt.size_bytes,
                         "tool_version": attempt.tool_version,
+                        "source": attempt.source,
+                        "url": attempt.url,
+                        "credentials": attempt.credentials,
+                        **(failure or {}),
                     },
                 )
 
@@ -315,6 +344,10 @@ class Ledger(LedgerReader):
 
 _shared: dict[tuple[int, str], Ledger] = {}
 _sharing = threading.Lock()
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _of(dataset: str, video_id: str) -> Any:

@@ -99,6 +99,38 @@ class LedgerReader:
         query = _attempts(dataset).where(attempts.c.video_id == video_id)
         return [_attempt_row(row) for row in self._all(query)]
 
+    def last_attempts(
+        self, dataset: str, ids: Sequence[str]
+    ) -> dict[str, dict[str | None, AttemptRow]]:
+        """The last attempt at each URL of videos; videos without any are absent.
+
+        Attempts made before URLs were recorded are under None.
+        """
+        found: dict[str, dict[str | None, AttemptRow]] = {}
+        for chunk in chunks(sorted(set(ids))):
+            last = (
+                select(func.max(attempts.c.id))
+                .where(attempts.c.dataset == dataset, attempts.c.video_id.in_(chunk))
+                .group_by(attempts.c.video_id, attempts.c.url)
+            )
+            for row in self._all(_attempts(dataset).where(attempts.c.id.in_(last))):
+                found.setdefault(row.video_id, {})[row.url] = _attempt_row(row)
+        return found
+
+    def sources(self, dataset: str) -> dict[str, int]:
+        """Number of downloaded videos by the source that they came from, where it is known."""
+        query = (
+            select(videos.c.source, func.count())
+            .where(
+                videos.c.dataset == dataset,
+                videos.c.state == DOWNLOADED,
+                videos.c.source.is_not(None),
+            )
+            .group_by(videos.c.source)
+            .order_by(videos.c.source)
+        )
+        return {row[0]: row[1] for row in self._all(query)}
+
     def unknown(self, dataset: str) -> list[AttemptRow]:
         """Attempts whose message matched no fault rule, oldest first."""
         query = _attempts(dataset).where(attempts.c.rule == "unknown")
@@ -128,9 +160,13 @@ class LedgerReader:
         return int(self._all(query)[0][0])
 
     def attempts_in_run(
-        self, dataset: str, ids: Sequence[str], *, run_id: str
+        self, dataset: str, ids: Sequence[str], *, run_id: str, urls: Collection[str] | None = None
     ) -> dict[str, Counter[str]]:
-        """Number of attempts of a run by video and outcome; videos without any are absent."""
+        """Number of attempts of a run by video and outcome; videos without any are absent.
+
+        With `urls`, only attempts at these.
+        """
+        at_url = [] if urls is None else [attempts.c.url.in_(urls)]
         counts: dict[str, Counter[str]] = {}
         for chunk in chunks(sorted(set(ids))):
             query = (
@@ -139,6 +175,7 @@ class LedgerReader:
                     attempts.c.dataset == dataset,
                     attempts.c.run_id == run_id,
                     attempts.c.video_id.in_(chunk),
+                    *at_url,
                 )
                 .group_by(attempts.c.video_id, attempts.c.outcome)
             )
@@ -146,8 +183,11 @@ class LedgerReader:
                 counts.setdefault(video_id, Counter())[outcome] = count
         return counts
 
-    def failures(self, dataset: str, video_id: str, fault: Fault) -> int:
-        """Number of attempts over all runs that ended in this fault since the last success."""
+    def failures(self, dataset: str, video_id: str, fault: Fault, *, url: str | None = None) -> int:
+        """Number of attempts over all runs that ended in this fault since the last success.
+
+        With `url`, only attempts at this URL.
+        """
         of_video = and_(attempts.c.dataset == dataset, attempts.c.video_id == video_id)
         last = (
             select(func.coalesce(func.max(attempts.c.id), 0))
@@ -157,7 +197,10 @@ class LedgerReader:
         # A corrupt file can have been recorded as a success first, so a success does not reset
         # the count of `CORRUPT`.
         since = [] if fault is Fault.CORRUPT else [attempts.c.id > last]
-        query = select(func.count()).where(of_video, attempts.c.outcome == str(fault), *since)
+        at_url = [] if url is None else [attempts.c.url == url]
+        query = select(func.count()).where(
+            of_video, attempts.c.outcome == str(fault), *since, *at_url
+        )
         return int(self._all(query)[0][0])
 
     def status(
@@ -254,7 +297,8 @@ def _ledger_row(row: Any) -> LedgerRow:
 
 def _attempt_row(row: Any) -> AttemptRow:
     values = row._asdict()
-    values["started_at"] = datetime.fromtimestamp(values["started_at"], UTC)
+    for name in ("started_at", "next_attempt_at"):
+        values[name] = _moment(values[name])
     return AttemptRow(**values)
 
 

@@ -15,7 +15,7 @@ DOWNLOADED = "downloaded"
 
 MEANING = {
     DOWNLOADED: "verified by decoding to the end",
-    PENDING: "not tried yet",
+    PENDING: "not tried yet, or not at each source",
     "transient": "temporary failure; tried again later",
     "blocked": "the source refused; tried again later",
     "gone": "removed, closed or under copyright",
@@ -39,6 +39,8 @@ class FileFacts:
         media_duration_s: Length of the video in seconds, where known.
         origin: How the file was obtained.
         title: The video's title at the source, where known.
+        source: Name of the source that it came from, where known.
+        url: Its URL or path there, without credentials.
     """
 
     path: str
@@ -48,6 +50,8 @@ class FileFacts:
     media_duration_s: float | None = None
     origin: Origin = "download"
     title: str | None = None
+    source: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,8 @@ class Attempt:
         size_bytes: Bytes received, where known.
         tool_version: yt-dlp's version.
         credentials: Digest of the cookies and the proxy in use, None without either.
+        source: Name of the source that was asked.
+        url: The video's URL or path there, without credentials.
     """
 
     run_id: str
@@ -69,6 +75,23 @@ class Attempt:
     size_bytes: int | None = None
     tool_version: str | None = None
     credentials: str | None = None
+    source: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overall:
+    """What several sources together say about a video that none of them brought.
+
+    Attributes:
+        state: "pending" while a source was not asked, else the most hopeful of their faults.
+        message: What each of them said.
+        next_attempt_at: The earliest time at which one of them may be asked again.
+    """
+
+    state: str
+    message: str
+    next_attempt_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +119,8 @@ class LedgerRow:
         credentials: Digest of the credentials at the last attempt.
         updated_at: When the state was last recorded.
         title: The video's title at the source, where known.
+        source: Name of the source that the file came from, where known.
+        url: The video's URL or path there, without credentials.
     """
 
     video_id: str
@@ -117,13 +142,17 @@ class LedgerRow:
     credentials: str | None
     updated_at: datetime | None
     title: str | None
+    source: str | None
+    url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
     """A recorded attempt; `outcome` is "downloaded" or the name of a fault.
 
-    `rule` is the rule that classified the failure, "unknown" when none matched.
+    `rule` is the rule that classified the failure, "unknown" when none matched. `source` and `url`
+    say which source was asked, None where the attempt was made before sources were recorded;
+    `next_attempt_at` when that source may be asked for the video again.
     """
 
     video_id: str
@@ -135,6 +164,10 @@ class AttemptRow:
     rule: str | None
     size_bytes: int | None
     tool_version: str | None
+    source: str | None
+    url: str | None
+    next_attempt_at: datetime | None
+    credentials: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

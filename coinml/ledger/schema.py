@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a database at this version is opened without Alembic."""
 
 metadata = MetaData(
@@ -55,6 +55,9 @@ videos = Table(
     Column("sha256", String(64)),
     Column("media_duration_s", Float),
     Column("title", Text),
+    # Where it came from: the name of the source (as in `sources`), and the URL without credentials.
+    Column("source", String(200)),
+    Column("url", Text),
     # The lease.
     Column("lease_owner", Text),
     Column("lease_until", Float),
@@ -75,6 +78,11 @@ attempts = Table(
     Column("rule", String(20)),
     Column("size_bytes", BigInteger),
     Column("tool_version", String(50)),
+    # Which source was asked, and when it may be asked for this video again.
+    Column("source", String(200)),
+    Column("url", Text),
+    Column("next_attempt_at", Float),
+    Column("credentials", String(16)),
     Index(None, "dataset", "video_id"),
 )
 

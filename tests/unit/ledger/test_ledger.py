@@ -11,7 +11,7 @@ import pytest
 from coinml.data.records import Dataset, Video
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
-from coinml.ledger import DOWNLOADED, PENDING, Ledger, new_owner
+from coinml.ledger import DOWNLOADED, PENDING, Ledger, Overall, new_owner
 from coinml.ledger.records import MEANING
 from tests.helpers.ledger_rows import NOW, attempt, dataset, facts, ids
 
@@ -285,3 +285,38 @@ def test_a_forgotten_video_is_due_and_keeps_its_attempts(ledger: Ledger) -> None
     assert (row.state, row.path, row.sha256, row.attempts) == (PENDING, None, None, 1)
     assert row.message == "its file is gone"
     assert ids()[0] in ledger.due("mini")
+
+
+def test_each_attempt_says_which_source_was_asked(ledger: Ledger) -> None:
+    ledger.register(dataset())
+    video_id = ids()[0]
+    archive, mirror = ({"source": name, "url": f"{name}/{video_id}"} for name in ("arch", "mirr"))
+    for where, later in ((archive, NOW), (archive, None), (mirror, NOW + timedelta(hours=1))):
+        ledger.record_fault(
+            "mini",
+            video_id,
+            fault=Fault.GONE,
+            message=f"no such video at {where['source']}",
+            next_attempt_at=later,
+            attempt=attempt(**where),
+            overall=Overall(state=PENDING, message="one was not asked", next_attempt_at=None),
+        )
+    row = ledger.row("mini", video_id)
+    assert (row.state, row.message, row.next_attempt_at) == (PENDING, "one was not asked", None)
+    last = ledger.last_attempts("mini", ids())
+    assert set(last) == {video_id}
+    assert {url: (one.outcome, one.next_attempt_at) for url, one in last[video_id].items()} == {
+        archive["url"]: ("gone", None),
+        mirror["url"]: ("gone", NOW + timedelta(hours=1)),
+    }
+    assert ledger.failures("mini", video_id, Fault.GONE) == 3
+    assert ledger.failures("mini", video_id, Fault.GONE, url=archive["url"]) == 2
+    counts = ledger.attempts_in_run("mini", ids(), run_id="run", urls=[mirror["url"]])
+    assert counts == {video_id: {"gone": 1}}
+    ledger.record_success("mini", video_id, file=facts(**mirror), attempt=attempt(**mirror))
+    row = ledger.row("mini", video_id)
+    assert (row.source, row.url) == ("mirr", mirror["url"])
+    assert ledger.sources("mini") == {"mirr": 1}
+    ledger.quarantine("mini", video_id, "does not decode")
+    assert ledger.attempts("mini", video_id)[-1].url == mirror["url"]
+    assert ledger.row("mini", video_id).source is None

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, delete
 
 from coinml.errors import InvalidInputError, LocalError
-from coinml.ledger import FileFacts, Ledger
+from coinml.ledger import FileFacts, Ledger, database
 from coinml.ledger.database import Database
 from coinml.ledger.schema import HEAD, metadata, videos
 from tests.helpers.ledger_rows import attempt, dataset, facts, ids
@@ -191,3 +191,32 @@ def test_a_signal_during_a_statement_is_raised_and_releases_the_lock(ledger_url:
     # The next transaction finds no lock.
     assert database.write(lambda connection: connection.execute(delete(videos)).rowcount) == 0
     database.close()
+
+
+def test_rows_and_attempts_of_the_migration_before_are_kept(ledger_url: str) -> None:
+    """Attempts made before sources were recorded have none."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, text
+
+    with Ledger(ledger_url) as ledger:
+        ledger.register(dataset())
+    engine = create_engine(ledger_url)
+    config = Config()
+    folder = Path(database.__file__).with_name("migrations")
+    config.set_main_option("script_location", str(folder))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+        connection.execute(
+            text(
+                "INSERT INTO attempts (dataset, video_id, run_id, started_at, seconds, outcome) "
+                f"VALUES ('mini', '{ids()[0]}', 'old', 1.0, 2.0, 'gone')"
+            )
+        )
+    engine.dispose()
+    with Ledger(ledger_url) as ledger:
+        assert [row.video_id for row in ledger.rows("mini")] == ids()
+        (old,) = ledger.attempts("mini", ids()[0])
+        assert (old.outcome, old.source, old.url) == ("gone", None, None)
+        assert set(ledger.last_attempts("mini", ids())[ids()[0]]) == {None}
