@@ -70,6 +70,20 @@ class Architecture:
             )
         return wanted
 
+    def dim(self, config: Mapping[str, Any]) -> int:
+        """Length of a vector.
+
+        Raises:
+            InvalidInputError: The width is not a multiple of the number of attention heads.
+        """
+        width = _positive_integer(config, "hidden_size")
+        if width % _positive_integer(config, "num_attention_heads"):
+            raise InvalidInputError(
+                f"config.json: num_attention_heads is {config['num_attention_heads']}; it must be "
+                f"a divisor of hidden_size, which is {width}"
+            )
+        return width
+
     def size(self, config: Mapping[str, Any]) -> tuple[int, int]:
         """Size of a frame as (height, width) in pixels."""
         return _pair(config, self.size_field)
@@ -108,6 +122,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "patch_size": 16,
             "tubelet_size": 2,
             "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12,
             "use_mean_pooling": True,
         },
         supports_masking=True,
@@ -121,6 +140,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "patch_size": 16,
             "tubelet_size": 2,
             "hidden_size": 1024,
+            "mlp_ratio": 4.0,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6,
+            "qkv_bias": True,
         },
         input_name="pixel_values_videos",
         frames_field="frames_per_clip",
@@ -138,6 +163,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "image_size": 224,
             "patch_size": 16,
             "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6,
+            "qkv_bias": True,
+            "attention_type": "divided_space_time",
         },
         variable_size=True,
         class_token=True,
@@ -150,6 +182,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "image_size": 224,
             "tubelet_size": [2, 16, 16],
             "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "hidden_act": "gelu_fast",
+            "layer_norm_eps": 1e-6,
+            "qkv_bias": True,
         },
         class_token=True,
         # Classification checkpoints have no pooler; transformers would add a random one.

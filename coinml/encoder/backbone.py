@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coinml.encoder.checkpoint import Checkpoint, first_line
+from coinml.encoder.model_config import dropped_weights
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import kept_positions
 from coinml.errors import InvalidInputError
@@ -37,9 +38,15 @@ def load_backbone(
     with _quiet_transformers(), torch.device("cpu"):
         import transformers
 
+        model_class = getattr(transformers, architecture.model_class)
+        weights = checkpoint.weights.tensors()
         try:
-            model, found = getattr(transformers, architecture.model_class).from_pretrained(
-                checkpoint.folder,
+            # Given the configuration and the tensors, transformers looks for no files: no other
+            # weights, adapter or code can be loaded than what the spec was computed from.
+            model, found = model_class.from_pretrained(
+                None,
+                config=model_class.config_class(**checkpoint.model_fields),
+                state_dict=weights,
                 local_files_only=True,
                 dtype=dtype,
                 attn_implementation=architecture.attention,
@@ -51,6 +58,14 @@ def load_backbone(
             raise InvalidInputError(
                 f"{checkpoint.ref}: cannot be loaded: {first_line(err)}"
             ) from err
+    if dropped := dropped_weights(found["unexpected_keys"], checkpoint.config):
+        raise InvalidInputError(
+            f"{checkpoint.ref}: transformers {transformers.__version__} does not use "
+            f"{len(dropped)} of the encoder's weights in {checkpoint.weights.main.name}, such as "
+            f"{dropped[0]}, so "
+            "the vectors would be wrong: config.json is not that of these weights, or another "
+            "version of transformers is needed"
+        )
     if missing := found["missing_keys"]:
         # transformers would initialise them randomly.
         raise InvalidInputError(

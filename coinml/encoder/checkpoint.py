@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coinml.encoder.architectures import Architecture, architecture_of
+from coinml.encoder.model_config import described, model_fields, unusual_fields
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
 from coinml.encoder.sampling import DEFAULT, Sampling
@@ -28,6 +29,8 @@ from coinml.encoder.weights import (
     find_weights,
 )
 from coinml.errors import InvalidInputError, TransientError
+
+_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Checkpoint:
             InvalidInputError: The sampling is invalid or does not fit the model, or the processor
                 file is missing or not supported.
         """
+        tensor_names = self.weights.tensor_names()
         keep_tokens, keep_seed = checked_masking(sampling.keep_tokens, sampling.keep_seed)
         if keep_tokens != 1 and not self.architecture.supports_masking:
             raise InvalidInputError(
@@ -75,13 +79,15 @@ class Checkpoint:
         try:
             own = self.architecture.frames(self.config, sampling.frames)
             size = self.architecture.size(self.config)
+            dim = self.architecture.dim(self.config)
         except InvalidInputError as err:
             raise InvalidInputError(f"{self.ref}: {err}") from err
         preprocessor = self._preprocessor(size)
+        unusual = unusual_fields(self.model_fields, self.architecture, tensor_names)
         return EncoderSpec(
             encoder=self.ref if self.commit else self.folder.resolve().name,
             revision=self.commit,
-            architecture=self.model_type,
+            architecture=described(self.model_type, unusual),
             weights_sha256=self.weights.sha256(),
             resize=preprocessor.resize,
             crop=preprocessor.crop,
@@ -93,9 +99,14 @@ class Checkpoint:
             clips=sampling.clips,
             keep_tokens=keep_tokens,
             keep_seed=keep_seed,
-            pooling=self.architecture.pooling(self.config, self.weights.tensor_names()),
-            dim=self.config["hidden_size"],
+            pooling=self.architecture.pooling(self.config, tensor_names),
+            dim=dim,
         )
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """The fields of the configuration that the model is made from."""
+        return model_fields(self.config, ref=self.ref)
 
     @property
     def model_type(self) -> str:
@@ -128,12 +139,19 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InvalidInputError: There is no such checkpoint, or its family is not supported.
+        InvalidInputError: There is no such checkpoint, its family is not supported, or it asks for
+            other weights or code than its own.
         TransientError: The hub does not answer.
     """
     folder, commit = _resolve(str(ref), revision)
     config = _config(folder, str(ref))
     architecture = architecture_of(config, ref=str(ref))
+    model_fields(config, ref=str(ref))
+    if (folder / _ADAPTER).exists():
+        raise InvalidInputError(
+            f"encoder {str(ref)!r}: has an {_ADAPTER}, and adapters are not applied; merge it "
+            "into the model's weights (peft: merge_and_unload) and save that"
+        )
     return Checkpoint(
         ref=str(ref),
         folder=folder,
@@ -179,7 +197,7 @@ def _download(ref: str, revision: str | None) -> Path:
         RevisionNotFoundError,
     )
 
-    descriptions = ["config.json", *PROCESSOR_FILES]
+    descriptions = ["config.json", _ADAPTER, *PROCESSOR_FILES]
     try:
         # Weights are large: a format is downloaded only if the preferred one does not exist.
         for kind in ([SAFETENSORS], [SAFETENSORS_INDEX, SHARDS], [PICKLED]):

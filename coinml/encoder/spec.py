@@ -27,7 +27,9 @@ class EncoderSpec:
     Attributes:
         encoder: Hub id, or the name of the local folder; for display, not in the fingerprint.
         revision: The hub's commit; None for a folder; not in the fingerprint.
-        architecture: The checkpoint's model type ("videomae").
+        architecture: The checkpoint's model type ("videomae"), with other fields of its
+            configuration that may change its vectors and are not as usual, as in
+            'videomae(hidden_act="relu")'; see `model_config.unusual_fields`.
         weights_sha256: Hash of the weights file.
         resize: Shortest edge in pixels, or (height, width).
         crop: (height, width) in pixels.

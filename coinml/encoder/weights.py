@@ -60,22 +60,27 @@ class Weights:
             return set(self._unpickled())
         return {name for shard in self.shards for name in _names_in(shard)}
 
-    def tensors(self, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """Some of the tensors, on the CPU.
+    def tensors(self, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+        """Some of the tensors, or all if None, on the CPU and independent of the files.
 
         Raises:
             InvalidInputError: A file holds something else than tensors.
         """
         if self.main.name == PICKLED:
             loaded = self._unpickled()
-            return {name: loaded[name] for name in names}
-        from safetensors import safe_open
+            return {name: loaded[name].clone() for name in (loaded if names is None else names)}
+        from safetensors import SafetensorError, safe_open
 
         found: dict[str, torch.Tensor] = {}
         for shard in self.shards:
-            if present := _names_in(shard).intersection(names):
+            present = _names_in(shard)
+            wanted = present if names is None else present.intersection(names)
+            try:
                 with safe_open(shard, framework="pt") as file:
-                    found |= {name: file.get_tensor(name) for name in present}
+                    # Without the copy they would change, or be gone, with the file.
+                    found |= {name: file.get_tensor(name).clone() for name in wanted}
+            except (SafetensorError, OSError) as err:
+                raise InvalidInputError(f"{shard}: not a safetensors file") from err
         return found
 
     def _unpickled(self) -> dict[str, torch.Tensor]:
@@ -87,10 +92,17 @@ class Weights:
             # With weights_only, torch reads tensors from the pickle and executes no code.
             loaded = torch.load(self.main, map_location="cpu", weights_only=True, mmap=True)
         except (UnpicklingError, RuntimeError, OSError) as err:
-            raise InvalidInputError(
-                f"{self.main}: not only tensors; save_pretrained writes safetensors"
-            ) from err
+            raise self._not_only_tensors() from err
+        if not isinstance(loaded, dict) or not all(
+            isinstance(one, torch.Tensor) for one in loaded.values()
+        ):
+            raise self._not_only_tensors()
         return dict(loaded)
+
+    def _not_only_tensors(self) -> InvalidInputError:
+        return InvalidInputError(
+            f"{self.main}: not only tensors; save_pretrained writes safetensors"
+        )
 
 
 def find_weights(folder: Path, *, ref: str) -> Weights:
@@ -130,7 +142,7 @@ def _names_in(shard: Path) -> set[str]:
         with shard.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = file.read(min(length, 100_000_000))
-        return set(json.loads(header))
+        return set(json.loads(header)) - {"__metadata__"}
     except (OSError, ValueError, struct.error) as err:
         raise InvalidInputError(f"{shard}: not a safetensors file") from err
 
