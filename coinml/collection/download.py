@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from coinml.collection.download_watch import STALE, Limits, Watch
 from coinml.collection.downloader_session import borrowed
 from coinml.collection.extractor_arguments import parse_extractor_args, secrets_of
+from coinml.collection.partial_file import PartialFile
 from coinml.collection.redaction import Redactor
 from coinml.data.video_endings import VIDEO_ENDINGS
-from coinml.errors import CoinmlError, InvalidInputError
+from coinml.errors import CoinmlError, InvalidInputError, UnavailableError
 from coinml.faults.classification import Fault, as_error, chain, explain
 from coinml.runtime.addresses import is_loopback
 
@@ -30,6 +33,12 @@ log = logging.getLogger(__name__)
 
 MAX_HEIGHT = 360
 """Default maximum of a video's shorter side in pixels; VideoMAE's input has 224."""
+
+MAX_MB_PER_S = 4.0
+"""Default maximum of a file's megabytes per second of its length: more than a phone records."""
+
+MAX_MINUTES = 10.0
+"""Default maximum of a download's minutes, beside ten times the video's length."""
 
 _YOUTUBE_HOSTS = frozenset({"youtube.com", "m.youtube.com", "youtu.be", "youtube-nocookie.com"})
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -51,6 +60,9 @@ class FetchOptions:
         extractor_args: Arguments for yt-dlp's extractors; never shown (`parse_extractor_args`).
         rate_limit_bytes: Maximum bytes per second.
         socket_timeout_s: Seconds without data until a connection is closed.
+        max_mb_per_s: Maximum size of a file in megabytes for each second of its annotated length,
+            beside `download_watch.SIZE_FLOOR_BYTES`.
+        max_minutes: Maximum time of a download in minutes, beside ten times its annotated length.
     """
 
     max_height: int = MAX_HEIGHT
@@ -59,6 +71,14 @@ class FetchOptions:
     extractor_args: str | None = field(default=None, repr=False)
     rate_limit_bytes: int | None = None
     socket_timeout_s: float = 20.0
+    max_mb_per_s: float = MAX_MB_PER_S
+    max_minutes: float = MAX_MINUTES
+
+    def __post_init__(self) -> None:
+        for name in ("max_mb_per_s", "max_minutes"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InvalidInputError(f"{name} must be finite and positive, not {value!r}")
 
     def credentials(self) -> str | None:
         """A digest (16 hex digits) of cookies and proxy; None without either.
@@ -102,17 +122,21 @@ def fetch(
     folder: Path,
     *,
     options: FetchOptions | None = None,
+    duration_s: float | None = None,
     on_data: Callable[[], None] | None = None,
 ) -> Fetched:
-    """Download one video to `folder/<id>.<ext>`, resuming a partial file that is there.
+    """Download one video to `folder/<id>.<ext>`, resuming a partial file of the same format.
 
-    After a 403 the media URL is extracted once more, since such URLs expire.
+    After a 403 the media URL is extracted once more, since such URLs expire. A partial file that
+    the source cannot continue (416, another part, a changed file) is dropped, and the download
+    begins anew, once.
 
     Args:
         video_id: Becomes the file's name; check it with `source_url` first.
         url: The URL of the video or its page.
         folder: For unfinished files; not the folder of finished ones.
         options: See `FetchOptions`.
+        duration_s: The annotated length in seconds, which limits size and time.
         on_data: Called once, when the first bytes of the video have arrived.
 
     Raises:
@@ -123,13 +147,35 @@ def fetch(
     if options.proxy is None and is_loopback(url):
         # Otherwise yt-dlp takes the proxy that the environment names.
         options = replace(options, proxy="")
+    limits = Limits.of(
+        duration_s,
+        max_mb_per_s=options.max_mb_per_s,
+        max_minutes=options.max_minutes,
+        rate_limit_bytes=options.rate_limit_bytes,
+    )
+    partial = PartialFile(folder, video_id)
+    deadline = time.monotonic() + limits.time_s
+
+    def attempt() -> Fetched:
+        watch = Watch(url, partial, limits, deadline=deadline)
+        return _fetch(video_id, url, folder, options, on_data, watch)
+
     try:
-        return _fetch(video_id, url, folder, options, on_data)
-    except CoinmlError as err:
-        if http_status(err) != 403:
-            raise
-        log.debug("%s: 403; extracting the media URL again", video_id)
-    return _fetch(video_id, url, folder, options, on_data)
+        try:
+            fetched = attempt()
+        except CoinmlError as err:
+            if http_status(err) == 416 or explain(err)[1] == STALE:
+                log.debug("%s: %s; dropping the partial file", video_id, err)
+                partial.drop()
+            elif http_status(err) != 403:
+                raise
+            # After a 403 the media URL is extracted again.
+            fetched = attempt()
+    except UnavailableError:
+        partial.drop()
+        raise
+    partial.drop()
+    return fetched
 
 
 def source_url(template: str, video_id: str) -> str:
@@ -222,6 +268,7 @@ def _fetch(
     folder: Path,
     options: FetchOptions,
     on_data: Callable[[], None] | None,
+    watch: Watch,
 ) -> Fetched:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +278,7 @@ def _fetch(
     path = str(folder.resolve() / video_id)
     try:
         with borrowed(options) as session:
-            session.on_data = on_data
+            session.on_data, session.watch = on_data, watch
             try:
                 info = session.download(url, path)
             except Exception as err:
@@ -240,7 +287,7 @@ def _fetch(
                 raise
     except Exception as err:
         # Any exception: an extractor's bug is a failure of the video, not of the run.
-        raise _translated(err, url, options) from err
+        raise _translated(watch.failure or err, url, options) from err
     file = _file_of(info, video_id, folder)
     return Fetched(path=file, title=_title_of(info, file))
 
@@ -270,6 +317,9 @@ def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
     if "UnsupportedError" in kinds and urlsplit(url).path.endswith(VIDEO_ENDINGS):
         # A page instead of a file: from a captive portal or a proxy, not from the source.
         return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
+    if fault is Fault.LOCAL and "ffmpeg could not be found" in message:
+        # Only ffmpeg could download it, which sessions are told not to use.
+        return as_error(Fault.UNSUPPORTED, "downloads by ffmpeg have no limits", rule="protocol")
     return as_error(fault, message, rule=rule, retry_after_s=_retry_after_s(err))
 
 

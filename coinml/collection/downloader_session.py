@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinml.collection.extractor_arguments import parse_extractor_args
 
 if TYPE_CHECKING:
     from coinml.collection.download import FetchOptions
+    from coinml.collection.download_watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def borrowed(options: FetchOptions) -> Iterator[Session]:
     try:
         yield session
     finally:
-        session.on_data = None
+        session.on_data = session.watch = None
         with _idle_lock:
             idle = _idle.setdefault(key, [])
             if session.reusable and len(idle) < _MOST_IDLE:
@@ -45,6 +47,7 @@ class Session:
 
     Attributes:
         on_data: Called once, when the first bytes of a video have arrived.
+        watch: Watches the download.
         reusable: Whether another download may use it.
     """
 
@@ -53,14 +56,28 @@ class Session:
         from yt_dlp import YoutubeDL
 
         self.on_data: Callable[[], None] | None = None
+        self.watch: Watch | None = None
         self.reusable = True
-        self._ydl = YoutubeDL({**parameters(options), "progress_hooks": [self._on_progress]})
+        self._ydl = YoutubeDL(
+            {
+                **parameters(options),
+                "progress_hooks": [self._on_progress],
+                "match_filter": self._match,
+            }
+        )
+        # Every request of extractors and downloaders goes through this method.
+        self._urlopen = self._ydl.urlopen
+        self._ydl.urlopen = self._watched_urlopen
 
     def download(self, url: str, path: str) -> dict[str, Any]:
         """Download a URL to `path` plus an extension; the result describes the video and file."""
         # "%" begins a field in yt-dlp's templates.
         self._ydl.params["outtmpl"]["default"] = path.replace("%", "%%") + ".%(ext)s"
-        return self._ydl.extract_info(url, download=True) or {}
+        info = self._ydl.extract_info(url, download=True) or {}
+        if self.watch is not None and self.watch.failure is not None:
+            # The extractor went on without what was stopped.
+            raise self.watch.failure
+        return info
 
     def close(self) -> None:
         """Close the connections."""
@@ -69,6 +86,24 @@ class Session:
         director = self._ydl.__dict__.pop("_request_director", None)
         if director is not None:
             director.close()
+
+    def _match(self, info: dict[str, Any], *, incomplete: Any = False) -> None:
+        if self.watch is not None:
+            self.watch.match(info, incomplete=incomplete)
+
+    def _watched_urlopen(self, request: Any) -> Any:
+        asked = getattr(request, "headers", {}).get("Range")
+        try:
+            response = self._urlopen(request)
+        except Exception as err:
+            # An error page has a body too.
+            page = getattr(err, "response", None)
+            if self.watch is not None and page is not None:
+                self.watch.answered(asked, page)
+            raise
+        if self.watch is not None:
+            self.watch.answered(asked, response)
+        return response
 
     def _on_progress(self, progress: dict[str, Any]) -> None:
         if self.on_data is not None and progress.get("downloaded_bytes"):
@@ -131,6 +166,9 @@ def parameters(options: FetchOptions) -> dict[str, Any]:
         "extractor_args": parse_extractor_args(options.extractor_args or ""),
         "continuedl": True,
         "updatetime": False,
-        # No fix-ups by ffmpeg: only the video stream is used.
+        # No fix-ups by ffmpeg: only the video stream is used. Nor does it download, since `Watch`
+        # cannot limit it: no file lies below a file, so yt-dlp finds no ffmpeg.
         "fixup": "never",
+        "ffmpeg_location": str(Path(__file__) / "none"),
+        "hls_prefer_native": True,
     }

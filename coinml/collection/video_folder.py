@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from coinml.collection.partial_file import PartialFile
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CorruptVideoError, LocalError
 from coinml.ledger import FileFacts
@@ -123,8 +124,7 @@ class VideoFolder:
             else:
                 path.unlink(missing_ok=True)
         # The next attempt must not resume a partial file that may be bad.
-        for suffix in VIDEO_ENDINGS:
-            (self.incoming / f"{video_id}{suffix}.part").unlink(missing_ok=True)
+        PartialFile(self.incoming, video_id).drop()
         return kept
 
 

@@ -28,6 +28,16 @@ ANSWERS = (
     "empty",
 )
 
+LENGTH_ANSWERS = ("416", "unsized", "endless", "drip", "ignore_range", "wrong_range")
+"""Answers that are wrong about lengths and ranges.
+
+`unsized` is the whole file without its length, `endless` goes on until the client leaves, `drip`
+sends a byte every `drip_s`; `ignore_range` is the whole file in place of the part that was asked
+for, and `wrong_range` another part.
+"""
+
+_TIMES = ("stall_s", "slow_s", "drip_s")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRule:
@@ -57,12 +67,14 @@ class FaultPlan:
         source: Periods in which all requests are refused.
         stall_s: Duration of a stalled answer, in seconds.
         slow_s: Duration of a slow answer, in seconds.
+        drip_s: Time from byte to byte of a dripping answer, in seconds.
     """
 
     videos: Mapping[str, tuple[str, ...]]
     source: tuple[SourceRule, ...] = ()
     stall_s: float = 60.0
     slow_s: float = 2.0
+    drip_s: float = 0.1
 
     @classmethod
     def from_dict(cls, plan: Mapping[str, Any], *, origin: str = "plan") -> FaultPlan:
@@ -75,16 +87,16 @@ class FaultPlan:
         Raises:
             InvalidInputError: An unknown key or answer, or a value of the wrong type.
         """
-        unknown = set(plan) - {"videos", "source", "stall_s", "slow_s"}
+        unknown = set(plan) - {"videos", "source", *_TIMES}
         if unknown:
             raise InvalidInputError(f"{origin}: unknown keys {sorted(unknown)}")
         videos: dict[str, tuple[str, ...]] = {}
         for video_id, answers in plan.get("videos", {}).items():
             videos[video_id] = tuple(str(answer) for answer in answers)
-            if not videos[video_id] or not set(videos[video_id]) <= set(ANSWERS):
+            if not videos[video_id] or not set(videos[video_id]) <= {*ANSWERS, *LENGTH_ANSWERS}:
                 raise InvalidInputError(
                     f"{origin}: video {video_id!r} has answers {list(answers)!r}; "
-                    f"one or more of {', '.join(ANSWERS)} are allowed"
+                    f"one or more of {', '.join(ANSWERS + LENGTH_ANSWERS)} are allowed"
                 )
         try:
             source = tuple(SourceRule(**rule) for rule in plan.get("source", ()))
@@ -95,7 +107,7 @@ class FaultPlan:
                 raise InvalidInputError(
                     f"{origin}: source: answer {rule.answer!r} is not a status from 400 to 599"
                 )
-        times = {name: float(plan[name]) for name in ("stall_s", "slow_s") if name in plan}
+        times = {name: float(plan[name]) for name in _TIMES if name in plan}
         return cls(videos=videos, source=source, **times)
 
     @classmethod

@@ -15,6 +15,7 @@ refused by `source`; `GET /_log/full` lists every request in order.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -126,6 +127,11 @@ class FlakyHost:
         """Sleep, at most until the server stops."""
         self._closing.wait(seconds)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server stops."""
+        return self._closing.is_set()
+
     def decide(self, video_id: str) -> tuple[str, float | None]:
         """Count a request and return its answer and, for a refusal, Retry-After in seconds."""
         with self._lock:
@@ -210,19 +216,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", "text/plain")
             return
         content = path.read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         total, start = len(content), self._range_start()
+        if answer == "ignore_range" or self.headers.get("If-Range", etag) != etag:
+            start = 0
         if start >= total > 0:
             self._send(416, b"", "text/plain", {"Content-Range": f"bytes */{total}"})
             return
+        if answer == "wrong_range":
+            start //= 2
         body = content[start:]
-        headers = {"Accept-Ranges": "bytes"}
+        headers = {"Accept-Ranges": "bytes", "ETag": etag}
         if start:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
         status = 206 if start else 200
-        if answer == "ok" or self.command == "HEAD":
+        if answer in ("ok", "ignore_range", "wrong_range") or self.command == "HEAD":
             self._send(status, body, "video/mp4", headers)
             return
-        self._send_head(status, len(body), "video/mp4", headers)
+        sized = answer not in ("unsized", "endless")
+        self._send_head(status, len(body) if sized else None, "video/mp4", headers)
         self._send_badly(body, answer)
 
     def _send_badly(self, body: bytes, answer: str) -> None:
@@ -234,6 +246,16 @@ class _Handler(BaseHTTPRequestHandler):
                 host.wait(host.plan.slow_s / _SLOW_STEPS)
             return
         self.close_connection = True
+        if answer == "drip":
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                host.wait(host.plan.drip_s)
+            return
+        if answer in ("unsized", "endless"):
+            self.wfile.write(body)
+            while answer == "endless" and not host.is_closing:
+                self.wfile.write(body)
+            return
         self.wfile.write(body[: len(body) // 2])
         self.wfile.flush()
         if answer == "stall":
@@ -257,10 +279,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _send_head(self, status: int, length: int, kind: str, headers: Mapping[str, str]) -> None:
+    def _send_head(
+        self, status: int, length: int | None, kind: str, headers: Mapping[str, str]
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
+        if length is None:
+            # The body ends with the connection.
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(length))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

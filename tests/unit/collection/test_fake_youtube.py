@@ -43,7 +43,7 @@ PLUGIN = textwrap.dedent("""
                 raise ExtractorError(said, expected=True, video_id=video_id)
             names = tube["formats"]
             return {
-                "id": video_id, "title": "../../--exec rm {} %(id)s",
+                "id": video_id, "title": "../../--exec rm {} %(id)s", **tube["info"],
                 "formats": [
                     {"format_id": name, "ext": "mp4", **FORMATS[name],
                      "url": tube["url"].replace("{id}", name if tube["by_format"] else video_id)}
@@ -59,7 +59,7 @@ def at_youtube(tmp_path: Path, script: str, *arguments: str, **tube: Any) -> str
     folder = tmp_path / "plugin" / "yt_dlp_plugins" / "extractor"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faketube.py").write_text(PLUGIN)
-    tube = {"says": {}, "formats": ALL, "by_format": False} | tube
+    tube = {"says": {}, "formats": ALL, "by_format": False, "info": {}} | tube
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "plugin"), "FAKETUBE": json.dumps(tube)},
