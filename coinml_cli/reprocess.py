@@ -29,7 +29,16 @@ def add_commands(app: typer.Typer) -> None:
 def reprocess(
     selection: Selection,
     collection: Annotated[
-        CollectOptions, Only("source", "budget", "batch_size", "max_wait_s", "max_height")
+        CollectOptions,
+        Only(
+            "source",
+            "budget",
+            "batch_size",
+            "max_wait_s",
+            "max_height",
+            "max_mb_per_s",
+            "max_minutes",
+        ),
     ],
     set_options: SetOptions,
     embedding: Annotated[EmbedOptions, Only("decoder")],

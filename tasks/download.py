@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.collection import adopt, collector, recheck, whole_dataset
 from coinml.collection.adopt import AdoptReport
-from coinml.collection.download import MAX_HEIGHT, FetchOptions
+from coinml.collection.download import FetchOptions
 from coinml.collection.options import CollectOptions
 from coinml.collection.pacing import Pace
 from coinml.collection.recheck import RecheckReport
@@ -76,7 +76,7 @@ def download_batch(
         ids,
         source=source,
         folder=settings.videos_dir(dataset),
-        options=fetch_options(settings, max_height=options.max_height),
+        options=fetch_options(settings, options),
         run_id=run_id,
         pace=Pace(
             rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
@@ -113,10 +113,10 @@ def recheck_files(dataset: str, deep: bool) -> RecheckReport:
         )
 
 
-def fetch_options(settings: Settings, *, max_height: int = MAX_HEIGHT) -> FetchOptions:
-    """How this machine's settings say that videos are fetched."""
+def fetch_options(settings: Settings, options: CollectOptions | None = None) -> FetchOptions:
+    """How a run's options and this machine's settings say that videos are fetched."""
     return FetchOptions(
-        max_height=max_height,
+        **(options or CollectOptions()).limits(),
         cookies=settings.cookies,
         proxy=settings.proxy,
         extractor_args=settings.ytdlp_extractor_args,

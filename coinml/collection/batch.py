@@ -21,7 +21,7 @@ from coinml.collection.outcomes import (
 from coinml.collection.pacing import Admission, Pacer
 from coinml.collection.video_folder import Verify, VideoFolder, verified_facts
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
-from coinml.faults.classification import JITTER, POLICY, Fault, explain
+from coinml.faults.classification import JITTER, POLICY, Fault, explain, policy_of
 from coinml.ledger import (
     DOWNLOADED,
     PENDING,
@@ -162,6 +162,7 @@ class Batch:
                 source_url(self.source, video_id),
                 self.folder.incoming,
                 options=self.options,
+                duration_s=row.duration_s,
                 on_data=lambda: self.pacer.answered(admission),
             )
             self.pacer.answered(admission)
@@ -261,7 +262,7 @@ class Batch:
     def _record_fault(
         self, row: LedgerRow, fault: Fault, rule: str, message: str, attempt: Attempt
     ) -> None:
-        video_id, policy = row.video_id, POLICY[fault]
+        video_id, policy = row.video_id, policy_of(fault, rule)
         tries = self.tries.setdefault(video_id, Counter())
         tries[str(fault)] += 1
         failures = self.ledger.failures(self.dataset, video_id, fault) + 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from coinml.collection.download import MAX_HEIGHT
+from coinml.collection.download import MAX_HEIGHT, MAX_MB_PER_S, MAX_MINUTES
+from coinml.collection.download_watch import SIZE_FLOOR_BYTES
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
 
@@ -31,6 +34,24 @@ class DownloadOptions(BaseModel):
         description="Maximum length of a video's shorter side in pixels: its height, or the width "
         "of an upright video.",
     )
+    max_mb_per_s: float = Field(
+        default=MAX_MB_PER_S,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum size of a file, in megabytes per second of its annotated length; "
+        f"{SIZE_FLOOR_BYTES / 1e6:.0f} MB are allowed beside.",
+    )
+    max_minutes: float = Field(
+        default=MAX_MINUTES,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum minutes of a download; ten times the annotated length is allowed "
+        "beside.",
+    )
+
+    def limits(self) -> dict[str, Any]:
+        """The fields that `FetchOptions` has too."""
+        return self.model_dump(include={"max_height", "max_mb_per_s", "max_minutes"})
 
 
 class CollectOptions(DownloadOptions):

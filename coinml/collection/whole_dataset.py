@@ -67,7 +67,7 @@ def collect(
     if folder is None:
         raise InvalidInputError(f"{dataset.name}: no folder is given for its downloads")
     options = options or CollectOptions()
-    fetch_options = fetch_options or FetchOptions(max_height=options.max_height)
+    fetch_options = fetch_options or FetchOptions(**options.limits())
     source = options.source or YOUTUBE
     local = is_loopback(source)
     run_id = uuid.uuid4().hex

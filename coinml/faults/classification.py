@@ -10,7 +10,7 @@ import errno
 import html
 import http
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from coinml.errors import (
@@ -103,8 +103,23 @@ POLICY: dict[Fault, Policy] = {
 }
 """The retry policy of each fault."""
 
+RULE_POLICY: dict[str, Policy] = {
+    # A live stream becomes a video, without a newer yt-dlp.
+    "live": replace(
+        POLICY[Fault.UNSUPPORTED], later_s=_DAY_S, later_factor=2.0, later_cap_s=28 * _DAY_S
+    ),
+    # It took all the time that a video of its length may take.
+    "too slow": replace(POLICY[Fault.TRANSIENT], attempts_in_run=1),
+}
+"""The retry policy where a rule says more than the fault."""
+
 JITTER = 0.3
 """Each delay is multiplied by a random factor from [1 - JITTER, 1 + JITTER]."""
+
+
+def policy_of(fault: Fault, rule: str | None) -> Policy:
+    """The retry policy of a failure."""
+    return RULE_POLICY.get(rule or "", POLICY[fault])
 
 
 def classify(failure: str | BaseException) -> Fault:

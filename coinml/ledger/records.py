@@ -20,7 +20,7 @@ MEANING = {
     "blocked": "the source refused; tried again later",
     "gone": "removed, closed or under copyright",
     "restricted": "private, age, members, region or login",
-    "unsupported": "no usable format; tried again after a yt-dlp upgrade",
+    "unsupported": "no usable format, live or too large; tried again after a yt-dlp upgrade",
     "corrupt": "downloaded, but does not decode",
     "local": "a problem of this machine, not of the source",
 }

@@ -18,7 +18,15 @@ from coinml.errors import (
     TransientError,
     UnavailableError,
 )
-from coinml.faults.classification import POLICY, Fault, as_error, classify, explain
+from coinml.faults.classification import (
+    POLICY,
+    Fault,
+    as_error,
+    classify,
+    explain,
+    policy_of,
+)
+from coinml.faults.rules import COMPILED
 
 
 def test_fault_names_are_stable() -> None:
@@ -215,3 +223,19 @@ def test_importing_faults_loads_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_live_streams_are_tried_again_later_and_slow_downloads_once_a_run() -> None:
+    live = policy_of(*explain("This live event will begin in 3 hours."))
+    assert (live.attempts_in_run, live.returns_with) == (1, "downloader")
+    days = [(live.delay_later_s(failures) or 0) / 86400 for failures in (1, 2, 3, 9)]
+    assert days == [1, 2, 4, 28]
+    slow = policy_of(Fault.TRANSIENT, "too slow")
+    assert (slow.attempts_in_run, slow.attempts_in_all) == (
+        1,
+        POLICY[Fault.TRANSIENT].attempts_in_all,
+    )
+    assert policy_of(Fault.UNSUPPORTED, "too large") is POLICY[Fault.UNSUPPORTED]
+    assert policy_of(Fault.GONE, None) is POLICY[Fault.GONE]
+    rules = {name for name, _, _ in COMPILED}
+    assert "live" in rules
