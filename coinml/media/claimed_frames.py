@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
+
+from coinml.media.open_file import VideoPath, opened
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,7 +30,7 @@ class ClaimedFrames:
         stream: Its video stream.
     """
 
-    def __init__(self, path: str | Path, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, path: VideoPath, container: InputContainer, stream: VideoStream) -> None:
         self._path = path
         self._stream = stream
         self._format = container.format.name
@@ -118,15 +120,15 @@ def _has_no_picture(codec: str, packet: Packet[Any]) -> bool:
     return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 
-def _riff_is_whole(path: str | Path) -> bool:
+def _riff_is_whole(path: VideoPath) -> bool:
     """Whether a file ends where its last RIFF chunk ends."""
-    size = Path(path).stat().st_size
     at = 0
-    with Path(path).open("rb") as file:
+    with opened(path) as file:
+        size = os.fstat(file.descriptor).st_size
         while at < size:
-            head = file.read(8)
+            # FFmpeg reads on from the descriptor's position.
+            head = os.pread(file.descriptor, 8, at)
             if head[:4] != b"RIFF":
                 return at > 0
             at += 8 + int.from_bytes(head[4:], "little")
-            file.seek(at)
     return 8 < at <= size

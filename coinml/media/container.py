@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
+from coinml.errors import CorruptVideoError, LocalError
 from coinml.media.film_stream import film_of
+from coinml.media.open_file import OpenFile, VideoPath, from_the_start, opened
 from coinml.media.orientation import Orientation, orientation_of
 from coinml.media.records import MediaInfo
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A playlist that is named like a video must not open network connections.
-_OPEN_OPTIONS = {"protocol_whitelist": "file"}
+# A playlist that is named like a video must open neither other files nor network connections.
+_OPEN_OPTIONS = {"protocol_whitelist": "fd"}
 # FFmpeg also opens text, images and lists of other files.
 _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
@@ -33,7 +33,7 @@ _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 _SLACK, _SLACK_S = 0.1, 0.5
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: VideoPath) -> MediaInfo:
     """Read header and packets; only the first frame is decoded, for the orientation.
 
     Raises:
@@ -64,7 +64,7 @@ def probe(path: str | Path) -> MediaInfo:
     return replace(info, duration_s=round(film_s, 3))
 
 
-def _packets_length_s(path: str | Path, *, period_s: float) -> float | None:
+def _packets_length_s(path: VideoPath, *, period_s: float) -> float | None:
     """The film's length by its packets' times; None if they have none."""
     import av
 
@@ -86,7 +86,7 @@ def _packets_length_s(path: str | Path, *, period_s: float) -> float | None:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: VideoPath) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream, with one decoding thread.
 
     Errors of PyAV inside the block are translated too.
@@ -101,20 +101,13 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     # FFmpeg's libraries write to stderr by themselves; errors arrive as exceptions.
     av.logging.set_level(av.logging.PANIC)
     name = Path(path).name
-    open_file = partial(
-        av.open,
-        # An absolute path, since FFmpeg takes the text before a colon for a protocol.
-        str(Path(path).absolute()),
-        options=_OPEN_OPTIONS,
-        metadata_errors="replace",
-    )
     try:
-        with open_file() as container:
+        with opened(path) as file, _container(file) as container:
             if _NOT_VIDEO & set(container.format.name.split(",")) or "_pipe" in (
                 container.format.name
             ):
                 raise CorruptVideoError(f"{name}: is not a video ({container.format.name})")
-            stream = film_of(container, open_file)
+            stream = film_of(container, partial(_container, file))
             if stream is None:
                 raise CorruptVideoError(f"{name}: no video stream")
             if not stream.codec_context:
@@ -122,14 +115,23 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
             # Videos are decoded in parallel; more threads per video would only delay errors.
             stream.codec_context.thread_count = 1
             yield container, stream
-    except (FileNotFoundError, IsADirectoryError) as err:
-        raise InvalidInputError(f"{path}: no such file") from err
     except MemoryError as err:
         raise LocalError(f"{path}: out of memory") from err
     except (av.error.FFmpegError, OSError) as err:
-        if isinstance(err, PermissionError) and not os.access(path, os.R_OK):
-            raise LocalError(f"{path}: no permission to read it") from err
         raise CorruptVideoError(f"{name}: {describe(err)}") from err
+
+
+@contextmanager
+def _container(file: OpenFile) -> Iterator[InputContainer]:
+    """FFmpeg reads the descriptor, so that it opens no path at all."""
+    import av
+
+    options = {**_OPEN_OPTIONS, "fd": str(file.descriptor)}
+    with (
+        from_the_start(file),
+        av.open("fd:", options=options, metadata_errors="replace") as container,
+    ):
+        yield container
 
 
 def listen_to(container: InputContainer, stream: VideoStream) -> None:

@@ -5,6 +5,9 @@ would run the parent's main module again. One thread owns one worker: it sends a
 for the answer until the deadline, and replaces a worker that hangs, crashes or exceeds its
 memory limit. Only the request in progress fails.
 
+A worker cannot open files, sockets or programs (`decode_worker`): the owner opens the file and
+sends the descriptor. Its environment has no more than it takes to start Python.
+
 Pixels are returned in anonymous shared memory (`frame_memory`), whose descriptor is sent over
 the socket: nothing is copied, and the size of /dev/shm does not matter.
 """
@@ -29,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coinml.errors import CoinmlError, CorruptVideoError, InvalidInputError, LocalError
 from coinml.media.frame_memory import Borrower, Pin
 from coinml.media.full_decode import unusable
+from coinml.media.open_file import opened
 from coinml.media.records import ClipSpec, SampledClips, Verdict
 from coinml.media.worker_messages import receive, send
 
@@ -40,6 +44,13 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 8 << 30
 """Address space of a worker: enough for the clips of an 8K file."""
 
+_LOADED_BY_NAME = ("decord", "torchcodec")
+"""Decoders that a worker loads only if asked to, and before it is confined."""
+_INHERITED = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+    *("PYTHONHOME", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
 _START_S = 120.0
 _STARTS = 3
 
@@ -87,7 +98,7 @@ class DecodePool:
 
     def submit_check(self, path: str | Path, *, deadline_s: float = 30) -> Future[Verdict]:
         """Start a `check`; the future raises what `check` raises."""
-        request = _Request("check", {"path": str(path)}, deadline_s)
+        request = _Request("check", path, {}, deadline_s)
         return _then(self._submit(request), _as_verdict, _unusable_if_corrupt(path))
 
     def submit_sample(
@@ -99,19 +110,21 @@ class DecodePool:
         end_s: float | None = None,
         decoder: str = "auto",
         deadline_s: float = 60,
+        shown: str | None = None,
     ) -> Future[SampledClips]:
         """Start a `media.sample`; the future raises what `sample` raises.
 
-        A file that makes the worker hang or crash raises `CorruptVideoError`.
+        A file that makes the worker hang or crash raises `CorruptVideoError`. `shown` is how
+        messages call the file; by default they use its path.
         """
         arguments = {
-            "path": str(path),
             "spec": {name: getattr(spec, name) for name in ClipSpec.__dataclass_fields__},
             "start_s": start_s,
             "end_s": end_s,
             "decoder": decoder,
         }
-        return _then(self._submit(_Request("sample", arguments, deadline_s)), _as_clips)
+        request = _Request("sample", path, arguments, deadline_s, shown=shown)
+        return _then(self._submit(request), _as_clips)
 
     @property
     def workers(self) -> int:
@@ -172,9 +185,20 @@ class _Answer:
 
 
 class _Request:
-    def __init__(self, kind: str, arguments: dict[str, Any], deadline_s: float) -> None:
-        self.message = {"kind": kind, **arguments}
+    def __init__(
+        self,
+        kind: str,
+        path: str | Path,
+        arguments: dict[str, Any],
+        deadline_s: float,
+        *,
+        shown: str | None = None,
+    ) -> None:
+        self.path = path
+        self.shown = shown or str(path)
+        self.message = {"kind": kind, "path": self.shown, "deadline_s": deadline_s, **arguments}
         self.deadline_s = deadline_s
+        self.decoder = arguments.get("decoder", "auto")
         self.future: Future[_Answer] = Future()
 
 
@@ -194,6 +218,7 @@ class _Owner(threading.Thread):
         self._socket: socket.socket | None = None
         self._pin = pin
         self._memory = Borrower(pin)
+        self._decoder = "pyav"
         self._closing = False
 
     @property
@@ -220,13 +245,15 @@ class _Owner(threading.Thread):
             process.kill()
 
     def _serve(self, request: _Request) -> _Answer:
-        name = Path(request.message["path"]).name
+        name = Path(request.shown).name
         for last_try in (False, True):
-            connection = self._worker()
+            connection = self._worker(request.decoder)
             try:
-                connection.settimeout(request.deadline_s)
-                given_back = self._memory.given_back()
-                send(connection, {**request.message, "given_back": given_back})
+                with opened(request.path, shown=request.shown) as file:
+                    connection.settimeout(request.deadline_s)
+                    given_back = self._memory.given_back()
+                    message = {**request.message, "given_back": given_back}
+                    send(connection, message, file.descriptor)
                 fields, descriptor = receive(connection)
                 break
             except TimeoutError as err:
@@ -251,9 +278,12 @@ class _Owner(threading.Thread):
             raise _ERRORS.get(fields["error"], CorruptVideoError)(fields["message"])
         return _Answer(fields, pixels)
 
-    def _worker(self) -> socket.socket:
-        if self._socket is not None and self.pid is not None:
+    def _worker(self, decoder: str) -> socket.socket:
+        """The socket of a worker that has loaded the decoder."""
+        decoder = decoder if decoder in _LOADED_BY_NAME else "pyav"
+        if self._socket is not None and self.pid is not None and self._decoder == decoder:
             return self._socket
+        self._decoder = decoder
         how = ""
         for _ in range(_STARTS):
             self._stop()
@@ -276,7 +306,7 @@ class _Owner(threading.Thread):
                     sys.executable,
                     # Without the working directory on the path, whose files could shadow modules.
                     *("-P", "-m", "coinml.media.decode_worker"),
-                    *(str(theirs.fileno()), str(self._memory_bytes or 0)),
+                    *(str(theirs.fileno()), str(self._memory_bytes or 0), self._decoder),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -313,16 +343,17 @@ class _Owner(threading.Thread):
 
 
 def _environment() -> dict[str, str]:
-    """Variables of a worker: this process's, with the running coinml first on the path.
+    """Variables of a worker: how Python starts, with the running coinml first on the path.
 
-    It may be the copy that a registered model carries, not the installed one.
+    It may be the copy that a registered model carries, not the installed one. Passwords, tokens and
+    proxies of this process stay here.
 
     There is one numpy thread, since more would only reserve memory.
     """
     here = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return {
-        **os.environ,
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         "PYTHONPATH": os.pathsep.join([here, *filter(None, [inherited])]),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from coinml.errors import CoinmlError, LocalError
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coinml.media.open_file import VideoPath
     from coinml.media.timeline import Timeline
 
 Keep = Callable[[int, "NDArray[np.uint8]"], None]
@@ -34,9 +34,7 @@ class Decoder(Protocol):
 
     name: str
 
-    def read(
-        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
-    ) -> None:
+    def read(self, path: VideoPath, timeline: Timeline, numbers: Sequence[int], keep: Keep) -> None:
         """Call `keep` with each frame in `numbers` (ascending) that decodes.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _LOOK_AHEAD = 1000
 
 
 def film_of(
-    container: InputContainer, open_again: Callable[[], InputContainer]
+    container: InputContainer, open_again: Callable[[], AbstractContextManager[InputContainer]]
 ) -> VideoStream | None:
     """Choose the film among the video streams; None if there are only cover images.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coinml.errors import CorruptVideoError
 from coinml.media.claimed_frames import ClaimedFrames
 from coinml.media.container import describe, duration_of, open_video
+from coinml.media.open_file import VideoPath
 from coinml.media.records import Verdict
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _SHORTFALL = 0.9
 _SHORTFALL_S = 1.0
 
 
-def decode_fully(path: str | Path) -> Verdict:
+def decode_fully(path: VideoPath) -> Verdict:
     """Decode every frame in this process.
 
     Raises:
@@ -30,7 +31,7 @@ def decode_fully(path: str | Path) -> Verdict:
         return unusable(path, str(err))
 
 
-def unusable(path: str | Path, reason: str, *, frames_claimed: int | None = None) -> Verdict:
+def unusable(path: VideoPath, reason: str, *, frames_claimed: int | None = None) -> Verdict:
     """The verdict on a file of which no frame decodes."""
     return Verdict(
         file=str(path),
@@ -44,7 +45,7 @@ def unusable(path: str | Path, reason: str, *, frames_claimed: int | None = None
 class _FullDecode:
     """Compares what a file's header claims with the frames that decode."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: VideoPath) -> None:
         self._path = path
         self._claimed: ClaimedFrames | None = None
         self._decoded = 0

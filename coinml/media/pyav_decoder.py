@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coinml.media.container import frames_of, listen_to, open_video
 from coinml.media.decoders import LARGEST_SHORT_SIDE, Keep
+from coinml.media.open_file import VideoPath
 from coinml.media.orientation import orientation_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ class PyavDecoder:
 
     name = "pyav"
 
-    def read(
-        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
-    ) -> None:
+    def read(self, path: VideoPath, timeline: Timeline, numbers: Sequence[int], keep: Keep) -> None:
         """See `Decoder`."""
         pixels = _Converter()
         wanted = {timeline.pts[number]: number for number in numbers}

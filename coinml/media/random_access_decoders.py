@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from coinml.media.decoders import (
     DecoderUnsuitedError,
     Keep,
 )
+from coinml.media.open_file import OpenFile, VideoPath, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +38,7 @@ def decoders_here() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
         try:
-            _load(name)
+            load_decoder(name)
         except DecoderMissingError as err:
             found[name] = str(err)
         else:
@@ -49,15 +51,15 @@ class DecordDecoder:
 
     name = "decord"
 
-    def read(
-        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
-    ) -> None:
+    def read(self, path: VideoPath, timeline: Timeline, numbers: Sequence[int], keep: Keep) -> None:
         """See `Decoder`."""
-        decord = _load(self.name)
+        decord = load_decoder(self.name)
         _refuse_unsuited(path, timeline, self.name)
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            reader = decord.VideoReader(str(path), num_threads=1)
+            # A confined process can read an open file and can open none.
+            source = BytesIO(whole(path)) if isinstance(path, OpenFile) else str(path)
+            reader = decord.VideoReader(source, num_threads=1)
             shown = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]
             difference = _difference(shown, timeline) or _too_large(reader[0].shape[:2])
             pixels = None if difference else reader.get_batch(list(numbers)).asnumpy()
@@ -75,16 +77,13 @@ class TorchcodecDecoder:
 
     name = "torchcodec"
 
-    def read(
-        self, path: str | Path, timeline: Timeline, numbers: Sequence[int], keep: Keep
-    ) -> None:
+    def read(self, path: VideoPath, timeline: Timeline, numbers: Sequence[int], keep: Keep) -> None:
         """See `Decoder`."""
-        decoders = _load(self.name).decoders
+        decoders = load_decoder(self.name).decoders
         _refuse_unsuited(path, timeline, self.name)
         try:
-            reader = decoders.VideoDecoder(
-                str(Path(path).absolute()), dimension_order="NHWC", num_ffmpeg_threads=1
-            )
+            source = whole(path) if isinstance(path, OpenFile) else str(Path(path).absolute())
+            reader = decoders.VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1)
             difference = _too_large((reader.metadata.height, reader.metadata.width))
             if difference is None and len(reader) != len(timeline):
                 difference = f"sees {len(reader)} frames, the file has {len(timeline)}"
@@ -101,8 +100,8 @@ class TorchcodecDecoder:
             keep(number, picture)
 
 
-def _load(name: str) -> Any:
-    """The decoder's package.
+def load_decoder(name: str) -> Any:
+    """The package of a decoder: `pyav`, `decord` or `torchcodec`.
 
     Raises:
         DecoderMissingError: It is not installed, or does not load.
@@ -120,7 +119,7 @@ def _load(name: str) -> Any:
         raise DecoderMissingError(f"{name} does not load here ({reason})") from err
 
 
-def _refuse_unsuited(path: str | Path, timeline: Timeline, name: str) -> None:
+def _refuse_unsuited(path: VideoPath, timeline: Timeline, name: str) -> None:
     """Refuse a file of which the decoder would give wrong pictures, mostly at the right times."""
     reason = timeline.needs_pyav
     if timeline.counted:

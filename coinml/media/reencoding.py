@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from coinml.errors import CorruptVideoError, InvalidInputError
 from coinml.media.container import frames_of, open_video, probe
+from coinml.media.open_file import VideoPath
 from coinml.media.orientation import orientation_of
 from coinml.media.timeline import count_timeline
 from coinml.media.writing import write_video
@@ -77,7 +78,7 @@ def _rewrite(
 
 
 def _frames(
-    path: str | Path, size: tuple[int, int], interpolation: str
+    path: VideoPath, size: tuple[int, int], interpolation: str
 ) -> Iterator[NDArray[np.uint8]]:
     """Upright frames of a size."""
     import numpy as np

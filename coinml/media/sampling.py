@@ -11,6 +11,7 @@ import numpy as np
 from coinml.errors import CorruptVideoError, InvalidInputError
 from coinml.media.clip_placement import place_clips
 from coinml.media.decoders import Decoder, DecoderUnsuitedError
+from coinml.media.open_file import VideoPath
 from coinml.media.pyav_decoder import PyavDecoder
 from coinml.media.random_access_decoders import DecordDecoder, TorchcodecDecoder
 from coinml.media.records import ClipSpec, DecoderName, SampledClips
@@ -25,7 +26,7 @@ _MAX_SUBSTITUTED = 0.5
 
 
 def sample(
-    path: str | Path,
+    path: VideoPath,
     spec: ClipSpec | None = None,
     *,
     start_s: float | None = None,
@@ -142,7 +143,7 @@ class _ClipBuffer:
         return count
 
 
-def _read(path: str | Path, timeline: Timeline, decoder: Decoder, buffer: _ClipBuffer) -> None:
+def _read(path: VideoPath, timeline: Timeline, decoder: Decoder, buffer: _ClipBuffer) -> None:
     """Fill the buffer with the frames that decode."""
     try:
         decoder.read(path, timeline, buffer.wanted, buffer.keep)

@@ -11,6 +11,7 @@ import numpy as np
 from coinml.errors import CorruptVideoError
 from coinml.media.container import frames_of, listen_to, open_video
 from coinml.media.nal_headers import UNKNOWN, Role, role_reader
+from coinml.media.open_file import VideoPath
 from coinml.media.time_stamps import DEEPEST_REORDERING, ascending, without_gaps
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Timeline:
         return float(self.steady_s[-1] - self.steady_s[0]) / (len(self) - 1)
 
 
-def read_timeline(path: str | Path) -> Timeline:
+def read_timeline(path: VideoPath) -> Timeline:
     """Read the presentation times of frames, from the packets alone where they state them.
 
     Raises:
@@ -128,7 +129,7 @@ class _Packets:
     video_streams: int
 
 
-def _read_packets(path: str | Path) -> _Packets | None:
+def _read_packets(path: VideoPath) -> _Packets | None:
     """The packets with their times; None where these do not tell which frame is shown when."""
     import av
 
@@ -223,7 +224,7 @@ def _skippable(every: list[int], roles: list[Role]) -> frozenset[int]:
     )
 
 
-def count_timeline(path: str | Path) -> Timeline:
+def count_timeline(path: VideoPath) -> Timeline:
     """The timeline by a full decode, for packets with missing or wrong presentation times.
 
     Raises:
@@ -240,7 +241,7 @@ def count_timeline(path: str | Path) -> Timeline:
     )
 
 
-def _comes_in_order(path: str | Path) -> bool:
+def _comes_in_order(path: VideoPath) -> bool:
     """Whether the frames' times ascend as they come out of the decoder."""
     last = float("-inf")
     with open_video(path) as (container, stream):

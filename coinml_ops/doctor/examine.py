@@ -8,7 +8,13 @@ from coinml.runtime.proxies import named_proxies
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.finding import Finding
-from coinml_ops.doctor.machine import check_decoders, check_disk, check_python, check_torch
+from coinml_ops.doctor.machine import (
+    check_confinement,
+    check_decoders,
+    check_disk,
+    check_python,
+    check_torch,
+)
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
 from coinml_ops.doctor.source import (
     check_cookies,
@@ -33,6 +39,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
         "python": check_python,
         "torch": lambda: check_torch(settings),
         "decoders": check_decoders,
+        "confinement": check_confinement,
         "yt-dlp": check_ytdlp,
         "javascript": check_javascript,
         "po-tokens": lambda: check_po_tokens(settings),

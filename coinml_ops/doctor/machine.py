@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 
 from coinml.runtime.settings import Settings
@@ -58,6 +60,31 @@ def check_decoders() -> Finding:
     if found["pyav"].startswith("pyav"):
         return Finding(subject="decoders", state="failed", text=text, remedy="pip install av")
     return Finding(subject="decoders", state="ok", text=text)
+
+
+def check_confinement() -> Finding:
+    """What decoding processes can reach, tried in a process that is confined like them."""
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "coinml.runtime.confinement"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(run.stdout)
+    by = f" ({', '.join(found['layers'])})" if found["layers"] else ""
+    if found["open_to"]:
+        return Finding(
+            subject="confinement",
+            state="warning",
+            text=f"decoding processes can reach {' and '.join(found['open_to'])}{by}",
+            remedy="use a kernel with Landlock (Linux 5.13) or seccomp and a container that allows "
+            "them; without, decode only files from sources that you trust",
+        )
+    return Finding(
+        subject="confinement",
+        state="ok",
+        text=f"decoding processes reach neither files nor the network{by}",
+    )
 
 
 def check_disk(settings: Settings) -> Finding:

@@ -170,6 +170,8 @@ def test_no_file_stops_the_run(
     tmp_path: Path, encoder: ClipEncoder, videos: list[EmbedJob]
 ) -> None:
     os.mkfifo(tmp_path / "hanging.mp4")
+    # From a pipe that is open for writing, no byte comes.
+    silent = os.open(tmp_path / "hanging.mp4", os.O_RDWR)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "junk.mp4").write_bytes(os.urandom(5000))
     whole = Path(videos[0].path).read_bytes()
@@ -186,6 +188,7 @@ def test_no_file_stops_the_run(
         deadline_s=1.5,
         progress=lambda done, total: seen.append((done, total)),
     )
+    os.close(silent)
     assert report.embedded == 10
     assert set(report.failed) == {"hanging", "empty", "junk", "cut", "missing"}
     assert set(report.broken) == {"hanging", "empty", "junk", "cut"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +11,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,14 @@ from coinml.errors import CorruptVideoError, InvalidInputError
 
 
 @pytest.fixture
-def hanging(tmp_path: Path) -> Path:
+def hanging(tmp_path: Path) -> Iterator[Path]:
     """A file on which a decoder blocks forever, inside the C library."""
     path = tmp_path / "hanging.mp4"
     os.mkfifo(path)
-    return path
+    # A pipe that nobody writes to ends at once; from one that is open for writing, no byte comes.
+    descriptor = os.open(path, os.O_RDWR)
+    yield path
+    os.close(descriptor)
 
 
 @pytest.fixture
@@ -61,9 +63,9 @@ def test_a_crash_fails_only_its_video(hanging: Path, good: Path, signal_: signal
     with media.DecodePool(workers=1) as pool:
         doomed = pool.submit_check(hanging, deadline_s=30)
         after = pool.submit_check(good, deadline_s=20)
-        with _decoder_reads(hanging):
-            os.kill(pool.pids[0], signal_)
-            assert doomed.result().verdict == "unusable"
+        _wait_for(lambda: _reads(pool.pids, hanging))
+        os.kill(pool.pids[0], signal_)
+        assert doomed.result().verdict == "unusable"
         assert signal_.name in str(doomed.result().reason)
         assert after.result().verdict == "ok"
 
@@ -71,34 +73,25 @@ def test_a_crash_fails_only_its_video(hanging: Path, good: Path, signal_: signal
 def test_a_file_is_tried_again_after_its_worker_is_killed(hanging: Path, good: Path) -> None:
     with media.DecodePool(workers=1) as pool:
         unlucky = pool.submit_check(hanging, deadline_s=30)
-        with _decoder_reads(hanging):
-            (first,) = pool.pids
-            os.kill(first, signal.SIGKILL)
-            _wait_for(lambda: pool.pids not in ([], [first]))
-            assert not unlucky.done()
-        with _decoder_reads(hanging):
-            os.kill(pool.pids[0], signal.SIGKILL)
-            assert "SIGKILL" in str(unlucky.result().reason)
+        _wait_for(lambda: _reads(pool.pids, hanging))
+        (first,) = pool.pids
+        os.kill(first, signal.SIGKILL)
+        _wait_for(lambda: pool.pids not in ([], [first]))
+        assert not unlucky.done()
+        _wait_for(lambda: _reads(pool.pids, hanging))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert "SIGKILL" in str(unlucky.result().reason)
         assert pool.check(good).verdict == "ok"
 
 
-@contextmanager
-def _decoder_reads(path: Path) -> Iterator[None]:
-    """Wait until a decoder has opened the pipe, and keep it waiting for bytes."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            break
-        except OSError as err:
-            # ENXIO: nobody reads from it yet.
-            if err.errno != errno.ENXIO or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+def _reads(pids: list[int], path: Path) -> bool:
+    """Whether one of the processes has the file, twice: it, and FFmpeg's copy."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+            if files.count(str(path)) == 2:
+                return True
+    return False
 
 
 def test_a_worker_that_died_between_requests_is_replaced(good: Path) -> None:
@@ -195,11 +188,11 @@ def test_workers_do_not_outlive_a_killed_parent(hanging: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    with _decoder_reads(hanging):
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-        _wait_for(lambda: not psutil.pid_exists(worker) or _is_zombie(worker))
+    _wait_for(lambda: _reads([worker], hanging))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    _wait_for(lambda: not psutil.pid_exists(worker) or _is_zombie(worker))
 
 
 def _is_zombie(pid: int) -> bool:

@@ -25,7 +25,7 @@ from coinml.runtime.settings import Settings
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.examine import examine
 from coinml_ops.doctor.finding import Finding
-from coinml_ops.doctor.machine import check_disk
+from coinml_ops.doctor.machine import check_confinement, check_disk
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
 from coinml_ops.doctor.source import check_cookies, check_po_tokens, check_proxy
 
@@ -80,6 +80,7 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
         "python",
         "torch",
         "decoders",
+        "confinement",
         "yt-dlp",
         "javascript",
         "po-tokens",
@@ -95,6 +96,21 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
     assert "start a local server" in findings["prefect"].text
     # The checks created no file.
     assert list(settings.home.iterdir()) == []
+
+
+def test_the_doctor_says_what_confines_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, text = checked(check_confinement())
+    if state == "ok":
+        assert text.startswith("decoding processes reach neither files nor the network (")
+        assert "Landlock" in text or "seccomp" in text
+    # On a system without either.
+    answer = '{"layers": [], "open_to": ["files", "network"]}'
+    monkeypatch.setattr(
+        "coinml_ops.doctor.machine.subprocess.run",
+        lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=answer),
+    )
+    state, text = checked(check_confinement())
+    assert (state, text) == ("warning", "decoding processes can reach files and network")
 
 
 def test_a_check_that_raises_does_not_affect_the_others(
