@@ -53,7 +53,6 @@ def main(descriptor: int, memory_bytes: int, decoder: str) -> None:
                 raise EOFError  # A file comes with every request.
             _limit_cpu(request["deadline_s"])
             _answer(connection, request, file, lender)
-            os.close(file)
 
 
 def _import_all(decoder: str) -> None:
@@ -124,6 +123,8 @@ def _answer(
     except Exception as err:
         # Any other exception of a decoder counts as a fault of the file.
         message = {"error": "CorruptVideoError", "message": f"{type(err).__name__}: {err}"}
+    # Before the answer, after which the pool may expect it closed.
+    os.close(descriptor)
     if "clips" in message:
         send(connection, message, memory)
         lender.sent()
