@@ -79,10 +79,11 @@ def import_files(
     from coinml.runtime import progress
     from coinml.runtime.settings import Settings
     from coinml_cli.console import line, note, print_json, table
-    from coinml_cli.flow_session import watched
+    from coinml_cli.flow_session import show_notes, watched
 
     settings = Settings()
     loaded = selection.load(settings.data_dir)
+    show_notes(loaded)
     with Ledger(settings.ledger_url) as ledger, watched(), progress.stage("import"):
         ledger.register(loaded)
         report = adopt_folder(

@@ -35,9 +35,10 @@ def count(
     """Count a dataset's videos by split and class; explains what is wrong with bad input."""
     from coinml.runtime.settings import Settings
     from coinml_cli.console import print_json
-    from coinml_cli.flow_session import load_shown
+    from coinml_cli.flow_session import show_notes
 
-    loaded = load_shown(part.model_copy(update={"dataset": dataset}), Settings())
+    loaded = part.model_copy(update={"dataset": dataset}).load(Settings().data_dir)
+    show_notes(loaded)
     summary, by_class = _totals(loaded), _by_class(loaded)
     if json:
         print_json(summary | {"by_class": by_class})

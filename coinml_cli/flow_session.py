@@ -84,7 +84,12 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def load_shown(selection: Selection, settings: Settings) -> Dataset:
-    """Load a selection and print what is to be said of it; drawing the miniature shows a bar."""
+    """Load a selection and print its notes; drawing the miniature shows a progress bar.
+
+    Raises:
+        InvalidInputError: As `Selection.load`, or the ledger knows another dataset by its name.
+    """
+    from coinml.ledger import Ledger
     from coinml.miniature.dataset import draw_dataset
     from coinml.selection import miniature_dir
 
@@ -95,6 +100,13 @@ def load_shown(selection: Selection, settings: Settings) -> Dataset:
                 progress=lambda _done, total: progress.advance("draw", total=total),
             )
     dataset = selection.load(settings.data_dir)
+    show_notes(dataset)
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.require_same(dataset)
+    return dataset
+
+
+def show_notes(dataset: Dataset) -> None:
+    """Print what was skipped or spelled otherwise when a dataset was read."""
     for text in dataset.notes:
         note(f"{dataset.name}: {text}")
-    return dataset

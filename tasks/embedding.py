@@ -33,7 +33,7 @@ def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
 def find_jobs(dataset: Dataset, embedding_set: EmbeddingSet) -> list[EmbedJob]:
     """One job for each extent of each downloaded video, whether it is embedded already or not."""
     with Ledger(Settings().ledger_url) as ledger:
-        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+        rows = ledger.rows_of(dataset, state=DOWNLOADED)
     return plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
 
 

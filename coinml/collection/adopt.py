@@ -142,7 +142,7 @@ def adopt_in_place(
         if video.path is None:
             raise InvalidInputError(f"{dataset.name}: video {video.video_id!r} has no file")
         paths[video.video_id] = Path(video.path).absolute()
-    rows = {row.video_id: row for row in ledger.rows(dataset.name) if row.video_id in paths}
+    rows = {row.video_id: row for row in ledger.rows_of(dataset) if row.video_id in paths}
     already = tuple(
         video_id for video_id, row in rows.items() if _is_unchanged(row, paths[video_id])
     )

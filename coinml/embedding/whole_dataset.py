@@ -57,7 +57,7 @@ def embed(
     spec = SetSpec(encoder=encoder.spec, dataset=dataset.name, extent=extent, snap=snap)
     embedding_set = EmbeddingSet.open(str(root), dataset.name, spec, create=True)
     report = engine.embed(
-        plan_jobs(dataset.videos, ledger.rows(dataset.name, state=DOWNLOADED), extent),
+        plan_jobs(dataset.videos, ledger.rows_of(dataset, state=DOWNLOADED), extent),
         encoder,
         embedding_set,
         decoder=decoder,

@@ -16,9 +16,10 @@ from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
+from coinml.ledger.origins import origin_of
 from coinml.ledger.queries import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts, Overall
-from coinml.ledger.schema import attempts, chunks, seconds, videos
+from coinml.ledger.schema import attempts, chunks, datasets, seconds, videos
 from coinml.runtime.process_identity import is_dead
 
 _FILE_COLUMNS = (
@@ -76,7 +77,31 @@ class Ledger(LedgerReader):
 
         Returns:
             The number of new rows.
+
+        Raises:
+            InvalidInputError: The ledger knows another dataset by this name (`origins`).
         """
+        self.require_same(dataset)
+        return self._register(dataset)
+
+    def move(self, dataset: Dataset) -> int:
+        """Make a dataset's present folder or annotation file its place, whatever was there before.
+
+        Its files in another place are forgotten: they are verified again where they are now.
+
+        Returns:
+            The number of rows that the ledger had and the dataset still has.
+        """
+        paths = {video.video_id: video.path for video in dataset.videos}
+        kept = [row for row in self.rows(dataset.name) if row.video_id in paths]
+        self._register(dataset)
+        for row in kept:
+            if row.origin == "in_place" and row.path != paths[row.video_id]:
+                self.forget(dataset.name, row.video_id, "the dataset has moved")
+        return len(kept)
+
+    def _register(self, dataset: Dataset) -> int:
+        origin = origin_of(dataset)
         values = [
             {
                 "dataset": dataset.name,
@@ -112,6 +137,15 @@ class Ledger(LedgerReader):
                             {name: value[name] for name in described}
                         )
                     )
+            if origin:
+                known_origin = _insert(connection)(datasets).values(
+                    dataset=dataset.name, origin=origin
+                )
+                connection.execute(
+                    known_origin.on_conflict_do_update(
+                        index_elements=[datasets.c.dataset], set_={"origin": origin}
+                    )
+                )
             return len(new)
 
         return self.database.write(work)

@@ -13,11 +13,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.sql import Select
 
+from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
+from coinml.ledger.origins import origin_of, require_same
 from coinml.ledger.records import DOWNLOADED, PENDING, AttemptRow, LedgerRow, Status
-from coinml.ledger.schema import CHUNK, attempts, chunks, seconds, videos
+from coinml.ledger.schema import CHUNK, attempts, chunks, datasets, seconds, videos
 from coinml.ledger.status import summarise
 
 
@@ -93,6 +95,30 @@ class LedgerReader:
             for chunk in chunks(sorted(set(ids)))
             for row in self._all(query.where(videos.c.video_id.in_(chunk)))
         ]
+
+    def rows_of(self, dataset: Dataset, *, state: str | None = None) -> list[LedgerRow]:
+        """Like `rows`, for a dataset as read.
+
+        Raises:
+            InvalidInputError: The ledger knows another dataset by this name.
+        """
+        self.require_same(dataset)
+        return self.rows(dataset.name, state=state)
+
+    def require_same(self, dataset: Dataset) -> None:
+        """Require that a dataset as read is the one that the ledger knows by its name.
+
+        Raises:
+            InvalidInputError: They are two; see `origins.require_same`.
+        """
+        known = self.origin(dataset.name)
+        if known is None or known != origin_of(dataset):
+            require_same(dataset, known, self.rows(dataset.name))
+
+    def origin(self, dataset: str) -> str | None:
+        """The folder or annotation file that a dataset is read from, if it was recorded."""
+        found = self._all(select(datasets.c.origin).where(datasets.c.dataset == dataset))
+        return str(found[0][0]) if found else None
 
     def attempts(self, dataset: str, video_id: str) -> list[AttemptRow]:
         """Every attempt at one video, oldest first."""

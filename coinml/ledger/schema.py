@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a database at this version is opened without Alembic."""
 
 metadata = MetaData(
@@ -99,6 +99,14 @@ sources = Table(
     Column("strikes", Integer, nullable=False, server_default="0"),
     Column("probe_owner", Text),
     Column("probe_until", Float),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset", String(100), primary_key=True),
+    # The folder or annotation file that it is read from (`origins.origin_of`).
+    Column("origin", Text, nullable=False),
 )
 
 CHUNK = 500

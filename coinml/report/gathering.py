@@ -124,7 +124,7 @@ def gather(
     missing: list[str] = []
     model = model_name(dataset.name, target)
     status = ledger.status(dataset.name)
-    rows = {row.video_id: row for row in ledger.rows(dataset.name)}
+    rows = {row.video_id: row for row in ledger.rows_of(dataset)}
     heads = _heads(store, model)
     predictions, comparison = None, None
     if heads:

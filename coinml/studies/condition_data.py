@@ -43,7 +43,7 @@ def load_condition_data(
         InvalidInputError: A set does not exist, or has no video of the dataset.
     """
     with Ledger(ledger_url) as ledger:
-        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+        rows = ledger.rows_of(dataset, state=DOWNLOADED)
     hashes = {row.video_id: row.sha256 for row in rows if row.sha256}
     return {
         name: read_training_data(
@@ -70,7 +70,7 @@ def files_here(
     """
     videos = [video for video in dataset.videos if split is None or video.split == split]
     with Ledger(ledger_url) as ledger:
-        rows = ledger.rows(dataset.name, state=DOWNLOADED)
+        rows = ledger.rows_of(dataset, state=DOWNLOADED)
     jobs = plan_jobs(videos, rows, options.extent or "video")
     return sorted(jobs, key=lambda job: unit_hash(job.video_id, seed=0))
 

@@ -91,7 +91,7 @@ def load_training_data(
         InvalidInputError: Nothing of the dataset is embedded, or the annotations lack what the
             target needs.
     """
-    rows = ledger.rows(dataset.name, state=DOWNLOADED)
+    rows = ledger.rows_of(dataset, state=DOWNLOADED)
     return read_training_data(
         dataset,
         embedding_set,
