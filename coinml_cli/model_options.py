@@ -152,14 +152,20 @@ def build(model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
     """
     from pydantic import ValidationError
 
-    values = {
-        name: split(value) if _is_list(model.model_fields[name]) else value
-        for name, value in given.items()
-    }
+    values = {name: _value(model.model_fields[name], value) for name, value in given.items()}
     try:
         return model(**values)
     except ValidationError as err:
         raise InvalidInputError(_message(err)) from err
+
+
+def _value(field: FieldInfo, given: Any) -> Any:
+    if _is_list(field):
+        return split(given)
+    if _is_repeatable(field):
+        # One value is that value, so that it is seen as such among the parameters of a run.
+        return (given[0] if len(given) == 1 else tuple(given)) if given else None
+    return given
 
 
 def split(text: str | None) -> tuple[str, ...]:
@@ -194,7 +200,7 @@ def _option(model: type[BaseModel], name: str) -> inspect.Parameter:
     """The Typer option of a field."""
     field = model.model_fields[name]
     default = ",".join(field.default) or None if _is_list(field) else field.default
-    kind = _plain_type(field.annotation)
+    kind = list[str] if _is_repeatable(field) else _plain_type(field.annotation)
     option = typer.Option(
         _spelling(name),
         help=field.description,
@@ -214,7 +220,13 @@ def _is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is tuple
 
 
-def _plain_type(annotation: Any) -> type:
+def _is_repeatable(field: FieldInfo) -> bool:
+    """Whether it takes one text or several: the option may be given several times."""
+    kinds = get_args(field.annotation)
+    return str in kinds and any(get_origin(kind) is tuple for kind in kinds)
+
+
+def _plain_type(annotation: Any) -> Any:
     """The type of a value on the command line; what a Literal allows is a text there."""
     parts = (annotation, *get_args(annotation))
     return next((kind for kind in (bool, int, float) if kind in parts), str)

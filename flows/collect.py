@@ -10,12 +10,13 @@ from prefect.runtime import flow_run
 
 from coinml.collection.collector import SourcePausedError
 from coinml.collection.options import CollectOptions
+from coinml.collection.whole_dataset import rounds
 from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from tasks.counting import collect_report
-from tasks.download import adopt_in_place, download_batch, find_due, source_for
+from tasks.download import adopt_in_place, download_batch, find_due, sources_for, still_open
 from tasks.events import announce_collected
 from tasks.limits import batch_slots
 from tasks.outcomes import completed
@@ -42,7 +43,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
         collection: Which of them are tried in this run, and how.
 
     Raises:
-        InvalidInputError: The source is not a URL template.
+        InvalidInputError: A source is neither a URL template nor a folder or bucket.
         LocalError: This machine is at fault; no video is blamed.
     """
     dataset = selection.load(Settings().data_dir)
@@ -52,8 +53,8 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
         if selection.is_folder:
             adopt_in_place(selection)
         elif due:
-            with source_for(selection, collection.source) as source:
-                blocked_until = _download(dataset.name, due, collection, source=source)
+            with sources_for(selection, collection.sources) as sources:
+                blocked_until = _download_all(dataset.name, due, collection, sources)
     report_attrition(dataset.name)
     report = collect_report(dataset, tried=due, blocked_until=blocked_until)
     announce_collected(selection, report, collection.source)
@@ -62,10 +63,35 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     return completed(report, message=report.outcome)
 
 
-def _download(
-    dataset: str, ids: Sequence[str], options: CollectOptions, *, source: str
+def _download_all(
+    dataset: str, ids: Sequence[str], options: CollectOptions, sources: tuple[str, ...]
 ) -> datetime | None:
-    """Run all batches; why a video is missing is in the ledger.
+    """Ask the sources one after the other; why a video is missing is in the ledger.
+
+    Returns:
+        When a source that refuses everyone for longer than `max_wait_s` may be tried again.
+
+    Raises:
+        LocalError: A batch found this machine at fault.
+    """
+    blocked_until = None
+    for ask in rounds(sources):
+        run_id = str(flow_run.id)
+        left = still_open(dataset, ids, options, sources=sources, ask=ask, run_id=run_id)
+        if left:
+            blocked_until = _download(dataset, left, options, sources=sources, ask=ask)
+    return blocked_until
+
+
+def _download(
+    dataset: str,
+    ids: Sequence[str],
+    options: CollectOptions,
+    *,
+    sources: tuple[str, ...],
+    ask: str | None,
+) -> datetime | None:
+    """Run all batches of a pass.
 
     Returns:
         When the source may be tried again, if it refuses everyone for longer than `max_wait_s`.
@@ -83,7 +109,8 @@ def _download(
                     "dataset": dataset,
                     "ids": batch,
                     "batch": f"{number}/{len(batches)}",
-                    "source": source,
+                    "sources": sources,
+                    "ask": ask,
                     "run_id": str(flow_run.id),
                     "options": options,
                 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefect import task
@@ -14,11 +14,10 @@ from coinml.collection.download import FetchOptions
 from coinml.collection.options import CollectOptions
 from coinml.collection.pacing import Pace
 from coinml.collection.recheck import RecheckReport
-from coinml.collection.video_folder import DURATION_TOLERANCE
+from coinml.collection.sources import Source
 from coinml.data.records import Dataset
 from coinml.ledger import Ledger
 from coinml.runtime import progress
-from coinml.runtime.addresses import is_loopback
 from coinml.runtime.settings import YOUTUBE, Settings
 from coinml.selection import Selection, miniature_dir
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
@@ -33,18 +32,42 @@ def find_due(dataset: Dataset, options: CollectOptions) -> list[str]:
         return whole_dataset.find_due(dataset, ledger, options, credentials=credentials)
 
 
+def still_open(
+    dataset: str,
+    ids: Sequence[str],
+    options: CollectOptions,
+    *,
+    sources: Sequence[str],
+    ask: str | None,
+    run_id: str,
+) -> list[str]:
+    """Those of a run's due videos for which a source is to be asked in this pass."""
+    settings = Settings()
+    with Ledger(settings.ledger_url) as ledger:
+        return whole_dataset.still_open(
+            ledger,
+            dataset,
+            ids,
+            sources,
+            ask=ask,
+            run_id=run_id,
+            credentials=fetch_options(settings).credentials(),
+            retry_now=options.ignoring_schedule,
+        )
+
+
 @contextmanager
-def source_for(selection: Selection, source: str | None) -> Iterator[str]:
-    """The URL template to download from; for the miniature, a local server runs meanwhile."""
-    if source is not None or not selection.is_mini:
-        yield source or YOUTUBE
+def sources_for(selection: Selection, sources: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The sources to download from; for the miniature, a local server runs meanwhile."""
+    if sources or not selection.is_mini:
+        yield tuple(sources) or (YOUTUBE,)
         return
     from coinml.miniature.fault_plan import demo_fault_plan
     from coinml.miniature.host import FlakyHost
 
     folder = miniature_dir(Settings().data_dir)
     with FlakyHost(folder / "videos", demo_fault_plan(folder / "COIN.json")) as host:
-        yield host.source
+        yield (host.source,)
 
 
 @task(
@@ -62,7 +85,8 @@ def download_batch(
     options: CollectOptions,
     *,
     batch: str,
-    source: str,
+    sources: tuple[str, ...],
+    ask: str | None,
     run_id: str,
 ) -> collector.BatchReport:
     """Download those of `ids` that are still due; a retry repeats only what is not yet done.
@@ -74,18 +98,15 @@ def download_batch(
         settings.ledger_url,
         dataset,
         ids,
-        source=source,
+        source=sources,
+        ask=ask,
         folder=settings.videos_dir(dataset),
         options=fetch_options(settings, options),
         run_id=run_id,
-        pace=Pace(
-            rate_per_hour=None if is_loopback(source) else settings.rate_per_hour,
-            burst=settings.parallel,
-        ),
+        pace=lambda source: _pace(source, settings),
         max_wait_s=options.max_wait_s,
         retry_now=options.ignoring_schedule,
-        # A local server's stand-ins may be shorter than the annotated videos.
-        duration_tolerance=None if is_loopback(source) else DURATION_TOLERANCE,
+        duration_tolerance=whole_dataset.duration_tolerance(sources),
         on_video=_count,
     )
 
@@ -122,6 +143,13 @@ def fetch_options(settings: Settings, options: CollectOptions | None = None) -> 
         extractor_args=settings.ytdlp_extractor_args,
         rate_limit_bytes=settings.bytes_per_s,
     )
+
+
+def _pace(source: Source, settings: Settings) -> Pace:
+    rate = settings.rates_per_hour.get(source.name)
+    if rate is None and source.is_web and not source.is_local:
+        rate = settings.rate_per_hour
+    return Pace(rate_per_hour=rate, burst=settings.parallel)
 
 
 def _count(outcome: collector.VideoOutcome) -> None:

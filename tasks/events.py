@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from prefect import tags
@@ -24,7 +25,9 @@ def tagged() -> AbstractContextManager[object]:
     return tags(TAG)
 
 
-def announce_collected(selection: Selection, report: CollectReport, source: str | None) -> bool:
+def announce_collected(
+    selection: Selection, report: CollectReport, source: str | Sequence[str] | None
+) -> bool:
     """Emit `coinml.collected`, unless in a subflow or without new videos.
 
     A parent flow processes the new videos itself.
@@ -32,7 +35,7 @@ def announce_collected(selection: Selection, report: CollectReport, source: str 
     Args:
         selection: The videos that were to be downloaded.
         report: What was downloaded.
-        source: URL template that they were downloaded from; None: the default.
+        source: The sources that were asked; None: the default.
 
     Returns:
         Whether the event was emitted.

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from coinml.collection.batch import Batch
-from coinml.collection.download import FetchOptions, source_url
+from coinml.collection.download import FetchOptions
+from coinml.collection.lane import Lane
 from coinml.collection.outcomes import (
     BatchReport,
     BatchUnfinishedError,
     SourcePausedError,
     VideoOutcome,
 )
-from coinml.collection.pacing import Pace, Pacer, source_name
+from coinml.collection.pacing import Pace, Pacer
+from coinml.collection.sources import Source, as_sources
 from coinml.collection.video_folder import Verify, VideoFolder
 from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
@@ -42,11 +44,12 @@ def collect_batch(
     dataset: str,
     ids: Sequence[str],
     *,
-    source: str,
+    source: str | Sequence[str],
     folder: Path | str,
     run_id: str,
+    ask: str | None = None,
     options: FetchOptions | None = None,
-    pace: Pace | None = None,
+    pace: Pace | Callable[[Source], Pace] | None = None,
     max_wait_s: float = 60.0,
     retry_now: bool | Collection[Fault | str] = False,
     min_free_bytes: int = 100 << 20,
@@ -63,11 +66,14 @@ def collect_batch(
         ledger_url: SQLAlchemy URL of the ledger.
         dataset: Name of the dataset.
         ids: Videos of the dataset.
-        source: URL template with `{id}`.
+        source: URL template with `{id}`, or a folder or bucket of copies; or several, tried in
+            this order for each video.
         folder: Where the files go, as `<id>.<ext>`.
         run_id: The run; its attempts are counted together.
+        ask: Of several sources, ask only this one, once a video and without waiting for its
+            pauses: a later call asks the others. Then no video counts as unfinished.
         options: How to download.
-        pace: Rate limit of the source, and pauses after refusals.
+        pace: Rate limit and pauses after refusals, of every source or by source.
         max_wait_s: Total time to wait out pauses of the source, in seconds.
         retry_now: True: try failed videos before they are due; or only those with these faults.
         min_free_bytes: Stop when less disk space than this is free.
@@ -83,20 +89,34 @@ def collect_batch(
         InvalidInputError: A bad source, id, proxy or cookies file.
     """
     folder = Path(folder).absolute()
-    for video_id in ids:
-        source_url(source, video_id)
+    sources = as_sources(source)
+    for one in sources:
+        for video_id in ids:
+            one.url(video_id)
     options = options or FetchOptions()
     ledger = Ledger.shared(ledger_url)
     owner = new_owner()
     batch = Batch(
         ledger=ledger,
         dataset=dataset,
-        source=source,
+        lanes=[
+            Lane(
+                source=one,
+                pacer=Pacer(
+                    ledger.database,
+                    one.name,
+                    owner=owner,
+                    pace=pace(one) if callable(pace) else pace,
+                ),
+                options=replace(options, secrets=one.secrets),
+                alone=len(sources) == 1,
+            )
+            for one in sources
+        ],
+        ask=ask,
         run_id=run_id,
-        options=options,
         credentials=options.credentials(),
         owner=owner,
-        pacer=Pacer(ledger.database, source_name(source), owner=owner, pace=pace),
         folder=VideoFolder(folder, min_free_bytes=min_free_bytes),
         max_wait_s=max_wait_s,
         retry_now=retry_now,
@@ -112,7 +132,7 @@ def collect(
     dataset: str,
     ids: Sequence[str],
     *,
-    source: str,
+    source: str | Sequence[str],
     folder: Path | str,
     run_id: str,
     **settings: Any,
@@ -141,7 +161,7 @@ def collect(
             downloaded += err.report.downloaded
             faults.update(err.report.faults)
             waited_s += err.report.waited_s
-            remaining = err.report.again
+            remaining = err.report.again + err.report.untried
             time.sleep(err.delay_s)
             continue
         return replace(

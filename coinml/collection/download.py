@@ -57,6 +57,7 @@ class FetchOptions:
         cookies: Netscape cookies file.
         proxy: Proxy URL; never shown. None takes the one that the environment names, except to this
             machine; "" takes none.
+        secrets: What else is masked in messages, such as a token in the source's URL.
         extractor_args: Arguments for yt-dlp's extractors; never shown (`parse_extractor_args`).
         rate_limit_bytes: Maximum bytes per second.
         socket_timeout_s: Seconds without data until a connection is closed.
@@ -68,6 +69,7 @@ class FetchOptions:
     max_height: int = MAX_HEIGHT
     cookies: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     extractor_args: str | None = field(default=None, repr=False)
     rate_limit_bytes: int | None = None
     socket_timeout_s: float = 20.0
@@ -99,8 +101,9 @@ class FetchOptions:
         return digest.hexdigest()[:16]
 
     def redactor(self) -> Redactor:
-        """Removes the proxy and the values of extractor arguments from texts."""
-        return Redactor(self.proxy, secrets_of(parse_extractor_args(self.extractor_args or "")))
+        """Removes the proxy, values of extractor arguments and other secrets from texts."""
+        arguments = parse_extractor_args(self.extractor_args or "")
+        return Redactor(self.proxy, [*self.secrets, *secrets_of(arguments)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +113,12 @@ class Fetched:
     Attributes:
         path: The file, not verified yet.
         title: The video's title at the source, in one line; None where there is none.
+        url: Where it was found, if that is not the URL asked for.
     """
 
     path: Path
     title: str | None
+    url: str | None = None
 
 
 def fetch(
@@ -191,11 +196,19 @@ def source_url(template: str, video_id: str) -> str:
             f"source {template!r}: expected an http(s) URL that contains {{id}}, "
             "e.g. https://www.youtube.com/watch?v={id}"
         )
-    host = (parts.hostname or "").removeprefix("www.")
+    check_id(video_id, (parts.hostname or "").removeprefix("www."))
+    return template.replace("{id}", quote(video_id, safe=""))
+
+
+def check_id(video_id: str, host: str) -> None:
+    """Check an id before it becomes a part of a URL or path.
+
+    Raises:
+        InvalidInputError: It does not have the form of this host's ids.
+    """
     pattern = _YOUTUBE_ID if host in _YOUTUBE_HOSTS else _ANY_ID
     if not pattern.fullmatch(video_id):
         raise InvalidInputError(f"video id {video_id!r}: ids of {host} match {pattern.pattern}")
-    return template.replace("{id}", quote(video_id, safe=""))
 
 
 def _check_proxy(proxy: str) -> None:
@@ -245,11 +258,15 @@ def http_status(err: BaseException) -> int | None:
 def is_unreachable(err: BaseException) -> bool:
     """Whether no connection was made: no such host name, no route, connection refused."""
     return any(
-        type(one).__name__ in ("NewConnectionError", "NameResolutionError", "gaierror")
+        getattr(one, "rule", None) == UNREACHABLE
+        or type(one).__name__ in ("NewConnectionError", "NameResolutionError", "gaierror")
         or (isinstance(one, OSError) and one.errno in _UNREACHABLE)
         for one in chain(err)
     )
 
+
+UNREACHABLE = "unreachable"
+"""The rule of failures that say that a source cannot be reached."""
 
 _UNREACHABLE = frozenset(
     {

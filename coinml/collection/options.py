@@ -15,11 +15,16 @@ from coinml.faults.classification import Fault
 class DownloadOptions(BaseModel):
     """How videos are downloaded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Download")
+    # A source that is refused for its password must not be in the message.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", title="Download", hide_input_in_errors=True
+    )
 
-    source: str | None = Field(
+    source: str | tuple[str, ...] | None = Field(
         default=None,
-        description="URL template with {id}; by default YouTube, and for `mini` a local server.",
+        description="URL template with {id}, or a folder or bucket of copies; of several (the "
+        "option may be repeated), each video is tried at one after the other. By default YouTube, "
+        "and for `mini` a local server.",
     )
     batch_size: int = Field(default=20, ge=1, description="Videos per download task.")
     max_wait_s: float = Field(
@@ -52,6 +57,19 @@ class DownloadOptions(BaseModel):
     def limits(self) -> dict[str, Any]:
         """The fields that `FetchOptions` has too."""
         return self.model_dump(include={"max_height", "max_mb_per_s", "max_minutes"})
+
+    @field_validator("source")
+    @classmethod
+    def _holds_no_password(cls, source: Any) -> Any:
+        from coinml.collection.sources import check_no_user
+
+        check_no_user([source] if isinstance(source, str) else source or ())
+        return source
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources in their order; none: the default."""
+        return (self.source,) if isinstance(self.source, str) else self.source or ()
 
 
 class CollectOptions(DownloadOptions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coinml.collection import adopt, collector
@@ -12,12 +12,13 @@ from coinml.collection.download import FetchOptions
 from coinml.collection.options import CollectOptions
 from coinml.collection.outcomes import VideoOutcome
 from coinml.collection.pacing import Pace
+from coinml.collection.source_history import SourceHistory
+from coinml.collection.sources import Source, as_sources
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.data.records import Dataset
 from coinml.data.splits import unit_hash
 from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger, Status
-from coinml.runtime.addresses import is_loopback
 from coinml.runtime.settings import YOUTUBE
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,11 @@ def collect(
         dataset: As `load_dataset` returns it; new videos are added to the ledger.
         ledger: Where the outcomes are recorded.
         folder: Where downloads go, as `<id>.<ext>`; class folders need none.
-        options: Which videos are tried, and from which source; by default all that are due, from
+        options: Which videos are tried, and from which sources; by default all that are due, from
             YouTube.
         fetch_options: Cookies, proxy and bandwidth of the downloads.
-        pace: How fast the source may be asked; by default 300 videos per hour, and without limit
-            on loopback.
+        pace: How fast each source may be asked; by default 300 videos per hour, and without limit
+            on loopback and in folders and buckets.
         on_video: Called for each downloaded or failed video as soon as it is recorded.
 
     Returns:
@@ -57,7 +58,8 @@ def collect(
 
     Raises:
         InvalidInputError: A wrong source, id or cookies file, or no folder for downloads.
-        SourcePausedError: The source refuses everyone for longer than `options.max_wait_s`.
+        SourcePausedError: The source, or the last one that a video may still be at, refuses
+            everyone for longer than `options.max_wait_s`.
         LocalError: This machine is at fault; no video is blamed.
     """
     ledger.register(dataset)
@@ -68,28 +70,101 @@ def collect(
         raise InvalidInputError(f"{dataset.name}: no folder is given for its downloads")
     options = options or CollectOptions()
     fetch_options = fetch_options or FetchOptions(**options.limits())
-    source = options.source or YOUTUBE
-    local = is_loopback(source)
+    sources = options.sources or (YOUTUBE,)
     run_id = uuid.uuid4().hex
-    due = find_due(dataset, ledger, options, credentials=fetch_options.credentials())
-    # In batches, so that other collectors may take the rest meanwhile.
-    for start in range(0, len(due), options.batch_size):
-        collector.collect(
-            ledger.url,
+    credentials = fetch_options.credentials()
+    due = find_due(dataset, ledger, options, credentials=credentials)
+    for ask in rounds(sources):
+        ids = still_open(
+            ledger,
             dataset.name,
-            due[start : start + options.batch_size],
-            source=source,
-            folder=folder,
+            due,
+            sources,
+            ask=ask,
             run_id=run_id,
-            options=fetch_options,
-            pace=pace or (Pace() if local else YOUTUBE_RATE),
-            max_wait_s=options.max_wait_s,
+            credentials=credentials,
             retry_now=options.ignoring_schedule,
-            # A local server's stand-ins may be shorter than the annotated videos.
-            duration_tolerance=None if local else DURATION_TOLERANCE,
-            on_video=on_video,
         )
+        # In batches, so that other collectors may take the rest meanwhile.
+        for start in range(0, len(ids), options.batch_size):
+            collector.collect(
+                ledger.url,
+                dataset.name,
+                ids[start : start + options.batch_size],
+                source=sources,
+                ask=ask,
+                folder=folder,
+                run_id=run_id,
+                options=fetch_options,
+                pace=pace or default_pace,
+                max_wait_s=options.max_wait_s,
+                retry_now=options.ignoring_schedule,
+                duration_tolerance=duration_tolerance(sources),
+                on_video=on_video,
+            )
     return ledger.status(dataset.name)
+
+
+def rounds(sources: Sequence[str]) -> list[str | None]:
+    """Which source each pass over the due videos asks; None: all of them, with retries and waits.
+
+    With several sources, each has a pass of its own first, so that one that refuses, hangs or is
+    slow does not delay what another one has.
+    """
+    return [None] if len(sources) == 1 else [*sources, None]
+
+
+def still_open(
+    ledger: Ledger,
+    dataset: str,
+    ids: Sequence[str],
+    sources: Sequence[str],
+    *,
+    ask: str | None,
+    run_id: str,
+    credentials: str | None,
+    retry_now: Sequence[str],
+) -> list[str]:
+    """Those of a run's due videos for which a source is to be asked in this pass.
+
+    Args:
+        ledger: Says what each source has said.
+        dataset: Name of the dataset.
+        ids: The videos.
+        sources: All sources, in their order.
+        ask: The one that is asked; None: any.
+        run_id: The run.
+        credentials: Digest of the cookies and the proxy in use.
+        retry_now: Faults after which a source is asked again before its time.
+    """
+    if len(sources) == 1:
+        return list(ids)
+    rows = {row.video_id: row for row in ledger.rows(dataset, ids=ids)}
+    history = SourceHistory(
+        ledger,
+        dataset,
+        as_sources(sources),
+        list(rows.values()),
+        run_id=run_id,
+        credentials=credentials,
+        retry_now=retry_now,
+    )
+    asked = [source for source in history.sources if ask in (None, source.template)]
+    return [one for one in ids if any(history.is_open(rows[one], source) for source in asked)]
+
+
+def default_pace(source: Source) -> Pace:
+    """What a source is asked at most, unless the caller says otherwise."""
+    return YOUTUBE_RATE if source.is_web and not source.is_local else Pace()
+
+
+def duration_tolerance(sources: Sequence[str]) -> float | None:
+    """Relative difference allowed from the annotated length; None: any.
+
+    The stand-ins of a single local server may be shorter than the annotated videos.
+    """
+    first, *others = as_sources(sources)
+    return None if not others and first.is_web and first.is_local else DURATION_TOLERANCE
 
 
 def find_due(
@@ -108,11 +183,26 @@ def find_due(
     """
     for note in dataset.notes:
         log.warning("%s: %s", dataset.name, note)
-    ids = ledger.due(
-        dataset.name,
-        ids=[video.video_id for video in dataset.videos],
-        credentials=credentials,
-        faults=options.only or None,
-        retry_now=options.ignoring_schedule,
-    )
+    ids = [video.video_id for video in dataset.videos]
+    retry_now = options.ignoring_schedule
+    if len(options.sources) > 1:
+        rows = ledger.rows(dataset.name, ids=ids)
+        ids = still_open(
+            ledger,
+            dataset.name,
+            [row.video_id for row in rows if not options.only or row.state in options.only],
+            options.sources,
+            ask=None,
+            run_id="",
+            credentials=credentials,
+            retry_now=retry_now,
+        )
+    else:
+        ids = ledger.due(
+            dataset.name,
+            ids=ids,
+            credentials=credentials,
+            faults=options.only or None,
+            retry_now=retry_now,
+        )
     return sorted(ids, key=unit_hash)[: options.budget]

@@ -259,6 +259,7 @@ class Ledger(LedgerReader):
         rule: str | None = None,
         path: str | None = None,
         overall: Overall | None = None,
+        keep_lease: bool = False,
     ) -> None:
         """Record why a video is not downloaded, and when to try again.
 
@@ -274,6 +275,7 @@ class Ledger(LedgerReader):
             path: Where a bad file was moved.
             overall: What the video's row says, where it has several sources; the arguments above
                 are those of one source, and belong to the attempt.
+            keep_lease: Other sources are to be asked for the video: its lease goes on.
         """
         row = overall or Overall(state=str(fault), message=message, next_attempt_at=next_attempt_at)
         values = {
@@ -288,7 +290,7 @@ class Ledger(LedgerReader):
             "rule": rule,
             "next_attempt_at": _timestamp(next_attempt_at),
         }
-        self._record(dataset, video_id, values, attempt, str(fault), outcome)
+        self._record(dataset, video_id, values, attempt, str(fault), outcome, keep_lease=keep_lease)
 
     def forget(self, dataset: str, video_id: str, reason: str) -> None:
         """Make a video pending again, since its file is gone or was altered."""
@@ -332,6 +334,8 @@ class Ledger(LedgerReader):
         attempt: Attempt | None,
         outcome: str,
         failure: Mapping[str, Any] | None = None,
+        *,
+        keep_lease: bool = False,
     ) -> None:
         counted = (
             {}
@@ -342,8 +346,9 @@ class Ledger(LedgerReader):
                 "credentials": attempt.credentials,
             }
         )
+        lease: dict[str, Any] = {} if keep_lease else {"lease_owner": None, "lease_until": None}
         statement = _of(dataset, video_id).values(
-            **values, **counted, updated_at=time.time(), lease_owner=None, lease_until=None
+            **values, **counted, updated_at=time.time(), **lease
         )
 
         def work(connection: Connection) -> None:

@@ -186,13 +186,9 @@ class LedgerReader:
         return int(self._all(query)[0][0])
 
     def attempts_in_run(
-        self, dataset: str, ids: Sequence[str], *, run_id: str, urls: Collection[str] | None = None
+        self, dataset: str, ids: Sequence[str], *, run_id: str
     ) -> dict[str, Counter[str]]:
-        """Number of attempts of a run by video and outcome; videos without any are absent.
-
-        With `urls`, only attempts at these.
-        """
-        at_url = [] if urls is None else [attempts.c.url.in_(urls)]
+        """Number of attempts of a run by video and outcome; videos without any are absent."""
         counts: dict[str, Counter[str]] = {}
         for chunk in chunks(sorted(set(ids))):
             query = (
@@ -201,12 +197,30 @@ class LedgerReader:
                     attempts.c.dataset == dataset,
                     attempts.c.run_id == run_id,
                     attempts.c.video_id.in_(chunk),
-                    *at_url,
                 )
                 .group_by(attempts.c.video_id, attempts.c.outcome)
             )
             for video_id, outcome, count in self._all(query):
                 counts.setdefault(video_id, Counter())[outcome] = count
+        return counts
+
+    def tries_in_run(
+        self, dataset: str, ids: Sequence[str], *, run_id: str
+    ) -> Counter[tuple[str, str | None]]:
+        """Number of attempts of a run by video and URL."""
+        counts: Counter[tuple[str, str | None]] = Counter()
+        for chunk in chunks(sorted(set(ids))):
+            query = (
+                select(attempts.c.video_id, attempts.c.url, func.count())
+                .where(
+                    attempts.c.dataset == dataset,
+                    attempts.c.run_id == run_id,
+                    attempts.c.video_id.in_(chunk),
+                )
+                .group_by(attempts.c.video_id, attempts.c.url)
+            )
+            for video_id, url, count in self._all(query):
+                counts[video_id, url] = count
         return counts
 
     def failures(self, dataset: str, video_id: str, fault: Fault, *, url: str | None = None) -> int:

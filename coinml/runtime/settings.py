@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coinml.runtime.home import default_home
@@ -22,6 +22,7 @@ class Settings(BaseSettings):
             never shown, since it may contain a password.
         embeddings_root: Folder or fsspec URL of the embedding sets.
         rate_per_hour: Videos requested per hour from a source that is not on loopback.
+        rates_per_hour: The same by source, where one is to be asked at another rate.
         parallel: Concurrent downloads.
         cookies: Netscape cookies file for the source.
         proxy: Proxy URL for the source; never logged.
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     ledger_url: str = Field(default="", repr=False)
     embeddings_root: str = ""
     rate_per_hour: float = Field(default=300, gt=0)
+    rates_per_hour: dict[str, PositiveFloat] = Field(default_factory=dict)
     parallel: int = Field(default=8, ge=1)
     cookies: Path | None = None
     proxy: str | None = Field(default=None, repr=False)

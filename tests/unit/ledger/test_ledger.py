@@ -311,8 +311,8 @@ def test_each_attempt_says_which_source_was_asked(ledger: Ledger) -> None:
     }
     assert ledger.failures("mini", video_id, Fault.GONE) == 3
     assert ledger.failures("mini", video_id, Fault.GONE, url=archive["url"]) == 2
-    counts = ledger.attempts_in_run("mini", ids(), run_id="run", urls=[mirror["url"]])
-    assert counts == {video_id: {"gone": 1}}
+    counts = ledger.tries_in_run("mini", ids(), run_id="run")
+    assert counts == {(video_id, archive["url"]): 2, (video_id, mirror["url"]): 1}
     ledger.record_success("mini", video_id, file=facts(**mirror), attempt=attempt(**mirror))
     row = ledger.row("mini", video_id)
     assert (row.source, row.url) == ("mirr", mirror["url"])

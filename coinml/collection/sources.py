@@ -1,0 +1,172 @@
+"""Where videos come from: URL templates, folders and buckets of copies."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from coinml.collection.download import check_id, source_url
+from coinml.collection.pacing import source_name
+from coinml.errors import InvalidInputError
+from coinml.runtime.addresses import is_loopback
+
+ALLOWED = (
+    "allowed are an http(s) URL that contains {id}, e.g. https://www.youtube.com/watch?v={id}, "
+    "a folder or file of copies with an absolute path, e.g. /copies or /copies/{id}.mp4, "
+    "and a bucket, e.g. s3://bucket/copies/{id}.mp4"
+)
+
+_LONGEST_NAME = 200
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SECRET = re.compile(r"([?&;][^=&;#]+=)([^&;#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that may have a dataset's videos.
+
+    Attributes:
+        template: A URL or path with `{id}`, or a folder or bucket of files named by their ids.
+    """
+
+    template: str
+
+    @property
+    def is_web(self) -> bool:
+        """Whether yt-dlp downloads from it; otherwise it holds copies."""
+        return self.scheme in ("http", "https")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder or a server of this machine, which needs no rate limit."""
+        return self.is_folder or (self.is_web and is_loopback(self.template))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return self.scheme in ("", "file")
+
+    @property
+    def name(self) -> str:
+        """What it is called in the ledger; sources of one name share a pace and a breaker.
+
+        The host (and port) of a URL without "www.", a folder, or a bucket.
+        """
+        if self.is_web:
+            return source_name(self.template)
+        name = self.place.partition("{id}")[0].rstrip("/") if self.is_folder else self._bucket
+        if len(name) > _LONGEST_NAME:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+            name = f"{name[: _LONGEST_NAME - 13]}~{digest}"
+        return name
+
+    @property
+    def place(self) -> str:
+        """The path of a folder, else the template."""
+        if not self.is_folder:
+            return self.template
+        if self.scheme == "file":
+            return unquote(urlsplit(self.template.replace("{id}", "%7Bid%7D")).path)
+        return str(Path(self.template).expanduser())
+
+    def url(self, video_id: str) -> str:
+        """The URL or path of a video, to fetch it.
+
+        Raises:
+            InvalidInputError: The id does not have the form of the source's ids.
+        """
+        if self.is_web:
+            return source_url(self.template, video_id)
+        check_id(video_id, self.name)
+        if "{id}" in self.place:
+            return self.place.replace("{id}", video_id)
+        return f"{self.place.rstrip('/')}/{video_id}"
+
+    def shown(self, video_id: str) -> str:
+        """The URL or path of a video without the values of its query that may be secret."""
+        return (self if self.is_folder else Source(_masked(self.template))).url(video_id)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of its query that may be secret."""
+        pairs = _SECRET.findall(self.template)
+        return tuple(value for _, value in pairs if "{id}" not in value and len(value) >= 8)
+
+    @property
+    def scheme(self) -> str:
+        """What comes before `://`, in lower case; "" for a path."""
+        match = _SCHEME.match(self.template)
+        return match[1].casefold() if match else ""
+
+    @property
+    def _bucket(self) -> str:
+        parts = urlsplit(self.template)
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:
+    """The sources of a list, in its order, each once.
+
+    Raises:
+        InvalidInputError: One of another form, or with user and password, which are not shown.
+    """
+    templates = [given] if isinstance(given, str) else list(given)
+    check_no_user(templates)
+    if not templates:
+        raise InvalidInputError(f"no source: {ALLOWED}")
+    sources = tuple(Source(template) for template in dict.fromkeys(templates))
+    for source in sources:
+        _check(source)
+    return sources
+
+
+def check_no_user(templates: Sequence[str]) -> None:
+    """Refuse sources that contain a user name or a password.
+
+    Raises:
+        InvalidInputError: One does; it is not shown.
+    """
+    for number, template in enumerate(templates, start=1):
+        if _SCHEME.match(template) and "@" in re.split(r"[/?#]", template.partition("://")[2])[0]:
+            raise InvalidInputError(
+                f"source {number} of {len(templates)} contains a user name or a password (not "
+                "shown): leave it out of the URL, which is recorded with each video; give the "
+                "site's cookies (COINML_COOKIES), and a bucket's keys as its driver reads them "
+                "(for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials)"
+            )
+
+
+def _check(source: Source) -> None:
+    try:
+        host = urlsplit(source.template).netloc
+    except ValueError:
+        host = ""
+    if source.is_web:
+        fine = bool(host) and "{id}" in source.template
+    elif source.is_folder:
+        fine = Path(source.place).is_absolute()
+    else:
+        fine = bool(host) and _has_driver(source)
+    if not fine:
+        raise InvalidInputError(f"source {_masked(source.template)!r}: {ALLOWED}")
+
+
+def _has_driver(source: Source) -> bool:
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(source.scheme)
+    except ValueError:
+        return False
+    except ImportError as err:
+        hint = "; pip install 'coinml[s3]'" if source.scheme in ("s3", "s3a") else ""
+        raise InvalidInputError(f"source {_masked(source.template)!r}: {err}{hint}") from err
+    return True
+
+
+def _masked(template: str) -> str:
+    return _SECRET.sub(lambda pair: pair[0] if "{id}" in pair[2] else f"{pair[1]}***", template)
