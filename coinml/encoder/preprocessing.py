@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LARGEST_GROWTH = 16
+"""Resized pixels by cropped pixels, up to which a frame is resized before it is cropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,9 @@ class Preprocessor:
 
         size = self.target_size(frames.shape[1], frames.shape[2])
         rows, columns = _centre(size[0], self.crop[0]), _centre(size[1], self.crop[1])
-        if frames.device.type != "cpu":
+        # Of a long picture, the part that is cropped would be many times the part that is kept.
+        is_long = size[0] * size[1] > _LARGEST_GROWTH * self.crop[0] * self.crop[1]
+        if frames.device.type != "cpu" or is_long:
             images = resample(frames, size, rows, columns, interpolation=self.interpolation)
         else:
             # A view in channels-last memory format, for which the CPU has a fast path.

@@ -14,6 +14,7 @@ from coinml.errors import CorruptVideoError, LocalError
 from coinml.media.film_stream import film_of
 from coinml.media.open_file import OpenFile, VideoPath, from_the_start, opened
 from coinml.media.orientation import Orientation, orientation_of
+from coinml.media.picture_bounds import MAX_PIXELS, check_size
 from coinml.media.records import MediaInfo
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # A playlist that is named like a video must open neither other files nor network connections.
 _OPEN_OPTIONS = {"protocol_whitelist": "fd"}
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 # FFmpeg also opens text, images and lists of other files.
 _NOT_VIDEO = {"tty", "image2", "concat", "hls", "dash", "lavfi"}
 
@@ -112,10 +114,17 @@ def open_video(path: VideoPath) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise CorruptVideoError(f"{name}: no video stream")
             if not stream.codec_context:
                 raise CorruptVideoError(f"{name}: no decoder for its video")
+            context = stream.codec_context
+            check_size(context.width, context.height, name)
+            # For pictures of another size than the header states.
+            context.options = {**context.options, **_DECODER_OPTIONS}
             # Videos are decoded in parallel; more threads per video would only delay errors.
-            stream.codec_context.thread_count = 1
+            context.thread_count = 1
             yield container, stream
     except MemoryError as err:
+        if isinstance(path, OpenFile):
+            # A decoding process has a limit of its own.
+            raise CorruptVideoError(f"{name}: exceeds the memory limit") from err
         raise LocalError(f"{path}: out of memory") from err
     except (av.error.FFmpegError, OSError) as err:
         raise CorruptVideoError(f"{name}: {describe(err)}") from err
@@ -126,7 +135,7 @@ def _container(file: OpenFile) -> Iterator[InputContainer]:
     """FFmpeg reads the descriptor, so that it opens no path at all."""
     import av
 
-    options = {**_OPEN_OPTIONS, "fd": str(file.descriptor)}
+    options = {**_OPEN_OPTIONS, **_DECODER_OPTIONS, "fd": str(file.descriptor)}
     with (
         from_the_start(file),
         av.open("fd:", options=options, metadata_errors="replace") as container,

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 Keep = Callable[[int, "NDArray[np.uint8]"], None]
 """Called with a frame's number on the timeline and its upright pixels, uint8 (height, width, 3)."""
 
-LARGEST_SHORT_SIDE = 1080
-"""Larger frames are scaled down when decoded: 128 frames of an 8K file are 12 GB."""
-
 
 class DecoderUnsuitedError(CoinmlError):
     """This decoder cannot read the right frames of this file; another may."""

@@ -9,6 +9,7 @@ from coinml.errors import CorruptVideoError
 from coinml.media.claimed_frames import ClaimedFrames
 from coinml.media.container import describe, duration_of, open_video
 from coinml.media.open_file import VideoPath
+from coinml.media.picture_bounds import check_size
 from coinml.media.records import Verdict
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class _FullDecode:
             return self._verdict(self._claimed)
 
     def _count(self, frame: VideoFrame) -> None:
+        check_size(frame.width, frame.height, Path(self._path).name)
         self._decoded += 1
         if self._first_pts is None:
             self._first_pts = frame.pts

@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coinml.media.container import frames_of, listen_to, open_video
-from coinml.media.decoders import LARGEST_SHORT_SIDE, Keep
+from coinml.media.decoders import Keep
 from coinml.media.open_file import VideoPath
 from coinml.media.orientation import orientation_of
+from coinml.media.picture_bounds import check_size, kept_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,7 +40,7 @@ class PyavDecoder:
 
     def read(self, path: VideoPath, timeline: Timeline, numbers: Sequence[int], keep: Keep) -> None:
         """See `Decoder`."""
-        pixels = _Converter()
+        pixels = _Converter(Path(path).name)
         wanted = {timeline.pts[number]: number for number in numbers}
 
         def take(frame: VideoFrame, pts: int | None) -> None:
@@ -192,17 +194,18 @@ class RangeDecoder:
 class _Converter:
     """Converts decoded frames to upright RGB pixels of one size."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._name = name
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if self._size is None:
             # If the frame size changes later (adaptive streams), frames are scaled to the first.
-            shrink = min(1.0, LARGEST_SHORT_SIDE / min(frame.width, frame.height))
-            self._size = round(frame.width * shrink), round(frame.height * shrink)
+            check_size(frame.width, frame.height, self._name)
+            self._size = kept_size(frame.width, frame.height)
         width, height = self._size
         smaller = width < frame.width
         rgb = self._reformatter.reformat(

@@ -12,12 +12,12 @@ import numpy as np
 
 from coinml.media.container import probe
 from coinml.media.decoders import (
-    LARGEST_SHORT_SIDE,
     DecoderMissingError,
     DecoderUnsuitedError,
     Keep,
 )
 from coinml.media.open_file import OpenFile, VideoPath, whole
+from coinml.media.picture_bounds import kept_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,7 +151,7 @@ def _other_times(
 
 
 def _too_large(size: tuple[int, int]) -> str | None:
-    if min(size) > LARGEST_SHORT_SIDE:
+    if kept_size(size[1], size[0]) != (size[1], size[0]):
         return f"does not scale down frames of {size[1]}x{size[0]}"
     return None
 

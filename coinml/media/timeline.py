@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _INTRA_ONLY = {"mjpeg", "prores", "ffv1", "dnxhd", "huffyuv", "rawvideo", "png", "gif", "dvvideo"}
 
+_MAX_FRAMES = 10_000_000
+"""Two days at 60 frames a second; a file of a kilobyte can claim any number."""
+
 _SEEKABLE = {"mov", "matroska", "avi"}
 
 
@@ -153,6 +156,10 @@ def _read_packets(path: VideoPath) -> _Packets | None:
                         return None  # Another recording begins, with a clock of its own.
                     last_dts = packet.dts
                 every.append(packet.pts)
+                if len(every) > _MAX_FRAMES:
+                    raise CorruptVideoError(
+                        f"{Path(path).name}: more than {_MAX_FRAMES:,} frames are not decoded"
+                    )
                 if not packet.is_discard:
                     shown.append(packet.pts)
                 if packet.is_keyframe:

@@ -92,3 +92,33 @@ def test_real_clips_are_resized_like_torch_on_a_cpu(shared_data: Path) -> None:
         difference = apart(ours, expected.numpy())
         assert difference.max() <= 1, path
         assert difference.mean() < 0.01, path
+
+
+@pytest.mark.parametrize("size", [(16, 8000), (8000, 16), (40, 3000)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_long_picture_is_cropped_before_it_is_resized(
+    size: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessor = Preprocessor(resize=96, crop=(96, 96), interpolation=interpolation)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
+    whole = torch.nn.functional.interpolate(
+        frames.permute(0, 3, 1, 2),
+        size=preprocessor.target_size(*size),
+        mode=interpolation,
+        antialias=True,
+        align_corners=False,
+    )
+    top, left = ((length - 96) // 2 for length in whole.shape[2:])
+    expected = whole[:, :, top : top + 96, left : left + 96]
+
+    def too_large(*_: object, **__: object) -> None:
+        raise AssertionError("the whole picture is resized")
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", too_large)
+    images = preprocessor.resized(frames)
+    assert images.shape == (2, 3, 96, 96)
+    difference = (images.int() - expected.int()).abs()
+    # torch computes in integers of 16 bits; the frames are noise.
+    assert difference.max() <= 2
+    assert difference.float().mean() < 0.1
