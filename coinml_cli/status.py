@@ -83,6 +83,11 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
     extras = extras_of(settings, dataset)
     if extras["duplicates"]:
         line(f"{extras['duplicates']:,} files have the content of another video (--duplicates)")
+    if extras["below_input_size"]:
+        line(
+            f"{extras['below_input_size']:,} downloaded videos have a shorter side of fewer than "
+            f"the {extras['input_size_px']} pixels that the encoder sees; they are enlarged for it"
+        )
     if status.eta_hours:
         line(
             f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
@@ -92,18 +97,24 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
 
 
 def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
-    """The allowed rate, the videos tried in the last hour, and the number of duplicates."""
+    """The allowed rate, the videos tried in the last hour, duplicates, and small videos."""
     from datetime import UTC, datetime, timedelta
 
+    from coinml.encoder.input_size import input_size_px
     from coinml.ledger import Ledger
 
+    # Of sets in a bucket nothing is read: the status takes no requests.
+    size_px = input_size_px(Path(settings.embeddings_root, dataset).glob("*/spec.json"))
     with Ledger(settings.ledger_url) as ledger:
+        below = ledger.smaller_than(dataset, size_px)
         asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
     return {
         "rate_per_hour": settings.rate_per_hour,
         "asked_last_hour": asked,
         "duplicates": duplicates,
+        "input_size_px": size_px,
+        "below_input_size": below,
     }
 
 

@@ -172,6 +172,8 @@ def verified_facts(
         sha256=digest,
         mtime_ns=stat.st_mtime_ns,
         media_duration_s=verdict.duration_s,
+        # A caller's own decode need not tell.
+        short_side_px=getattr(verdict, "short_side_px", None),
     )
 
 

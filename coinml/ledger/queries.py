@@ -157,6 +157,15 @@ class LedgerReader:
         )
         return {row[0]: row[1] for row in self._all(query)}
 
+    def smaller_than(self, dataset: str, short_side_px: int) -> int:
+        """Number of downloaded videos whose shorter side is known and has fewer pixels."""
+        query = select(func.count()).where(
+            videos.c.dataset == dataset,
+            videos.c.state == DOWNLOADED,
+            videos.c.short_side_px < short_side_px,
+        )
+        return int(self._all(query)[0][0])
+
     def unknown(self, dataset: str) -> list[AttemptRow]:
         """Attempts whose message matched no fault rule, oldest first."""
         query = _attempts(dataset).where(attempts.c.rule == "unknown")

@@ -37,6 +37,7 @@ class FileFacts:
         sha256: SHA-256 of the content, in hex.
         mtime_ns: Modification time in nanoseconds since the epoch.
         media_duration_s: Length of the video in seconds, where known.
+        short_side_px: Shorter side of its pictures in pixels, where known.
         origin: How the file was obtained.
         title: The video's title at the source, where known.
         source: Name of the source that it came from, where known.
@@ -48,6 +49,7 @@ class FileFacts:
     sha256: str
     mtime_ns: int | None = None
     media_duration_s: float | None = None
+    short_side_px: int | None = None
     origin: Origin = "download"
     title: str | None = None
     source: str | None = None
@@ -110,6 +112,7 @@ class LedgerRow:
         mtime_ns: Modification time of the file when it was verified.
         sha256: SHA-256 of the file, in hex.
         media_duration_s: Length of the file in seconds.
+        short_side_px: Shorter side of its pictures in pixels; None where not recorded.
         origin: How the file was obtained.
         attempts: Number of attempts over all runs.
         next_attempt_at: When the video is due again; None: no time is set, and only a change such
@@ -134,6 +137,7 @@ class LedgerRow:
     mtime_ns: int | None
     sha256: str | None
     media_duration_s: float | None
+    short_side_px: int | None
     origin: str | None
     attempts: int
     next_attempt_at: datetime | None

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a database at this version is opened without Alembic."""
 
 metadata = MetaData(
@@ -54,6 +54,7 @@ videos = Table(
     Column("mtime_ns", BigInteger),
     Column("sha256", String(64)),
     Column("media_duration_s", Float),
+    Column("short_side_px", Integer),
     Column("title", Text),
     # Where it came from: the name of the source (as in `sources`), and the URL without credentials.
     Column("source", String(200)),

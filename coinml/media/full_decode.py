@@ -51,6 +51,7 @@ class _FullDecode:
         self._claimed: ClaimedFrames | None = None
         self._decoded = 0
         self._first_pts: int | None = None
+        self._short_side_px: int | None = None
         self._first_error: str | None = None
         self._times_s: list[float | None] = []
         self._header_s: float | None = None
@@ -92,6 +93,8 @@ class _FullDecode:
         self._decoded += 1
         if self._first_pts is None:
             self._first_pts = frame.pts
+        if self._short_side_px is None:
+            self._short_side_px = min(frame.width, frame.height)
         self._times_s.append(frame.time)
 
     def _note(self, error: str) -> None:
@@ -117,6 +120,7 @@ class _FullDecode:
             duration_s=round(length_s, 3),
             earliest_s=round(min(stated), 3) if stated else None,
             latest_s=round(max(stated), 3) if stated else None,
+            short_side_px=self._short_side_px,
         )
 
     def _shortcoming(self, claimed: ClaimedFrames) -> str | None:

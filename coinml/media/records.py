@@ -65,6 +65,7 @@ class Verdict:
         earliest_s: Smallest presentation time of a frame in seconds, as stated by the file; None
             if none is stated.
         latest_s: Greatest one.
+        short_side_px: Shorter side of the first frame in pixels; None if no frame decodes.
     """
 
     file: str
@@ -75,11 +76,12 @@ class Verdict:
     duration_s: float | None = None
     earliest_s: float | None = None
     latest_s: float | None = None
+    short_side_px: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields that `coinml check --json` prints."""
-        times = ("duration_s", "earliest_s", "latest_s")
-        return {name: value for name, value in asdict(self).items() if name not in times}
+        others = ("duration_s", "earliest_s", "latest_s", "short_side_px")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
