@@ -15,7 +15,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check Python, torch, decoders, yt-dlp, cookies, disk, servers, workers and databases."""
+    """Check Python, torch, decoders, yt-dlp, disk, access, servers, workers and databases."""
     from coinml.runtime.settings import Settings
     from coinml_cli.console import line, print_json
     from coinml_ops.doctor.examine import examine

@@ -34,7 +34,11 @@ Postgres = Annotated[
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option(help="Address to bind the servers to; by default 127.0.0.1.")
+    str | None,
+    typer.Option(
+        help="Address to bind the servers to; by default 127.0.0.1. Requests need the password in "
+        "data/access.env, and nothing is encrypted."
+    ),
 ]
 PrefectPort = Annotated[
     int | None,
@@ -144,14 +148,16 @@ def ui(
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print the addresses.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Print the addresses of Prefect's and MLflow's pages, and open them in the browser."""
+    """Print the addresses of Prefect's and MLflow's pages, and open them, signed in."""
     import webbrowser
 
     from coinml.runtime.settings import Settings
-    from coinml_cli.console import line, print_json
+    from coinml_cli.console import line, note, print_json
+    from coinml_ops.access.sign_in_files import write_sign_in_files
     from coinml_ops.stack import record
 
-    stack = record.read(Settings().home)
+    settings = Settings()
+    stack = record.read(settings.home)
     if stack is None or not stack.up():
         raise LocalError("no stack is running: `coinml up` starts it")
     addresses = _addresses(stack)
@@ -163,13 +169,17 @@ def ui(
     else:
         for name, url in shown.items():
             line(f"{name:<8}{url}")
+    files = write_sign_in_files(settings.data_dir, shown)
     # Without a display, Python would open a browser that runs in this terminal.
     display = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
     if display and not no_open:
-        for url in shown.values():
-            webbrowser.open(url)
+        for file in files.values():
+            webbrowser.open(file.as_uri())
+    else:
+        for name, file in files.items():
+            note(f"{name}: sign in by opening {file} in a browser of this machine")
 
 
 def _own_ledger_url() -> str:
@@ -194,6 +204,11 @@ def _start_and_deploy(settings: Settings, options: StackOptions) -> tuple[Stack,
 
     with lifecycle.exclusive(settings.home):
         LocalPrefect(settings.data_dir / "prefect").make_way()
+        if lifecycle.is_open(settings.home):
+            note(
+                "the running servers, of an earlier version, ask for no password: replacing them. "
+                "A run in progress is marked as crashed, and the next one continues its work"
+            )
         stack, running = lifecycle.start(settings.home, options)
         if running:
             note("it is running; restarting dead services and applying the deployments again")
@@ -241,6 +256,7 @@ def _addresses(stack: Stack) -> dict[str, str]:
 
 def _tell(stack: Stack, *, running: bool, json: bool) -> None:
     from coinml_cli.console import line, print_json
+    from coinml_ops.access.password import password_file
     from coinml_ops.stack.postgres import Databases
 
     database = f"PostgreSQL at {Databases(stack.postgres).shown()}" if stack.postgres else "files"
@@ -251,6 +267,7 @@ def _tell(stack: Stack, *, running: bool, json: bool) -> None:
             "was_running": running,
             "database": database,
             "logs": str(stack.logs),
+            "password": str(password_file(Path(stack.home) / "data")),
             "services": {name: one.pid for name, one in stack.services.items()},
         }
         print_json(answer)
@@ -260,4 +277,5 @@ def _tell(stack: Stack, *, running: bool, json: bool) -> None:
     line(f"{'workers':<10}of the queues network and gpu, as processes of this machine")
     line(f"{'state':<10}{database} (below {stack.home})")
     line(f"{'logs':<10}{stack.logs}")
+    line(f"{'password':<10}in {password_file(Path(stack.home) / 'data')}; `coinml ui` signs in")
     line("`coinml down` stops all of it; other coinml commands of this home use it meanwhile")

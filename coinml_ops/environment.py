@@ -68,6 +68,50 @@ def use_stack() -> None:
         if not os.environ.get(name):
             os.environ[name] = value
             FROM_STACK.add(name)
+    send_password_home_only()
+
+
+def send_password_home_only() -> None:
+    """Have Prefect's and MLflow's clients send this home's password to its own servers alone.
+
+    Where the environment names another server, the home's password is removed from it; a password
+    of that server stays.
+    """
+    from coinml.runtime.home import home
+    from coinml_ops.access import password as access
+    from coinml_ops.stack import record
+
+    stack = record.read(home())
+    password = access.read_password(home() / "data")
+    if stack is None or not password:
+        return
+    variables = access.client_variables(password)
+    servers = (
+        ("PREFECT_API_URL", stack.prefect_api, (access.PREFECT_CLIENT,)),
+        ("MLFLOW_TRACKING_URI", stack.mlflow_url, (access.MLFLOW_USER, access.MLFLOW_PASSWORD)),
+    )
+    for address, own, names in servers:
+        named = os.environ.get(address, "")
+        if _is_at(named, own):
+            os.environ.update({name: variables[name] for name in names})
+        elif any(os.environ.get(name) == variables[name] for name in names[-1:]):
+            for name in names:
+                os.environ.pop(name, None)
+
+
+def _is_at(url: str, own: str) -> bool:
+    """Whether a URL is of the server at another URL, by any of this machine's loopback names."""
+    from urllib.parse import urlsplit
+
+    def place(text: str) -> tuple[str | None, int | None]:
+        parts = urlsplit(text)
+        loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        return ("127.0.0.1" if loopback else parts.hostname, parts.port)
+
+    try:
+        return place(url) == place(own)
+    except ValueError:
+        return False
 
 
 def log_to(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from coinml.errors import LocalError
-from coinml_ops.environment import prepare_environment
+from coinml_ops.environment import prepare_environment, send_password_home_only
 from coinml_ops.prefect_project import PROJECT, import_from_project
 
 
@@ -30,5 +30,6 @@ def find_code() -> dict[str, str]:
     # A worker's log shows the log lines of its runs.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     prepare_environment()
+    send_password_home_only()
     import_from_project()
     return {"directory": str(PROJECT)}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from coinml.runtime.proxies import named_proxies
 from coinml.runtime.settings import Settings
+from coinml_ops.doctor.access import check_access
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import (
@@ -46,6 +47,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
         "cookies": lambda: check_cookies(settings),
         "proxy": lambda: check_proxy(settings),
         "disk": lambda: check_disk(settings),
+        "access": lambda: check_access(settings),
         "ledger": lambda: check_ledger(settings),
         "mlflow": lambda: check_mlflow_store(settings),
         "prefect": lambda: check_prefect(prefect_api),

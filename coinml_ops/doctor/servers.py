@@ -5,12 +5,14 @@ By plain HTTP: importing either client takes longer than all other checks togeth
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import httpx
 
 from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.settings import Settings
+from coinml_ops.access.password import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_CLIENT
 from coinml_ops.doctor.finding import Finding, installed
 from coinml_ops.work_pool import POOL
 
@@ -24,6 +26,7 @@ def check_mlflow_server(settings: Settings) -> Finding:
         "mlflow",
         uri,
         f"{uri}/version",
+        user=(os.environ.get(MLFLOW_USER, ""), os.environ.get(MLFLOW_PASSWORD, "")),
         remedy="start it (`coinml up`), or see MLFLOW_TRACKING_URI",
     )
 
@@ -40,6 +43,7 @@ def check_prefect(api: str | None) -> Finding:
         "prefect",
         api,
         f"{api.rstrip('/')}/admin/version",
+        user=_prefect_user(),
         remedy="start it (`coinml up`), or see PREFECT_API_URL",
     )
 
@@ -48,7 +52,7 @@ def check_workers(api: str) -> Finding:
     """Whether workers are online to run deployments."""
     pool = f"{api.rstrip('/')}/work_pools/{POOL}"
     try:
-        answer = httpx.post(f"{pool}/workers/filter", json={}, timeout=TIMEOUT_S)
+        answer = _ask("POST", f"{pool}/workers/filter", user=_prefect_user(), json={})
     except httpx.HTTPError as err:
         return Finding(subject="workers", state="warning", text=_text(err))
     if answer.status_code == httpx.codes.NOT_FOUND:
@@ -71,10 +75,12 @@ def check_workers(api: str) -> Finding:
     return Finding(subject="workers", state="ok", text=", ".join(sorted(online)))
 
 
-def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Finding:
+def _check_version(
+    package: str, shown: str, url: str, *, user: tuple[str, str], remedy: str
+) -> Finding:
     shown, here = without_password(shown), installed(package)
     try:
-        answer = httpx.get(url, timeout=TIMEOUT_S)
+        answer = _ask("GET", url, user=user)
     except httpx.HTTPError as err:
         text = f"{shown} does not answer: {_text(err)}"
         return Finding(subject=package, state="failed", text=text, remedy=remedy)
@@ -94,6 +100,17 @@ def _check_version(package: str, shown: str, url: str, *, remedy: str) -> Findin
             remedy="install the same version on both sides",
         )
     return Finding(subject=package, state="ok", text=f"{there} at {without_user(shown)}")
+
+
+def _ask(method: str, url: str, *, user: tuple[str, str], json: Any = None) -> httpx.Response:
+    """A server's answer; user and password in the URL, if it has them, win over the variables'."""
+    auth = user if any(user) and not httpx.URL(url).userinfo else None
+    return httpx.request(method, url, auth=auth, json=json, timeout=TIMEOUT_S)
+
+
+def _prefect_user() -> tuple[str, str]:
+    user, _, password = os.environ.get(PREFECT_CLIENT, "").partition(":")
+    return user, password
 
 
 def _version_in(answer: httpx.Response) -> str:

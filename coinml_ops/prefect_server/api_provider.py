@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coinml_ops.access.password import PREFECT_CLIENT, auth_string
 from coinml_ops.prefect_server.local_server import LocalPrefect
-from coinml_ops.stack import health
+from coinml_ops.stack.health import Api
 
 DRAIN_TIMEOUT_S = 30.0
 COUNT_TIMEOUT_S = 10.0
@@ -38,11 +39,13 @@ def prefect_api(folder: Path) -> Iterator[None]:
         yield
         return
     server = LocalPrefect(folder)
-    api = server.start()
-    os.environ["PREFECT_API_URL"] = api
+    url = server.start()
+    api = Api(url, server.password, timeout_s=COUNT_TIMEOUT_S)
+    os.environ["PREFECT_API_URL"] = url
+    os.environ[PREFECT_CLIENT] = auth_string(api.password)
     os.environ.setdefault("PREFECT_HOME", str(folder))
     try:
-        server.wait(api)
+        server.wait(url)
         # Task runs of a command that was killed earlier never finish.
         abandoned = max(0, _count(api, UNFINISHED))
         try:
@@ -51,7 +54,8 @@ def prefect_api(folder: Path) -> Iterator[None]:
             _send_logs()
             _drain(api, abandoned=abandoned)
     finally:
-        os.environ.pop("PREFECT_API_URL", None)
+        for name in ("PREFECT_API_URL", PREFECT_CLIENT):
+            os.environ.pop(name, None)
         server.leave()
 
 
@@ -78,14 +82,14 @@ def _send_logs() -> None:
         APILogWorker.drain_all(timeout=DRAIN_TIMEOUT_S)
 
 
-def _drain(api: str, *, abandoned: int) -> None:
+def _drain(api: Api, *, abandoned: int) -> None:
     """Wait until the server has written every task run.
 
     It writes them from a queue. The count is final when no run is unfinished and the count has
     not changed for longer than the queue's flush interval.
 
     Args:
-        api: URL of the API.
+        api: The server's.
         abandoned: Number of runs that were unfinished before this command and stay so.
     """
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
@@ -99,9 +103,9 @@ def _drain(api: str, *, abandoned: int) -> None:
         time.sleep(0.25)
 
 
-def _count(api: str, body: dict[str, Any]) -> int:
+def _count(api: Api, body: dict[str, Any]) -> int:
     """Number of task runs that match a filter; -1 if the server does not answer."""
     try:
-        return int(health.post(f"{api}/task_runs/count", body, timeout_s=COUNT_TIMEOUT_S))
+        return int(api.post("/task_runs/count", body))
     except (OSError, ValueError):
         return -1

@@ -19,6 +19,7 @@ from typing import Any
 from coinml.errors import LocalError
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.process_identity import process_start
+from coinml_ops.access.password import PREFECT_SERVER, auth_string, ensure_password
 from coinml_ops.prefect_server import users
 from coinml_ops.stack import health
 from coinml_ops.stack.services import NOT_FOR_SERVERS, QUIET, RECORDER
@@ -51,6 +52,11 @@ class LocalPrefect:
         self.users = folder / "users"
         self.record = folder / "server.json"
         self.log = folder / "server.log"
+
+    @property
+    def password(self) -> str:
+        """The password of its home's servers, of which it is one."""
+        return ensure_password(self.folder.parent)
 
     def start(self) -> str:
         """Join the running server or start one.
@@ -131,6 +137,7 @@ class LocalPrefect:
         environment = {
             **os.environ,
             **SERVER_ENVIRONMENT,
+            PREFECT_SERVER: auth_string(self.password),
             "PREFECT_HOME": str(self.folder),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
                 f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}"

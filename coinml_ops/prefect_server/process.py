@@ -2,7 +2,7 @@
 
 Run as ``python -P -m coinml_ops.prefect_server.process --port P``. With ``--users DIR`` it ends
 when no living process is registered in DIR any more, so that it does not outlive a command that
-was killed.
+was killed. The password is in PREFECT_SERVER_API_AUTH_STRING; Prefect asks for it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from coinml_ops.access.gate import OwnPagesOnly, SignIn, remember_in_prefect
+from coinml_ops.access.password import PREFECT_SERVER, USER
 from coinml_ops.prefect_server.garbage_collection import collect_in_a_thread
 from coinml_ops.prefect_server.users import live_users
 
 if TYPE_CHECKING:
     import uvicorn
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 POLL_S = 2.0
 GRACE_S = 10.0
@@ -37,6 +39,9 @@ def main() -> None:
     parser.add_argument("--allow-host", action="append", default=["127.0.0.1", "localhost"])
     parser.add_argument("--users", type=Path)
     options = parser.parse_args()
+    password = os.environ.get(PREFECT_SERVER, "").removeprefix(f"{USER}:")
+    if not password:
+        sys.exit(f"{PREFECT_SERVER} is not set: without it, every user could use this server")
 
     import uvicorn
 
@@ -49,9 +54,10 @@ def main() -> None:
     from prefect.server.api.server import create_app
 
     collect_in_a_thread()
+    app = guarded(create_app(), options.allow_host, port=options.port)
     server = uvicorn.Server(
         uvicorn.Config(
-            guarded(create_app(), options.allow_host, port=options.port),
+            SignIn(app, password, remember=remember_in_prefect),
             host=options.host,
             port=options.port,
             log_level="error",
@@ -76,34 +82,8 @@ def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
     """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    own = _OwnPagesOnly(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
+    own = OwnPagesOnly(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
     return TrustedHostMiddleware(own, allowed_hosts=hosts, www_redirect=False)
-
-
-class _OwnPagesOnly:
-    """Refuses requests from other sites' pages."""
-
-    def __init__(self, app: ASGIApp, places: Sequence[str]) -> None:
-        self.app = app
-        self.places = frozenset(place.lower() for place in places)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not self._is_own(scope):
-            from starlette.responses import PlainTextResponse
-
-            await PlainTextResponse("Foreign origin", status_code=403)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-    def _is_own(self, scope: Scope) -> bool:
-        from starlette.datastructures import Headers
-
-        headers = Headers(scope=scope)
-        # Programs send no Origin; browsers do for every request that could do harm.
-        origin = headers.get("origin")
-        if origin is None:
-            return True
-        return urlsplit(origin).netloc.lower() in {*self.places, headers.get("host", "").lower()}
 
 
 def _stop_when_unused(server: uvicorn.Server, users: Path) -> None:

@@ -17,10 +17,20 @@ from typing import TYPE_CHECKING
 
 from coinml.runtime.home import home
 from coinml.runtime.proxies import keep_loopback_direct
-from coinml_ops.stack import health, running_processes
+from coinml_ops.access.password import VARIABLE, ensure_password, read_password
+from coinml_ops.stack import running_processes
+from coinml_ops.stack.health import Api
 from coinml_ops.stack.postgres import Databases, checked
 from coinml_ops.stack.record import Stack
-from coinml_ops.stack.services import MARK, MLFLOW, PREFECT, SERVICE, Service, services
+from coinml_ops.stack.services import (
+    LOOPBACK,
+    MARK,
+    MLFLOW,
+    PREFECT,
+    SERVICE,
+    Service,
+    services,
+)
 from coinml_ops.stack.shutdown import stop_worker
 from coinml_ops.work_pool import QUEUES
 
@@ -40,6 +50,12 @@ def main() -> None:
     parser.add_argument("--allow-host", action="append", default=[])
     options = parser.parse_args()
     keep_loopback_direct(options.host)
+    if options.host not in LOOPBACK and not os.environ.get(VARIABLE):
+        parser.error(
+            f"--host {options.host} is for other machines: set {VARIABLE}, which they need, too "
+            "(`coinml up --print` writes it to data/access.env)"
+        )
+    ensure_password(home() / "data")
     postgres = os.environ.get("COINML_POSTGRES", "")
     stack = Stack(
         id=f"{options.service}-{os.getpid()}",
@@ -66,12 +82,11 @@ def _run_worker(stack: Stack, service: Service) -> int:
     # In a container, the servers have other addresses than on this machine.
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment[name] = os.environ.get(name) or environment[name]
-    api = environment["PREFECT_API_URL"]
-    queue = (service.needs or "").replace(stack.prefect_api, api)
+    api = Api(environment["PREFECT_API_URL"], read_password(Path(stack.home) / "data"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    while not health.answers(queue):
+    while not api.answers(service.needs or ""):
         if stop.wait(1.0):
             return 0
     worker = subprocess.Popen(service.command, env=environment, start_new_session=True)

@@ -21,13 +21,14 @@ HEADER = """\
 """
 
 
-def compose_file(stack: Stack, *, code: Path, secrets: Path) -> str:
+def compose_file(stack: Stack, *, code: Path, secrets: tuple[Path, Path]) -> str:
     """The file's text. Ports are published on this machine's loopback address only.
 
     Args:
         stack: The published ports, and the dataset.
         code: The checkout with the Dockerfile.
-        secrets: The file of variables that only its owner may read; it need not exist.
+        secrets: Files of variables that only their owner may read: the servers' password, which
+            must exist, and the others.
     """
     inside = {
         "COINML_HOME": STATE,
@@ -39,7 +40,10 @@ def compose_file(stack: Stack, *, code: Path, secrets: Path) -> str:
         "build": {"context": str(code)},
         "init": True,
         "environment": inside,
-        "env_file": [{"path": str(secrets), "required": False}],
+        "env_file": [
+            {"path": str(path), "required": required}
+            for path, required in zip(secrets, (True, False), strict=True)
+        ],
         "volumes": [f"state:{STATE}"],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],

@@ -6,9 +6,12 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from coinml_ops.access.password import authorization, read_password
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import Service, worker_name
 from coinml_ops.work_pool import POOL
@@ -16,26 +19,51 @@ from coinml_ops.work_pool import POOL
 TIMEOUT_S = 5.0
 
 
-def answers(url: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A Prefect server's API.
+
+    Attributes:
+        url: As in PREFECT_API_URL.
+        password: The home's, or "".
+        timeout_s: How long an answer may take.
+    """
+
+    url: str
+    password: str = field(default="", repr=False)
+    timeout_s: float = TIMEOUT_S
+
+    def answers(self, path: str) -> bool:
+        """Whether a path below the URL answers 200."""
+        return answers(f"{self.url}{path}", password=self.password)
+
+    def post(self, path: str, body: dict[str, Any]) -> bytes:
+        """The answer to a JSON document.
+
+        Raises:
+            URLError: The server answers with an error status, or not at all.
+        """
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with _open(request, self.password, self.timeout_s) as answer:
+            return bytes(answer.read())
+
+
+def api_of(stack: Stack) -> Api:
+    """The API of a stack's Prefect server."""
+    return Api(stack.prefect_api, read_password(Path(stack.home) / "data"))
+
+
+def answers(url: str, *, password: str = "") -> bool:
     """Whether a URL answers 200."""
     try:
-        with _open(url) as answer:
+        with _open(urllib.request.Request(url), password) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return False
-
-
-def post(url: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S) -> bytes:
-    """A server's answer to a JSON document.
-
-    Raises:
-        URLError: It answers with an error status, or not at all.
-    """
-    request = urllib.request.Request(
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with _open(request, timeout_s) as answer:
-        return bytes(answer.read())
 
 
 def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
@@ -52,7 +80,7 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
     import psutil
 
     try:
-        answer = post(f"{stack.prefect_api}/work_pools/{POOL}/workers/filter", {})
+        answer = api_of(stack).post(f"/work_pools/{POOL}/workers/filter", {})
         workers: list[dict[str, Any]] = json.loads(answer)
         began = datetime.fromtimestamp(psutil.Process(process.pid).create_time(), UTC)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, psutil.Error):
@@ -63,7 +91,9 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
     return any(time and datetime.fromisoformat(time) > began for time in heard)
 
 
-def _open(request: str | urllib.request.Request, timeout_s: float = TIMEOUT_S) -> Any:
+def _open(request: urllib.request.Request, password: str, timeout_s: float = TIMEOUT_S) -> Any:
+    if password:
+        request.add_unredirected_header("Authorization", authorization(password))
     # Not through a proxy: both processes are on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     return opener.open(request, timeout=timeout_s)

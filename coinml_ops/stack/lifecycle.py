@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml_ops.access.password import VARIABLE, ensure_password, stored_password
 from coinml_ops.stack import health, ports, record, running_processes
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Process, Stack
@@ -71,17 +73,25 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
     Returns:
         The stack, and whether it was running before.
 
+    A running stack whose servers ask for no password is stopped and started again.
+
     Raises:
         InvalidInputError: A port is in use, or the running stack has other settings.
-        LocalError: PostgreSQL refuses.
+        LocalError: PostgreSQL refuses, or this installation is older than its code.
     """
+    if not entry_points(group="mlflow.app", name="coinml"):
+        raise LocalError("coinml is installed from an earlier version: install it again (`make`)")
     options = options or StackOptions()
     before = record.read(home)
-    running = before is not None and (
-        before.up() or any(one.alive() for one in before.services.values())
-    )
+    running = before is not None and _runs(before)
+    if before is not None and running and not before.guarded:
+        before = _with_dataset(before, options)
+        stop(home)
+        options = _same_settings(before, options)
+        running = False
     if before is not None and running:
         stack = _with_dataset(before, options)
+        ensure_password(home / "data")
         _kill_outdated_supervisor(before)
         if before.up():
             record.update(home, dataset=stack.dataset)
@@ -91,6 +101,7 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
         # Without a supervisor, services still run: the new supervisor adopts them.
     else:
         stack = _new_stack(home, before, options)
+        ensure_password(home / "data")
         if stack.postgres:
             Databases(stack.postgres).create()
     record.write(stack)
@@ -98,6 +109,12 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
     (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
     _launch(stack)
     return stack, running
+
+
+def is_open(home: Path) -> bool:
+    """Whether a stack runs whose servers ask for no password; `start` replaces it."""
+    stack = record.read(home)
+    return stack is not None and _runs(stack) and not stack.guarded
 
 
 def wait_until_up(
@@ -162,7 +179,7 @@ def stop(home: Path) -> tuple[str, ...]:
             service,
             stack.services.get(service.name),
             partial(running_processes.of_stack, stack.id, service=service.name),
-            api=stack.prefect_api,
+            api=health.api_of(stack),
         )
     running_processes.terminate(
         partial(running_processes.of_stack, stack.id), grace_s=SERVER_GRACE_S
@@ -196,6 +213,22 @@ def _new_stack(home: Path, before: Stack | None, options: StackOptions) -> Stack
         postgres=last.postgres if options.postgres is None else options.postgres,
         ledger_url=options.ledger_url,
         dataset=last.dataset if options.dataset is None else options.dataset,
+        guarded=True,
+    )
+
+
+def _runs(stack: Stack) -> bool:
+    return stack.up() or any(one.alive() for one in stack.services.values())
+
+
+def _same_settings(before: Stack, options: StackOptions) -> StackOptions:
+    """The options, and where they say nothing the settings of a stack that was just stopped."""
+    return dataclasses.replace(
+        options,
+        host=options.host or before.host,
+        prefect_port=options.prefect_port or before.prefect_port,
+        mlflow_port=options.mlflow_port or before.mlflow_port,
+        ledger_url=options.ledger_url or before.ledger_url,
     )
 
 
@@ -218,6 +251,11 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
     if options.postgres is not None and options.postgres != running.postgres:
         raise InvalidInputError(
             "--postgres: the running stack uses another database; `coinml down` first"
+        )
+    chosen = os.environ.get(VARIABLE)
+    if running.guarded and chosen and chosen != stored_password(Path(running.home) / "data"):
+        raise InvalidInputError(
+            f"{VARIABLE}: the running stack has another password; `coinml down` first"
         )
     if options.dataset is None:
         return running

@@ -57,6 +57,7 @@ class Stack:
         postgres: URL of the PostgreSQL server, or "".
         ledger_url: The workers' COINML_LEDGER_URL, or "" for the home's own ledger.
         dataset: Dataset of the scheduled deployments, or "" for `coinml deploy`'s default.
+        guarded: Whether its servers ask for the home's password; versions before did not.
         supervisor: The process that starts and watches the services; None while it is down.
         services: The process of each service by its name.
     """
@@ -70,6 +71,7 @@ class Stack:
     postgres: str = field(default="", repr=False)
     ledger_url: str = field(default="", repr=False)
     dataset: str = ""
+    guarded: bool = False
     supervisor: Process | None = None
     services: dict[str, Process] = field(default_factory=dict)
 

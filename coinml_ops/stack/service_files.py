@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coinml.errors import InvalidInputError
 from coinml.runtime.atomic_files import write_whole
+from coinml_ops.access.password import VARIABLE, ensure_password, password_file
 from coinml_ops.prefect_project import PROJECT
 from coinml_ops.stack.compose import compose_file
 from coinml_ops.stack.record import Stack
@@ -30,7 +31,7 @@ def service_files(manager: str, stack: Stack, *, coinml: Sequence[str]) -> dict[
     Raises:
         InvalidInputError: Compose builds an image, and this is not a checkout with a Dockerfile.
     """
-    secrets = secrets_path(stack)
+    secrets = (password_file(Path(stack.home) / "data"), secrets_path(stack))
     if manager == "systemd":
         return units(stack, secrets=secrets, coinml=coinml)
     if not (PROJECT / "Dockerfile").is_file():
@@ -44,11 +45,18 @@ def secrets_path(stack: Stack) -> Path:
 
 
 def write_secrets(stack: Stack) -> Path:
-    """Save this environment's COINML_ variables for the services; only the owner may read them."""
+    """Save this environment's COINML_ variables for the services; only the owner may read them.
+
+    The servers' password has a file of its own, which is made here if it is missing.
+
+    Raises:
+        InvalidInputError: COINML_SERVER_PASSWORD is too short or has other characters.
+    """
+    ensure_password(Path(stack.home) / "data")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("COINML_") and name not in ("COINML_HOME", "COINML_STACK")
+        if name.startswith("COINML_") and name not in ("COINML_HOME", "COINML_STACK", VARIABLE)
     }
     if kept.get("COINML_COOKIES"):
         # The services run in another folder.

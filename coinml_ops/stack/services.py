@@ -11,6 +11,14 @@ from pathlib import Path
 
 from coinml.runtime import proxies
 from coinml.runtime.proxies import loopback_direct
+from coinml_ops.access.password import (
+    PREFECT_CLIENT,
+    PREFECT_SERVER,
+    VARIABLE,
+    auth_string,
+    client_variables,
+    read_password,
+)
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Stack
 from coinml_ops.work_pool import POOL, QUEUES
@@ -24,7 +32,7 @@ PREFECT, MLFLOW = "prefect", "mlflow"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 NOT_FOR_SERVERS = (
-    *("COINML_POSTGRES", "COINML_LEDGER_URL", "COINML_PROXY", "COINML_COOKIES"),
+    *("COINML_POSTGRES", "COINML_LEDGER_URL", "COINML_PROXY", "COINML_COOKIES", VARIABLE),
     *proxies.VARIABLES,
 )
 """Variables that only workers need; some hold a password."""
@@ -53,7 +61,7 @@ class Service:
         environment: Variables added to the caller's environment.
         unset: Variables removed from it.
         health: URL that answers 200 when it is up; None for a worker.
-        needs: URL that must answer 200 before it is started, if any.
+        needs: Path of Prefect's API that must answer 200 before it is started, if any.
         queue: The work queue that it serves, if it is a worker.
     """
 
@@ -94,6 +102,7 @@ def _prefect(stack: Stack) -> Service:
         environment={
             **_common(stack, PREFECT),
             **RECORDER,
+            PREFECT_SERVER: auth_string(_password(stack)),
             "PREFECT_HOME": str(folder),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
             # The defaults of 5 and 10 s are too short for SQLite on a busy machine.
@@ -110,7 +119,7 @@ def _prefect(stack: Stack) -> Service:
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true",
             "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "true",
         },
-        unset=("PREFECT_API_URL", "PREFECT_API_KEY", *NOT_FOR_SERVERS),
+        unset=("PREFECT_API_URL", "PREFECT_API_KEY", PREFECT_CLIENT, *NOT_FOR_SERVERS),
         health=f"{stack.prefect_api}/health",
     )
 
@@ -127,7 +136,8 @@ def _mlflow(stack: Stack) -> Service:
     return Service(
         name=MLFLOW,
         command=(
-            *(sys.executable, "-P", "-m", "mlflow", "server"),
+            # The entry point that puts the password before MLflow's own app.
+            *(sys.executable, "-P", "-m", "mlflow", "server", "--app-name", "coinml"),
             *("--host", stack.host, "--port", str(stack.mlflow_port)),
             # The default of four workers, with the job runner that is not used here, takes 3.2 GB.
             *("--workers", "1", "--serve-artifacts"),
@@ -138,6 +148,7 @@ def _mlflow(stack: Stack) -> Service:
         ),
         environment={
             **_common(stack, MLFLOW),
+            VARIABLE: _password(stack),
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
@@ -159,15 +170,16 @@ def _worker(stack: Stack, queue: str) -> Service:
             "PREFECT_HOME": str(Path(stack.home) / "data" / "prefect"),
             "PREFECT_API_URL": stack.prefect_api,
             "MLFLOW_TRACKING_URI": stack.mlflow_url,
+            **client_variables(_password(stack)),
             **({"COINML_LEDGER_URL": ledger} if ledger else {}),
             # The log of a worker and its runs, unlike a terminal, gets every message.
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
             # The default of 10 s is long for somebody who waits in a browser.
             "PREFECT_WORKER_QUERY_SECONDS": "5",
         },
-        unset=("COINML_POSTGRES",),
+        unset=("COINML_POSTGRES", VARIABLE, "PREFECT_API_KEY", "MLFLOW_TRACKING_TOKEN"),
         # A worker that starts first would create pool and queues without `coinml deploy`'s limits.
-        needs=f"{stack.prefect_api}/work_pools/{POOL}/queues/{queue}",
+        needs=f"/work_pools/{POOL}/queues/{queue}",
         queue=queue,
     )
 
@@ -198,6 +210,10 @@ def allowed_hosts(stack: Stack) -> tuple[str, ...]:
     else:
         names.append(stack.host)
     return tuple(dict.fromkeys(names))
+
+
+def _password(stack: Stack) -> str:
+    return read_password(Path(stack.home) / "data")
 
 
 def _common(stack: Stack, name: str) -> dict[str, str]:

@@ -19,13 +19,13 @@ import urllib.error
 from typing import TYPE_CHECKING, Any
 
 from coinml_ops.stack import running_processes
-from coinml_ops.stack.health import post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import psutil
 
+    from coinml_ops.stack.health import Api
     from coinml_ops.stack.record import Process
     from coinml_ops.stack.services import Service
 
@@ -48,7 +48,7 @@ def stop_service(
     process: Process | None,
     find: Callable[[], Sequence[psutil.Process]],
     *,
-    api: str,
+    api: Api,
 ) -> int:
     """Stop a server or a worker of a stack, with its children.
 
@@ -56,7 +56,7 @@ def stop_service(
         service: Which.
         process: Its process, if one is known.
         find: Returns its living processes, children included.
-        api: The Prefect server's API, where a worker's runs are concluded.
+        api: Prefect's, where a worker's runs are concluded.
 
     Returns:
         Number of processes that had to be killed.
@@ -67,13 +67,13 @@ def stop_service(
     return stop_worker(process.pid if process and alive else None, find, api=api)
 
 
-def stop_worker(pid: int | None, find: Callable[[], Sequence[psutil.Process]], *, api: str) -> int:
+def stop_worker(pid: int | None, find: Callable[[], Sequence[psutil.Process]], *, api: Api) -> int:
     """Stop a worker's flow runs, then the worker.
 
     Args:
         pid: The worker's; None if it has died and only its runs are left.
         find: Returns its living processes, the worker's own included.
-        api: The Prefect server's API.
+        api: Prefect's.
 
     Returns:
         Number of processes that had to be killed.
@@ -96,15 +96,15 @@ def stop_worker(pid: int | None, find: Callable[[], Sequence[psutil.Process]], *
     return killed + running_processes.terminate(find, grace_s=WORKER_GRACE_S, send_sigterm=False)
 
 
-def mark_crashed(flow_run: str, api: str) -> None:
+def mark_crashed(flow_run: str, api: Api) -> None:
     """Mark a flow run and its subflows as crashed, where the server still has them as open."""
     is_open = {"state": {"type": {"any_": list(OPEN_STATES)}}}
     found: list[dict[str, Any]] = []
     for which in ({"id": {"any_": [flow_run]}}, {"parent_flow_run_id": {"any_": [flow_run]}}):
-        found += _ask(f"{api}/flow_runs/filter", {"flow_runs": {**is_open, **which}}) or []
+        found += _ask(api, "/flow_runs/filter", {"flow_runs": {**is_open, **which}}) or []
     state = {"type": "CRASHED", "name": "Crashed", "message": MESSAGE}
     for run in found:
-        _ask(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        _ask(api, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
 def _parent(process: psutil.Process) -> int:
@@ -122,11 +122,11 @@ def _send(pid: int | None, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _ask(url: str, body: dict[str, Any]) -> Any:
+def _ask(api: Api, path: str, body: dict[str, Any]) -> Any:
     """The server's answer; None if it does not answer."""
     for left in reversed(range(BUSY_TRIES)):
         try:
-            return json.loads(post(url, body))
+            return json.loads(api.post(path, body))
         except urllib.error.HTTPError as err:
             # On SQLite, the server answers 503 while the database is locked.
             if err.code != http.HTTPStatus.SERVICE_UNAVAILABLE or not left:

@@ -142,7 +142,9 @@ class Supervisor:
             return True
         if time.monotonic() < one.not_before:
             return False
-        if one.service.needs is not None and not health.answers(one.service.needs):
+        if one.service.needs is not None and not health.api_of(self.stack).answers(
+            one.service.needs
+        ):
             return False
         one.start(self.stack)
         return True
@@ -170,7 +172,7 @@ class Supervisor:
         name = one.service.name
         one.alive()
         killed = stop_service(
-            one.service, one.process, partial(self._left, name), api=self.stack.prefect_api
+            one.service, one.process, partial(self._left, name), api=health.api_of(self.stack)
         )
         logger.info("%s: stopped, %d killed", name, killed)
 

@@ -15,12 +15,13 @@ TARGET = "coinml.target"
 FOLDER = "/etc/systemd/system"
 
 
-def units(stack: Stack, *, secrets: Path, coinml: Sequence[str]) -> dict[str, str]:
+def units(stack: Stack, *, secrets: tuple[Path, Path], coinml: Sequence[str]) -> dict[str, str]:
     """The text of each unit by its file's name.
 
     Args:
         stack: What is to run.
-        secrets: The file of variables that only its owner may read.
+        secrets: Files of variables that only their owner may read: the servers' password, which
+            must exist, and the others.
         coinml: Command line of `coinml`, to which `deploy` is appended.
     """
     running = services(stack)
@@ -38,7 +39,7 @@ def units(stack: Stack, *, secrets: Path, coinml: Sequence[str]) -> dict[str, st
     return written
 
 
-def _service(stack: Stack, service: Service, secrets: Path) -> str:
+def _service(stack: Stack, service: Service, secrets: tuple[Path, Path]) -> str:
     worker = service.queue is not None
     command = [sys.executable, "-P", "-m", "coinml_ops.stack", service.name, *_options(stack)]
     return _unit(
@@ -72,7 +73,7 @@ def _service(stack: Stack, service: Service, secrets: Path) -> str:
     )
 
 
-def _deploy(stack: Stack, secrets: Path, coinml: Sequence[str]) -> str:
+def _deploy(stack: Stack, secrets: tuple[Path, Path], coinml: Sequence[str]) -> str:
     command = [*coinml, "deploy"]
     if stack.dataset:
         command += ["--dataset", stack.dataset]
@@ -101,14 +102,16 @@ def _deploy(stack: Stack, secrets: Path, coinml: Sequence[str]) -> str:
     )
 
 
-def _where(stack: Stack, secrets: Path) -> list[tuple[str, str]]:
+def _where(stack: Stack, secrets: tuple[Path, Path]) -> list[tuple[str, str]]:
     binaries = Path(sys.executable).parent
+    password, others = secrets
     return [
         ("User", getpass.getuser()),
         ("WorkingDirectory", _escaped(str(PROJECT))),
         ("Environment", _quoted([f"COINML_HOME={stack.home}"])),
         ("Environment", _quoted([f"PATH={binaries}:/usr/local/bin:/usr/bin:/bin"])),
-        ("EnvironmentFile", f"-{_escaped(str(secrets))}"),
+        ("EnvironmentFile", _escaped(str(password))),
+        ("EnvironmentFile", f"-{_escaped(str(others))}"),
     ]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from coinml_ops.access.password import authorization, client_variables, stored_password
 from coinml_ops.stack import health, record, running_processes
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import services
@@ -87,7 +88,31 @@ class CoinmlStack:
 
     def api(self, path: str, body: Any = None) -> Any:
         """The answer of Prefect's server; POST if there is a body."""
-        return json.loads(fetch(f"{self.stack().prefect_api}{path}", body=body))
+        return json.loads(self.get(f"{self.stack().prefect_api}{path}", body=body))
+
+    @property
+    def password(self) -> str:
+        """The password of its servers."""
+        return stored_password(self.home / "data")
+
+    @property
+    def signed_in(self) -> dict[str, str]:
+        """The header with which its servers answer."""
+        return {"Authorization": authorization(self.password)}
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """The environment of a program that is not coinml's and uses its servers."""
+        stack = self.stack()
+        return self.environment | {
+            "PREFECT_API_URL": stack.prefect_api,
+            "MLFLOW_TRACKING_URI": stack.mlflow_url,
+            **client_variables(self.password),
+        }
+
+    def get(self, url: str, *, body: Any = None) -> bytes:
+        """The answer of one of its servers; POST if there is a body."""
+        return fetch(url, body=body, headers=self.signed_in)
 
     def flow_runs(self, **wanted: Any) -> list[dict[str, Any]]:
         """Flow runs, newest first."""

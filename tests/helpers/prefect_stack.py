@@ -20,9 +20,16 @@ from typing import Any
 import psutil
 
 from coinml.runtime.process_identity import process_start
+from coinml_ops.access.password import (
+    PREFECT_CLIENT,
+    PREFECT_SERVER,
+    auth_string,
+    authorization,
+)
 from coinml_ops.stack.services import QUIET, RECORDER
 
 BIN = Path(sys.executable).parent
+PASSWORD = "of-this-test-0123456789"
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -70,6 +77,7 @@ class PrefectStack:
     def client_environment(self) -> dict[str, str]:
         return self.environment | {
             "PREFECT_API_URL": self.api,
+            PREFECT_CLIENT: auth_string(PASSWORD),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             **self.more,
         }
@@ -81,7 +89,7 @@ class PrefectStack:
                 *(sys.executable, "-P", "-m", "coinml_ops.prefect_server.process"),
                 *("--port", str(self.port), "--users", str(self.users)),
             ],
-            self.environment,
+            self.environment | {PREFECT_SERVER: auth_string(PASSWORD)},
         )
         wait_for(self._healthy, 120, "the server to answer")
 
@@ -140,7 +148,10 @@ class PrefectStack:
         request = urllib.request.Request(
             f"{self.api}/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": authorization(PASSWORD),
+            },
             method=method,
         )
         for left in reversed(range(10)):

@@ -15,8 +15,16 @@ import pytest
 
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
+from coinml_ops.access.password import auth_string
 from coinml_ops.deployments.automations import SILENT_S
-from tests.helpers.prefect_stack import PrefectStack, kill, prefect_stack, processes_of, wait_for
+from tests.helpers.prefect_stack import (
+    PASSWORD,
+    PrefectStack,
+    kill,
+    prefect_stack,
+    processes_of,
+    wait_for,
+)
 from tests.helpers.small_coin_datasets import write_linked_coin
 
 pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
@@ -148,11 +156,12 @@ def test_a_run_that_a_worker_took_and_never_started_is_marked_as_crashed(
     stack: PrefectStack,
 ) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from coinml_ops.deployments.automations import STARTING_S, automations
 
-    with temporary_settings({PREFECT_API_URL: stack.api}), get_client(sync_client=True) as client:
+    server = {PREFECT_API_URL: stack.api, PREFECT_API_AUTH_STRING: auth_string(PASSWORD)}
+    with temporary_settings(server), get_client(sync_client=True) as client:
         (automation,) = (one for one in automations() if "never" in one.name)
         assert automation.trigger.within == timedelta(seconds=STARTING_S)
         (there,) = client.read_automations_by_name(automation.name)

@@ -17,7 +17,7 @@ import pytest
 from tests.helpers.coinml_stack import CoinmlStack, coinml_stack, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 
@@ -50,14 +50,26 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoinmlSt
 
 
 @pytest.fixture(scope="module")
-def browser_page(chromium: str) -> Iterator[Page]:
+def browser(chromium: str) -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as session:
         browser = session.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(SLOW_MS)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser_page(browser: Browser, running_stack: CoinmlStack) -> Page:
+    """A page of a browser that `coinml ui` has signed in to both servers."""
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(SLOW_MS)
+    addresses = running_stack.answer("ui", "--no-open")
+    for name, address in addresses.items():
+        # What `coinml ui` opens where there is a display.
+        page.goto((running_stack.home / "data" / "stack" / f"sign-in-{name}.html").as_uri())
+        page.wait_for_url(f"{address}/**")
+        page.wait_for_function("!location.pathname.includes('sign-in')")
+    return page
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,11 +96,15 @@ def take(browser_page: Page) -> Callable[[str], None]:
 def runs(running_stack: CoinmlStack) -> dict[str, dict[str, Any]]:
     """The run of each head, from MLflow's API."""
     api = f"{running_stack.stack().mlflow_url}/api/2.0/mlflow"
+    headers = running_stack.signed_in
     experiment = httpx.get(
-        f"{api}/experiments/get-by-name", params={"experiment_name": "mini-task"}
+        f"{api}/experiments/get-by-name",
+        params={"experiment_name": "mini-task"},
+        headers=headers,
     ).json()["experiment"]
     found = httpx.post(
         f"{api}/runs/search",
+        headers=headers,
         json={"experiment_ids": [experiment["experiment_id"]], "filter": "status = 'FINISHED'"},
     ).json()["runs"]
     return {head_of(run): run["info"] for run in found}
@@ -104,6 +120,29 @@ def see(page: Page, address: str) -> None:
     # Chromium does not load an address that differs only after the `#`.
     page.goto("about:blank")
     page.goto(address)
+
+
+def test_a_browser_that_is_not_signed_in_sees_nothing(
+    running_stack: CoinmlStack, browser: Browser, browser_page: Page
+) -> None:
+    stack = running_stack.stack()
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(SLOW_MS)
+    # Chromium asks for user and password; without a window, it gives up.
+    with pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
+        page.goto(stack.mlflow_url)
+    refused: list[int] = []
+    page.on("response", lambda got: refused.append(got.status) if got.status >= 400 else None)
+    page.goto("about:blank")
+    page.goto(f"{stack.prefect_url}/runs")
+    page.get_by_label("Password").or_(page.get_by_placeholder("password")).first.wait_for()
+    assert 401 in refused
+    assert "pipeline mini" not in page.locator("body").inner_text()
+    # Neither URL nor cookies of the browser that is signed in have the password.
+    assert running_stack.password not in browser_page.url
+    assert browser_page.context.cookies() == []
+    context.close()
 
 
 def test_the_runs_of_both_heads_are_listed_and_compared(

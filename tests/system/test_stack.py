@@ -17,6 +17,7 @@ import pytest
 
 from coinml.runtime.process_identity import process_start
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml_ops.access.password import client_variables
 from coinml_ops.stack import health, record
 from coinml_ops.stack.record import Process
 from tests.helpers.coinml_stack import (
@@ -119,8 +120,10 @@ def test_other_settings_are_refused_while_it_runs(running_stack: CoinmlStack) ->
 
 
 def test_runs_made_without_servers_are_shown_with_their_artifacts(
-    running_stack: CoinmlStack, folder: Path
+    running_stack: CoinmlStack, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in client_variables(running_stack.password).items():
+        monkeypatch.setenv(name, value)
     (run,) = typed(running_stack)
     assert (run["name"], run["state_type"]) == (f"collect {folder.name} 9/9", "COMPLETED")
     url = running_stack.stack().mlflow_url
@@ -131,13 +134,15 @@ def test_runs_made_without_servers_are_shown_with_their_artifacts(
     assert earlier.info.run_name == "before any server"
     assert earlier.data.metrics == {"val_accuracy": 0.75}
     (stored,) = (running_stack.home / "mlartifacts").rglob("earlier.csv")
-    shown = fetch(f"{url}/get-artifact?run_id={earlier.info.run_id}&path=tables/earlier.csv")
+    shown = running_stack.get(
+        f"{url}/get-artifact?run_id={earlier.info.run_id}&path=tables/earlier.csv"
+    )
     assert shown == stored.read_bytes() == b"a,b\n1,2\n"
     # New artifacts go through the server, where other machines can read them.
     run = client.create_run(store.experiment("later"))
     client.log_text(run.info.run_id, "new", "note.txt")
     assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
-    assert fetch(f"{url}/get-artifact?run_id={run.info.run_id}&path=note.txt") == b"new"
+    assert running_stack.get(f"{url}/get-artifact?run_id={run.info.run_id}&path=note.txt") == b"new"
     (kept,) = (running_stack.home / "mlartifacts").rglob("note.txt")
     assert kept.read_text() == "new"
 
@@ -152,6 +157,7 @@ def test_other_commands_use_its_servers(running_stack: CoinmlStack, folder: Path
 
 def test_foreign_host_names_and_origins_are_refused(running_stack: CoinmlStack) -> None:
     stack = running_stack.stack()
+    user = running_stack.signed_in
     page = f"{stack.prefect_api}/health"
     assert status(page)[0] == 200
     assert status(page.replace("127.0.0.1", "localhost"))[0] == 200
@@ -163,10 +169,10 @@ def test_foreign_host_names_and_origins_are_refused(running_stack: CoinmlStack) 
     code, headers = status(page, Origin=own)
     assert (code, headers["access-control-allow-origin"]) == (200, own)
     search = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert status(search)[0] == 200
+    assert status(search, **user)[0] == 200
     for host in ("evil.example", "10.evil.example"):
-        assert status(search, Host=host)[0] == 403
-    code, headers = status(search, Origin="http://evil.example")
+        assert status(search, Host=host, **user)[0] == 403
+    code, headers = status(search, Origin="http://evil.example", **user)
     assert "access-control-allow-origin" not in headers
 
 
@@ -189,7 +195,7 @@ def test_ui_prints_the_addresses(running_stack: CoinmlStack) -> None:
     assert running_stack.coinml("ui", "mlflow").stdout.split() == ["mlflow", stack.mlflow_url]
     assert running_stack.coinml("ui", "grafana").returncode == 2
     assert b"<html" in fetch(stack.prefect_url + "/").lower()
-    assert b"<html" in fetch(stack.mlflow_url + "/").lower()
+    assert b"<html" in running_stack.get(stack.mlflow_url + "/").lower()
 
 
 def test_only_the_owner_can_read_the_record(running_stack: CoinmlStack) -> None:
@@ -256,7 +262,7 @@ def test_a_worker_runs_a_deployment(running_stack: CoinmlStack) -> None:
         check=False,
         timeout=600,
         cwd=running_stack.home,
-        env=running_stack.environment | {"PREFECT_API_URL": running_stack.stack().prefect_api},
+        env=running_stack.client_environment,
     )
     assert run.returncode == 0, run.stdout + run.stderr + running_stack.logs()
     (done,) = [one for one in running_stack.flow_runs() if one["name"].startswith("pipeline")]

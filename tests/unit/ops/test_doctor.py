@@ -87,6 +87,7 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
         "cookies",
         "proxy",
         "disk",
+        "access",
         "ledger",
         "mlflow",
         "prefect",

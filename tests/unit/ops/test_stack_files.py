@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from coinml_ops.access.password import stored_password
+
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "pass$word%40"
 SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
@@ -54,6 +56,26 @@ def test_secrets_are_in_a_separate_private_file(printed: Callable[..., Any]) -> 
     )
 
 
+@pytest.mark.parametrize("kind", ["systemd", "compose"])
+def test_the_servers_password_is_in_no_printed_file(printed: Callable[..., Any], kind: str) -> None:
+    files, secrets = printed(kind)
+    access = secrets.parents[1] / "access.env"
+    assert access.stat().st_mode & 0o777 == 0o600
+    password = stored_password(secrets.parents[1])
+    assert len(password) >= 40
+    assert set(dict(line.split("=", 1) for line in access.read_text().splitlines())) == {
+        "COINML_SERVER_PASSWORD",
+        "PREFECT_API_AUTH_STRING",
+        "MLFLOW_TRACKING_USERNAME",
+        "MLFLOW_TRACKING_PASSWORD",
+    }
+    for text in (*files.values(), secrets.read_text()):
+        assert password not in text
+    # Printing again keeps it.
+    printed(kind)
+    assert stored_password(secrets.parents[1]) == password
+
+
 def test_systemd_accepts_the_units(
     printed: Callable[..., Any], find_program: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -81,6 +103,7 @@ def test_systemd_accepts_the_units(
         text = files[f"coinml-{name}.service"]
         assert "\nRestart=always\n" in text
         assert f"\nEnvironmentFile=-{secrets}\n" in text
+        assert f"\nEnvironmentFile={secrets.parents[1] / 'access.env'}\n" in text
         assert "--host 127.0.0.1 --prefect-port 4321" in text
         assert "\nNoNewPrivileges=yes\n" in text
     assert "deploy --dataset mini" in files["coinml-deploy.service"]
@@ -99,7 +122,11 @@ def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_pa
     assert set(services) == SERVICES | {"deploy"}
     for name, service in services.items():
         assert service["restart"] == ("on-failure" if name == "deploy" else "unless-stopped")
-        assert service["env_file"] == [{"path": str(secrets), "required": False}]
+        assert service["env_file"] == [
+            # Without the servers' password, nothing starts.
+            {"path": str(secrets.parents[1] / "access.env"), "required": True},
+            {"path": str(secrets), "required": False},
+        ]
         assert service["volumes"] == ["state:/state"]
         assert Path(service["build"]["context"]) == ROOT
         assert set(service.get("depends_on", {})) <= set(services)

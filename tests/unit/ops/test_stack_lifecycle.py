@@ -34,6 +34,7 @@ def outdated(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(
         id=tmp_path.name,
         home=str(tmp_path),
+        guarded=True,
         supervisor=run(sys.executable, "-c", "import time; time.sleep(100)", OUTDATED),
         services={name: run("sleep", "100", **{SERVICE: name}) for name in NAMES},
     )
@@ -65,6 +66,20 @@ def test_up_replaces_the_supervisor_of_another_version(outdated: Stack, tmp_path
     assert again.supervisor == now.supervisor
     assert set(lifecycle.stop(tmp_path)) == set(NAMES)
     assert running_processes.of_stack(stack.id) == []
+
+
+def test_up_ends_services_that_ask_for_no_password(outdated: Stack, tmp_path: Path) -> None:
+    record.update(tmp_path, guarded=False)
+    assert lifecycle.is_open(tmp_path)
+    stack, running = lifecycle.start(tmp_path)
+    assert not running
+    assert stack.guarded
+    assert (stack.prefect_port, stack.mlflow_port) == (outdated.prefect_port, outdated.mlflow_port)
+    assert not any(one.alive() for one in outdated.services.values())
+    assert not lifecycle.is_open(tmp_path)
+    now = record.read(tmp_path)
+    assert now is not None
+    assert now.up()
 
 
 def test_settings_that_need_a_restart_leave_the_supervisor_alone(

@@ -77,10 +77,13 @@ def test_databases_are_created_once(new_postgres: Callable[..., PostgresServer])
     assert "wrong-word" not in str(refused.value)
 
 
-def test_no_command_line_has_a_password() -> None:
+def test_no_command_line_has_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COINML_SERVER_PASSWORD", "of-the-servers-0123456789")
     stack = Stack(id="a", home="/srv/coinml", postgres=SERVER)
     for service in services(stack):
         assert not any("cret" in word for word in service.command)
+        assert not any("of-the-servers" in word for word in service.command)
+        assert any("of-the-servers" in value for value in service.environment.values())
         assert "cret" not in "".join(
             value for name, value in service.environment.items() if "MLFLOW_TRACKING" in name
         )

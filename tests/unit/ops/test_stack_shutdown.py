@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from coinml_ops.stack.health import Api
 from coinml_ops.stack.shutdown import mark_crashed
 
 
@@ -52,11 +53,11 @@ def states(heard: list[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 def test_a_busy_server_is_asked_again() -> None:
     with busy_server(refusals=3) as (api, heard):
-        mark_crashed("abc", api)
+        mark_crashed("abc", Api(api))
     assert states(heard) == [("/flow_runs/abc/set_state", "CRASHED")]
 
 
 def test_a_server_that_stays_busy_is_given_up() -> None:
     with busy_server(refusals=1000) as (api, heard):
-        mark_crashed("abc", api)
+        mark_crashed("abc", Api(api))
     assert heard == []
