@@ -58,7 +58,7 @@ def running_stack(make_video: Callable[..., Path]) -> Iterator[CoinmlStack]:
     place = Path(tempfile.mkdtemp(prefix="coinml-access-"))
     place.chmod(0o755)
     folder = place / "clips"
-    for number in range(4):
+    for number in range(8):
         path = folder / "ab"[number % 2] / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         make_video(path, seconds=0.5, seed=number)
