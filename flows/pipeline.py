@@ -11,6 +11,7 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.options import TrainOptions
+from coinml.training.train_head import model_name
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -18,6 +19,7 @@ from flows.train import train
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.summaries import PipelineSummary
+from tasks.training import check_tracking
 from tasks.watching import rename_run
 
 
@@ -43,11 +45,14 @@ def pipeline(
 
     Raises:
         InvalidInputError: The annotations lack what the target needs.
+        LocalError: Runs cannot be recorded in MLflow.
     """
     target = training.target_for(set_options)
     set_options = set_options.for_target(target)
     # Checked before hours of collection, not after them.
-    examples(selection.load(Settings().data_dir).videos, target=target)
+    dataset = selection.load(Settings().data_dir)
+    examples(dataset.videos, target=target)
+    check_tracking(model_name(dataset.name, target))
     with tagged():
         collected = collect(selection, collection)
         embedded = embed(selection, set_options, embedding)

@@ -14,6 +14,7 @@ from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.options import TrainOptions
+from coinml.training.train_head import model_name
 from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
@@ -22,7 +23,7 @@ from tasks.download import recheck_files
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.summaries import ReprocessSummary, TrainSummary
-from tasks.training import count_trained
+from tasks.training import check_tracking, count_trained
 from tasks.watching import rename_run
 
 
@@ -52,11 +53,13 @@ def reprocess(
 
     Raises:
         InvalidInputError: The annotations lack what the target needs.
+        LocalError: Runs cannot be recorded in MLflow.
     """
     target = training.target_for(set_options)
     set_options = set_options.for_target(target)
     dataset = selection.load(Settings().data_dir)
     examples(dataset.videos, target=target)
+    check_tracking(model_name(dataset.name, target))
     with tagged():
         rechecked = recheck_files(dataset.name, deep)
         collected = collect(selection, collection)

@@ -14,10 +14,12 @@ from coinml.studies.condition_data import files_here
 from coinml.studies.options import StudyOptions
 from coinml.studies.plans import StudyPlan, make_plan
 from coinml.studies.report import StudyReport
+from coinml.studies.run_study import experiment_name
 from flows.embed import embed
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.study import conduct_study, embed_reencoded, measure_costs, publish_study
+from tasks.training import check_tracking
 
 _ROUNDS = 4
 
@@ -43,11 +45,13 @@ def study(
 
     Raises:
         InvalidInputError: No such study or condition, or too little data.
+        LocalError: Runs cannot be recorded in MLflow.
     """
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     made = set_options.for_target(options.target).resolved(mini=selection.is_mini)
     plan = make_plan(study, made, options.conditions)
+    check_tracking(experiment_name(dataset.name, options.target))
     sets = [c.set_options for c in plan.conditions if c.set_options is not None] or [made]
     with tagged():
         for one in sets:

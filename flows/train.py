@@ -14,7 +14,7 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.options import TrainOptions
 from coinml.training.sweep_runs import TuneReport
-from coinml.training.train_head import TrainReport
+from coinml.training.train_head import TrainReport, model_name
 from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
@@ -23,7 +23,7 @@ from tasks.outcomes import completed
 from tasks.reporting import report_training
 from tasks.summaries import TrainSummary
 from tasks.threads import threads
-from tasks.training import count_embedded, count_trained, train_head, tune_head
+from tasks.training import check_tracking, count_embedded, count_trained, train_head, tune_head
 from tasks.watching import progress_shown, rename_run
 
 
@@ -49,11 +49,13 @@ def train(
 
     Raises:
         InvalidInputError: Too little data, or annotations that lack what the target needs.
+        LocalError: Runs cannot be recorded in MLflow.
     """
     dataset = selection.load(Settings().data_dir)
     target = training.target_for(set_options)
     made = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
+    check_tracking(model_name(dataset.name, target))
     fingerprint = open_set(dataset.name, made).spec.fingerprint
     grown = None
     if min_new:

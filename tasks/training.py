@@ -15,6 +15,7 @@ from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import home_store
+from coinml.tracking.store_check import check_store
 from coinml.training import growth, sweep_runs
 from coinml.training import train_head as training
 from coinml.training.options import TrainOptions
@@ -25,6 +26,18 @@ from coinml.training.training_data import TrainingData, load_training_data
 from tasks.embedding import find_jobs
 from tasks.links import flow_run_links, flow_run_tags
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
+
+
+@task(
+    task_run_name="check_tracking {experiment}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    cache_policy=NO_CACHE,
+)
+def check_tracking(experiment: str) -> None:
+    """Check that runs can be recorded in an experiment, before hours of work."""
+    check_store(home_store(Settings()), experiment)
 
 
 @task(

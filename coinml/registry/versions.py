@@ -55,13 +55,16 @@ def version_numbered(store: MlflowStore, name: str, number: int) -> ModelVersion
         raise RegistryError(f"no version {number} of {name} at {store.shown}") from err
 
 
-def has_version(store: MlflowStore, name: str, number: int) -> bool:
-    """Whether a version is still in the registry."""
+def has_version(store: MlflowStore, name: str, number: int, run_id: str | None = None) -> bool:
+    """Whether a version is still in the registry, and is that of a run if one is given.
+
+    The numbers of a model that was deleted and registered again begin at 1 again.
+    """
     try:
-        version_numbered(store, name, number)
+        version = version_numbered(store, name, number)
     except RegistryError:
         return False
-    return True
+    return run_id is None or version.run_id == run_id
 
 
 def list_versions(store: MlflowStore, name: str | None = None) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from coinml.errors import InvalidInputError, TransientError
+from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.runtime.addresses import is_loopback, without_password, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
 from coinml.runtime.proxies import keep_loopback_direct
@@ -90,12 +90,23 @@ class MlflowStore:
         return without_password(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client of this store; also makes the store MLflow's default in this process."""
+        """A client of this store; also makes the store MLflow's default in this process.
+
+        Raises:
+            InvalidInputError: The store is a folder, which MLflow no longer supports.
+            LocalError: The file of its database cannot be used.
+        """
         address = self._address()
+        if urlsplit(address).scheme in ("", "file") and not _allows_folders():
+            raise InvalidInputError(
+                f"MLFLOW_TRACKING_URI {address!r}: MLflow no longer keeps runs in a folder; name a "
+                "database, as sqlite:////path/to/mlflow.db, or a server, as http://host:5000"
+            )
         if mlflow.get_tracking_uri() != address:
             mlflow.set_tracking_uri(address)
             mlflow.set_registry_uri(address)
-        if self.uri.startswith("sqlite:///"):
+        # What follows `file:` is a URI with options, such as `mode=ro`.
+        if self.uri.startswith("sqlite:///") and not self.uri.startswith("sqlite:///file:"):
             _make_database(Path(self.uri.removeprefix("sqlite:///")))
         return mlflow.MlflowClient(address)
 
@@ -114,7 +125,11 @@ class MlflowStore:
         return without_user(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
-        """The id of an experiment, which is created if needed; a description is not overwritten."""
+        """The id of an experiment, which is created if needed; a description is not overwritten.
+
+        Raises:
+            LocalError: The experiment is deleted; says how it is restored.
+        """
         client = self.client()
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -130,6 +145,12 @@ class MlflowStore:
             found = client.get_experiment_by_name(name)
             assert found is not None  # It was created just now.
         experiment_id = str(found.experiment_id)
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            raise LocalError(
+                f"experiment {name!r} is deleted in MLflow at {self.shown}. Restore it, with the "
+                f"runs that were deleted in it: MLFLOW_TRACKING_URI='{self.shown}' "
+                f"mlflow experiments restore -x {experiment_id}; or record under another --name"
+            )
         if description and _NOTE not in found.tags:
             # Of two processes that set the tag at the same time, the second one fails.
             with suppress(MlflowException):
@@ -304,7 +325,7 @@ class MlflowStore:
         """A table that `RunLog.table` logged.
 
         Raises:
-            InvalidInputError: The run has no such table.
+            InvalidInputError: The run has no such table, or it cannot be read.
         """
         import tempfile
 
@@ -314,7 +335,10 @@ class MlflowStore:
             path = self._download(run_id, f"tables/{name}.parquet", folder)
             if path is None:
                 raise InvalidInputError(f"run {run_id!r} has no table {name!r}")
-            return pd.read_parquet(path)
+            try:
+                return pd.read_parquet(path)
+            except (OSError, ValueError) as err:
+                raise InvalidInputError(f"run {run_id!r}: table {name!r}: {err}") from err
 
     def read_figure(self, run_id: str, name: str) -> bytes | None:
         """A figure that `RunLog.figure` logged, as PNG; None if the run has no such figure."""
@@ -365,10 +389,21 @@ def _make_database(path: Path) -> None:
     with _MAKING:
         if path in _made and path.is_file():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
-            mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+        # MLflow would try to open it for two minutes.
+        if path.is_dir():
+            raise LocalError(f"MLflow's database {path}: is a folder")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f"{path.name}.lock")):
+                mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+        except OSError as err:
+            raise LocalError(f"MLflow's database {path}: {err}") from err
         _made.add(path)
+
+
+def _allows_folders() -> bool:
+    """Whether the user has told MLflow to keep runs in folders all the same."""
+    return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
 
 
 def code_version() -> str:

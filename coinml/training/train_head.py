@@ -13,6 +13,7 @@ from typing import Any
 from coinml.data.records import SPLITS, Split, Target
 from coinml.embedding_sets.table import Samples, feature_columns, ids_digest, table_digest
 from coinml.encoder.checkpoint import Checkpoint
+from coinml.errors import InvalidInputError
 from coinml.evaluation.class_counts import classes_without, scarce_classes
 from coinml.evaluation.evaluate import Evaluation, evaluate
 from coinml.heads.fit_head import fit_head
@@ -207,9 +208,15 @@ def _find_earlier(training: _Training) -> TrainReport | None:
     for run_id in store.find_runs(training.model, {"recipe": training.recipe}, finished=False):
         run = store.read_run(run_id)
         version = run.data.tags.get("version")
-        if version is not None and has_version(store, training.model, int(version)):
+        if version is not None and has_version(store, training.model, int(version), run_id):
+            try:
+                counts = store.read_table(run_id, "class_counts")
+                store.read_table(run_id, "predictions")
+            except InvalidInputError as err:
+                # Somebody has deleted its files; the gate could not judge it.
+                logger.info("run %s is not used again: %s", run_id, err)
+                continue
             store.finish(run_id)
-            counts = store.read_table(run_id, "class_counts")
             return TrainReport(
                 head=training.head,
                 run_id=run_id,

@@ -323,6 +323,28 @@ def test_a_run_that_was_killed_after_registration_is_reused(
     assert store.read_run(report.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("table", ["class_counts", "predictions"])
+def test_a_run_whose_files_are_gone_is_not_reused(
+    table: str, store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    report = train("knn", store, material)
+    place = Path(store.read_run(report.run_id).info.artifact_uri.removeprefix("file://"))
+    (place / "tables" / f"{table}.parquet").unlink()
+    again = train("knn", store, material)
+    assert (again.reused, again.version) == (False, report.version + 1)
+
+
+def test_a_run_of_a_model_that_was_deleted_is_not_taken_for_its_successor(
+    store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    before = train("knn", store, material)
+    store.client().delete_registered_model(before.model)
+    other = train("logreg", store, material)
+    assert other.version == before.version
+    again = train("knn", store, material)
+    assert (again.reused, again.version) == (False, 2)
+
+
 def test_too_little_data_is_refused_before_a_run_is_made(
     store: MlflowStore, material: EmbeddedDataset
 ) -> None:
