@@ -37,6 +37,14 @@ def promote(
             min=0, max=1, help="Share of the official test videos that a candidate needs."
         ),
     ] = 0.5,
+    replace_lost: Annotated[
+        bool,
+        typer.Option(
+            "--replace-lost",
+            help="Replace a champion whose predictions are gone from MLflow, so that nothing can "
+            "be compared with it, by the rule for a first champion.",
+        ),
+    ] = False,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
     ] = False,
@@ -58,7 +66,12 @@ def promote(
         with flow_session(settings):
             from flows.promote import promote as flow
 
-            verdicts = flow(model, versions=version, coverage_floor=coverage_floor)
+            verdicts = flow(
+                model,
+                versions=version,
+                coverage_floor=coverage_floor,
+                replace_lost=replace_lost,
+            )
     if json:
         print_json([verdict.as_dict() for verdict in verdicts])
     else:

@@ -14,7 +14,10 @@ from tasks.watching import rename_run
 
 @flow(name="promote", flow_run_name="promote {model}")
 def promote(
-    model: str, versions: list[int] | None = None, coverage_floor: float = COVERAGE_FLOOR
+    model: str,
+    versions: list[int] | None = None,
+    coverage_floor: float = COVERAGE_FLOOR,
+    replace_lost: bool = False,
 ) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first.
 
@@ -22,8 +25,10 @@ def promote(
         model: Name of the registered model, such as `coin-task`.
         versions: The candidates; by default the challenger.
         coverage_floor: Share of the official test videos that a challenger needs.
+        replace_lost: Replace a champion whose predictions are gone from MLflow, by the rule for
+            a first champion.
     """
-    verdicts = promote_versions(model, versions, coverage_floor)
+    verdicts = promote_versions(model, versions, coverage_floor, replace_lost)
     promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
     message = f"champion: version {promoted[-1]}" if promoted else "no version passed"
     report_verdicts(model, verdicts)

@@ -54,6 +54,7 @@ def promote(
     versions: Sequence[int] | None = None,
     *,
     coverage_floor: float = COVERAGE_FLOOR,
+    replace_lost: bool = False,
 ) -> list[GateVerdict]:
     """Send candidates through the gate, the best on val first.
 
@@ -64,15 +65,20 @@ def promote(
             the challenger.
         coverage_floor: Least share of the official test videos that a challenger must have
             been measured on.
+        replace_lost: Replace a champion whose predictions are gone from MLflow, by the rule for
+            a first champion.
 
     Raises:
-        RegistryError: No such model or version.
+        RegistryError: No such model or version, or a version that coinml did not register.
     """
     if versions is None:
         versions = _not_yet_judged(store, name)
     candidates = [version_numbered(store, name, number) for number in versions]
     candidates.sort(key=lambda candidate: -number_of(candidate, "val_accuracy"))
-    verdicts = [_send(store, candidate, coverage_floor) for candidate in candidates]
+    verdicts = [
+        _send(store, candidate, coverage_floor, replace_lost=replace_lost)
+        for candidate in candidates
+    ]
     # Registration made the latest version the challenger; it should be the best refused one.
     refused = [verdict.version for verdict in verdicts if not verdict.promoted]
     if refused:
@@ -80,7 +86,9 @@ def promote(
     return verdicts
 
 
-def _send(store: MlflowStore, candidate: ModelVersion, coverage_floor: float) -> GateVerdict:
+def _send(
+    store: MlflowStore, candidate: ModelVersion, coverage_floor: float, *, replace_lost: bool
+) -> GateVerdict:
     """Judge one candidate and write the outcome to its tags and the aliases."""
     client, name = store.client(), candidate.name
 
@@ -97,7 +105,13 @@ def _send(store: MlflowStore, candidate: ModelVersion, coverage_floor: float) ->
         return verdict(True, champion.tags.get("gate_reason", "it is the champion already"))
     if candidate.tags.get("gate") == ROLLED_BACK:
         return verdict(False, f"{candidate.tags['gate_reason']}; another rollback brings it back")
-    passed, reason = judge(store, candidate, champion, coverage_floor=coverage_floor)
+    passed, reason = judge(
+        store,
+        candidate,
+        champion,
+        coverage_floor=coverage_floor,
+        replace_lost=replace_lost,
+    )
     # Tags are written before the alias: an interruption in between leaves the old champion, and
     # the next call finds the version that passed and was not promoted.
     client.set_model_version_tag(name, candidate.version, "gate_reason", reason)
@@ -136,11 +150,14 @@ def rollback(store: MlflowStore, name: str) -> GateVerdict:
 
 
 def _not_yet_judged(store: MlflowStore, name: str) -> list[int]:
-    """The versions without a final verdict, or the challenger if all have one."""
+    """The versions without a final verdict, or the challenger if all have one.
+
+    Versions that were registered by other means than training have no metrics and are left out.
+    """
     waiting = [
         int(row["version"])
         for row in list_versions(store, name)
-        if row["tags"].get("gate") in (None, PASSED)
+        if row["tags"].get("gate") in (None, PASSED) and "val_accuracy" in row["tags"]
     ]
     if waiting:
         return waiting
