@@ -26,6 +26,7 @@ from coinml.collection.outcomes import (
 from coinml.collection.pacing import Pace, Pacer
 from coinml.collection.sources import Source, as_sources
 from coinml.collection.video_folder import Verify, VideoFolder
+from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
 
@@ -90,6 +91,9 @@ def collect_batch(
     """
     folder = Path(folder).absolute()
     sources = as_sources(source)
+    if len(sources) == 1 and sources[0].is_folder and not sources[0].folder.is_dir():
+        # One of several may be a disk that is not mounted now.
+        raise InvalidInputError(f"source {source!r}: there is no folder {sources[0].folder}")
     for one in sources:
         for video_id in ids:
             one.url(video_id)

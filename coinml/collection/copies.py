@@ -54,9 +54,7 @@ class _Folder:
     """A folder of this machine, which may be a mounted disk of another one."""
 
     def __init__(self, source: Source) -> None:
-        self._top = Path(source.place.partition("{id}")[0].rpartition("/")[0] or "/")
-        if "{id}" not in source.place:
-            self._top = Path(source.place)
+        self._source = source
 
     def open(self, path: str) -> IO[bytes] | None:
         """The file, or None if there is none."""
@@ -65,8 +63,9 @@ class _Folder:
 
     def check(self) -> None:
         """Raise an error if not only the file is missing: a disk that is not mounted."""
-        if not self._top.is_dir():
-            raise as_error(Fault.TRANSIENT, f"there is no folder {self._top}", rule=UNREACHABLE)
+        if not self._source.folder.is_dir():
+            text = f"there is no folder {self._source.folder}"
+            raise as_error(Fault.TRANSIENT, text, rule=UNREACHABLE)
 
 
 class _Bucket:

@@ -73,6 +73,12 @@ class Source:
             return unquote(urlsplit(self.template.replace("{id}", "%7Bid%7D")).path)
         return str(Path(self.template).expanduser())
 
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files, or the folders of files, of a source on this machine."""
+        before, id_, _ = self.place.partition("{id}")
+        return Path(before.rpartition("/")[0] or "/") if id_ else Path(before)
+
     def url(self, video_id: str) -> str:
         """The URL or path of a video, to fetch it.
 

@@ -44,7 +44,7 @@ class LocalCollector:
 
     def settings(self, host: FlakyHost, run_id: str, **values: Any) -> dict[str, Any]:
         return {
-            "source": host.source,
+            "source": values.pop("source", None) or host.source,
             "folder": self.folder,
             "run_id": run_id,
             "verify": checked,
