@@ -178,6 +178,7 @@ class Batch:
                 row,
                 self.folder.incoming,
                 on_data=lambda: self._arrives(lane, attempt, admission, row),
+                on_arrival=self._renew_lease,
             )
             lane.pacer.answered(admission)
             facts = self._verified(row, fetched.path, title=fetched.title)

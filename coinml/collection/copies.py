@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from coinml.collection.download import UNREACHABLE, Fetched
+from coinml.collection.download_limits import Limits
 from coinml.collection.sources import Source
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError
@@ -17,7 +19,13 @@ _CHUNK_BYTES = 4 << 20
 
 
 def copy_video(
-    video_id: str, source: Source, folder: Path, *, on_data: Callable[[], None] | None = None
+    video_id: str,
+    source: Source,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    on_data: Callable[[], None] | None = None,
+    on_arrival: Callable[[], None] | None = None,
 ) -> Fetched:
     """Copy one video to `folder/<id>.<ext>`.
 
@@ -27,7 +35,9 @@ def copy_video(
         video_id: Becomes the file's name; checked by `Source.url`.
         source: A folder or a bucket.
         folder: For unfinished files; not the folder of finished ones.
+        limits: How much may be copied, and how long that may take; None: no limits.
         on_data: Called once, when the first bytes have arrived.
+        on_arrival: Called whenever something has been copied.
 
     Raises:
         TransientError, SourceBlockedError, UnavailableError, LocalError: According to the
@@ -37,13 +47,21 @@ def copy_video(
     exact = "{id}" in source.template
     paths = [url] if exact else [url + ending for ending in VIDEO_ENDINGS]
     place = _Folder(source) if source.is_folder else _Bucket(source)
+    deadline = time.monotonic() + (limits.time_s if limits is not None else 0.0)
+
+    def arrived(size_bytes: int) -> None:
+        if limits is not None:
+            limits.check(size_bytes, deadline)
+        if on_arrival is not None:
+            on_arrival()
+
     for path in paths:
         with _reading(path):
             content = place.open(path)
         if content is None:
             continue
         with content:
-            target = _store(content, path, folder / _file_name(video_id, path), on_data)
+            target = _store(content, path, folder / _file_name(video_id, path), on_data, arrived)
         return Fetched(path=target, title=None, url=None if exact else path)
     with _reading(url):
         place.check()
@@ -118,7 +136,13 @@ def _file_name(video_id: str, path: str) -> str:
     return video_id + (ending if ending in VIDEO_ENDINGS else VIDEO_ENDINGS[0])
 
 
-def _store(content: IO[bytes], path: str, target: Path, on_data: Callable[[], None] | None) -> Path:
+def _store(
+    content: IO[bytes],
+    path: str,
+    target: Path,
+    on_data: Callable[[], None] | None,
+    arrived: Callable[[int], None],
+) -> Path:
     # One name a video, whatever the ending: what a killed process has left is overwritten.
     unfinished = target.with_suffix(".copy")
     try:
@@ -130,6 +154,7 @@ def _store(content: IO[bytes], path: str, target: Path, on_data: Callable[[], No
                 if not chunk:
                     break
                 file.write(chunk)
+                arrived(file.tell())
                 if on_data is not None:
                     on_data()
                     on_data = None

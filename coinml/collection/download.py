@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from coinml.collection.download_watch import STALE, Limits, Watch
+from coinml.collection.download_limits import Limits
+from coinml.collection.download_watch import STALE, Watch
 from coinml.collection.downloader_session import borrowed
 from coinml.collection.extractor_arguments import parse_extractor_args, secrets_of
 from coinml.collection.partial_file import PartialFile
@@ -62,7 +63,7 @@ class FetchOptions:
         rate_limit_bytes: Maximum bytes per second.
         socket_timeout_s: Seconds without data until a connection is closed.
         max_mb_per_s: Maximum size of a file in megabytes for each second of its annotated length,
-            beside `download_watch.SIZE_FLOOR_BYTES`.
+            beside `download_limits.SIZE_FLOOR_BYTES`.
         max_minutes: Maximum time of a download in minutes, beside ten times its annotated length.
     """
 
@@ -81,6 +82,15 @@ class FetchOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InvalidInputError(f"{name} must be finite and positive, not {value!r}")
+
+    def limits(self, duration_s: float | None) -> Limits:
+        """How much may arrive for a video of this annotated length, and how long that may take."""
+        return Limits.of(
+            duration_s,
+            max_mb_per_s=self.max_mb_per_s,
+            max_minutes=self.max_minutes,
+            rate_limit_bytes=self.rate_limit_bytes,
+        )
 
     def credentials(self) -> str | None:
         """A digest (16 hex digits) of cookies and proxy; None without either.
@@ -129,6 +139,7 @@ def fetch(
     options: FetchOptions | None = None,
     duration_s: float | None = None,
     on_data: Callable[[], None] | None = None,
+    on_arrival: Callable[[], None] | None = None,
 ) -> Fetched:
     """Download one video to `folder/<id>.<ext>`, resuming a partial file of the same format.
 
@@ -143,6 +154,7 @@ def fetch(
         options: See `FetchOptions`.
         duration_s: The annotated length in seconds, which limits size and time.
         on_data: Called once, when the first bytes of the video have arrived.
+        on_arrival: Called whenever something has arrived.
 
     Raises:
         TransientError, SourceBlockedError, UnavailableError, CorruptVideoError, LocalError:
@@ -152,17 +164,12 @@ def fetch(
     if options.proxy is None and is_loopback(url):
         # Otherwise yt-dlp takes the proxy that the environment names.
         options = replace(options, proxy="")
-    limits = Limits.of(
-        duration_s,
-        max_mb_per_s=options.max_mb_per_s,
-        max_minutes=options.max_minutes,
-        rate_limit_bytes=options.rate_limit_bytes,
-    )
+    limits = options.limits(duration_s)
     partial = PartialFile(folder, video_id)
     deadline = time.monotonic() + limits.time_s
 
     def attempt() -> Fetched:
-        watch = Watch(url, partial, limits, deadline=deadline)
+        watch = Watch(url, partial, limits, deadline=deadline, on_arrival=on_arrival)
         return _fetch(video_id, url, folder, options, on_data, watch)
 
     try:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Never
 
+from coinml.collection.download_limits import Limits
 from coinml.collection.partial_file import PartialFile
 from coinml.errors import CoinmlError
 from coinml.faults.classification import Fault, as_error
 
 STALE = "stale partial"
 """The rule of the failure after which a download begins anew."""
-
-SIZE_FLOOR_BYTES = 64_000_000
-TIME_PER_SECOND = 10.0
-_USUAL_LENGTH_S = 600.0
-"""Length of videos whose length the annotations do not state."""
 
 # Those whose bytes all pass `Watch`, in place of a process of ffmpeg.
 _PROTOCOLS = frozenset(
@@ -41,49 +35,6 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _PIECE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much may arrive for one video, and how long that may take.
-
-    Attributes:
-        size_bytes: Maximum size of the file.
-        time_s: Maximum time in seconds.
-        length: The video's length by the annotations, in words.
-    """
-
-    size_bytes: int
-    time_s: float
-    length: str
-
-    @classmethod
-    def of(
-        cls,
-        duration_s: float | None,
-        *,
-        max_mb_per_s: float,
-        max_minutes: float,
-        rate_limit_bytes: int | None = None,
-    ) -> Limits:
-        """The limits of a video.
-
-        Args:
-            duration_s: Its annotated length in seconds; None: as of a video of ten minutes.
-            max_mb_per_s: Megabytes for each second of that length, beside `SIZE_FLOOR_BYTES`.
-            max_minutes: Minutes, beside `TIME_PER_SECOND` for each second of that length.
-            rate_limit_bytes: Maximum bytes per second; the largest file then has the time it needs.
-        """
-        length_s = _USUAL_LENGTH_S if duration_s is None else duration_s
-        size_bytes = int(SIZE_FLOOR_BYTES + 1e6 * max_mb_per_s * length_s)
-        time_s = 60 * max_minutes + TIME_PER_SECOND * length_s
-        if rate_limit_bytes:
-            time_s += size_bytes / rate_limit_bytes
-        return cls(
-            size_bytes=size_bytes,
-            time_s=time_s,
-            length="unknown length" if duration_s is None else f"{duration_s:.0f} s",
-        )
-
-
 class Watch:
     """Watches what arrives for one video, and stops it at a limit.
 
@@ -92,17 +43,27 @@ class Watch:
         partial: What has arrived of it before.
         limits: Its limits.
         deadline: When the time is over, on the monotonic clock.
+        on_arrival: Called whenever something arrives.
 
     Attributes:
         failure: Why it was stopped; an extractor may swallow the exception itself.
     """
 
-    def __init__(self, url: str, partial: PartialFile, limits: Limits, *, deadline: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        partial: PartialFile,
+        limits: Limits,
+        *,
+        deadline: float,
+        on_arrival: Callable[[], None] | None = None,
+    ) -> None:
         self.failure: CoinmlError | None = None
         self._url = url
         self._partial = partial
         self._limits = limits
         self._deadline = deadline
+        self._on_arrival = on_arrival
         self._arrived = 0
         self._known: dict[str, Any] = {}
         self._is_file = False
@@ -152,14 +113,9 @@ class Watch:
         if self.failure is not None:
             raise self.failure
         self._arrived += size_bytes
-        self._check_size(self._arrived)
-        if time.monotonic() > self._deadline:
-            self._fail(
-                Fault.TRANSIENT,
-                f"not downloaded in {self._limits.time_s:.0f} s, the limit for a video of "
-                f"{self._limits.length} (--max-minutes)",
-                rule="too slow",
-            )
+        self._check(self._arrived)
+        if self._on_arrival is not None:
+            self._on_arrival()
 
     def _check_continued(self, range_header: str | None, response: Any) -> None:
         said = _version(response)
@@ -175,19 +131,17 @@ class Watch:
             # All of the file, whatever part was asked for.
             self._arrived = 0
         if isinstance(said.get("length"), int):
-            self._check_size(said["length"])
+            self._check(said["length"])
         if said != {name: self._known.get(name) for name in said}:
             self._known = said
             self._partial.note(said)
 
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._limits.size_bytes:
-            self._fail(
-                Fault.UNSUPPORTED,
-                f"larger than {self._limits.size_bytes / 1e6:.0f} MB, the limit for a video of "
-                f"{self._limits.length} (--max-mb-per-s)",
-                rule="too large",
-            )
+    def _check(self, size_bytes: int) -> None:
+        try:
+            self._limits.check(size_bytes, self._deadline)
+        except CoinmlError as err:
+            self.failure = err
+            raise
 
     def _fail(self, fault: Fault, message: str, *, rule: str) -> Never:
         self.failure = as_error(fault, message, rule=rule)

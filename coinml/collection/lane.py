@@ -57,10 +57,24 @@ class Lane:
     failures: int = 0
     paused: SourcePausedError | None = None
 
-    def fetch(self, row: LedgerRow, folder: Path, *, on_data: Callable[[], None]) -> Fetched:
+    def fetch(
+        self,
+        row: LedgerRow,
+        folder: Path,
+        *,
+        on_data: Callable[[], None],
+        on_arrival: Callable[[], None],
+    ) -> Fetched:
         """Download a video, or copy it from a folder or bucket; see `fetch` and `copy_video`."""
         if not self.source.is_web:
-            return copy_video(row.video_id, self.source, folder, on_data=on_data)
+            return copy_video(
+                row.video_id,
+                self.source,
+                folder,
+                limits=self.options.limits(row.duration_s),
+                on_data=on_data,
+                on_arrival=on_arrival,
+            )
         return fetch(
             row.video_id,
             self.source.url(row.video_id),
@@ -68,6 +82,7 @@ class Lane:
             options=self.options,
             duration_s=row.duration_s,
             on_data=on_data,
+            on_arrival=on_arrival,
         )
 
     def take_failure(

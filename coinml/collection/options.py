@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from coinml.collection.download import MAX_HEIGHT, MAX_MB_PER_S, MAX_MINUTES
-from coinml.collection.download_watch import SIZE_FLOOR_BYTES
+from coinml.collection.download_limits import SIZE_FLOOR_BYTES
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
 

@@ -103,6 +103,8 @@ class VideoFolder:
                 path.replace(final)
         except OSError as err:
             raise LocalError(f"{final}: {err.strerror}") from err
+        # What another source has begun of it, or a killed process has left.
+        PartialFile(self.incoming, path.stem).drop()
         return replace(facts, path=str(final))
 
     def discard(self, path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coinml.collection import download_watch
+from coinml.collection import batch, download_limits
 from coinml.collection.download import FetchOptions, fetch, source_url
-from coinml.collection.download_watch import Limits
+from coinml.collection.download_limits import Limits
 from coinml.collection.options import CollectOptions
 from coinml.data.records import Dataset, Video
 from coinml.errors import CoinmlError, InvalidInputError, TransientError, UnavailableError
@@ -40,7 +40,7 @@ def served(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
 @pytest.fixture(autouse=True)
 def _small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     # The bodies of these tests are small.
-    monkeypatch.setattr(download_watch, "SIZE_FLOOR_BYTES", 100_000)
+    monkeypatch.setattr(download_limits, "SIZE_FLOOR_BYTES", 100_000)
 
 
 def files(folder: Path) -> list[str]:
@@ -265,21 +265,31 @@ def test_live_streams_are_refused(
         assert asked == {}
 
 
+@pytest.fixture
+def collector(served: Path, tmp_path: Path) -> LocalCollector:
+    for video_id in ids(3):
+        (served / f"{video_id}.mp4").write_bytes((served / f"{ID}.mp4").read_bytes())
+    return LocalCollector(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
+
+
+def videos_of(*some: str) -> Dataset:
+    return Dataset(
+        name="mini",
+        videos=tuple(
+            Video(video_id=one, label="saw", subset="training", split="train", duration_s=0.1)
+            for one in some
+        ),
+    )
+
+
 def test_the_ledger_says_what_was_stopped_and_when_it_is_tried_again(
-    served: Path, tmp_path: Path
+    collector: LocalCollector,
 ) -> None:
     first, second, third = ids(3)
-    for video_id in (first, second, third):
-        (served / f"{video_id}.mp4").write_bytes((served / f"{ID}.mp4").read_bytes())
-    collector = LocalCollector(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "videos", served)
-    videos = tuple(
-        Video(video_id=one, label="saw", subset="training", split="train", duration_s=0.1)
-        for one in (first, second, third)
-    )
-    collector.ledger.register(Dataset(name="mini", videos=videos))
+    collector.ledger.register(videos_of(first, second, third))
     plan = {"videos": {first: ["ok", "endless"], second: ["ok", "drip"]}, "drip_s": 0.05}
     options = FetchOptions(socket_timeout_s=5, max_mb_per_s=1, max_minutes=0.01)
-    with FlakyHost(served, plan) as host:
+    with FlakyHost(collector.served, plan) as host:
         collector.run(host, [first, second, third], options=options)
         # One attempt each: neither is tried again in this run.
         assert host.log() == {first: 2, second: 2, third: 2}
@@ -290,3 +300,56 @@ def test_the_ledger_says_what_was_stopped_and_when_it_is_tried_again(
     assert "larger than 0 MB" in (rows[first].message or "")
     assert "not downloaded in 2 s" in (rows[second].message or "")
     assert not any(path.name.startswith(first) for path in collector.folder.rglob("*"))
+
+
+def test_a_copy_from_a_folder_has_the_same_limits(
+    collector: LocalCollector, tmp_path: Path
+) -> None:
+    large, small = ids(2)
+    collector.ledger.register(videos_of(large, small))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    whole = (collector.served / f"{small}.mp4").read_bytes()
+    (copies / f"{small}.mp4").write_bytes(whole)
+    (copies / f"{large}.mp4").write_bytes(bytes(500_000))
+    with FlakyHost(collector.served) as host:
+        options = FetchOptions(max_mb_per_s=1)
+        collector.run(host, [large, small], source=str(copies), options=options)
+    assert collector.states() == {large: "unsupported", small: DOWNLOADED}
+    assert "larger than 0 MB" in (collector.ledger.row("mini", large).message or "")
+    assert not any(path.name.startswith(large) for path in collector.folder.rglob("*"))
+
+
+def test_what_a_source_has_begun_is_dropped_when_another_brings_the_video(
+    collector: LocalCollector, tmp_path: Path
+) -> None:
+    (video_id,) = ids(1)
+    collector.ledger.register(videos_of(video_id))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    whole = (collector.served / f"{video_id}.mp4").read_bytes()
+    (copies / f"{video_id}.mp4").write_bytes(whole)
+    with FlakyHost(collector.served, {"videos": {video_id: ["ok", "short"]}}) as host:
+        collector.run(host, [video_id], source=[host.source, str(copies)])
+    assert collector.states() == {video_id: DOWNLOADED}
+    assert list((collector.folder / ".incoming").iterdir()) == []
+
+
+def test_the_lease_is_renewed_while_a_video_arrives(
+    collector: LocalCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another host sees it, which cannot tell whether the process is alive."""
+    monkeypatch.setattr(batch, "LEASE_S", 3.0)
+    (video_id,) = ids(1)
+    collector.ledger.register(videos_of(video_id))
+    plan = {"videos": {video_id: ["ok", "slow"]}, "slow_s": 8}
+    with FlakyHost(collector.served, plan) as host:
+        thread = Thread(target=collector.run, args=(host, [video_id]))
+        thread.start()
+        claimed: list[str] = []
+        while thread.is_alive():
+            if host.log().get(video_id) == 2:
+                claimed += collector.ledger.claim("mini", [video_id], owner="elsewhere")
+            thread.join(0.2)
+    assert claimed == []
+    assert collector.states() == {video_id: DOWNLOADED}
