@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coinml.runtime.escaping import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -32,19 +34,19 @@ def command(name: str) -> str:
 
 def note(text: str) -> None:
     """Print a line for the user to stderr."""
-    _err().print(text, markup=False, highlight=False, soft_wrap=True)
+    _err().print(printable(text, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
 
 def heading(text: str) -> None:
     """Print the title of a section of results to stdout."""
     from rich.text import Text
 
-    _out().print(Text(f"\n{text}", style="bold"))
+    _out().print(Text(f"\n{printable(text)}", style="bold"))
 
 
 def line(text: str = "") -> None:
     """Print a line of results to stdout."""
-    _out().print(text, markup=False, highlight=False, soft_wrap=True)
+    _out().print(printable(text, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
@@ -53,12 +55,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[str(cell) for cell in row] for row in rows]
-    shown = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    cells = [[printable(cell, keep="\n") for cell in row] for row in rows]
+    shown = Table(
+        title=printable(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
     for position, name in enumerate(columns):
         column = [row[position] for row in cells]
         numbers = bool(column) and all(_is_number(cell) for cell in column)
-        shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        shown.add_column(
+            Text(printable(name)), justify="right" if numbers else "left", overflow="fold"
+        )
     for row in cells:
         shown.add_row(*map(Text, row))
     _out().print(shown)

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from coinml.runtime.escaping import printable
 from coinml.runtime.proxies import keep_loopback_direct
 
 _DEFAULTS = {
@@ -114,6 +115,14 @@ def _is_at(url: str, own: str) -> bool:
         return False
 
 
+class _Formatter(logging.Formatter):
+    """Lines that a terminal may show: records quote names and messages from outside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text, without control characters but its line breaks."""
+        return printable(super().format(record), keep="\n\t")
+
+
 def log_to(folder: Path) -> Path:
     """Send every log record of this process to `coinml.log` in a folder, none to the terminal.
 
@@ -124,7 +133,7 @@ def log_to(folder: Path) -> Path:
     path = folder / "coinml.log"
     handler = logging.FileHandler(path, delay=True)
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s")
+        _Formatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s")
     )
     root = logging.getLogger()
     root.addHandler(handler)

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
 from coinml.registry.promotion import GateVerdict
+from coinml.runtime.escaping import Markdown
 from coinml.runtime.markdown import markdown_table
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore
@@ -116,7 +117,7 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
         shown("test_f1_macro"),
         f"{numbers['test_coverage']:.1%}",
         report.version,
-        f"[MLflow]({page})" if page else f"`{report.run_id}`",
+        Markdown(f"[MLflow]({page})" if page else f"`{report.run_id}`"),
     )
 
 

@@ -19,6 +19,7 @@ from coinml.embedding_sets.places import as_local_error
 from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.errors import InvalidInputError
 from coinml.runtime.atomic_files import written_whole
+from coinml.runtime.escaping import write_csv
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,7 +183,7 @@ def _write_csv(file: BinaryIO, rows: _Rows, _: dict[str, Any]) -> None:
             front["first_frame_s"] = [times[0] for times in rows.timestamps_s[piece]]
             front["last_frame_s"] = [times[-1] for times in rows.timestamps_s[piece]]
         vectors = pd.DataFrame(rows.vectors[piece].astype(np.float32), columns=names)
-        pd.concat([front, vectors], axis=1).to_csv(text, index=False, header=start == 0)
+        write_csv(pd.concat([front, vectors], axis=1), text, header=start == 0)
     text.detach()
 
 
@@ -211,8 +212,7 @@ def _samples(rows: _Rows) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
         for name in ("start_s", "end_s"):
             if np.isnan(facts[name]):
                 facts[name] = None
-        # For webdataset, a sample's key ends at the first dot of the file name.
-        key = quote(facts["video_id"], safe="/").replace(".", "%2E")
+        key = _member_name(facts["video_id"])
         if facts["start_s"] is not None:
             key += f"@{round(1000 * facts['start_s'])}-{round(1000 * (facts['end_s'] or 0))}ms"
         if rows.timestamps_s is None:
@@ -220,3 +220,14 @@ def _samples(rows: _Rows) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
         else:
             facts["timestamps_s"] = [times.tolist() for times in rows.timestamps_s[start:end]]
             yield key, rows.vectors[start:end], facts
+
+
+def _member_name(video_id: str) -> str:
+    """An id as the name of a tar member below the folder where it is unpacked.
+
+    Dots are quoted, since a sample's key ends at the first one for webdataset; so no part is `..`.
+    An empty part would make the path absolute, or two ids one.
+    """
+    return "/".join(
+        quote(part, safe="").replace(".", "%2E") or "%2F" for part in video_id.split("/")
+    )

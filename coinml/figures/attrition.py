@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from coinml.figures.style import A_COLOUR, B_COLOUR, PALE, new_figure
+from coinml.figures.style import A_COLOUR, B_COLOUR, PALE, figure_text, new_figure
 
 if TYPE_CHECKING:
     from coinml.ledger import Status
@@ -52,7 +52,7 @@ def attrition(status: Status, *, title: str = "") -> Figure:
     ):
         right.barh(place, values, left=start, color=colour, height=0.7, label=label)
         start = start + np.array(values)
-    right.set_yticks(place, [f"{name} ({c.total})" for name, c in classes])
+    right.set_yticks(place, [f"{figure_text(name)} ({c.total})" for name, c in classes])
     right.set_xlim(0, 1)
     right.set_xlabel("share of the class (in brackets: its videos), the most lost first")
     right.grid(visible=False, axis="y")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from coinml.evaluation.intervals import Estimate
 from coinml.evaluation.paired import Comparison
-from coinml.figures.style import A_COLOUR, B_COLOUR, new_figure, series_colour
+from coinml.figures.style import A_COLOUR, B_COLOUR, figure_text, new_figure, series_colour
 
 
 def comparison(
@@ -45,7 +45,7 @@ def comparison(
         values = np.array([e.value for e in shown])
         below = values - [e.low for e in shown]
         above = np.array([e.high for e in shown]) - values
-        axis.bar(place, values, width * 0.92, label=name, color=series_colour(i))
+        axis.bar(place, values, width * 0.92, label=figure_text(name), color=series_colour(i))
         axis.errorbar(
             place, values, np.maximum([below, above], 0), fmt="none", ecolor="black", capsize=3
         )
@@ -99,7 +99,7 @@ def class_differences(
     axis.bar_label(
         bars, [f"{a} → {b} of {support}" for a, b, support in counted], padding=3, fontsize=8
     )
-    axis.set_yticks(place, [str(name) for name in rows["class"]])
+    axis.set_yticks(place, [figure_text(name) for name in rows["class"]])
     axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 8)
     reach = 1.6 * float(rows["difference"].abs().max()) if len(rows) else 1.0
     axis.set_xlim(-reach, reach)

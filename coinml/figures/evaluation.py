@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from coinml.evaluation.evaluate import Evaluation, by_domain, confused_pairs, domain_of
-from coinml.figures.style import A_COLOUR, B_COLOUR, GREY, new_figure
+from coinml.figures.style import A_COLOUR, B_COLOUR, GREY, figure_text, new_figure
 
 _NUMBERED_CLASSES = 30
 """A confusion matrix with at most this many classes shows its counts."""
@@ -21,7 +21,6 @@ _LABELLED_CLASSES = 60
 """With at most this many, its axes show every class name."""
 _MOST_CONFUSED = 30
 """Number of pairs in the figure of confused pairs."""
-_LONGEST_NAME = 34
 
 
 def figures_of(
@@ -102,7 +101,7 @@ def confusion(
                 color="white" if share[row, column] > 0.6 else "black",
             )
     if labelled:
-        names = [_short(name) for name in classes]
+        names = [figure_text(name) for name in classes]
         axis.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(n), names)
         axis.tick_params(labelsize=9 if n <= 30 else 8)
@@ -136,7 +135,7 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
     place = np.arange(len(rows))[::-1]
     axis.barh(place, rows["f1"], color=A_COLOUR, height=0.7)
     named = zip(rows["class"], rows["support"], strict=True)
-    names = [f"{_short(name)} ({support})" for name, support in named]
+    names = [f"{figure_text(name)} ({support})" for name, support in named]
     axis.set_yticks(place, names)
     axis.tick_params(axis="y", labelsize=9 if len(rows) <= 25 else 7)
     if gap:
@@ -219,7 +218,7 @@ def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CO
     bars = axis.barh(place, rows["videos"], color=B_COLOUR, height=0.7)
     axis.bar_label(bars, [f"{share:.0%}" for share in rows["share"]], padding=3, fontsize=8)
     named = zip(rows["true"], rows["predicted"], strict=True)
-    axis.set_yticks(place, [f"{_short(true)} → {_short(other)}" for true, other in named])
+    axis.set_yticks(place, [f"{figure_text(true)} → {figure_text(other)}" for true, other in named])
     axis.tick_params(axis="y", labelsize=8)
     axis.set_xlim(0, 1.1 * float(rows["videos"].max()))
     axis.set_ylim(-0.6, len(rows) - 0.4)
@@ -236,11 +235,7 @@ def _mark_blocks(axis: Axes, of_class: Sequence[str]) -> None:
         axis.axhline(start - 0.5, color=GREY, linewidth=0.6)
         axis.axvline(start - 0.5, color=GREY, linewidth=0.6)
     centres = starts + (sizes - 1) / 2
-    labels = [f"{name} ({size})" for name, size in zip(names, sizes, strict=True)]
+    labels = [f"{figure_text(name)} ({size})" for name, size in zip(names, sizes, strict=True)]
     axis.set_xticks(centres, labels, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(centres, labels)
     axis.tick_params(labelsize=11)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

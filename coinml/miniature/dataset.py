@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from coinml.miniature.scenes import FRAME_RATES, Scene, random_motion, random_sc
 from coinml.miniature.tasks import TASKS, Task, TaskStep
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.cpus import cpu_count
+from coinml.runtime.escaping import csv_of_rows
 
 WIDTH, HEIGHT = 128, 96
 _ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -196,10 +195,9 @@ def _write_taxonomy(folder: Path) -> None:
         (DOMAIN_CSV, DOMAIN_COLUMNS, domains),
         (STEP_CSV, STEP_COLUMNS, steps),
     ):
-        text = StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-        if not (folder / name).is_file() or (folder / name).read_text() != text.getvalue():
-            write_whole(folder / name, text.getvalue())
+        text = csv_of_rows([columns, *rows])
+        if not (folder / name).is_file() or (folder / name).read_text() != text:
+            write_whole(folder / name, text)
 
 
 def _draw_all(

@@ -25,6 +25,7 @@ from coinml.figures.style import (
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
 from coinml.report.mapping import NAMES, EmbeddingMap
+from coinml.runtime.escaping import printable
 from coinml.tracking.compare_runs import RunComparison
 
 _CLASS_COLOURS = (*qualitative.Dark24, *qualitative.Light24)
@@ -63,6 +64,11 @@ def embed(figure: go.Figure, name: str) -> str:
     )
 
 
+def chart_text(text: str) -> str:
+    """Text from outside for a chart: Plotly reads some HTML in labels and hover texts."""
+    return html.escape(printable(text))
+
+
 def coverage(status: Status) -> go.Figure:
     """Videos of each official split: downloaded, still possible, lost."""
     figure = go.Figure()
@@ -93,14 +99,16 @@ def lost_by_class(
     )[:most]
     if not worst:
         return None
-    labels = [label for _, label, _ in worst][::-1]
+    labels = [chart_text(label) for _, label, _ in worst][::-1]
     figure = go.Figure(
         go.Bar(
             y=labels,
             x=[share for share, _, _ in worst][::-1],
             orientation="h",
             marker_color=B_COLOUR,
-            customdata=[[c.lost, c.total, domains.get(label, "")] for _, label, c in worst][::-1],
+            customdata=[
+                [c.lost, c.total, chart_text(domains.get(label, ""))] for _, label, c in worst
+            ][::-1],
             hovertemplate="%{y} %{customdata[2]}<br>%{customdata[0]} of %{customdata[1]} lost"
             "<extra></extra>",
         )
@@ -191,12 +199,13 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
         index=classes, columns=classes, fill_value=0
     )
     support = counts.sum(axis=1).to_numpy()[:, None]
+    shown = [chart_text(name) for name in classes]
     shares = counts.to_numpy() / np.maximum(support, 1)
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            x=classes,
-            y=classes,
+            x=shown,
+            y=shown,
             customdata=counts.to_numpy(),
             colorscale="Blues",
             zmin=0,
@@ -219,14 +228,14 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
         starts = [0, *edges]
         ends = [*edges, len(classes)]
         middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
-        names = [domains.get(classes[start], "no domain") for start in starts]
+        names = [chart_text(domains.get(classes[start], "no domain")) for start in starts]
         if len(classes) > 40:
             for axis in (figure.update_xaxes, figure.update_yaxes):
                 axis(tickvals=middles, ticktext=names)
             # Numeric axes, so that labels can be placed between classes.
             figure.update_traces(x=list(range(len(classes))), y=list(range(len(classes))))
             figure.update_traces(
-                text=[[f"{a} as {b}" for b in classes] for a in classes],
+                text=[[f"{a} as {b}" for b in shown] for a in shown],
                 hovertemplate="%{text}<br>%{customdata} videos (%{z:.0%})<extra></extra>",
             )
     side = 340 + min(14 * len(classes), 560)
@@ -264,9 +273,9 @@ def scatter(
                 x=_axis(found, first, rows, 0),
                 y=_axis(found, first, rows, 1),
                 mode="markers",
-                name=html.escape(name),
+                name=chart_text(name),
                 customdata=rows,
-                text=[html.escape(texts[row]) for row in rows],
+                text=[chart_text(texts[row]) for row in rows],
                 hovertemplate="%{text}<extra></extra>",
                 marker={
                     "size": [6 if splits[row] == "train" else 9 for row in rows],

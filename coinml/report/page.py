@@ -16,6 +16,7 @@ from coinml.report import charts
 from coinml.report.gathering import ReportData
 from coinml.report.mapping import PROJECTIONS, embedding_map
 from coinml.runtime.atomic_files import write_whole
+from coinml.runtime.escaping import printable
 
 _MOST_COLOURS = 24
 """With more classes than this, the map is coloured by domain, if domains are known."""
@@ -84,7 +85,10 @@ def render(
     points, left_out = _draw_map(data, draw, projections, seed)
     # Autoescape, because video titles are untrusted input.
     environment = Environment(
-        loader=PackageLoader("coinml.report", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("coinml.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     comparison = data.comparison
     return environment.get_template("page.html").render(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from coinml.runtime.escaping import write_csv
 from coinml.tracking.epochs import EpochWriter, Numbers
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class RunLog:
 
         with tempfile.TemporaryDirectory() as folder:
             table.to_parquet(Path(folder) / f"{name}.parquet", index=False)
-            table.to_csv(Path(folder) / f"{name}.csv", index=False)
+            write_csv(table, Path(folder) / f"{name}.csv")
             self._client.log_artifacts(self.run_id, folder, "tables")
 
     def json(self, name: str, content: Any) -> None:

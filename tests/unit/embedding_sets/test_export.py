@@ -137,3 +137,26 @@ def test_unknown_formats_and_levels_are_refused(
     with pytest.raises(InvalidInputError, match="is empty"):
         export_set(empty, tmp_path / "x.npz")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "sets"]
+
+
+@pytest.mark.parametrize("video_id", ["/etc/x", "../up", "a//b", "//host/x", "a/./b", "C:\\x"])
+def test_a_tar_member_stays_below_the_folder_where_it_is_unpacked(
+    tmp_path: Path, video_id: str
+) -> None:
+    made = EmbeddingSet.open(str(tmp_path / "sets"), "mini", SPEC, create=True)
+    made.append([rows(video_id), rows("a/b")])
+    export_set(made, tmp_path / "x.tar", format="tar")
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "out", filter="data")
+    assert len(set(names)) == 4
+    for name in names:
+        assert (tmp_path / "out" / name).is_file()
+        assert not name.startswith("/")
+        assert not {"..", "."} & set(name.split("/"))
+    assert {
+        json.loads(sample["json"])["video_id"] for sample in samples(tmp_path / "x.tar").values()
+    } == {
+        video_id,
+        "a/b",
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -325,3 +326,67 @@ def test_threads_draw_at_the_same_time(tmp_path: Path) -> None:
 def test_the_paths_ending_chooses_the_format_and_svg_keeps_its_text(tmp_path: Path) -> None:
     style.save(evaluation_figures.per_class(evaluation().per_class), tmp_path / "figure.svg")
     assert "ClassA (20)" in (tmp_path / "figure.svg").read_text()
+
+
+ODD = (
+    "Fold a $1_$2 bill",
+    "US$ to EU$",
+    r"back\slash_^{x} \$5",
+    "x" * 300,
+    "two\nlines \x1b[31m",
+    "turned \u202egpj.exe",
+    "煮鸡蛋",
+    "Нарезать лук 🧅",
+    "한국어 かな",
+    "कखग",
+    "<b>&\"'`",
+)
+
+
+def test_names_from_outside_are_drawn_as_they_are(tmp_path: Path) -> None:
+    """No name is a formula, no box stands for a character, and every format is written."""
+    measured = evaluation(names=ODD)
+    drawn = evaluation_figures.figures_of(
+        measured, ODD, domains=dict.fromkeys(ODD[:5], "a $1_$2") | dict.fromkeys(ODD[5:], "ξ^$")
+    )
+    drawn["differences"] = comparison.class_differences(
+        pd.DataFrame(
+            {
+                "class": ODD,
+                "difference": range(1, len(ODD) + 1),
+                "correct_a": 0,
+                "correct_b": 9,
+                "support": 9,
+            }
+        ),
+        ["mlp", "svm"],
+        title=ODD[0],
+    )
+    with warnings.catch_warnings():
+        # Matplotlib warns of each character that no font has.
+        warnings.simplefilter("error")
+        for name, figure in drawn.items():
+            for ending in ("png", "svg", "pdf"):
+                style.save(figure, tmp_path / f"{name}.{ending}")
+    shown = " ".join(texts(drawn["per_class"]))
+    for text in (
+        r"Fold a \$1_\$2 bill",
+        r"US\$ to EU\$",
+        r"back\slash_^{x} \\$5",
+        "x" * 33 + "…",
+        r"two\nlines \x1b[31m",
+        r"turned \u202egpj.exe",
+        "煮鸡蛋",
+        "Нарезать лук [onion]",
+        "한국어 かな",
+        "U+0915U+0916U+0917",
+    ):
+        assert text in shown
+
+
+def test_a_figure_shows_dollar_signs_and_not_their_escapes(tmp_path: Path) -> None:
+    figure = evaluation_figures.per_class(evaluation(names=ODD).per_class)
+    style.save(figure, tmp_path / "figure.svg")
+    written = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert "Fold a $1_$2 bill" in written
+    assert r"back\slash_^{x} \$5" in written
