@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,6 +81,8 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
             ],
         )
     extras = extras_of(settings, dataset)
+    if len(extras["sources"]) > 1:
+        table(["source", "downloaded"], list(extras["sources"].items()))
     if extras["duplicates"]:
         line(f"{extras['duplicates']:,} files have the content of another video (--duplicates)")
     if extras["below_input_size"]:
@@ -96,8 +98,8 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
         )
 
 
-def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
-    """The allowed rate, the videos tried in the last hour, duplicates, and small videos."""
+def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:
+    """The allowed rate, the videos tried in the last hour, duplicates, small videos, sources."""
     from datetime import UTC, datetime, timedelta
 
     from coinml.encoder.input_size import input_size_px
@@ -107,6 +109,7 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
     size_px = input_size_px(Path(settings.embeddings_root, dataset).glob("*/spec.json"))
     with Ledger(settings.ledger_url) as ledger:
         below = ledger.smaller_than(dataset, size_px)
+        sources = ledger.sources(dataset)
         asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
     return {
@@ -115,6 +118,7 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, float]:
         "duplicates": duplicates,
         "input_size_px": size_px,
         "below_input_size": below,
+        "sources": sources,
     }
 
 

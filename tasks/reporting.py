@@ -30,9 +30,10 @@ def report_attrition(dataset: str) -> None:
     with Ledger(settings.ledger_url) as ledger:
         status = ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
+        sources = ledger.sources(dataset)
     create_markdown_artifact(
         key=attrition_key(dataset),
-        markdown=attrition_markdown(status, duplicates=duplicates),
+        markdown=attrition_markdown(status, duplicates=duplicates, sources=sources),
         description=f"Downloaded, lost and possible videos of {dataset}",
     )
 

@@ -14,12 +14,15 @@ def attrition_key(dataset: str) -> str:
     return "attrition-" + (re.sub(r"[^a-z0-9]+", "-", dataset.casefold()).strip("-") or "dataset")
 
 
-def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
-    """The report in Markdown: videos by state, by split and by class.
+def attrition_markdown(
+    status: Status, *, duplicates: int = 0, sources: Mapping[str, int] | None = None
+) -> str:
+    """The report in Markdown: videos by state, by source, by split and by class.
 
     Args:
         status: The counts.
         duplicates: Number of files with the content of another video.
+        sources: Number of downloaded videos by source, shown where there are several.
     """
     share = status.downloaded / status.total if status.total else 0.0
     lines = [
@@ -40,6 +43,9 @@ def attrition_markdown(status: Status, *, duplicates: int = 0) -> str:
         lines += ["", f"{duplicates:,} files have the content of another video."]
     if status.eta_hours:
         lines += ["", f"About {status.eta_hours:.1f} hours to go at the allowed rate."]
+    if sources and len(sources) > 1:
+        counts = [(name, f"{count:,}") for name, count in sources.items()]
+        lines += ["", "## By source", "", markdown_table(("source", "downloaded"), counts)]
     lines += ["", "## By split", "", _counts("split", status.by_split)]
     lines += ["", "## By class", "", _counts("class", status.by_class)]
     return "\n".join(lines) + "\n"

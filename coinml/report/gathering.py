@@ -116,7 +116,8 @@ def gather(
         ledger: Where the state of each video is.
         embeddings_root: Folder or fsspec URL of the embedding sets.
         target: The target of the heads.
-        source: URL template with `{id}` for the links; None links to the local files.
+        source: URL template with `{id}` for the links; None links to the local files. With the
+            default, a video that came from another site is linked there.
 
     Raises:
         InvalidInputError: The ledger does not know the dataset.
@@ -229,6 +230,8 @@ def _table(
 
 def _link(row: LedgerRow, source: str | None) -> str:
     """URL of a video at its source, or of its local file."""
+    if source == YOUTUBE and row.url is not None and row.url.startswith(("http://", "https://")):
+        return row.url
     if source is not None and row.origin != "in_place":
         return source.replace("{id}", quote(row.video_id, safe=""))
     return Path(row.path).as_uri() if row.path else ""

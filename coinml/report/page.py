@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def render(
         data=data,
         status=status,
         states=status.states(),
+        sources=Counter(row.source for row in data.videos.values() if row.source).most_common(),
         share=status.downloaded / status.total if status.total else 0.0,
         figures=figures,
         comparison=comparison,

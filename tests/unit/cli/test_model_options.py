@@ -68,6 +68,26 @@ def test_a_command_is_called_with_the_model_that_its_options_make(cooked: Any) -
     assert "[default: dill,chives]" in text
 
 
+def test_an_option_for_one_text_or_several_may_be_repeated() -> None:
+    found: list[Any] = []
+
+    def fetch(options: CollectOptions) -> None:
+        """Fetch."""
+        found.append(options)
+
+    kitchen = typer.Typer()
+    add_command(kitchen, fetch, epilog="Example")
+    kitchen.callback()(lambda: None)
+    one, two = "https://tube.example/{id}", "/copies/a,b/{id}.mp4"
+    for arguments in ([], ["--source", one], ["--source", one, "--source", two]):
+        done = CliRunner().invoke(kitchen, ["fetch", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert [options.source for options in found] == [None, one, (one, two)]
+    with pytest.raises(InvalidInputError, match="contains a user name") as caught:
+        build(CollectOptions, {"source": ["https://joe:hush@tube.example/{id}"]})
+    assert "hush" not in str(caught.value)
+
+
 def test_a_value_that_is_not_allowed_is_named_by_its_option() -> None:
     with pytest.raises(InvalidInputError, match=r"--salt-g 12: .* less than or equal to 9"):
         build(Soup, {"salt_g": 12})

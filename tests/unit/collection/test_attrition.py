@@ -38,7 +38,9 @@ def status(tmp_path: Path) -> Status:
 
 
 def test_the_report_counts_downloaded_lost_and_possible_videos(status: Status) -> None:
-    page = attrition_markdown(status, duplicates=2)
+    page = attrition_markdown(status, duplicates=2, sources={"youtube.com": 19, "/copies": 1})
+    assert "| /copies | 1 |" in page
+    assert "By source" not in attrition_markdown(status, sources={"youtube.com": 20})
     assert "20 of 40 videos are downloaded (50.0%), 17 are still possible, 3 are lost." in page
     assert "| gone | 2 | 5.0% |" in page
     assert "2 files have the content of another video." in page

@@ -206,6 +206,30 @@ def test_without_heads_and_sets_the_page_says_what_is_missing(
     assert 'id="map"' not in page
 
 
+def test_videos_are_linked_where_they_came_from(
+    tmp_path: Path, new_store: Callable[[Path], MlflowStore]
+) -> None:
+    dataset = some_videos()
+    one, two, three = "c000v000001", "c000v000002", "c000v000003"
+    places = {
+        one: ("archive.example", f"https://archive.example/{one}.mp4"),
+        two: ("/copies", f"/copies/{two}.mp4"),
+    }
+    with a_ledger(tmp_path, dataset) as ledger:
+        for video_id, (source, url) in places.items():
+            facts = FileFacts(path=f"/{video_id}", size_bytes=1, sha256="", source=source, url=url)
+            ledger.record_success("toy", video_id, file=facts, attempt=None)
+        found = gather(
+            dataset, store=new_store(tmp_path), ledger=ledger, embeddings_root=str(tmp_path)
+        )
+    assert found.links[one] == places[one][1]
+    assert [found.links[other] for other in (two, three)] == [
+        YOUTUBE.replace("{id}", other) for other in (two, three)
+    ]
+    page = render(found)
+    assert "They came from archive.example (1), /copies (1)." in page
+
+
 def test_local_files_are_linked_by_path(
     tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
