@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from coinml.collection.collector import SourcePausedError
 from coinml.collection.options import CollectOptions
+from coinml.collection.sources import as_sources
 from coinml.collection.whole_dataset import rounds
 from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
@@ -100,6 +101,7 @@ def _download(
         LocalError: A batch found this machine at fault.
     """
     size = options.batch_size
+    place = f" at {as_sources([ask])[0].name}" if ask else ""
     batches = [list(ids[start : start + size]) for start in range(0, len(ids), size)]
     with batch_slots(min(Settings().parallel, len(batches))) as slots:
         _, errors = submit_all(
@@ -108,7 +110,7 @@ def _download(
                 {
                     "dataset": dataset,
                     "ids": batch,
-                    "batch": f"{number}/{len(batches)}",
+                    "batch": f"{number}/{len(batches)}{place}",
                     "sources": sources,
                     "ask": ask,
                     "run_id": str(flow_run.id),

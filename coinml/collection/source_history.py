@@ -93,6 +93,12 @@ class SourceHistory:
             and last.credentials != self._credentials
         )
 
+    def is_unasked(self, row: LedgerRow) -> bool:
+        """Whether one of several sources was never asked for a video that failed."""
+        return row.state not in (PENDING, DOWNLOADED) and any(
+            self._last_at(row, source) is None for source in self.sources if len(self.sources) > 1
+        )
+
     def tries(self, video_id: str, source: Source) -> int:
         """How often this run has asked a source for a video."""
         return self._tries[video_id, self._key(video_id, source)]

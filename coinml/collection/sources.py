@@ -140,7 +140,7 @@ def check_no_user(templates: Sequence[str]) -> None:
         if _SCHEME.match(template) and "@" in re.split(r"[/?#]", template.partition("://")[2])[0]:
             raise InvalidInputError(
                 f"source {number} of {len(templates)} contains a user name or a password (not "
-                "shown): leave it out of the URL, which is recorded with each video; give the "
+                "shown): leave it out of the URL, which is recorded as a parameter; give the "
                 "site's cookies (COINML_COOKIES), and a bucket's keys as its driver reads them "
                 "(for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials)"
             )

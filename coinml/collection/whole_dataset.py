@@ -149,6 +149,8 @@ def still_open(
         credentials=credentials,
         retry_now=retry_now,
     )
+    # Those that the budget leaves to a later run must not count as lost.
+    ledger.reopen(dataset, [one for one, row in rows.items() if history.is_unasked(row)])
     asked = [source for source in history.sources if ask in (None, source.template)]
     return [one for one in ids if any(history.is_open(rows[one], source) for source in asked)]
 

@@ -294,6 +294,24 @@ class Ledger(LedgerReader):
         }
         self._record(dataset, video_id, values, attempt, str(fault), outcome, keep_lease=keep_lease)
 
+    def reopen(self, dataset: str, ids: Sequence[str]) -> None:
+        """Make videos that failed pending again, since a source was never asked for them."""
+
+        def work(connection: Connection) -> None:
+            for chunk in chunks(sorted(set(ids))):
+                connection.execute(
+                    update(videos)
+                    .where(
+                        videos.c.dataset == dataset,
+                        videos.c.video_id.in_(chunk),
+                        videos.c.state != DOWNLOADED,
+                    )
+                    .values(state=PENDING, next_attempt_at=None)
+                )
+
+        if ids:
+            self.database.write(work)
+
     def forget(self, dataset: str, video_id: str, reason: str) -> None:
         """Make a video pending again, since its file is gone or was altered."""
         values = {**_NO_FILE, "state": PENDING, "message": reason, "next_attempt_at": None}

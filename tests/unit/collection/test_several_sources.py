@@ -128,7 +128,8 @@ def test_a_source_that_refuses_everyone_delays_nobody(
     collector: LocalCollector, start: Callable[..., FlakyHost], first: bool
 ) -> None:
     some = registered(collector, 12)
-    refuse = {"source": [{"after_requests": 0, "answer": "429", "retry_after_s": 900}]}
+    rule = {"after_requests": 0, "answer": "429", "retry_after_s": 900, "times": None}
+    refuse = {"source": [rule]}
     blocked, has_some = start(some, plan=refuse), start(some[:10])
     hosts = [blocked, has_some] if first else [has_some, blocked]
     with pytest.raises(SourcePausedError) as caught:
@@ -206,7 +207,10 @@ def test_a_source_added_later_is_asked_for_what_the_others_did_not_have(
         ),
     )
     options = CollectOptions(source=(a.source, b.source))
+    assert collector.ledger.status("mini").faults == {"gone": 2}
     assert set(find_due(dataset, collector.ledger, options)) == set(some[2:])
+    # Also those that a budget leaves to a later run are possible again.
+    assert collector.ledger.status("mini").pending == 2
     only = CollectOptions(source=(a.source, b.source), only=("transient",))
     assert find_due(dataset, collector.ledger, only) == []
     before = a.requests()
@@ -295,3 +299,27 @@ def test_a_dataset_is_collected_from_several_sources(
     assert status.downloaded == 5
     brought = [collector.ledger.row("mini", one).source for one in some]
     assert brought == [name(a), name(b), name(a), name(b), name(b)]
+
+
+def test_a_token_in_the_query_of_a_source_is_shown_nowhere(
+    collector: LocalCollector, start: Callable[..., FlakyHost], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    some = registered(collector, 3)
+    token = "hush-hush-hush"
+    plan = {"source": [{"after_requests": 2, "answer": "429", "retry_after_s": 900}]}
+    a, b = start(some[:1]), start(some[:2], plan=plan)
+    sources = [f"{host.url}/{{id}}.mp4?token={token}" for host in (a, b)]
+    with pytest.raises(SourcePausedError) as caught:
+        collector.run(a, some, source=sources, max_wait_s=0)
+    assert collector.ledger.row("mini", some[0]).url == f"{a.url}/{some[0]}.mp4?token=***"
+    assert collector.ledger.row("mini", some[2]).state == PENDING
+    collector.ledger.close()
+    database = collector.ledger.database.path
+    assert database is not None
+    stored = b"".join(path.read_bytes() for path in database.parent.glob("ledger.db*"))
+    # The host's own log shows what it was asked for.
+    said = [one.getMessage() for one in caplog.records if one.name.startswith("coinml.collection")]
+    assert any("token=***" in message for message in said)
+    assert token not in str(caught.value) + "".join(said)
+    assert token.encode() not in stored
