@@ -35,6 +35,7 @@ def move_runs(
     """Copy runs, models and artifacts to where a server reaches them; the originals stay."""
     from dataclasses import asdict
 
+    from coinml.runtime.addresses import masked
     from coinml.runtime.settings import Settings
     from coinml.tracking.copy_store import copy_store
     from coinml.tracking.mlflow_store import MlflowStore
@@ -56,5 +57,6 @@ def move_runs(
         f"{copied.size_bytes / 1e6:.1f} MB"
     )
     line("serve them:   MLFLOW_BACKEND_STORE_URI=<the URL> mlflow server --workers 1 \\")
-    line(f"                --artifacts-destination {artifacts} --host 0.0.0.0 --allowed-hosts NAME")
+    served = masked(artifacts)
+    line(f"                --artifacts-destination {served} --host 0.0.0.0 --allowed-hosts NAME")
     line("use them:     export MLFLOW_TRACKING_URI=http://NAME:5000")

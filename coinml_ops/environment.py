@@ -102,10 +102,10 @@ def send_password_home_only() -> None:
 
 def _is_at(url: str, own: str) -> bool:
     """Whether a URL is of the server at another URL, by any of this machine's loopback names."""
-    from urllib.parse import urlsplit
+    from coinml.runtime.addresses import parts_of
 
     def place(text: str) -> tuple[str | None, int | None]:
-        parts = urlsplit(text)
+        parts = parts_of(text)
         loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
         return ("127.0.0.1" if loopback else parts.hostname, parts.port)
 

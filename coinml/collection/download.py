@@ -7,7 +7,6 @@ fault for `coinml.faults.classification.explain`.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import math
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from coinml.collection.download_limits import Limits
 from coinml.collection.download_watch import STALE, Watch
@@ -28,7 +27,8 @@ from coinml.collection.redaction import Redactor
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.errors import CoinmlError, InvalidInputError, UnavailableError
 from coinml.faults.classification import Fault, as_error, chain, explain
-from coinml.runtime.addresses import is_loopback
+from coinml.runtime.addresses import is_loopback, masked, parts_of, plain
+from coinml.runtime.home_key import keyed_digest
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class FetchOptions:
         )
 
     def credentials(self) -> str | None:
-        """A digest (16 hex digits) of cookies and proxy; None without either.
+        """A digest (16 hex digits) of cookies and proxy, keyed by this home; None without either.
 
         Raises:
             InvalidInputError: The cookies file, the proxy or the extractor arguments are
@@ -103,12 +103,10 @@ class FetchOptions:
         parse_extractor_args(self.extractor_args or "")
         if self.cookies is None and self.proxy is None:
             return None
-        digest = hashlib.sha256((self.proxy or "").encode())
         if self.proxy is not None:
             _check_proxy(self.proxy)
-        if self.cookies is not None:
-            digest.update(_check_cookies(self.cookies))
-        return digest.hexdigest()[:16]
+        cookies = b"" if self.cookies is None else _check_cookies(self.cookies)
+        return keyed_digest(plain(self.proxy or "").encode(), cookies)
 
     def redactor(self) -> Redactor:
         """Removes the proxy, values of extractor arguments and other secrets from texts."""
@@ -197,10 +195,10 @@ def source_url(template: str, video_id: str) -> str:
         InvalidInputError: The template has no `{id}` or is no http(s) URL, or the id does not
             have the form of the source's ids.
     """
-    parts = urlsplit(template)
+    parts = parts_of(template)
     if "{id}" not in template or parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInputError(
-            f"source {template!r}: expected an http(s) URL that contains {{id}}, "
+            f"source {masked(template)!r}: expected an http(s) URL that contains {{id}}, "
             "e.g. https://www.youtube.com/watch?v={id}"
         )
     check_id(video_id, (parts.hostname or "").removeprefix("www."))
@@ -220,7 +218,7 @@ def check_id(video_id: str, host: str) -> None:
 
 def _check_proxy(proxy: str) -> None:
     # Checked once, in advance: yt-dlp's errors about a bad proxy would be recorded for each video.
-    parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    parts = parts_of(proxy if "//" in proxy else f"http://{proxy}")
     try:
         fine = parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
@@ -338,7 +336,7 @@ def _translated(err: Exception, url: str, options: FetchOptions) -> CoinmlError:
     fault, rule = explain(err)
     redactor.error(err)
     kinds = {type(one).__name__ for one in chain(err)}
-    if "UnsupportedError" in kinds and urlsplit(url).path.endswith(VIDEO_ENDINGS):
+    if "UnsupportedError" in kinds and parts_of(url).path.endswith(VIDEO_ENDINGS):
         # A page instead of a file: from a captive portal or a proxy, not from the source.
         return as_error(Fault.CORRUPT, "a web page came in place of the video", rule="web page")
     if fault is Fault.LOCAL and "ffmpeg could not be found" in message:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinml.collection.extractor_arguments import parse_extractor_args
+from coinml.runtime.addresses import plain
 
 if TYPE_CHECKING:
     from coinml.collection.download import FetchOptions
@@ -162,7 +163,7 @@ def parameters(options: FetchOptions) -> dict[str, Any]:
         "socket_timeout": options.socket_timeout_s,
         "ratelimit": options.rate_limit_bytes,
         "cookiefile": str(options.cookies) if options.cookies else None,
-        "proxy": options.proxy,
+        "proxy": None if options.proxy is None else plain(options.proxy),
         "extractor_args": parse_extractor_args(options.extractor_args or ""),
         "continuedl": True,
         "updatetime": False,

@@ -10,12 +10,12 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Row, select, text, update
 
 from coinml.ledger.database import Database
 from coinml.ledger.schema import sources
+from coinml.runtime.addresses import parts_of
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Admission:
 
 def source_name(template: str) -> str:
     """The name of a source: host (and port) of its URL template, without "www."."""
-    return urlsplit(template).netloc.rpartition("@")[2].casefold().removeprefix("www.")
+    return parts_of(template).netloc.rpartition("@")[2].casefold().removeprefix("www.")
 
 
 class Pacer:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from coinml.runtime.addresses import parts_of
 
 MASK = "***"
 
@@ -21,7 +23,7 @@ class Redactor:
     """
 
     def __init__(self, proxy: str | None, secrets: Iterable[str] = ()) -> None:
-        parts = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy or ''}")
+        parts = parts_of(proxy if proxy and "//" in proxy else f"//{proxy or ''}")
         user, _, place = parts.netloc.rpartition("@")
         found = {proxy, parts.netloc, user, place, parts.hostname, parts.username, parts.password}
         found |= {unquote(secret) for secret in found if secret}

@@ -7,12 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from coinml.collection.download import check_id, source_url
 from coinml.collection.pacing import source_name
 from coinml.errors import InvalidInputError
-from coinml.runtime.addresses import is_loopback
+from coinml.runtime.addresses import credential_in, is_loopback, parts_of
 
 ALLOWED = (
     "allowed are an http(s) URL that contains {id}, e.g. https://www.youtube.com/watch?v={id}, "
@@ -70,7 +70,7 @@ class Source:
         if not self.is_folder:
             return self.template
         if self.scheme == "file":
-            return unquote(urlsplit(self.template.replace("{id}", "%7Bid%7D")).path)
+            return unquote(parts_of(self.template.replace("{id}", "%7Bid%7D")).path)
         return str(Path(self.template).expanduser())
 
     @property
@@ -110,7 +110,7 @@ class Source:
 
     @property
     def _bucket(self) -> str:
-        parts = urlsplit(self.template)
+        parts = parts_of(self.template)
         return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -131,12 +131,18 @@ def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:
 
 
 def check_no_user(templates: Sequence[str]) -> None:
-    """Refuse sources that contain a user name or a password.
+    """Refuse sources that contain a user name, a password, or a credential in their query.
 
     Raises:
         InvalidInputError: One does; it is not shown.
     """
     for number, template in enumerate(templates, start=1):
+        if credential := credential_in(template):
+            raise InvalidInputError(
+                f"source {number} of {len(templates)} has the query field {credential!r} (its "
+                "value is not shown): the source of a run is recorded where others read it, so it "
+                "cannot hold a credential; give the site's cookies (COINML_COOKIES)"
+            )
         if _SCHEME.match(template) and "@" in re.split(r"[/?#]", template.partition("://")[2])[0]:
             raise InvalidInputError(
                 f"source {number} of {len(templates)} contains a user name or a password (not "
@@ -148,7 +154,7 @@ def check_no_user(templates: Sequence[str]) -> None:
 
 def _check(source: Source) -> None:
     try:
-        host = urlsplit(source.template).netloc
+        host = parts_of(source.template).netloc
     except ValueError:
         host = ""
     if source.is_web:

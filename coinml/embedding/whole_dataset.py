@@ -14,6 +14,7 @@ from coinml.embedding.report import Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
 from coinml.ledger import DOWNLOADED, Ledger
+from coinml.runtime.addresses import Url
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
@@ -55,7 +56,7 @@ def embed(
     """
     require_spans(dataset.videos, extent)
     spec = SetSpec(encoder=encoder.spec, dataset=dataset.name, extent=extent, snap=snap)
-    embedding_set = EmbeddingSet.open(str(root), dataset.name, spec, create=True)
+    embedding_set = EmbeddingSet.open(Url(root), dataset.name, spec, create=True)
     report = engine.embed(
         plan_jobs(dataset.videos, ledger.rows_of(dataset, state=DOWNLOADED), extent),
         encoder,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coinml.embedding_sets.current import ORDER, latest_rows, runs_of_spans
-from coinml.embedding_sets.places import as_local_error, filesystem_of, folders_in, masked
+from coinml.embedding_sets.places import as_local_error, filesystem_of, folders_in
 from coinml.embedding_sets.sets import EmbeddingSet, PartProblem
 from coinml.embedding_sets.spec_file import SPEC_NAME, read_spec
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.addresses import masked
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinml.embedding_sets.places import is_local, masked
+from coinml.embedding_sets.places import is_local
 from coinml.errors import CoinmlError, InvalidInputError, LocalError
+from coinml.runtime.addresses import masked
 
 if TYPE_CHECKING:
     import pyarrow as pa

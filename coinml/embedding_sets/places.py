@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError
 from coinml.runtime import atomic_files
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+from coinml.runtime.addresses import masked, plain
 
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "r2", "hf"})
 
@@ -22,16 +20,21 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
     Raises:
         InvalidInputError: The URL's protocol is unknown, or its driver is not installed.
+        LocalError: The place cannot be reached.
     """
     import fsspec
 
     try:
-        filesystem, path = fsspec.core.url_to_fs(str(url))
+        filesystem, path = fsspec.core.url_to_fs(plain(url))
     except (ValueError, ImportError) as err:
         hint = "; pip install 'coinml[s3]'" if str(url).startswith(("s3:", "s3a:")) else ""
         raise InvalidInputError(
             f"{masked(url)}: not a place for embedding sets: {masked(str(err))}{hint}"
         ) from err
+    except Exception as err:
+        # Some drivers connect at once, and raise the errors of their libraries.
+        said = masked(str(err) or type(err).__name__)
+        raise LocalError(f"{masked(url)}: cannot be reached: {said}") from err
     return filesystem, path.rstrip("/")
 
 
@@ -45,11 +48,6 @@ def make_folder(filesystem: Any, path: str) -> None:
     # Buckets have no folders, and the driver would create a bucket of a mistyped name.
     if _BUCKETS.isdisjoint(_protocols(filesystem)):
         filesystem.makedirs(path, exist_ok=True)
-
-
-def masked(url: str) -> str:
-    """A URL, or a text with URLs, with user and password replaced by asterisks."""
-    return _CREDENTIALS.sub("***@", str(url))
 
 
 def write_whole(filesystem: Any, path: str, content: Any) -> None:

@@ -29,13 +29,13 @@ from coinml.embedding_sets.places import (
     filesystem_of,
     folders_in,
     is_local,
-    masked,
     sizes_in,
     write_whole,
 )
 from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets.spec_file import SPEC_NAME, read_spec, write_spec
 from coinml.errors import InvalidInputError
+from coinml.runtime.addresses import masked
 from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from coinml.embedding_sets.places import as_local_error, make_folder, masked, write_whole
+from coinml.embedding_sets.places import as_local_error, make_folder, write_whole
 from coinml.embedding_sets.spec import SetSpec
 from coinml.errors import LocalError
+from coinml.runtime.addresses import masked
 
 SPEC_NAME = "spec.json"
 

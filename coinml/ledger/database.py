@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger.schema import HEAD
+from coinml.runtime.addresses import masked
 
 log = logging.getLogger(__name__)
 
@@ -272,8 +273,8 @@ def _upgrade(connection: Connection, url: str) -> None:
 
 
 def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    return masked(url.render_as_string(hide_password=True))
 
 
 def _translated(err: DBAPIError, url: str) -> LocalError:
-    return LocalError(f"the ledger {_shown(make_url(url))}: {err.orig}")
+    return LocalError(f"the ledger {_shown(make_url(url))}: {masked(str(err.orig))}")

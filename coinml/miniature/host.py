@@ -30,10 +30,11 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from coinml.errors import InvalidInputError
 from coinml.miniature.fault_plan import FaultPlan, SourceRule
+from coinml.runtime.addresses import parts_of
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         host = self.server.host
-        path = unquote(urlsplit(self.path).path)
+        path = unquote(parts_of(self.path).path)
         if path in ("/_log", "/_log/full"):
             content = host.log() if path == "/_log" else host.requests()
             self._send(200, json.dumps(content).encode(), "application/json")

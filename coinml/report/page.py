@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from coinml.errors import LocalError
 from coinml.report import charts
 from coinml.report.gathering import ReportData
 from coinml.report.mapping import PROJECTIONS, embedding_map
+from coinml.runtime.addresses import parts_of
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.escaping import printable
 
@@ -112,7 +112,7 @@ def render(
 
 def safe_link(link: str) -> str:
     """The link if it is an http, https or file URL, else "": a script URL would run code."""
-    return link if urlsplit(link).scheme in ("http", "https", "file") else ""
+    return link if parts_of(link).scheme in ("http", "https", "file") else ""
 
 
 def _draw_map(

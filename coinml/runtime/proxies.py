@@ -18,9 +18,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from urllib.parse import urlsplit
 
 from coinml.errors import InvalidInputError
+from coinml.runtime.addresses import parts_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LOWER = ("http_proxy", "https_proxy", "all_proxy")
@@ -79,7 +79,7 @@ def check_proxies() -> None:
 def shown_proxy(value: str) -> str | None:
     """A proxy's address with its credentials masked; None if it is malformed."""
     try:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
+        parts = parts_of(value if "://" in value else f"http://{value}")
         host, port = parts.hostname, parts.port
     except ValueError:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coinml.runtime.addresses import Url
 from coinml.runtime.home import default_home
 
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
@@ -36,13 +37,13 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default_factory=default_home)
-    ledger_url: str = Field(default="", repr=False)
-    embeddings_root: str = ""
+    ledger_url: Url = Field(default=Url(""), repr=False)
+    embeddings_root: Url = Url("")
     rate_per_hour: float = Field(default=300, gt=0)
     rates_per_hour: dict[str, PositiveFloat] = Field(default_factory=dict)
     parallel: int = Field(default=8, ge=1)
     cookies: Path | None = None
-    proxy: str | None = Field(default=None, repr=False)
+    proxy: Url | None = Field(default=None, repr=False)
     ytdlp_extractor_args: str | None = Field(default=None, repr=False)
     bytes_per_s: int | None = Field(default=None, gt=0)
     device: str = "auto"
@@ -50,8 +51,8 @@ class Settings(BaseSettings):
     def model_post_init(self, _context: object) -> None:
         """Make `home` absolute and derive unset locations from it."""
         self.home = self.home.expanduser().resolve()
-        self.ledger_url = self.ledger_url or f"sqlite:///{self.data_dir / 'ledger.db'}"
-        self.embeddings_root = self.embeddings_root or str(self.data_dir / "embeddings")
+        self.ledger_url = self.ledger_url or Url(f"sqlite:///{self.data_dir / 'ledger.db'}")
+        self.embeddings_root = self.embeddings_root or Url(self.data_dir / "embeddings")
 
     @property
     def data_dir(self) -> Path:
@@ -68,9 +69,10 @@ class Settings(BaseSettings):
         return self.data_dir / "logs"
 
     @property
-    def tracking_uri(self) -> str:
+    def tracking_uri(self) -> Url:
         """MLflow's store: `MLFLOW_TRACKING_URI`, else `mlflow.db` below `home`."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        return Url(named or f"sqlite:///{self.home / 'mlflow.db'}")
 
     @property
     def artifact_root(self) -> Path:

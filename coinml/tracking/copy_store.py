@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.addresses import masked, parts_of
 from coinml.runtime.process_identity import is_dead
 from coinml.tracking.mlflow_store import OWNER, MlflowStore
 
@@ -84,7 +85,7 @@ def copy_store(store: MlflowStore, database: str, artifacts: str) -> CopiedStore
         versions=versions,
         files=files,
         size_bytes=size_bytes,
-        elsewhere=tuple(sorted(places.elsewhere)),
+        elsewhere=tuple(sorted(map(masked, places.elsewhere))),
     )
 
 
@@ -97,9 +98,9 @@ class _Places:
 
     def served(self, place: str | None) -> str | None:
         """The same location below the server's artifact root, or unchanged if outside the store."""
-        if not place or urlparse(place).scheme not in ("", "file"):
+        if not place or parts_of(place).scheme not in ("", "file"):
             return place
-        path = Path(unquote(urlparse(place).path))
+        path = Path(unquote(parts_of(place).path))
         if path.is_relative_to(self._root):
             return _SERVED + path.relative_to(self._root).as_posix()
         # The home folder may have been moved, with its artifacts, since the path was recorded.
@@ -129,7 +130,8 @@ def _new_database(database: str) -> Iterator[str]:
     if url.get_backend_name() == "sqlite":
         final = Path(url.database or "")
         if not final.name or final.exists():
-            raise InvalidInputError(f"--to {database}: must name a file that does not exist yet")
+            shown = masked(database)
+            raise InvalidInputError(f"--to {shown}: must name a file that does not exist yet")
         final.parent.mkdir(parents=True, exist_ok=True)
         begun = final.with_name(f"{final.name}.part")
         begun.unlink(missing_ok=True)
@@ -149,7 +151,7 @@ def _new_database(database: str) -> Iterator[str]:
         raise LocalError(f"no {err.name}: pip install 'coinml[postgres]'") from None
     except SQLAlchemyError as err:
         # The driver's message may contain the password.
-        raise LocalError(f"{url.render_as_string()}: {type(err).__name__}") from None
+        raise LocalError(f"{masked(url.render_as_string())}: {type(err).__name__}") from None
 
 
 def _with_tables(url: str) -> str:
@@ -186,7 +188,9 @@ def _copy_artifacts(root: Path, artifacts: str) -> tuple[int, int]:
             target.makedirs(place.rpartition("/")[0], exist_ok=True)
             target.put_file(str(root / name), place)
             if target.size(place) != size_bytes:
-                raise LocalError(f"{place}: {target.size(place)} bytes of {size_bytes} arrived")
+                raise LocalError(
+                    f"{masked(place)}: {target.size(place)} bytes of {size_bytes} arrived"
+                )
     return len(sizes), sum(sizes.values())
 
 
@@ -202,7 +206,7 @@ def _copy_rows(origin: str, destination: str, places: _Places) -> tuple[int, int
         with source.connect() as reading, target.begin() as writing:
             # One transaction, so that all tables are read in one consistent state.
             reading.exec_driver_sql("BEGIN")
-            _check_empty(reading, writing, have, want, name=target.url.render_as_string())
+            _check_empty(reading, writing, have, want, name=masked(target.url.render_as_string()))
             tables = [table for table in want.sorted_tables if table.name != "alembic_version"]
             for table in reversed(tables):
                 writing.execute(table.delete())

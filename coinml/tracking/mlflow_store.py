@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # No progress bars for single small files.
@@ -36,7 +36,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from coinml.errors import InvalidInputError, LocalError, TransientError
-from coinml.runtime.addresses import is_loopback, without_password, without_user
+from coinml.runtime.addresses import Url, is_loopback, masked, parts_of, plain, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
 from coinml.runtime.proxies import keep_loopback_direct
 from coinml.runtime.settings import Settings
@@ -84,10 +84,13 @@ class MlflowStore:
     uri: str
     artifact_root: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", Url(self.uri))
+
     @property
     def shown(self) -> str:
-        """The URI without its password, for messages and logs."""
-        return without_password(self.uri)
+        """The URI without its secrets, for messages and logs."""
+        return str(self.uri)
 
     def client(self) -> MlflowClient:
         """A client of this store; also makes the store MLflow's default in this process.
@@ -97,7 +100,7 @@ class MlflowStore:
             LocalError: The file of its database cannot be used.
         """
         address = self._address()
-        if urlsplit(address).scheme in ("", "file") and not _allows_folders():
+        if parts_of(address).scheme in ("", "file") and not _allows_folders():
             raise InvalidInputError(
                 f"MLFLOW_TRACKING_URI {address!r}: MLflow no longer keeps runs in a folder; name a "
                 "database, as sqlite:////path/to/mlflow.db, or a server, as http://host:5000"
@@ -115,11 +118,11 @@ class MlflowStore:
 
         Otherwise MLflow would include them in its error messages.
         """
-        parts = urlsplit(self.uri)
+        parts = parts_of(self.uri)
         if parts.scheme in ("http", "https") and is_loopback(self.uri):
             keep_loopback_direct()
         if parts.scheme not in ("http", "https") or parts.username is None:
-            return self.uri
+            return plain(self.uri)
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
         return without_user(self.uri)
@@ -380,8 +383,8 @@ class MlflowStore:
             raise TransientError(f"{self.shown} does not answer: {self.masked(err)}") from err
 
     def masked(self, err: BaseException) -> str:
-        """An error's message without the password of the URI."""
-        return str(err).replace(self.uri, self.shown)
+        """An error's message without the secrets of the URI."""
+        return masked(str(err).replace(self.uri, self.shown))
 
 
 def _make_database(path: Path) -> None:

@@ -7,8 +7,9 @@ import json
 import secrets
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
+from coinml.runtime.addresses import parts_of
 from coinml_ops.access.password import USER, auth_string, authorization
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class OwnPagesOnly:
         origin = headers.get("origin")
         if origin is None:
             return True
-        return urlsplit(origin).netloc.lower() in {*self.places, headers.get("host", "").lower()}
+        return parts_of(origin).netloc.lower() in {*self.places, headers.get("host", "").lower()}
 
 
 class SignIn:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.addresses import masked, parts_of
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -39,12 +40,12 @@ class Databases:
     @property
     def names(self) -> tuple[str, str, str]:
         """Names of the three databases."""
-        prefix = urlsplit(self.server).path.strip("/") or "coinml"
+        prefix = parts_of(self.server).path.strip("/") or "coinml"
         return (f"{prefix}_prefect", f"{prefix}_mlflow", f"{prefix}_ledger")
 
     def shown(self) -> str:
         """The server's host and port, without user and password."""
-        parts = urlsplit(self.server)
+        parts = parts_of(self.server)
         return (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
 
     def create(self) -> None:
@@ -71,10 +72,10 @@ class Databases:
                         continue
         except psycopg.Error as err:
             # The text names host, port, user and database, and no password.
-            raise LocalError(f"PostgreSQL at {self.shown()}: {str(err).strip()}") from err
+            raise LocalError(f"PostgreSQL at {self.shown()}: {masked(str(err)).strip()}") from err
 
     def _url(self, scheme: str, purpose: str) -> str:
-        parts = urlsplit(self._plain(next(n for n in self.names if n.endswith(purpose))))
+        parts = parts_of(self._plain(next(n for n in self.names if n.endswith(purpose))))
         query = dict(parse_qsl(parts.query))
         if scheme.endswith("asyncpg") and "sslmode" in query:
             # asyncpg has another name for this option.
@@ -82,7 +83,7 @@ class Databases:
         return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
 
     def _plain(self, database: str) -> str:
-        return urlsplit(self.server)._replace(scheme="postgresql", path=f"/{database}").geturl()
+        return parts_of(self.server)._replace(scheme="postgresql", path=f"/{database}").geturl()
 
 
 def checked(url: str) -> str:
@@ -92,7 +93,7 @@ def checked(url: str) -> str:
         InvalidInputError: It is not such a URL; the message does not repeat it.
     """
     try:
-        parts = urlsplit(url)
+        parts = parts_of(url)
         named = bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         named = False
@@ -106,5 +107,6 @@ def checked(url: str) -> str:
 
 def password_of(url: str) -> str | None:
     """The password in a URL, decoded; None if there is none."""
-    found = urlsplit(url).password
-    return None if found is None else unquote(found)
+    parts = parts_of(url)
+    in_query = dict(parse_qsl(parts.query)).get("password")
+    return in_query if parts.password is None else unquote(parts.password)

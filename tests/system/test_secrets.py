@@ -1,4 +1,4 @@
-"""Cookies and the passwords of proxy, databases and servers are written nowhere."""
+"""Cookies, tokens and the passwords of proxy, databases and servers are written nowhere."""
 
 from __future__ import annotations
 
@@ -224,3 +224,111 @@ def test_a_full_run_writes_no_secret(
         assert secret not in text
         found = [str(path) for path, content in files.items() if secret.encode() in content]
         assert found == []
+
+
+TOKEN, QUERY = "token-Vx3nT9rb", "query-Kd5wP2zu"
+NOWHERE = "127.0.0.1:9"
+"""Where no server answers."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "says"),
+    [
+        (
+            ("status", "--dataset", "mini"),
+            {"COINML_LEDGER_URL": f"postgresql+psycopg://{NOWHERE}/c?user=a&password={QUERY}"},
+            1,
+            "password=***",
+        ),
+        (
+            ("doctor", "--json"),
+            {
+                "COINML_LEDGER_URL": f"postgresql+psycopg://{NOWHERE}/c?user=a&password={QUERY}",
+                "COINML_EMBEDDINGS_ROOT": f"ftp://{TOKEN}:{QUERY}@{NOWHERE}/sets",
+                "MLFLOW_TRACKING_URI": f"http://{TOKEN}@{NOWHERE}?key={QUERY}",
+                "PREFECT_API_URL": f"http://{TOKEN}@{NOWHERE}/api",
+            },
+            1,
+            "does not answer",
+        ),
+        (
+            ("embeddings",),
+            {"COINML_EMBEDDINGS_ROOT": f"ftp://{TOKEN}:{QUERY}@{NOWHERE}/sets"},
+            1,
+            "***@127.0.0.1:9",
+        ),
+        (
+            ("embeddings",),
+            {"COINML_EMBEDDINGS_ROOT": f"nonsense://{TOKEN}@{NOWHERE}/sets?key={QUERY}"},
+            2,
+            "nonsense://***@127.0.0.1:9/sets?key=***",
+        ),
+        (("registry",), {"MLFLOW_TRACKING_URI": f"http://{TOKEN}@{NOWHERE}"}, 1, "***@127.0.0.1:9"),
+        (
+            ("move-runs", "--to", "sqlite:////nowhere/mlflow.db", "--artifacts", "/nowhere"),
+            {"MLFLOW_TRACKING_URI": f"postgresql://a:{TOKEN}@{NOWHERE}/m?password={QUERY}"},
+            2,
+            "a:***@127.0.0.1:9/m?password=*** is not a local SQLite store",
+        ),
+        (
+            ("collect", "--dataset", "mini", "--source", f"https://{TOKEN}@{NOWHERE}/{{id}}.mp4"),
+            {},
+            2,
+            "contains a user name or a password",
+        ),
+        (
+            ("collect", "--dataset", "mini", "--source", f"http://{NOWHERE}/{{id}}?token={QUERY}"),
+            {},
+            2,
+            "has the query field 'token'",
+        ),
+    ],
+)
+def test_tokens_and_passwords_in_a_query_are_shown_nowhere(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], code: int, says: str
+) -> None:
+    # No server can be had for each kind of URL, so these show what is said where none answers.
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+    }
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=clean
+        | {"COINML_HOME": str(tmp_path / "home"), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        | variables,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert says in said.replace("\n", " ") or says in " ".join(said.split())
+    for secret in (TOKEN, QUERY):
+        assert secret not in said
+        assert [p for p, content in written(tmp_path) if secret.encode() in content] == []
+
+
+def test_runs_are_moved_without_showing_where_to(tmp_path: Path) -> None:
+    from coinml.tracking.mlflow_store import MlflowStore
+
+    home = tmp_path / "home"
+    home.mkdir()
+    MlflowStore(uri=f"sqlite:///{home / 'mlflow.db'}", artifact_root=home / "mlartifacts").client()
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COINML", "PREFECT", "MLFLOW"))
+    }
+    for to in (
+        f"postgresql://{NOWHERE}/m?user=a&password={QUERY}",
+        f"sqlite:///{home / 'mlflow.db'}?key={QUERY}",
+    ):
+        done = subprocess.run(
+            [COMMAND, "move-runs", "--to", to, "--artifacts", f"memory://{TOKEN}@x/a?key={QUERY}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            env=clean | {"COINML_HOME": str(home)},
+        )
+        assert done.returncode in (1, 2)
+        assert QUERY not in done.stdout + done.stderr
