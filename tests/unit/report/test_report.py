@@ -162,6 +162,26 @@ def test_a_title_with_html_is_escaped(report_data: ReportData) -> None:
     assert points_of(page)[3]["title"] == HOSTILE
 
 
+def test_names_are_text_in_charts() -> None:
+    names = ["cut <b>&\"'`</b>", "turned \u202egpj.exe", "US$ to EU$", "煮鸡蛋"]
+    predictions = pd.DataFrame({"label": names, "predicted": names[::-1]})
+    figure = confusion(predictions, dict.fromkeys(names, "<i>domain"))
+    assert set(figure.data[0].x) == {
+        "cut &lt;b&gt;&amp;&quot;&#x27;`&lt;/b&gt;",
+        r"turned \u202egpj.exe",
+        "US$ to EU$",
+        "煮鸡蛋",
+    }
+    assert list(figure.data[0].x) == list(figure.data[0].y)
+
+
+def test_control_characters_are_shown_and_not_obeyed(report_data: ReportData) -> None:
+    page = render(replace(report_data, missing=["no head of \x1b[31m\u202ex <i>"]))
+    assert r"no head of \x1b[31m\u202ex &lt;i&gt;" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+
+
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "data:text/html,x", "", "//host/x"])
 def test_a_script_link_is_dropped(link: str) -> None:
     assert safe_link(link) == ""
