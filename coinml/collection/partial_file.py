@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,10 @@ class PartialFile:
         fields = [url, *(info.get(name) for name in _FORMAT_FIELDS)]
         key = hashlib.sha256(json.dumps(fields, default=str).encode()).hexdigest()[:16]
         known = self._read()
-        if known.get("format") == key and any(True for _ in self._files()):
+        length = known.get("length")
+        whole = length if isinstance(length, int) else math.inf
+        # The source has nothing to add to a file that is as long as its own, and says 416.
+        if known.get("format") == key and 0 < self.size_bytes < whole:
             return known
         self.drop()
         self._write({"format": key})

@@ -58,6 +58,22 @@ def test_a_partial_file_as_long_as_the_file_or_longer_is_dropped(
         partial = cut(host, tmp_path)
         partial.write_bytes(bytes(len(whole) + extra))
         assert get(host, tmp_path) == whole
+        # The length was noted, so that the source need not refuse the range first.
+        assert host.log() == {ID: 4}
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [f"{ID}.mp4"]
+
+
+@pytest.mark.parametrize("cut_to", [1000, 0])
+def test_a_partial_file_longer_than_what_the_source_has_now_is_dropped(
+    served: Path, tmp_path: Path, cut_to: int
+) -> None:
+    """The source has a smaller file since: it answers 416, or with all of it."""
+    path = served / f"{ID}.mp4"
+    with FlakyHost(served, {"videos": {ID: [*CUT, "ok"]}}) as host:
+        partial = cut(host, tmp_path)
+        begun = partial.stat().st_size
+        path.write_bytes(path.read_bytes()[: cut_to or begun])
+        assert get(host, tmp_path) == path.read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [f"{ID}.mp4"]
 
 
@@ -117,6 +133,9 @@ class _Plain(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+        if start >= len(self.content):
+            self.send_error(416)
+            return
         body = self.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", "video/mp4")
@@ -144,6 +163,8 @@ class _Plain(BaseHTTPRequestHandler):
         ],
         # Only the length tells.
         [(), ()],
+        # It has fewer bytes than have arrived, and answers 416 to the range.
+        [(("ETag", '"a"'), ("X-Smaller", "yes")), ()],
     ],
 )
 def test_a_changed_version_is_noticed_where_the_source_goes_on_regardless(
@@ -151,6 +172,8 @@ def test_a_changed_version_is_noticed_where_the_source_goes_on_regardless(
 ) -> None:
     first = (served / f"{ID}.mp4").read_bytes()
     second = changed(first) + (b"" if versions[0] else b"longer")
+    if len(versions[0]) == 2:
+        second = second[:100]
     handler = type("Handler", (_Plain,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -235,7 +258,7 @@ def test_files_of_other_ids_are_not_dropped(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b"{", b'{"format": 1}', b"\xff"])
+@pytest.mark.parametrize("note", [b"", b"[]", b"{", b'{"format": 1, "length": "x"}', b"\xff"])
 def test_a_damaged_note_drops_the_partial_file(served: Path, tmp_path: Path, note: bytes) -> None:
     with FlakyHost(served, {"videos": {ID: [*CUT, "ok"]}}) as host:
         partial = cut(host, tmp_path)
