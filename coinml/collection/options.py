@@ -61,9 +61,9 @@ class DownloadOptions(BaseModel):
     @field_validator("source")
     @classmethod
     def _holds_no_password(cls, source: Any) -> Any:
-        from coinml.collection.sources import check_no_user
+        from coinml.collection.sources import check_recordable
 
-        check_no_user([source] if isinstance(source, str) else source or ())
+        check_recordable([source] if isinstance(source, str) else source or ())
         return source
 
     @property

@@ -130,12 +130,13 @@ def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:
     return sources
 
 
-def check_no_user(templates: Sequence[str]) -> None:
-    """Refuse sources that contain a user name, a password, or a credential in their query.
+def check_recordable(templates: Sequence[str]) -> None:
+    """Refuse sources that may not be a parameter of a run, which Prefect records.
 
     Raises:
-        InvalidInputError: One does; it is not shown.
+        InvalidInputError: One has a user name, a password or a credential; it is not shown.
     """
+    check_no_user(templates)
     for number, template in enumerate(templates, start=1):
         if credential := credential_in(template):
             raise InvalidInputError(
@@ -143,6 +144,15 @@ def check_no_user(templates: Sequence[str]) -> None:
                 "value is not shown): the source of a run is recorded where others read it, so it "
                 "cannot hold a credential; give the site's cookies (COINML_COOKIES)"
             )
+
+
+def check_no_user(templates: Sequence[str]) -> None:
+    """Refuse sources that contain a user name or a password.
+
+    Raises:
+        InvalidInputError: One does; it is not shown.
+    """
+    for number, template in enumerate(templates, start=1):
         if _SCHEME.match(template) and "@" in re.split(r"[/?#]", template.partition("://")[2])[0]:
             raise InvalidInputError(
                 f"source {number} of {len(templates)} contains a user name or a password (not "

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from coinml.collection.download import FetchOptions
 from coinml.collection.options import CollectOptions
-from coinml.collection.sources import as_sources
+from coinml.collection.sources import as_sources, check_recordable
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
 from coinml.runtime.addresses import Url, credential_in, masked, plain
@@ -110,7 +110,7 @@ def test_the_settings_hold_urls_that_mask_themselves(monkeypatch: pytest.MonkeyP
 def test_a_source_with_a_credential_is_refused_and_not_shown(source: str) -> None:
     given = source.format(secret=SECRET)
     with pytest.raises(InvalidInputError, match=r"source 2 of 2 .*not shown") as raised:
-        as_sources(("https://host/{id}.mp4", given))
+        check_recordable(("https://host/{id}.mp4", given))
     assert SECRET not in str(raised.value)
     with pytest.raises(ValidationError) as refused:
         CollectOptions(source=given)
