@@ -50,6 +50,8 @@ _ANSWER = ["label", "score", "top5", "error"]
 SIGNATURE = ModelSignature(
     inputs=Schema(
         [
+            # MLflow lets columns of objects pass, so pathlib.Path works too. Of the type "any",
+            # its scoring server would take a column for one value.
             ColSpec("string", "video", required=False),
             ColSpec("string", "video_base64", required=False),
             ColSpec("double", "start_s", required=False),
@@ -146,8 +148,8 @@ class VideoClassifier(PythonModel):
             return pool.submit_sample(
                 path,
                 self._clip_spec,
-                start_s=row.get("start_s"),
-                end_s=row.get("end_s"),
+                start_s=_seconds(row, "start_s"),
+                end_s=_seconds(row, "end_s"),
                 deadline_s=DEADLINE_S,
             )
         except CoinmlError as err:
@@ -244,24 +246,56 @@ def _requirements() -> list[str]:
 
 
 def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The values of each row that are given; which ones are usable is decided later, by row."""
     columns = [name for name in ("video", "video_base64") if name in model_input.columns]
     if not columns:
+        # MLflow makes a table of lists, texts and arrays, and drops the columns that it does not
+        # know, so the names that were given are not known here.
         raise InvalidInputError(
-            f"the input has the columns {list(model_input.columns)}; one of 'video' (a file's "
-            "path) and 'video_base64' is needed"
+            "a pandas DataFrame with one of the columns 'video' (a file's path) and "
+            f"'video_base64' is needed; the input has neither ({list(model_input.columns)})"
         )
     spans = [name for name in ("start_s", "end_s") if name in model_input.columns]
     for row in model_input[[*columns, *spans]].to_dict(orient="records"):
-        texts = {str(k): row[k] for k in columns if isinstance(row[k], str) and row[k]}
-        yield texts | {str(k): float(row[k]) for k in spans if not pd.isna(row[k])}
+        yield {str(name): value for name, value in row.items() if not _is_absent(value)}
+
+
+def _is_absent(value: Any) -> bool:
+    return (isinstance(value, str) and not value) or bool(
+        pd.api.types.is_scalar(value) and pd.isna(value)
+    )
+
+
+def _seconds(row: dict[str, Any], name: str) -> float | None:
+    try:
+        return float(row[name]) if name in row else None
+    except (TypeError, ValueError) as err:
+        raise InvalidInputError(
+            f"'{name}' is {_shown(row[name])}, not a number of seconds"
+        ) from err
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.80} ({type(value).__name__})"
 
 
 def _video_file(row: dict[str, Any], temporary: Path) -> Path:
     """The file that a row names, or `temporary` with the decoded base64."""
     if "video" in row:
-        return _allowed(Path(row["video"]))
+        video = row["video"]
+        if not isinstance(video, str | Path):
+            raise InvalidInputError(
+                f"'video' is {_shown(video)}; the path of a video file is needed, as text or "
+                "pathlib.Path, or else its content in 'video_base64'"
+            )
+        return _allowed(Path(video))
     if "video_base64" not in row:
         raise InvalidInputError("neither 'video' nor 'video_base64' is given")
+    if not isinstance(row["video_base64"], str):
+        raise InvalidInputError(
+            f"'video_base64' is {_shown(row['video_base64'])}; the file's content is needed as "
+            "text: base64.b64encode(content).decode()"
+        )
     text, most = row["video_base64"], _max_bytes()
     # Checked before decoding: four base64 characters are three bytes.
     if len(text) * 3 // 4 > most + 2:

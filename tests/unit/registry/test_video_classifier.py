@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from coinml.errors import InvalidInputError, RegistryError
 from coinml.registry.predict import predict_files
@@ -121,6 +122,53 @@ def test_bad_rows_do_not_affect_the_others(trained: Trained, champion: Any, tmp_
     assert (answers[0]["label"], answers[-1]["label"]) == ("Boil", "Fry")
     assert all(row["label"] is None and row["top5"] == [] for row in answers[1:-1])
     assert answers[6]["error"] == "neither 'video' nor 'video_base64' is given"
+
+
+def test_a_path_may_be_a_pathlib_path(trained: Trained, champion: Any) -> None:
+    video = trained.material.videos["Cut0_______"]
+    answers = champion.predict(pd.DataFrame({"video": [video, str(video), np.str_(video)]}))
+    assert list(answers["error"]) == [None] * 3
+    assert list(answers["label"]) == ["Cut"] * 3
+
+
+@pytest.mark.parametrize(
+    "value", [b"a.mp4", 3, 2.5, ["a.mp4"], {"path": "a.mp4"}, np.zeros((2, 4, 4, 3)), object()]
+)
+def test_another_value_than_a_path_is_that_rows_error(
+    value: object, trained: Trained, champion: Any
+) -> None:
+    video = trained.material.videos["Cut0_______"]
+    for column in ("video", "video_base64"):
+        rows = [{column: value}, {column: "text"}, {"video": video}]
+        answers = champion.predict(pd.DataFrame(rows, dtype=object)).to_dict(orient="records")
+        assert f"'{column}' is " in answers[0]["error"]
+        # pandas makes floats of integers beside a missing value.
+        kinds = ("int", "float") if isinstance(value, int) else (type(value).__name__,)
+        assert any(f"({kind})" in answers[0]["error"] for kind in kinds)
+        assert "pathlib.Path" in answers[0]["error"] or "b64encode" in answers[0]["error"]
+        assert len(answers[0]["error"]) < 300
+        assert (answers[2]["label"], answers[2]["error"]) == ("Cut", None)
+
+
+def test_a_column_of_numbers_is_refused_by_its_name(champion: Any) -> None:
+    with pytest.raises(MlflowException, match="column video"):
+        champion.predict(pd.DataFrame({"video": [3]}))
+
+
+@pytest.mark.parametrize("absent", [None, pd.NA, ""])
+def test_an_absent_value_is_said_to_be_absent(absent: object, champion: Any) -> None:
+    (answer,) = champion.predict(pd.DataFrame({"video": [absent]})).to_dict(orient="records")
+    assert answer["error"] == "neither 'video' nor 'video_base64' is given"
+
+
+@pytest.mark.parametrize(
+    "given", ["a.mp4", ["a.mp4"], [["a.mp4"]], [Path("a.mp4")], np.array(["a.mp4"]), b"bytes", 3]
+)
+def test_what_is_no_table_is_refused_in_words_that_say_what_is_taken(
+    given: object, champion: Any
+) -> None:
+    with pytest.raises(InvalidInputError, match="a pandas DataFrame with one of the columns"):
+        champion.predict(given)
 
 
 def test_a_video_can_be_sent_as_base64(trained: Trained, champion: Any) -> None:
