@@ -12,6 +12,9 @@ from coinml.errors import InvalidInputError
 VAL_FRACTION = 0.15
 TEST_FRACTION = 0.15
 
+_SHOWN = 10
+"""Number of classes that an error names."""
+
 
 def unit_hash(key: str, *, seed: int = 0) -> float:
     """A number in [0, 1) that depends only on the key and the seed."""
@@ -56,19 +59,34 @@ def folder_splits(
         strata[label if pure else "all classes"].append(video_id)
 
     splits: dict[str, Split] = {}
+    short: list[str] = []
     for stratum, video_ids in strata.items():
         members: dict[str, list[str]] = defaultdict(list)
         for video_id in video_ids:
             members[groups[video_id]].append(video_id)
         if len(members) < len(SPLITS):
-            raise InvalidInputError(
-                f"{stratum}: {len(members)} independent videos or groups cannot be split into "
-                f"{', '.join(SPLITS)}; at least {len(SPLITS)} are needed"
-            )
+            short.append(_too_few(stratum, len(video_ids), len(members)))
+            continue
         ordered = sorted(members, key=lambda group: unit_hash(group, seed=seed))
         for group, split in _cut([(group, len(members[group])) for group in ordered]):
             splits.update(dict.fromkeys(members[group], split))
+    if short:
+        shown = ", ".join(short[:_SHOWN]) + (
+            f" and {len(short) - _SHOWN} more" * (len(short) > _SHOWN)
+        )
+        raise InvalidInputError(
+            f"a class needs at least {len(SPLITS)} videos or groups, one each for "
+            f"{', '.join(SPLITS)}; {shown}: add videos, name the other classes with --classes, or "
+            "start the name of a class folder with '_' to leave it out"
+        )
     return splits
+
+
+def _too_few(stratum: str, videos: int, groups: int) -> str:
+    counted = f"{videos} video{'s' if videos > 1 else ''}"
+    if groups < videos:
+        counted += f" in {groups} group{'s' if groups > 1 else ''}"
+    return f"{stratum} has {counted}"
 
 
 def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:

@@ -121,3 +121,19 @@ def test_limit_is_stratified_and_a_larger_limit_only_adds() -> None:
     assert 13 <= thirty["train"] <= 17
     with pytest.raises(InvalidInputError):
         limit_videos(videos, 0)
+
+
+def test_every_class_that_is_too_small_is_named_with_what_it_has() -> None:
+    labels = {
+        f"{label}{n}": label
+        for label, many in (("a", 1), ("b", 2), ("c", 4), ("d", 3))
+        for n in range(many)
+    }
+    groups = {one: "d" if one.startswith("d") else one for one in labels}
+    with pytest.raises(
+        InvalidInputError, match="a has 1 video, b has 2 videos, d has 3 videos in 1 group: add"
+    ) as caught:
+        folder_splits(labels, groups)
+    assert "c has" not in str(caught.value)
+    assert "--classes" in str(caught.value)
+    assert "'_'" in str(caught.value)
