@@ -12,7 +12,6 @@ from coinml_cli.options import Json
 
 if TYPE_CHECKING:
     from coinml.collection.options import CollectOptions
-    from coinml.runtime.settings import Settings
     from coinml.selection import Selection
 
 
@@ -48,22 +47,8 @@ def collect(selection: Selection, options: CollectOptions, json: Json = False) -
         print_json(report.as_dict())
     else:
         print_status(settings, report.dataset)
-        if selection.is_folder:
-            _print_unusable(settings, report.dataset)
         line(str(report))
     raise typer.Exit(0 if report.complete else 3)
-
-
-def _print_unusable(settings: Settings, dataset: str, *, most: int = 10) -> None:
-    """Name the files of a folder that are missing, cannot be read or do not decode."""
-    from coinml.ledger import Ledger
-    from coinml_cli.console import table
-
-    with Ledger(settings.ledger_url) as ledger:
-        rows = ledger.rows(dataset, state="corrupt")
-    if rows:
-        shown = [[row.video_id, row.message or ""] for row in rows[:most]]
-        table([f"{len(rows):,} files that cannot be used", "why"], shown)
 
 
 def import_files(
@@ -98,7 +83,7 @@ def import_files(
         return
     line(
         f"{len(report.adopted)} adopted, {len(report.already)} were in the ledger before, "
-        f"{len(report.failed)} are missing or do not decode, "
+        f"{len(report.failed)} cannot be used, "
         f"{len(report.unknown)} are not in {loaded.name}"
     )
     for text in report.notes:

@@ -90,12 +90,24 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
             f"{extras['below_input_size']:,} downloaded videos have a shorter side of fewer than "
             f"the {extras['input_size_px']} pixels that the encoder sees; they are enlarged for it"
         )
+    _print_unusable(settings, dataset)
     if status.eta_hours:
         line(
             f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
             f"{settings.rate_per_hour:g} an hour ({extras['asked_last_hour']:,} were asked for in "
             "the last hour)"
         )
+
+
+def _print_unusable(settings: Settings, dataset: str, *, most: int = 10) -> None:
+    """Name files that cannot be used, each with its reason: not all of them do not decode."""
+    from coinml.ledger import Ledger
+
+    with Ledger(settings.ledger_url) as ledger:
+        rows = ledger.rows(dataset, state="corrupt")
+    if rows:
+        shown = [[row.video_id, row.message or ""] for row in rows[:most]]
+        table([f"{len(rows):,} files that cannot be used", "why"], shown)
 
 
 def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class EmbedSummary:
         if self.without_extent:
             text += f"; {self.without_extent} videos have no annotated extent"
         if self.failed and self.segments is None:
-            text += f"; {len(self.failed)} do not decode"
+            text += f"; {len(self.failed)} cannot be embedded"
         elif self.failed:
             text += f"; segments of {len(self.failed)} videos cannot be embedded"
         return text

@@ -21,7 +21,7 @@ MEANING = {
     "gone": "removed, closed or under copyright",
     "restricted": "private, age, members, region or login",
     "unsupported": "no usable format, live or too large; tried again after a yt-dlp upgrade",
-    "corrupt": "downloaded, but does not decode",
+    "corrupt": "the file is damaged, missing or of another length",
     "local": "a problem of this machine, not of the source",
 }
 """What each state of a video means, in a few words."""
