@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -11,7 +12,6 @@ from prefect.runtime import flow_run
 from coinml.collection.collector import SourcePausedError
 from coinml.collection.options import CollectOptions
 from coinml.collection.sources import as_sources
-from coinml.collection.whole_dataset import rounds
 from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -22,7 +22,7 @@ from tasks.events import announce_collected
 from tasks.limits import batch_slots
 from tasks.outcomes import completed
 from tasks.reporting import report_attrition
-from tasks.submitting import submit_all
+from tasks.submitting import submit_all, submit_in_stages
 from tasks.summaries import CollectReport
 from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
@@ -55,7 +55,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
             adopt_in_place(selection)
         elif due:
             with sources_for(selection, collection.sources) as sources:
-                blocked_until = _download_all(dataset.name, due, collection, sources)
+                blocked_until = _download(dataset.name, due, collection, sources)
     report_attrition(dataset.name)
     report = collect_report(dataset, tried=due, blocked_until=blocked_until)
     announce_collected(selection, report, collection.source)
@@ -64,10 +64,14 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     return completed(report, message=report.outcome)
 
 
-def _download_all(
+def _download(
     dataset: str, ids: Sequence[str], options: CollectOptions, sources: tuple[str, ...]
 ) -> datetime | None:
-    """Ask the sources one after the other; why a video is missing is in the ledger.
+    """Run all batches; why a video is missing is in the ledger.
+
+    Of several sources, each is first asked once for what those before it did not have, all at the
+    same time, so that one that refuses, hangs or is slow delays no other. Then all are asked for
+    the rest, with retries, and pauses are waited out.
 
     Returns:
         When a source that refuses everyone for longer than `max_wait_s` may be tried again.
@@ -75,55 +79,57 @@ def _download_all(
     Raises:
         LocalError: A batch found this machine at fault.
     """
-    blocked_until = None
-    for ask in rounds(sources):
-        run_id = str(flow_run.id)
-        left = still_open(dataset, ids, options, sources=sources, ask=ask, run_id=run_id)
-        if left:
-            blocked_until = _download(dataset, left, options, sources=sources, ask=ask)
-    return blocked_until
+    run_id = str(flow_run.id)
 
+    def open_at(ask: str | None, some: Sequence[str]) -> list[str]:
+        return still_open(dataset, some, options, sources=sources, ask=ask, run_id=run_id)
 
-def _download(
-    dataset: str,
-    ids: Sequence[str],
-    options: CollectOptions,
-    *,
-    sources: tuple[str, ...],
-    ask: str | None,
-) -> datetime | None:
-    """Run all batches of a pass.
+    def call(ask: str | None, batch: list[str], name: str) -> dict[str, Any]:
+        return {
+            "dataset": dataset,
+            "ids": batch,
+            "batch": name,
+            "sources": sources,
+            "ask": ask,
+            "run_id": run_id,
+            "options": options,
+        }
 
-    Returns:
-        When the source may be tried again, if it refuses everyone for longer than `max_wait_s`.
-
-    Raises:
-        LocalError: A batch found this machine at fault.
-    """
+    if len(sources) > 1:
+        names = {source.template: source.name for source in as_sources(sources)}
+        with batch_slots(Settings().parallel) as slots:
+            errors = submit_in_stages(
+                download_batch,
+                ids,
+                stages=sources,
+                wanted=open_at,
+                call=lambda ask, batch: call(ask, batch, f"of {len(batch)} at {names[ask]}"),
+                size=options.batch_size,
+                at_once=slots,
+            )
+        _raise_fault_of_machine(errors)
+        ids = open_at(None, ids)
+        if not ids:
+            return None
     size = options.batch_size
-    place = f" at {as_sources([ask])[0].name}" if ask else ""
     batches = [list(ids[start : start + size]) for start in range(0, len(ids), size)]
     with batch_slots(min(Settings().parallel, len(batches))) as slots:
         _, errors = submit_all(
             download_batch,
             [
-                {
-                    "dataset": dataset,
-                    "ids": batch,
-                    "batch": f"{number}/{len(batches)}{place}",
-                    "sources": sources,
-                    "ask": ask,
-                    "run_id": str(flow_run.id),
-                    "options": options,
-                }
+                call(None, batch, f"{number}/{len(batches)}")
                 for number, batch in enumerate(batches, start=1)
             ],
             at_once=slots,
         )
+    _raise_fault_of_machine(errors)
+    pauses = [error.blocked_until for error in errors if isinstance(error, SourcePausedError)]
+    return max((pause for pause in pauses if pause is not None), default=None)
+
+
+def _raise_fault_of_machine(errors: Sequence[BaseException]) -> None:
     # A faulty machine would fail every video, so it fails the run. A failed video or source is
     # already recorded in the ledger and does not.
     for error in sorted(errors, key=lambda error: not isinstance(error, LocalError)):
         if not isinstance(error, TransientError | SourceBlockedError):
             raise error
-    pauses = [error.blocked_until for error in errors if isinstance(error, SourcePausedError)]
-    return max((pause for pause in pauses if pause is not None), default=None)

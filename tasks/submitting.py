@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from prefect import Task
@@ -41,3 +43,70 @@ def submit_all(
     ]
     errors = [end for end in ends if isinstance(end, BaseException)]
     return [end for end in ends if not isinstance(end, BaseException)], errors
+
+
+def submit_in_stages(
+    task: Task[..., Any],
+    items: Sequence[str],
+    *,
+    stages: Sequence[str],
+    wanted: Callable[[str, Sequence[str]], Sequence[str]],
+    call: Callable[[str, list[str]], Mapping[str, Any]],
+    size: int,
+    at_once: int,
+) -> list[BaseException]:
+    """Run the task on batches of items, stage by stage, and wait for all.
+
+    A batch goes on to the next stage when it has left one; a slow stage delays no other.
+
+    Args:
+        task: The task.
+        items: What the batches are made of.
+        stages: Their names, in order.
+        wanted: Which of some items a stage takes; those that no later stage takes are done.
+        call: The task's arguments, by name, for a batch of a stage.
+        size: Number of items in a batch.
+        at_once: Number of runs in flight; each stage leaves at least one to every other.
+
+    Returns:
+        The errors; a run that fails stops no other.
+    """
+    most = max(1, at_once - len(stages) + 1)
+    waiting: list[deque[str]] = [deque() for _ in stages]
+    running = [0] * len(stages)
+    futures: list[PrefectFuture[Any]] = []
+    ended: SimpleQueue[tuple[int, list[str]]] = SimpleQueue()
+
+    def hand_on(some: Sequence[str], first: int) -> None:
+        for number in range(first, len(stages)):
+            taken = wanted(stages[number], some)
+            waiting[number].extend(taken)
+            some = [item for item in some if item not in set(taken)]
+
+    def start(number: int) -> None:
+        # A small batch starts only where waiting would not make it larger, or would waste time.
+        earlier = any(running[:number]) or any(waiting[:number])
+        while waiting[number] and running[number] < most:
+            if len(waiting[number]) < size and running[number] and earlier:
+                return
+            batch = [waiting[number].popleft() for _ in range(min(size, len(waiting[number])))]
+            future = task.submit(**call(stages[number], batch))
+            running[number] += 1
+            futures.append(future)
+            future.add_done_callback(lambda _, batch=batch: ended.put((number, batch)))
+
+    try:
+        hand_on(items, 0)
+        while True:
+            for number in range(len(stages)):
+                start(number)
+            if not any(running):
+                break
+            number, batch = ended.get()
+            running[number] -= 1
+            hand_on(batch, number + 1)
+    finally:
+        # On Ctrl-C too: what was started ends by itself, after its results are recorded.
+        wait(futures)
+    ends = [future.result(raise_on_failure=False) for future in futures]
+    return [end for end in ends if isinstance(end, BaseException)]
