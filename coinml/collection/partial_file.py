@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from coinml.errors import LocalError
 from coinml.runtime.atomic_files import write_whole
 
 # What makes a format another one. The media URL does not: it expires and is made anew.
@@ -80,11 +81,17 @@ class PartialFile:
         self._write({**self._read(), **said})
 
     def drop(self) -> None:
-        """Delete everything that has arrived."""
-        for path in self._files():
-            path.unlink(missing_ok=True)
-        # Last: what is left after a crash in between is still of the noted format.
-        self._note.unlink(missing_ok=True)
+        """Delete everything that has arrived.
+
+        Raises:
+            LocalError: It cannot be deleted.
+        """
+        # The note last: what is left after a crash in between is still of the noted format.
+        try:
+            for path in [*self._files(), self._note]:
+                path.unlink(missing_ok=True)
+        except OSError as err:
+            raise LocalError(f"{self._folder}: {err.strerror}") from err
 
     def _files(self) -> Iterator[Path]:
         if self._folder.is_dir():

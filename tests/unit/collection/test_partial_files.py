@@ -13,7 +13,7 @@ import pytest
 
 from coinml.collection.download import FetchOptions, fetch, source_url
 from coinml.collection.partial_file import PartialFile
-from coinml.errors import TransientError
+from coinml.errors import LocalError, TransientError
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.miniature.host import FlakyHost
 from tests.helpers.local_collector import LocalCollector, ids
@@ -299,3 +299,12 @@ def test_partial_files_left_by_killed_runs_are_collected(
     with Ledger(url) as ledger:
         outcomes = [one.outcome for one in ledger.attempts("mini", some[3])[-2:]]
     assert outcomes == ["corrupt", DOWNLOADED]
+
+
+def test_a_partial_file_that_cannot_be_deleted_is_a_problem_of_this_machine(
+    served: Path, tmp_path: Path
+) -> None:
+    """A folder of its name, since permissions do not bind the superuser."""
+    (tmp_path / f"{ID}.mp4.part").mkdir()
+    with FlakyHost(served) as host, pytest.raises(LocalError, match="directory"):
+        get(host, tmp_path)
