@@ -83,7 +83,11 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
         check_store(at(f"sqlite:///{tmp_path / 'text.db' / 'mlflow.db'}", tmp_path), NAME)
 
 
-def test_a_database_that_can_only_be_read_is_refused(store: MlflowStore, tmp_path: Path) -> None:
+def test_a_database_that_can_only_be_read_is_refused(
+    store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow makes a folder `file:` of such an address in the working folder.
+    monkeypatch.chdir(tmp_path)
     with store.run(NAME, "before", tags={}):
         pass
     read_only = at(f"sqlite:///file:{tmp_path / 'mlflow.db'}?mode=ro&uri=true", tmp_path)
