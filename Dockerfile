@@ -1,4 +1,7 @@
 # The image of all services of `coinml up --print compose`.
+# The tag moves: it gets Debian's and Python's security updates, and two builds may differ. To pin
+# the base, write its digest after the tag. `docker buildx imagetools inspect` prints it:
+#   FROM python:3.11-slim-bookworm@sha256:…
 FROM python:3.11-slim-bookworm
 
 # yt-dlp joins streams with FFmpeg's programs.

@@ -37,11 +37,11 @@ def compose_file(stack: Stack, *, code: Path, secrets: tuple[Path, Path]) -> str
     }
     common: dict[str, Any] = {
         "image": IMAGE,
-        "build": {"context": str(code)},
+        "build": {"context": _literal(str(code))},
         "init": True,
         "environment": inside,
         "env_file": [
-            {"path": str(path), "required": required}
+            {"path": _literal(str(path)), "required": required}
             for path, required in zip(secrets, (True, False), strict=True)
         ],
         "volumes": [f"state:{STATE}"],
@@ -68,7 +68,11 @@ def compose_file(stack: Stack, *, code: Path, secrets: tuple[Path, Path]) -> str
     }
     deploy = {
         **common,
-        "command": ["coinml", "deploy", *(("--dataset", stack.dataset) if stack.dataset else ())],
+        "command": [
+            "coinml",
+            "deploy",
+            *(("--dataset", _literal(stack.dataset)) if stack.dataset else ()),
+        ],
         "depends_on": {PREFECT: {"condition": "service_healthy"}},
         "restart": "on-failure",
     }
@@ -78,6 +82,11 @@ def compose_file(stack: Stack, *, code: Path, secrets: tuple[Path, Path]) -> str
         "volumes": {"state": {}},
     }
     return HEADER + str(yaml.dump(content, Dumper=_Plain, sort_keys=False, width=100))
+
+
+def _literal(text: str) -> str:
+    """A text of which Compose takes no part for a variable."""
+    return text.replace("$", "$$")
 
 
 class _Plain(yaml.SafeDumper):  # type: ignore[misc]

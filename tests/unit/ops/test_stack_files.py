@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
+from coinml.errors import InvalidInputError
 from coinml_ops.access.password import stored_password
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.service_files import secrets_path, service_files, write_secrets
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "pass$word%40"
@@ -54,6 +59,40 @@ def test_secrets_are_in_a_separate_private_file(printed: Callable[..., Any]) -> 
     assert secrets.read_text() == (
         f"COINML_POSTGRES='postgresql://coinml:{SECRET}@db.local'\nCOINML_RATE_PER_HOUR='100'\n"
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["it's-s3cret", 's3cret"', "s3cret\nCOINML_HOME=/", "s3cret\r", "s3cret\\n", "s3cret\x1b"],
+)
+def test_a_secret_that_the_file_cannot_hold_is_refused_and_not_shown(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINML_PROXY", f"http://joe:{value}@proxy.example:3128")
+    stack = Stack(id="a", home=str(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"COINML_PROXY: .* cannot be in a file") as caught:
+        write_secrets(stack)
+    assert "s3cret" not in str(caught.value)
+    assert not secrets_path(stack).exists()
+
+
+@pytest.mark.parametrize("kind", ["systemd", "compose"])
+@pytest.mark.parametrize("name", ["a\nExecStart=/x", "it's", 'say "x"', "back\\slash"])
+def test_a_path_that_the_files_cannot_hold_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    for stack, what in (
+        (Stack(id="a", home=str(tmp_path / name)), "COINML_HOME"),
+        (Stack(id="a", home=str(tmp_path), dataset=f"folder:/{name}"), "--dataset"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"{what} .* cannot be in a file"):
+            service_files(kind, stack, coinml=("coinml",))
+
+
+def test_compose_takes_no_part_of_a_path_for_a_variable(tmp_path: Path) -> None:
+    stack = Stack(id="a", home=str(tmp_path / "$HOME"), dataset="folder:/data/$USER")
+    (text,) = service_files("compose", stack, coinml=("coinml",)).values()
+    services = yaml.safe_load(text)["services"]
+    assert services["deploy"]["command"][-1] == "folder:/data/$$USER"
+    assert all("/$$HOME/" in one["path"] for one in services["deploy"]["env_file"])
 
 
 @pytest.mark.parametrize("kind", ["systemd", "compose"])
@@ -149,11 +188,45 @@ def test_the_dockerfile_uses_existing_files_and_extras() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     for extra in extras.split(","):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
-    ignored = (ROOT / ".dockerignore").read_text().split()
-    assert {".git", ".venv", "data", "mlartifacts"} <= set(ignored)
     # The code is copied into the image; state and secrets of this machine are not.
-    assert not {"prefect.yaml", "flows", "coinml", "tasks"} & set(ignored)
+    allowed = allowed_in_the_image()
+    assert not {".git", ".venv", "data", "mlartifacts", "mlflow.db", ".env"} & set(allowed)
+    assert {"prefect.yaml", "flows", "coinml", "tasks", constraints} <= set(allowed)
     assert "USER coinml" in text
+
+
+def allowed_in_the_image() -> list[str]:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    first, *rules = [line for line in lines if line and not line.startswith("#")]
+    assert first == "*"
+    return [rule[1:] for rule in rules if rule.startswith("!")]
+
+
+def test_what_enters_the_image_suffices_to_install_it(tmp_path: Path) -> None:
+    for name in allowed_in_the_image():
+        assert "*" not in name
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name)
+        else:
+            shutil.copyfile(ROOT / name, tmp_path / name)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+    assert {
+        "coinml/__init__.py",
+        "coinml_cli/app.py",
+        "coinml_ops/stack/__main__.py",
+        "coinml_ops/project/prefect.yaml",
+        "coinml_ops/project/flows/pipeline.py",
+        "coinml_ops/project/tasks/training.py",
+        "coinml/miniature/videomae-tiny/model.safetensors",
+    } <= names
 
 
 def _faults(content: Any, folder: Path) -> str:
