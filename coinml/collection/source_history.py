@@ -114,10 +114,14 @@ class SourceHistory:
             return None
         said = [(source, self._last_at(row, source)) for source in self.sources]
         answers = [last for _, last in said if last is not None and last.outcome != DOWNLOADED]
-        times = [last.next_attempt_at for last in answers if last.next_attempt_at is not None]
         state, next_at = PENDING, None
         if len(answers) == len(self.sources):
             state = min(answers, key=_hopelessness).outcome
+            # That one of them may have it again in some weeks does not make a video due soon.
+            counted = [
+                last for last in answers if state == last.outcome or last.outcome != Fault.GONE
+            ]
+            times = [last.next_attempt_at for last in counted if last.next_attempt_at is not None]
             next_at = min(times, default=None)
         message = "; ".join(
             f"{source.name}: {'not asked yet' if last is None else last.message}"

@@ -114,6 +114,8 @@ def test_a_wrong_video_is_refused_and_taken_from_the_next_source(
     assert "lasts 3.0 s, but 0.4 s by the annotations" in message
     # Nobody has the right one: the wrong one is fetched once more, and put aside.
     assert collector.ledger.row("mini", some[1]).state == "corrupt"
+    # The weeks after which the other one is asked again are not a time to wait for.
+    assert collector.ledger.row("mini", some[1]).next_attempt_at is None
     assert asked(collector, some[1]) == [
         (name(a), "corrupt"),
         (name(b), "gone"),
