@@ -17,6 +17,7 @@ from coinml_ops.doctor.finding import Finding, installed
 from coinml_ops.work_pool import POOL
 
 TIMEOUT_S = 5.0
+_PASSWORDS = {"prefect": PREFECT_CLIENT, "mlflow": f"{MLFLOW_USER} and {MLFLOW_PASSWORD}"}
 
 
 def check_mlflow_server(settings: Settings) -> Finding:
@@ -84,6 +85,13 @@ def _check_version(
     except httpx.HTTPError as err:
         text = f"{shown} does not answer: {_text(err)}"
         return Finding(subject=package, state="failed", text=text, remedy=remedy)
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        return Finding(
+            subject=package,
+            state="failed",
+            text=f"{shown} refuses without the right password",
+            remedy=f"set {_PASSWORDS[package]}, as in the data/access.env of its COINML_HOME",
+        )
     if not answer.is_success:
         return Finding(
             subject=package,

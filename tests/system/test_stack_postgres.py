@@ -14,7 +14,14 @@ import pytest
 from coinml.runtime.process_identity import is_dead
 from coinml_ops.deployments.automations import SILENT_S
 from coinml_ops.stack.postgres import Databases
-from tests.helpers.coinml_stack import COMMAND, SERVICES, CoinmlStack, coinml_stack, wait_for
+from tests.helpers.coinml_stack import (
+    COMMAND,
+    SERVICES,
+    CoinmlStack,
+    coinml_stack,
+    status,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from tests.helpers.postgres import PostgresServer
@@ -120,6 +127,16 @@ def test_every_service_answers(running_stack: CoinmlStack) -> None:
     again = running_stack.up()
     assert again["was_running"] is True
     assert again["database"].startswith("PostgreSQL at 127.0.0.1")
+
+
+def test_a_stranger_s_requests_get_401(running_stack: CoinmlStack) -> None:
+    stack = running_stack.stack()
+    search = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
+    for url in (f"{stack.prefect_api}/admin/version", search):
+        assert status(url)[0] == 401
+        assert status(url, **running_stack.signed_in)[0] == 200
+    password = running_stack.password
+    assert not any(password in word for one in running_stack.processes() for word in one.cmdline())
 
 
 def test_the_other_worker_continues_when_one_is_killed(

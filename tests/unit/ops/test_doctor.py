@@ -134,6 +134,8 @@ def test_servers_are_checked_for_answer_and_version(
     assert (state, "3.0.0" in text, version("prefect") in text) == ("warning", True, True)
     state, text = checked(check_prefect(serve({}) + "/api"))
     assert (state, "HTTP 404" in text) == ("failed", True)
+    refused = check_prefect(serve({"/api/admin/version": (401, None)}) + "/api")
+    assert (refused.state, "PREFECT_API_AUTH_STRING" in refused.remedy) == ("failed", True)
     state, text = checked(check_prefect("http://ann:hush-hush@127.0.0.1:9/api"))
     assert (state, "hush" in text) == ("failed", False)
     monkeypatch.setenv(
