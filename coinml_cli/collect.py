@@ -69,7 +69,7 @@ def import_files(
     settings = Settings()
     loaded = selection.load(settings.data_dir)
     show_notes(loaded)
-    with Ledger(settings.ledger_url) as ledger, watched(), progress.stage("import"):
+    with Ledger.of(settings) as ledger, watched(), progress.stage("import"):
         ledger.register(loaded)
         report = adopt_folder(
             ledger,

@@ -232,7 +232,7 @@ def _labels(dataset: str) -> dict[str, str]:
     from coinml.ledger import Ledger
     from coinml.runtime.settings import Settings
 
-    with Ledger(Settings().ledger_url) as ledger:
+    with Ledger.of(Settings()) as ledger:
         return {row.video_id: row.label for row in ledger.rows(dataset) if row.label is not None}
 
 

@@ -101,7 +101,7 @@ def load_shown(selection: Selection, settings: Settings) -> Dataset:
             )
     dataset = selection.load(settings.data_dir)
     show_notes(dataset)
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         ledger.require_same(dataset)
     return dataset
 

@@ -37,7 +37,7 @@ def move_dataset(
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     show_notes(dataset)
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         if dataset.name not in ledger.datasets():
             listed = ", ".join(ledger.datasets()) or "none yet"
             raise InvalidInputError(

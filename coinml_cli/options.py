@@ -27,7 +27,7 @@ def known_dataset(settings: Settings, name: str | None) -> str:
     from coinml.errors import InvalidInputError
     from coinml.ledger import Ledger
 
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         known = ledger.datasets()
     if name in known:
         return str(name)

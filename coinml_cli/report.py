@@ -52,7 +52,7 @@ def report(
 
     settings = Settings()
     log_to(settings.logs_dir)
-    with watched(), Ledger(settings.ledger_url) as ledger:
+    with watched(), Ledger.of(settings) as ledger:
         loaded = load_shown(selection, settings)
         with progress.stage("report"):
             data = gather(

@@ -69,7 +69,7 @@ def _prediction(
     model = summary.trained.heads[0].model
     alias = answering_alias(store, model)
     videos = selection.load(settings.data_dir).videos
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         rows = ledger.rows(summary.collected.dataset, state=DOWNLOADED)
     paths = {row.video_id: str(row.path) for row in rows}
     example = next(

@@ -49,7 +49,7 @@ def similar(
         metric=metric,
         device=settings.device,
     )
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         rows = {row.video_id: row for row in ledger.rows(key, ids=[one.video_id for one in found])}
     answers = [
         asdict(one) | {"label": rows[one.video_id].label, "path": rows[one.video_id].path}

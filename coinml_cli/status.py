@@ -63,7 +63,7 @@ def status_of(settings: Settings, dataset: str) -> Status:
     from coinml.ledger import Ledger
 
     credentials = FetchOptions(cookies=settings.cookies, proxy=settings.proxy).credentials()
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         return ledger.status(dataset, rate_per_hour=settings.rate_per_hour, credentials=credentials)
 
 
@@ -103,7 +103,7 @@ def _print_unusable(settings: Settings, dataset: str, *, most: int = 10) -> None
     """Name files that cannot be used, each with its reason: not all of them do not decode."""
     from coinml.ledger import Ledger
 
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         rows = ledger.rows(dataset, state="corrupt")
     if rows:
         shown = [[row.video_id, row.message or ""] for row in rows[:most]]
@@ -119,7 +119,7 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:
 
     # Of sets in a bucket nothing is read: the status takes no requests.
     size_px = input_size_px(Path(settings.embeddings_root, dataset).glob("*/spec.json"))
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         below = ledger.smaller_than(dataset, size_px)
         sources = ledger.sources(dataset)
         asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
@@ -140,7 +140,7 @@ def print_video(settings: Settings, dataset: str, video_id: str, *, as_json: boo
 
     from coinml.ledger import Ledger
 
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         row, attempts = ledger.row(dataset, video_id), ledger.attempts(dataset, video_id)
     if as_json:
         print_json(asdict(row) | {"attempts": [asdict(attempt) for attempt in attempts]})
@@ -167,7 +167,7 @@ def print_unknown(settings: Settings, dataset: str, *, as_json: bool) -> None:
 
     from coinml.ledger import Ledger
 
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         attempts = ledger.unknown(dataset)
     if as_json:
         print_json([asdict(attempt) for attempt in attempts])
@@ -182,7 +182,7 @@ def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None
     """Print the groups of videos whose files have the same content."""
     from coinml.ledger import Ledger
 
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         groups = ledger.duplicates(dataset)
     if as_json:
         print_json(groups)

@@ -63,7 +63,7 @@ def compare(
 
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         found = compare_runs(store, run_a, run_b, split=split, ledger=ledger, record=record)
     if json:
         print_json(found.as_dict())

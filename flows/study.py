@@ -57,13 +57,15 @@ def study(
         for one in sets:
             embed(selection, one, embedding)
     measured = []
+    videos_dir = settings.data_dir / "videos"
     if plan.has_sets and options.timed:
-        jobs = files_here(dataset, settings.ledger_url, made)[: options.timed]
+        jobs = files_here(dataset, settings.ledger_url, made, videos_dir=videos_dir)
+        jobs = jobs[: options.timed]
         with progress.stage("time", len(jobs) * len(plan.conditions) * _ROUNDS):
             measured = measure_costs(jobs, plan.conditions, decoder=embedding.decoder)
     notes: tuple[str, ...] = ()
     if study == "resolution":
-        jobs = files_here(dataset, settings.ledger_url, made, split="test")
+        jobs = files_here(dataset, settings.ledger_url, made, split="test", videos_dir=videos_dir)
         notes = _embed_resolutions(plan, jobs, dataset.name, made, decoder=embedding.decoder)
     with progress.stage("fit"):
         report = conduct_study(

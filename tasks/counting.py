@@ -28,7 +28,7 @@ def collect_report(
         blocked_until: When the source may be tried again, if it refuses everyone.
     """
     selected = {video.video_id for video in dataset.videos}
-    with Ledger(Settings().ledger_url) as ledger:
+    with Ledger.of(Settings()) as ledger:
         rows = [row for row in ledger.rows(dataset.name) if row.video_id in selected]
     downloaded = {row.video_id for row in rows if row.state == DOWNLOADED}
     return CollectReport(

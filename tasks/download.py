@@ -26,7 +26,7 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 def find_due(dataset: Dataset, options: CollectOptions) -> list[str]:
     """The ids of the videos to try in this run; new videos are added to the ledger first."""
     settings = Settings()
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         ledger.register(dataset)
         credentials = fetch_options(settings).credentials()
         return whole_dataset.find_due(dataset, ledger, options, credentials=credentials)
@@ -43,7 +43,7 @@ def still_open(
 ) -> list[str]:
     """Those of a run's due videos for which a source is to be asked in this pass."""
     settings = Settings()
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         return whole_dataset.still_open(
             ledger,
             dataset,
@@ -116,7 +116,7 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
     """Verify the files of a folder dataset and record them where they are."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         return adopt.adopt_in_place(
             ledger, dataset, progress=lambda _done, total: progress.advance("collect", total=total)
         )
@@ -125,7 +125,7 @@ def adopt_in_place(selection: Selection) -> AdoptReport:
 @task(cache_policy=NO_CACHE)
 def recheck_files(dataset: str, deep: bool) -> RecheckReport:
     """Compare the dataset's files with the ledger; files that differ are due again."""
-    with Ledger(Settings().ledger_url) as ledger, progress.stage("recheck"):
+    with Ledger.of(Settings()) as ledger, progress.stage("recheck"):
         return recheck.recheck(
             ledger,
             dataset,

@@ -32,7 +32,7 @@ def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
 
 def find_jobs(dataset: Dataset, embedding_set: EmbeddingSet) -> list[EmbedJob]:
     """One job for each extent of each downloaded video, whether it is embedded already or not."""
-    with Ledger(Settings().ledger_url) as ledger:
+    with Ledger.of(Settings()) as ledger:
         rows = ledger.rows_of(dataset, state=DOWNLOADED)
     return plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
 
@@ -100,7 +100,7 @@ def embed_shard(
 
 def quarantine_broken(dataset: str, reports: Sequence[EmbedReport]) -> None:
     """Quarantine files that do not decode, with the reason."""
-    with Ledger(Settings().ledger_url) as ledger:
+    with Ledger.of(Settings()) as ledger:
         for report in reports:
             for video_id in report.broken:
                 ledger.quarantine(dataset, video_id, report.failed[video_id])

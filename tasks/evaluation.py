@@ -23,5 +23,5 @@ def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; logs table and figure to the second run."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
-    with store.outages_as_transient(), Ledger(settings.ledger_url) as ledger:
+    with store.outages_as_transient(), Ledger.of(settings) as ledger:
         return tracking.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

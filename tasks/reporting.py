@@ -27,7 +27,7 @@ _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage"
 def report_attrition(dataset: str) -> None:
     """Publish how many videos are downloaded, lost and pending, under `attrition-<dataset>`."""
     settings = Settings()
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         status = ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
         sources = ledger.sources(dataset)

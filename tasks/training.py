@@ -157,7 +157,7 @@ def _load_data(
     embedding_set = EmbeddingSet.open(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         return load_training_data(
             dataset,
             embedding_set,

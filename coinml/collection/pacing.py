@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, text, update
 
 from coinml.ledger.database import Database
+from coinml.ledger.foreign_values import finite
 from coinml.ledger.schema import sources
 from coinml.runtime.addresses import parts_of
 
@@ -114,7 +115,7 @@ class Pacer:
 
         def work(connection: Connection) -> float:
             now, row = self._locked(connection)
-            full_at: float = max(row.full_at, now) + self._interval_s
+            full_at: float = max(finite(row.full_at) or 0.0, now) + self._interval_s
             self._set(connection, full_at=full_at)
             return max(0.0, full_at - self._burst * self._interval_s - now)
 
@@ -124,20 +125,20 @@ class Pacer:
         """Ask whether the source may be asked now; report the result of a "go" or a "probe"."""
         query = select(sources).where(sources.c.source == self.source)
         row = self._database.read(lambda connection: connection.execute(query).first())
-        if row is None or row.blocked_until is None:
+        if row is None or finite(row.blocked_until) is None:
             return Admission(kind="go")
         return self._database.write(self._admit)
 
     def _admit(self, connection: Connection) -> Admission:
         now, row = self._locked(connection)
-        until = row.blocked_until
+        until = finite(row.blocked_until)
         if until is None:
             return Admission(kind="go", strikes=row.strikes)
         if now < until:
             return Admission(
                 kind="wait", wait_s=until - now, blocked_until=until, reason=row.reason
             )
-        if row.probe_owner not in (None, self.owner) and now < (row.probe_until or 0.0):
+        if row.probe_owner not in (None, self.owner) and now < (finite(row.probe_until) or 0.0):
             return Admission(kind="wait", wait_s=0.2, reason=row.reason)
         self._set(connection, probe_owner=self.owner, probe_until=now + _PROBE_S)
         return Admission(kind="probe", reason=row.reason, strikes=row.strikes)

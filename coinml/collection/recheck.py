@@ -57,7 +57,8 @@ def recheck(
         path = Path(row.path or "")
         if row.path is None or not path.is_file():
             missing.append(row.video_id)
-            ledger.forget(dataset, row.video_id, "its file is missing")
+            # The message says why a row's path was not taken.
+            ledger.forget(dataset, row.video_id, row.message or "its file is missing")
         elif _is_altered(row, path, deep=deep):
             altered.append(row.video_id)
             ledger.forget(dataset, row.video_id, "its file was altered")

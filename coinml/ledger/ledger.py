@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, select, update
 
@@ -16,11 +16,15 @@ from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
+from coinml.ledger.foreign_values import finite, text
 from coinml.ledger.origins import origin_of
 from coinml.ledger.queries import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts, Overall
 from coinml.ledger.schema import attempts, chunks, datasets, seconds, videos
 from coinml.runtime.process_identity import is_dead
+
+if TYPE_CHECKING:
+    from coinml.runtime.settings import Settings
 
 _FILE_COLUMNS = (
     "path",
@@ -43,11 +47,20 @@ class Ledger(LedgerReader):
 
     Args:
         url: SQLAlchemy URL, "sqlite:////path/ledger.db" or "postgresql+psycopg://...".
+        videos: The folder that has a folder of collected files for each dataset. Rows of which the
+            file is elsewhere are read without a path, unless it is the user's own ("in_place").
+            None: every path is taken, as for a ledger that nobody else writes to.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, videos: Path | None = None) -> None:
         self.url = url
+        self.videos = videos
         self.database = Database(url)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Ledger:
+        """The ledger that the settings name, with their videos' folder."""
+        return cls(settings.ledger_url, videos=settings.data_dir / "videos")
 
     @classmethod
     def shared(cls, url: str) -> Ledger:
@@ -193,9 +206,9 @@ class Ledger(LedgerReader):
                 )
                 taken = []
                 for video_id, holder, until in rows:
-                    if holder is not None and holder != owner and until > moment:
+                    if holder is not None and holder != owner and (finite(until) or 0.0) > moment:
                         if holder not in dead:
-                            dead[holder] = is_dead(holder)
+                            dead[holder] = is_dead(text(holder))
                         if not dead[holder]:
                             continue
                     taken.append(video_id)

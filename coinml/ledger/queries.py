@@ -6,17 +6,19 @@ import functools
 import hashlib
 import importlib.metadata
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.sql import Select
 
 from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
+from coinml.ledger.foreign_values import STATES, VideosFolder, attempt_row, ledger_row, text
 from coinml.ledger.origins import origin_of, require_same
 from coinml.ledger.records import DOWNLOADED, PENDING, AttemptRow, LedgerRow, Status
 from coinml.ledger.schema import CHUNK, attempts, chunks, datasets, seconds, videos
@@ -27,6 +29,7 @@ class LedgerReader:
     """The read-only half of `coinml.ledger.Ledger`."""
 
     database: Database
+    videos: Path | None
 
     def due(
         self,
@@ -79,7 +82,7 @@ class LedgerReader:
         found = self._all(_rows(dataset).where(videos.c.video_id == video_id))
         if not found:
             raise InvalidInputError(f"the ledger has no video {video_id!r} in dataset {dataset!r}")
-        return _ledger_row(found[0])
+        return self._reader_of(dataset)(found[0])
 
     def rows(
         self, dataset: str, *, state: str | None = None, ids: Sequence[str] | None = None
@@ -88,10 +91,11 @@ class LedgerReader:
         query = _rows(dataset).order_by(videos.c.video_id)
         if state is not None:
             query = query.where(videos.c.state == str(state))
+        record = self._reader_of(dataset)
         if ids is None:
-            return [_ledger_row(row) for row in self._all(query)]
+            return [record(row) for row in self._all(query)]
         return [
-            _ledger_row(row)
+            record(row)
             for chunk in chunks(sorted(set(ids)))
             for row in self._all(query.where(videos.c.video_id.in_(chunk)))
         ]
@@ -123,7 +127,7 @@ class LedgerReader:
     def attempts(self, dataset: str, video_id: str) -> list[AttemptRow]:
         """Every attempt at one video, oldest first."""
         query = _attempts(dataset).where(attempts.c.video_id == video_id)
-        return [_attempt_row(row) for row in self._all(query)]
+        return [attempt_row(row._mapping) for row in self._all(query)]
 
     def last_attempts(
         self, dataset: str, ids: Sequence[str]
@@ -140,7 +144,7 @@ class LedgerReader:
                 .group_by(attempts.c.video_id, attempts.c.url)
             )
             for row in self._all(_attempts(dataset).where(attempts.c.id.in_(last))):
-                found.setdefault(row.video_id, {})[row.url] = _attempt_row(row)
+                found.setdefault(row.video_id, {})[row.url] = attempt_row(row._mapping)
         return found
 
     def sources(self, dataset: str) -> dict[str, int]:
@@ -169,7 +173,7 @@ class LedgerReader:
     def unknown(self, dataset: str) -> list[AttemptRow]:
         """Attempts whose message matched no fault rule, oldest first."""
         query = _attempts(dataset).where(attempts.c.rule == "unknown")
-        return [_attempt_row(row) for row in self._all(query)]
+        return [attempt_row(row._mapping) for row in self._all(query)]
 
     def duplicates(self, dataset: str) -> list[tuple[str, ...]]:
         """Groups of ids whose files have the same content, each sorted, the largest first."""
@@ -270,7 +274,7 @@ class LedgerReader:
             select(
                 videos.c.subset,
                 videos.c.label,
-                videos.c.state,
+                case((videos.c.state.in_(STATES), videos.c.state), else_=PENDING).label("state"),
                 and_(videos.c.state != DOWNLOADED, due).label("due"),
                 (videos.c.next_attempt_at.is_not(None)).label("later"),
                 func.count().label("count"),
@@ -279,7 +283,14 @@ class LedgerReader:
             .group_by("subset", "label", "state", "due", "later")
         )
         groups = [
-            (row.subset, row.label, row.state, bool(row.due), bool(row.later), row.count)
+            (
+                text(row.subset),
+                text(row.label),
+                row.state,
+                bool(row.due),
+                bool(row.later),
+                row.count,
+            )
             for row in self._all(query)
         ]
         if not groups:
@@ -300,6 +311,11 @@ class LedgerReader:
         """The names of all datasets, sorted."""
         return sorted(row[0] for row in self._all(select(videos.c.dataset).distinct()))
 
+    def _reader_of(self, dataset: str) -> Callable[[Any], LedgerRow]:
+        """A function that makes a record of a row of this dataset."""
+        folder = None if self.videos is None else VideosFolder(self.videos / dataset)
+        return lambda row: ledger_row(row._mapping, folder=folder)
+
     def _all(self, query: Select[Any]) -> Sequence[Any]:
         return self.database.read(lambda connection: connection.execute(query).all())
 
@@ -314,7 +330,12 @@ def downloader_version() -> str | None:
 
 
 def _is_due(now: float, credentials: str | None) -> ColumnElement[bool]:
-    ways = [videos.c.state == PENDING, videos.c.next_attempt_at <= now]
+    # A state that another program wrote counts as pending.
+    ways = [
+        videos.c.state == PENDING,
+        videos.c.state.not_in(STATES),
+        videos.c.next_attempt_at <= now,
+    ]
     for fault, policy in POLICY.items():
         if policy.returns_with == "downloader":
             other = videos.c.tool_version != downloader_version()
@@ -335,21 +356,3 @@ def _rows(dataset: str) -> Select[Any]:
 
 def _attempts(dataset: str) -> Select[Any]:
     return select(*_ATTEMPT_COLUMNS).where(attempts.c.dataset == dataset).order_by(attempts.c.id)
-
-
-def _ledger_row(row: Any) -> LedgerRow:
-    values = row._asdict()
-    for name in ("next_attempt_at", "updated_at"):
-        values[name] = _moment(values[name])
-    return LedgerRow(**values)
-
-
-def _attempt_row(row: Any) -> AttemptRow:
-    values = row._asdict()
-    for name in ("started_at", "next_attempt_at"):
-        values[name] = _moment(values[name])
-    return AttemptRow(**values)
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

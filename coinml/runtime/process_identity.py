@@ -18,7 +18,7 @@ def new_owner() -> str:
 def is_dead(owner: str) -> bool:
     """Whether the process behind a name ran on this host and has ended."""
     parts = owner.split("|")
-    if len(parts) != 4 or parts[0] != _host():
+    if len(parts) != 4 or parts[0] != _host() or not parts[1].isdecimal():
         return False
     return process_start(int(parts[1])) != parts[2]
 

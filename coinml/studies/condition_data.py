@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from coinml.data.records import Dataset, Target
 from coinml.data.splits import unit_hash
@@ -58,7 +59,12 @@ def load_condition_data(
 
 
 def files_here(
-    dataset: Dataset, ledger_url: str, options: SetOptions, *, split: str | None = None
+    dataset: Dataset,
+    ledger_url: str,
+    options: SetOptions,
+    *,
+    split: str | None = None,
+    videos_dir: Path | None = None,
 ) -> list[EmbedJob]:
     """The present files of a dataset as jobs of the engine, in a random but fixed order.
 
@@ -67,9 +73,10 @@ def files_here(
         ledger_url: SQLAlchemy URL of the ledger, which says which files are present.
         options: Say which part of each video is embedded.
         split: Only files of this split.
+        videos_dir: `videos` of `Ledger`.
     """
     videos = [video for video in dataset.videos if split is None or video.split == split]
-    with Ledger(ledger_url) as ledger:
+    with Ledger(ledger_url, videos=videos_dir) as ledger:
         rows = ledger.rows_of(dataset, state=DOWNLOADED)
     jobs = plan_jobs(videos, rows, options.extent or "video")
     return sorted(jobs, key=lambda job: unit_hash(job.video_id, seed=0))

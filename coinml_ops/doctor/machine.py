@@ -122,7 +122,7 @@ def _still_to_come_bytes(settings: Settings) -> float:
     if not ledger_is_current(settings):
         return 0.0
     coming = 0.0
-    with Ledger(settings.ledger_url) as ledger:
+    with Ledger.of(settings) as ledger:
         for dataset in ledger.datasets():
             rows = ledger.rows(dataset, state=DOWNLOADED)
             sizes = [row.size_bytes for row in rows if row.size_bytes]
