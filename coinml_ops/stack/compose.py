@@ -97,7 +97,11 @@ class _Plain(yaml.SafeDumper):  # type: ignore[misc]
 
 
 def _server(common: dict[str, Any], name: str, port: int, path: str) -> dict[str, Any]:
-    look = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}{path}', timeout=5)"
+    # Docker may give containers a proxy, through which 127.0.0.1 is another machine.
+    look = (
+        "import urllib.request as r; r.build_opener(r.ProxyHandler({}))"
+        f".open('http://127.0.0.1:{port}{path}', timeout=5)"
+    )
     return {
         **common,
         # Reachable within the containers' network, where its host name is the service's name.

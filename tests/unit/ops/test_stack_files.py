@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from coinml.errors import InvalidInputError
+from coinml.miniature.host import FlakyHost
 from coinml_ops.access.password import stored_password
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.service_files import secrets_path, service_files, write_secrets
@@ -85,6 +86,23 @@ def test_a_path_that_the_files_cannot_hold_is_refused(kind: str, name: str, tmp_
     ):
         with pytest.raises(InvalidInputError, match=f"{what} .* cannot be in a file"):
             service_files(kind, stack, coinml=("coinml",))
+
+
+def test_health_checks_go_around_a_proxy(tmp_path: Path) -> None:
+    with FlakyHost(tmp_path) as host:
+        port = int(host.url.rpartition(":")[2])
+        stack = Stack(id="a", home=str(tmp_path / "home"), prefect_port=port, mlflow_port=port)
+        (text,) = service_files("compose", stack, coinml=("coinml",)).values()
+        check = yaml.safe_load(text)["services"]["mlflow"]["healthcheck"]["test"]
+        # The host answers its own log instead of /health.
+        command = check[-1].replace("/health", "/_log")
+        done = subprocess.run(
+            [sys.executable, "-c", command],
+            env={**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},
+            check=False,
+            capture_output=True,
+        )
+    assert done.returncode == 0, done.stderr
 
 
 def test_compose_takes_no_part_of_a_path_for_a_variable(tmp_path: Path) -> None:
