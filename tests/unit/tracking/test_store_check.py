@@ -97,6 +97,18 @@ def test_a_database_that_can_only_be_read_is_refused(
     assert read_only.client().get_experiment_by_name(NAME) is not None
 
 
+def test_an_artifact_folder_that_cannot_be_written_is_refused(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    (tmp_path / "in the way").touch()
+    place = tmp_path / "in the way" / NAME
+    store.client().create_experiment(NAME, artifact_location=place.as_uri())
+    with pytest.raises(LocalError, match=r"runs cannot be recorded .*in the way"):
+        check_store(store, NAME)
+    check_store(store, "another")
+    assert list((store.artifact_root / "another").iterdir()) == []
+
+
 def test_a_database_whose_driver_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="runs cannot be recorded in MLflow at mssql") as caught:
         check_store(at("mssql://joe:s3cret@db.invalid/mlflow", tmp_path), NAME)
