@@ -79,9 +79,9 @@ def submit_in_stages(
 
     def hand_on(some: Sequence[str], first: int) -> None:
         for number in range(first, len(stages)):
-            taken = wanted(stages[number], some)
-            waiting[number].extend(taken)
-            some = [item for item in some if item not in set(taken)]
+            taken = set(wanted(stages[number], some))
+            waiting[number].extend(item for item in some if item in taken)
+            some = [item for item in some if item not in taken]
 
     def start(number: int) -> None:
         # A small batch starts only where waiting would not make it larger, or would waste time.

@@ -100,7 +100,8 @@ class Batch:
 
     def _reported(self, ids: Sequence[str]) -> BatchReport:
         """The report, or the error that carries it."""
-        left = [one for one in ids if one in self.due and one not in set(self.downloaded)]
+        downloaded = set(self.downloaded)
+        left = [one for one in ids if one in self.due and one not in downloaded]
         paused = {video_id for lane in self.lanes if lane.paused for video_id in lane.queue}
         again = {one: self._again(one) for one in left}
         times = {one: at for one, at in again.items() if at is not None}
