@@ -131,7 +131,7 @@ def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:
 
 
 def check_recordable(templates: Sequence[str]) -> None:
-    """Refuse sources that may not be a parameter of a run, which Prefect records.
+    """Refuse sources that may not be a recorded parameter of a run.
 
     Raises:
         InvalidInputError: One has a user name, a password or a credential; it is not shown.
