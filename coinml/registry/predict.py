@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from coinml.data.targets import Span
 from coinml.errors import RegistryError
+from coinml.registry.serving_limits import own_command
 from coinml.registry.versions import CHALLENGER, CHAMPION, version_at
 from coinml.tracking.mlflow_store import MlflowStore
 
@@ -81,7 +82,8 @@ def predict_files(
     answers = []
     for start in range(0, len(files), _AT_ONCE):
         part = list(files[start : start + _AT_ONCE])
-        table = loaded.predict(pd.DataFrame({"video": part} | limits))
+        with own_command():
+            table = loaded.predict(pd.DataFrame({"video": part} | limits))
         rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
         for file, row in zip(part, rows, strict=True):
             answers.append({"video": file, **{str(key): value for key, value in row.items()}})

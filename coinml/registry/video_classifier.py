@@ -7,11 +7,15 @@ files (or their hub id), the head's file and a copy of coinml.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import logging
+import math
 import os
 import shutil
 import tempfile
+import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -24,6 +28,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_EXHAUSTED
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, Object, Property
@@ -32,19 +37,26 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips, write_video
+from coinml.registry.serving_limits import (
+    RefusedRequestError,
+    RequestBytes,
+    ServingLimits,
+    allowed_file,
+    is_own_command,
+    serving_limits,
+)
 from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
     from coinml.encoder.clip_encoder import ClipEncoder
     from coinml.heads.protocol import Head
 
+logger = logging.getLogger(__name__)
+
 DEADLINE_S = 60.0
-MAX_MB = 100
-"""Largest video accepted as base64, in megabytes; `COINML_SERVE_MAX_MB` overrides it."""
+_IDLE_S = 20.0
 TOP = 5
 _SPEC = "spec.json"
-_IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-"""Set to "true" by MLflow's scoring server, where a client must not read any file it names."""
 _ANSWER = ["label", "score", "top5", "error"]
 
 SIGNATURE = ModelSignature(
@@ -75,6 +87,7 @@ REQUIREMENTS = (
     "mlflow",
     "numpy",
     "pandas",
+    "pydantic-settings",
     "safetensors",
     "scikit-learn",
     "scipy",
@@ -98,6 +111,7 @@ class VideoClassifier(PythonModel):
 
         Raises:
             RegistryError: The encoder is not the one that the head was trained with.
+            LocalError: A variable `COINML_SERVE_…` has a value that is not allowed.
         """
         from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
         from coinml.heads.kinds import load_head
@@ -120,48 +134,113 @@ class VideoClassifier(PythonModel):
             ) from err
         self._clip_spec = self._encoder.clip_spec(described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
+        self._turns = threading.BoundedSemaphore(serving_limits().parallel)
+        # All requests share it. Its processes start with a request and end when there is none.
+        self._pool = DecodePool(workers=max(1, cpu_count()), idle_s=_IDLE_S)
+        weakref.finalize(self, self._pool.close)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Classify each row's video: one row of `label, score, top5, error` a row, same order."""
-        rows = list(_rows(model_input))
+        """Classify each row's video: one row of `label, score, top5, error` a row, same order.
+
+        Raises:
+            RefusedRequestError: The request has too many rows or no column of videos, or too many
+                requests are running.
+        """
+        try:
+            return self._predict(model_input)
+        except RefusedRequestError:
+            raise
+        except Exception as err:
+            logger.exception("a request failed")
+            text = str(err) if isinstance(err, CoinmlError) else "the server failed; see its log"
+            raise RefusedRequestError(text, INTERNAL_ERROR) from err
+
+    def _predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        own, limits = is_own_command(), serving_limits()
+        if not own and len(model_input) > limits.max_rows:
+            raise RefusedRequestError(
+                f"a request has at most {limits.max_rows} rows (COINML_SERVE_MAX_ROWS), "
+                f"this one has {len(model_input)}"
+            )
+        rows = _rows(model_input)
+        end_s = math.inf if own else time.monotonic() + limits.max_s
+        if own:
+            return self._answers(rows, limits, end_s)
+        if not self._turns.acquire(timeout=limits.max_s):
+            raise RefusedRequestError(
+                f"{limits.parallel} requests are running (COINML_SERVE_PARALLEL); try again later",
+                RESOURCE_EXHAUSTED,
+            )
+        try:
+            return self._answers(rows, limits, end_s)
+        finally:
+            self._turns.release()
+
+    def _answers(
+        self, rows: Sequence[dict[str, Any]], limits: ServingLimits, end_s: float
+    ) -> pd.DataFrame:
+        """Decode and classify; `end_s` is when to stop, by the monotonic clock."""
         answers: list[dict[str, Any]] = []
-        workers = max(1, min(cpu_count(), len(rows)))
-        with DecodePool(workers=workers) as pool, tempfile.TemporaryDirectory() as folder:
+        counted = RequestBytes(limits)
+        with tempfile.TemporaryDirectory() as folder:
             # Decode only a few videos ahead of the encoder: each takes about 100 MB.
             ahead: deque[Future[SampledClips]] = deque()
             for index, row in enumerate(rows):
-                if len(ahead) > workers:
-                    answers.append(self._answer(ahead.popleft()))
-                ahead.append(self._submit(pool, row, Path(folder) / f"{index}.video"))
-            answers += [self._answer(future) for future in ahead]
+                if len(ahead) > self._pool.workers:
+                    answers.append(self._answer(ahead.popleft(), limits, end_s))
+                temporary = Path(folder) / f"{index}.video"
+                ahead.append(self._submit(row, temporary, counted, limits, end_s))
+            answers += [self._answer(future, limits, end_s) for future in ahead]
         # dtype object, because pandas would turn None into NaN, which JSON does not have.
         return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
     def _submit(
-        self, pool: DecodePool, row: dict[str, Any], temporary: Path
+        self,
+        row: dict[str, Any],
+        temporary: Path,
+        counted: RequestBytes,
+        limits: ServingLimits,
+        end_s: float,
     ) -> Future[SampledClips]:
         """Start decoding a row's video; the future raises if the row has no readable video."""
+        left_s = end_s - time.monotonic()
+        if left_s <= 0:
+            return _failed(TimeoutError())
         try:
-            path = _video_file(row, temporary)
-            return pool.submit_sample(
+            path, shown = _video_file(row, temporary, counted, limits)
+            future = self._pool.submit_sample(
                 path,
                 self._clip_spec,
                 start_s=_seconds(row, "start_s"),
                 end_s=_seconds(row, "end_s"),
-                deadline_s=DEADLINE_S,
+                deadline_s=min(DEADLINE_S, left_s),
+                shown=shown,
             )
-        except CoinmlError as err:
-            refused: Future[SampledClips] = Future()
-            refused.set_exception(err)
-            return refused
+        # Whatever it is, it is an error of this row.
+        except Exception as err:
+            return _failed(err)
+        future.add_done_callback(lambda _: temporary.unlink(missing_ok=True))
+        return future
 
-    def _answer(self, future: Future[SampledClips]) -> dict[str, Any]:
+    def _answer(
+        self, future: Future[SampledClips], limits: ServingLimits, end_s: float
+    ) -> dict[str, Any]:
         try:
-            return self._classify(future.result())
+            left_s = end_s - time.monotonic()
+            clips = future.result(timeout=None if math.isinf(left_s) else max(0.0, left_s))
+            return self._classify(clips)
         except CoinmlError as err:
-            return {"label": None, "score": None, "top5": [], "error": str(err)}
+            error = str(err)
+        except TimeoutError:
+            future.cancel()
+            error = f"not answered within {limits.max_s:g} s (COINML_SERVE_MAX_S)"
+        # An answer names no folder and no line of code; the log does.
+        except Exception as err:
+            logger.exception("a video is not classified")
+            error = f"this video cannot be classified ({type(err).__name__}); see the server's log"
+        return {"label": None, "score": None, "top5": [], "error": error}
 
     def _classify(self, sampled: SampledClips) -> dict[str, Any]:
         vectors = self._encoder.encode(list(sampled.frames))
@@ -245,19 +324,28 @@ def _requirements() -> list[str]:
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
 
 
-def _rows(model_input: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _failed(err: Exception) -> Future[SampledClips]:
+    future: Future[SampledClips] = Future()
+    future.set_exception(err)
+    return future
+
+
+def _rows(model_input: pd.DataFrame) -> list[dict[str, Any]]:
     """The values of each row that are given; which ones are usable is decided later, by row."""
     columns = [name for name in ("video", "video_base64") if name in model_input.columns]
     if not columns:
         # MLflow makes a table of lists, texts and arrays, and drops the columns that it does not
         # know, so the names that were given are not known here.
-        raise InvalidInputError(
+        raise RefusedRequestError(
             "a pandas DataFrame with one of the columns 'video' (a file's path) and "
             f"'video_base64' is needed; the input has neither ({list(model_input.columns)})"
         )
     spans = [name for name in ("start_s", "end_s") if name in model_input.columns]
-    for row in model_input[[*columns, *spans]].to_dict(orient="records"):
-        yield {str(name): value for name, value in row.items() if not _is_absent(value)}
+    records = model_input[[*columns, *spans]].to_dict(orient="records")
+    return [
+        {str(name): value for name, value in row.items() if not _is_absent(value)}
+        for row in records
+    ]
 
 
 def _is_absent(value: Any) -> bool:
@@ -279,8 +367,13 @@ def _shown(value: Any) -> str:
     return f"{value!r:.80} ({type(value).__name__})"
 
 
-def _video_file(row: dict[str, Any], temporary: Path) -> Path:
-    """The file that a row names, or `temporary` with the decoded base64."""
+def _video_file(
+    row: dict[str, Any], temporary: Path, counted: RequestBytes, limits: ServingLimits
+) -> tuple[Path, str]:
+    """The file that a row names, or `temporary` with the decoded base64; and what errors call it.
+
+    Errors use the client's words, which do not tell where the server keeps files.
+    """
     if "video" in row:
         video = row["video"]
         if not isinstance(video, str | Path):
@@ -288,7 +381,7 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
                 f"'video' is {_shown(video)}; the path of a video file is needed, as text or "
                 "pathlib.Path, or else its content in 'video_base64'"
             )
-        return _allowed(Path(video))
+        return allowed_file(str(video), limits), str(video)
     if "video_base64" not in row:
         raise InvalidInputError("neither 'video' nor 'video_base64' is given")
     if not isinstance(row["video_base64"], str):
@@ -296,49 +389,9 @@ def _video_file(row: dict[str, Any], temporary: Path) -> Path:
             f"'video_base64' is {_shown(row['video_base64'])}; the file's content is needed as "
             "text: base64.b64encode(content).decode()"
         )
-    text, most = row["video_base64"], _max_bytes()
-    # Checked before decoding: four base64 characters are three bytes.
-    if len(text) * 3 // 4 > most + 2:
-        raise InvalidInputError(
-            f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most "
-            f"{most / 1e6:g} MB are taken (COINML_SERVE_MAX_MB)"
-        )
-    try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as err:
-        raise InvalidInputError(f"'video_base64' is not base64: {err}") from err
+    content = counted.decode(row["video_base64"])
     try:
         temporary.write_bytes(content)
     except OSError as err:
         raise LocalError(f"'video_base64' cannot be written: {err.strerror}") from err
-    return temporary
-
-
-def _allowed(path: Path) -> Path:
-    """The resolved path, if it may be read: behind a server only files below COINML_SERVE_ROOT."""
-    root = os.environ.get("COINML_SERVE_ROOT")
-    if root is None and os.environ.get(_IN_SERVER) == "true":
-        raise InvalidInputError(
-            f"{path}: this server reads no files because COINML_SERVE_ROOT is not set; "
-            "send the video as 'video_base64'"
-        )
-    try:
-        # Resolve links first, so that the file that is checked is the file that is read.
-        path, named = path.resolve(), path
-        below = root is None or path.is_relative_to(Path(root).resolve())
-        there = path.is_file()
-    except (OSError, ValueError) as err:
-        raise InvalidInputError(f"{path}: is no path to a file: {err}") from err
-    if not below:
-        raise InvalidInputError(f"{named}: is not below COINML_SERVE_ROOT")
-    if not there:
-        raise InvalidInputError(f"{named}: no such file")
-    return path
-
-
-def _max_bytes() -> float:
-    given = os.environ.get("COINML_SERVE_MAX_MB", MAX_MB)
-    try:
-        return float(given) * 1e6
-    except ValueError as err:
-        raise LocalError(f"COINML_SERVE_MAX_MB {given!r}: not a number of megabytes") from err
+    return temporary, "video_base64"

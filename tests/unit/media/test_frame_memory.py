@@ -143,6 +143,8 @@ def test_a_block_allocated_for_a_failed_answer_is_reused() -> None:
 
 
 def test_a_pool_maps_no_more_than_it_needs(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    # Other tests of this process may have a pool of their own.
+    before = Path("/proc/self/maps").read_text().count("memfd:coinml-clips")
     path = make_video(tmp_path / "video.mp4")
     expected = media.sample(path, SPEC).frames
     with media.DecodePool(workers=1) as pool:
@@ -157,4 +159,4 @@ def test_a_pool_maps_no_more_than_it_needs(tmp_path: Path, make_video: Callable[
         np.testing.assert_array_equal(clips.frames, expected)
     del held, clips
     gc.collect()
-    assert "memfd:coinml-clips" not in Path("/proc/self/maps").read_text()
+    assert Path("/proc/self/maps").read_text().count("memfd:coinml-clips") <= before

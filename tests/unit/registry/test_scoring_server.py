@@ -160,6 +160,7 @@ def test_a_server_without_a_serve_root_reads_no_file(
     from mlflow.pyfunc.scoring_server import init
 
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")
+    monkeypatch.delenv("COINML_SERVE_ROOT")
     video = trained.material.videos["Cut0_______"]
     answer = TestClient(init(champion)).post(
         "/invocations", json={"inputs": {"video": [asked.format(video=video)]}}

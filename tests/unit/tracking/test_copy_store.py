@@ -69,10 +69,12 @@ def test_the_copy_continues_with_new_ids(trained: Trained, database: str, tmp_pa
 
 @pytest.mark.stack
 def test_a_server_shows_and_loads_what_was_copied(
-    trained: Trained, database: str, tmp_path: Path
+    trained: Trained, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
     import pandas as pd
+
+    monkeypatch.setenv("COINML_SERVE_ROOT", "/")
 
     copy_store(trained.store, database, str(tmp_path / "served"))
     with server(database, tmp_path) as url:
