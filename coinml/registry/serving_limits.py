@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import math
+import os
+import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +22,9 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coinml.errors import InvalidInputError, LocalError
+
+_WORKERS = ("celery", "pyspark", "ray", "rq")
+"""Modules of programs whose main thread works for others."""
 
 _own_command: ContextVar[bool] = ContextVar("coinml_own_command", default=False)
 
@@ -36,7 +44,7 @@ class ServingLimits(BaseSettings):
     """Limits of a request; the variable is `COINML_SERVE_` and the name in capitals.
 
     Attributes:
-        root: The only folder from which files are read; None: no file is read.
+        root: The only folder from which files are read; None: a server reads no file.
         max_mb: Largest video sent as base64, in megabytes.
         max_total_mb: Most megabytes of base64 videos in a request.
         max_rows: Most videos in a request.
@@ -62,8 +70,19 @@ class ServingLimits(BaseSettings):
         return None if isinstance(value, str) and not value.strip() else value
 
 
+UNLIMITED = ServingLimits.model_construct(
+    root=Path("/"),
+    max_mb=math.inf,
+    max_total_mb=math.inf,
+    max_rows=sys.maxsize,
+    max_s=math.inf,
+    parallel=sys.maxsize,
+)
+"""For the user of this process, who may read any file."""
+
+
 def serving_limits() -> ServingLimits:
-    """The limits by the environment.
+    """The limits of a server's requests, by the environment.
 
     Raises:
         LocalError: A variable has a value that is not allowed.
@@ -86,9 +105,56 @@ def own_command() -> Iterator[None]:
         _own_command.reset(token)
 
 
-def is_own_command() -> bool:
-    """Whether an `own_command` block is running."""
-    return _own_command.get()
+def request_limits() -> ServingLimits:
+    """The limits of the request that this thread answers: `UNLIMITED` for the process's own user.
+
+    Raises:
+        LocalError: A variable has a value that is not allowed.
+    """
+    return UNLIMITED if _serves_nobody() else serving_limits()
+
+
+def _serves_nobody() -> bool:
+    """Whether the caller is the user of this process, who needs no permission and no limits.
+
+    So it is in an `own_command` block, and in the main thread of a program that is no server: no
+    event loop runs, no socket listens, and no framework for workers is loaded. Setting
+    `COINML_SERVE_ROOT`, also to an empty text, limits such a program like a server.
+    """
+    if _own_command.get():
+        return True
+    return (
+        f"{ServingLimits.model_config['env_prefix']}ROOT" not in os.environ
+        and threading.current_thread() is threading.main_thread()
+        and not _in_event_loop()
+        and not any(name in sys.modules for name in _WORKERS)
+        and not _listens()
+    )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _listens() -> bool:
+    """Whether a socket of this process takes connections; also where that is not known."""
+    try:
+        descriptors = [int(path.name) for path in Path("/dev/fd").iterdir()]
+    except OSError:
+        return True
+    for descriptor in descriptors:
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as one:
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    return True
+        except OSError:
+            # Not a socket, or closed by now.
+            continue
+    return False
 
 
 class RequestBytes:
@@ -96,7 +162,7 @@ class RequestBytes:
 
     def __init__(self, limits: ServingLimits) -> None:
         self._limits = limits
-        self._left_mb = math.inf if is_own_command() else limits.max_total_mb
+        self._left_mb = limits.max_total_mb
 
     def decode(self, text: str) -> bytes:
         """The content of a base64 video.
@@ -104,13 +170,12 @@ class RequestBytes:
         Raises:
             InvalidInputError: It is not base64 or too large, alone or with those before it.
         """
-        most = math.inf if is_own_command() else self._limits.max_mb
         # Four base64 characters are three bytes.
         size_mb = (len(text) * 3 // 4 - 2) / 1e6
-        if size_mb > most:
+        if size_mb > self._limits.max_mb:
             raise InvalidInputError(
-                f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most {most:g} MB "
-                "are taken (COINML_SERVE_MAX_MB)"
+                f"'video_base64' has some {len(text) * 3 / 4e6:.1f} MB, and at most "
+                f"{self._limits.max_mb:g} MB are taken (COINML_SERVE_MAX_MB)"
             )
         if size_mb > self._left_mb:
             raise InvalidInputError(
@@ -130,8 +195,7 @@ def allowed_file(named: str, limits: ServingLimits) -> Path:
     Raises:
         InvalidInputError: It may not be read, or there is no such file.
     """
-    anywhere = is_own_command()
-    if limits.root is None and not anywhere:
+    if limits.root is None:
         raise InvalidInputError(
             f"{named}: a served model reads no files because COINML_SERVE_ROOT is not set; "
             "send the video as 'video_base64'"
@@ -139,8 +203,7 @@ def allowed_file(named: str, limits: ServingLimits) -> Path:
     try:
         # Resolve links first, so that the file that is checked is the file that is read.
         path = Path(named).resolve()
-        root = None if anywhere or limits.root is None else limits.root.resolve()
-        below = root is None or path.is_relative_to(root)
+        below = path.is_relative_to(limits.root.resolve())
         # Outside the root, an answer would say whether there is a file.
         there = below and path.is_file()
     except OSError as err:

@@ -38,11 +38,12 @@ from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips, write_video
 from coinml.registry.serving_limits import (
+    UNLIMITED,
     RefusedRequestError,
     RequestBytes,
     ServingLimits,
     allowed_file,
-    is_own_command,
+    request_limits,
     serving_limits,
 )
 from coinml.runtime.cpus import cpu_count
@@ -158,15 +159,15 @@ class VideoClassifier(PythonModel):
             raise RefusedRequestError(text, INTERNAL_ERROR) from err
 
     def _predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        own, limits = is_own_command(), serving_limits()
-        if not own and len(model_input) > limits.max_rows:
+        limits = request_limits()
+        if len(model_input) > limits.max_rows:
             raise RefusedRequestError(
                 f"a request has at most {limits.max_rows} rows (COINML_SERVE_MAX_ROWS), "
                 f"this one has {len(model_input)}"
             )
         rows = _rows(model_input)
-        end_s = math.inf if own else time.monotonic() + limits.max_s
-        if own:
+        end_s = time.monotonic() + limits.max_s
+        if limits is UNLIMITED:
             return self._answers(rows, limits, end_s)
         if not self._turns.acquire(timeout=limits.max_s):
             raise RefusedRequestError(

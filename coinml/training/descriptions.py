@@ -132,7 +132,6 @@ def model_description(dataset: str, target: Target, model: str) -> str:
     return (
         f"Predicts the {target} (of {dataset}) of a video file, with scores and the five best.\n\n"
         "```python\n"
-        'os.environ["COINML_SERVE_ROOT"] = "."  # the folder from which files are read\n'
         f'model = mlflow.pyfunc.load_model("models:/{model}@champion")\n'
         'model.predict(pd.DataFrame({"video": ["holiday.mp4"]}))\n'
         "```\n\n"

@@ -83,7 +83,6 @@ import mlflow
 import pandas as pd
 
 mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/mlflow.db")
-os.environ["COINML_SERVE_ROOT"] = "/"
 model = mlflow.pyfunc.load_model("models:/kitchen-task@champion", suppress_warnings=True)
 print(json.dumps(model.predict(pd.DataFrame({"video": sys.argv[2:]})).to_dict(orient="records")))
 """

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,12 @@ def errors_of(model: Any, **columns: list[Any]) -> list[str | None]:
     return [None if pd.isna(error) else error for error in answers["error"]]
 
 
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Work in another thread, as a server does."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
 @pytest.mark.parametrize("root", [None, "", "  "])
 def test_no_host_reads_files_unless_a_folder_is_named(
     root: str | None,
@@ -69,13 +79,84 @@ def test_no_host_reads_files_unless_a_folder_is_named(
         (row,) = client.post("/classify", json={"video": named}).json()
         assert row["label"] is None
         assert "COINML_SERVE_ROOT is not set" in row["error"]
-        assert "COINML_SERVE_ROOT is not set" in str(errors_of(champion, video=[named])[0])
+        answer = in_thread(lambda named=named: errors_of(champion, video=[named])[0])
+        assert "COINML_SERVE_ROOT is not set" in str(answer)
     (row,) = client.post("/classify", json={"video_base64": text}).json()
     assert (row["label"], row["error"]) == ("Cut", None)
     # coinml's own commands read the files that their user names.
     (row,) = predict_files(trained.store, "models:/kitchen-task@champion", [str(video)])
     assert (row["label"], row["error"]) == ("Cut", None)
-    assert "COINML_SERVE_ROOT is not set" in str(errors_of(champion, video=[str(video)])[0])
+    answer = in_thread(lambda: errors_of(champion, video=[str(video)])[0])
+    assert "COINML_SERVE_ROOT is not set" in str(answer)
+
+
+PROGRAM = """
+import asyncio, json, os, socket, sys, threading, types
+from contextlib import contextmanager
+from unittest import mock
+
+import mlflow
+import pandas as pd
+
+store, video = sys.argv[1:]
+mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/kitchen-task@champion", suppress_warnings=True)
+
+def error(rows=1):
+    answers = model.predict(pd.DataFrame({"video": [video] * rows}))
+    return (list(answers["error"].dropna()) or [None])[0]
+
+def in_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(error()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+async def in_loop():
+    return error()
+
+def listening(family, address):
+    with socket.socket(family) as one:
+        one.bind(address)
+        one.listen()
+        return error()
+
+def with_root(root):
+    with mock.patch.dict(os.environ, COINML_SERVE_ROOT=root):
+        return error()
+
+found = {"program": error(rows=65)}
+found["thread"] = in_thread()
+found["event loop"] = asyncio.run(in_loop())
+found["socket"] = listening(socket.AF_INET, ("127.0.0.1", 0))
+found["unix socket"] = listening(socket.AF_UNIX, f"{store}/socket")
+with mock.patch.dict(sys.modules, celery=types.ModuleType("celery")):
+    found["worker"] = error()
+found["empty root"] = with_root("")
+found["other root"] = with_root(store)
+found["program again"] = error()
+print(json.dumps(found))
+"""
+
+
+def test_a_program_reads_the_files_of_its_user_and_no_server_does(
+    trained: Trained, champion: Any, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COINML_SERVE_ROOT")
+    copy = tmp_path / "video.mp4"
+    copy.write_bytes(video.read_bytes())
+    store = str(trained.store.uri).removeprefix("sqlite:///").removesuffix("/mlflow.db")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, store, copy], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found.pop("program"), found.pop("program again")) == (None, None)
+    assert "is not below COINML_SERVE_ROOT" in found.pop("other root")
+    assert len(found) == 6
+    for how, error in found.items():
+        assert "COINML_SERVE_ROOT is not set" in str(error), how
 
 
 @pytest.mark.parametrize("name", VARIABLES)
