@@ -1,8 +1,8 @@
 # The image of all services of `coinml up --print compose`.
-# The tag moves: it gets Debian's and Python's security updates, and two builds may differ. To pin
-# the base, write its digest after the tag. `docker buildx imagetools inspect` prints it:
-#   FROM python:3.11-slim-bookworm@sha256:…
-FROM python:3.11-slim-bookworm
+# The base is pinned, so that two builds are the same: the digest is that of the index for all
+# architectures, of September 2026 (Python 3.11.16). It gets no security updates by itself; the newest is
+# printed by `docker buildx imagetools inspect python:3.11-slim-bookworm`.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # yt-dlp joins streams with FFmpeg's programs.
 RUN apt-get update \

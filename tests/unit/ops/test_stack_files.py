@@ -199,8 +199,9 @@ def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_pa
 
 def test_the_dockerfile_uses_existing_files_and_extras() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    (base,) = re.findall(r"^FROM python:(\d\.\d+)", text, re.MULTILINE)
+    ((base, digest),) = re.findall(r"^FROM python:(\d\.\d+)\S+@sha256:(\w+)$", text, re.MULTILINE)
     assert base == "3.11"
+    assert re.fullmatch("[0-9a-f]{64}", digest)
     ((constraints, extras),) = re.findall(r"pip install .*-c (\S+) -e '\.\[(.*)\]'", text)
     assert (ROOT / constraints).is_file()
     project = (ROOT / "pyproject.toml").read_text()
