@@ -14,6 +14,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 _MASK = "***"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>]+")
 _DATABASES = ("postgres", "mysql", "mariadb", "mssql", "oracle")
+_WITH_ACCOUNTS = ("http", *_DATABASES)
+"""Schemes whose user info begins with the name of an account; a bucket's begins with a key."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z_.-]{0,14}")
 """A user name that may be shown beside a masked password; longer ones or digits may be tokens."""
 
@@ -66,7 +69,8 @@ def plain(url: str) -> str:
 def masked(text: str) -> str:
     """A text in which each URL's user info and query values are asterisks.
 
-    A user name stays where a password is masked beside it, so that one can tell accounts apart.
+    The user name of a server or database stays where a password is masked beside it, so that one
+    can tell accounts apart.
     """
     return _URL.sub(lambda found: _masked_url(found[0]), plain(text))
 
@@ -78,7 +82,8 @@ def _masked_url(url: str) -> str:
     at = rest.rfind("@", 0, end)
     if at >= 0:
         user, _, password = rest[:at].partition(":")
-        shown = f"{user}:" if password and _NAME.fullmatch(unquote(user)) else ""
+        account = scheme.lower().startswith(_WITH_ACCOUNTS) and _NAME.fullmatch(unquote(user))
+        shown = f"{user}:" if password and account else ""
         rest = f"{shown}{_MASK}@{rest[at + 1 :]}"
     found = re.search(r"[?#]", rest)
     if found is None:

@@ -32,8 +32,8 @@ SHOWN = {
     f"https://host/x?a=1;token={SECRET}#access_token={SECRET}": (
         "https://host/x?a=***;token=***#access_token=***"
     ),
-    f"s3://key:{SECRET}@bucket/sets": "s3://key:***@bucket/sets",
-    f"simplecache::s3://key:{SECRET}@bucket": "simplecache::s3://key:***@bucket",
+    f"s3://key:{SECRET}@bucket/sets": "s3://***@bucket/sets",
+    f"simplecache::s3://key:{SECRET}@bucket": "simplecache::s3://***@bucket",
     "https://www.youtube.com/watch?v={id}": "https://www.youtube.com/watch?v={id}",
     "http://127.0.0.1:9/#/experiments/1/runs/2": "http://127.0.0.1:9/#/experiments/1/runs/2",
     "http://127.0.0.1:9/a@b": "http://127.0.0.1:9/a@b",
