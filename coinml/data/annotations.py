@@ -25,6 +25,18 @@ SUBSETS: tuple[Subset, ...] = ("training", "testing")
 Stamp = tuple[tuple[str, int, int], ...]
 """Path, size in bytes and modification time in nanoseconds of each file."""
 
+LONGEST_S = 1_000_000
+"""Longest time in annotations: over eleven days. Limits are computed from it, and dates."""
+
+_LONGEST_INTEGER = 1000
+_NOT_JSON = {
+    b"\x1f\x8b": ("compressed with gzip", "gunzip"),
+    b"\xfd7zXZ": ("compressed with xz", "unxz"),
+    b"BZh": ("compressed with bzip2", "bunzip2"),
+    b"PK\x03\x04": ("a zip archive", "unzip"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull"),
+}
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -127,13 +139,18 @@ def _database(path: Path) -> Mapping[str, Any]:
         return record
 
     try:
-        # As JSON may be: UTF-8, or with a byte order mark UTF-16 or UTF-32.
-        content = json.loads(path.read_bytes(), object_pairs_hook=unique)
+        file = path.read_bytes()
     except OSError as err:
         raise InvalidInputError(
             f"{path}: cannot be read: {err.strerror or err}; expected COIN's JSON "
             f"or {FOLDER_PREFIX}DIR"
         ) from err
+    for begin, (kind, command) in _NOT_JSON.items():
+        if file.startswith(begin):
+            raise InvalidInputError(f"{path}: {kind}, not JSON; run {command} first")
+    try:
+        # As JSON may be: UTF-8, or with a byte order mark UTF-16 or UTF-32.
+        content = json.loads(file, object_pairs_hook=unique, parse_int=_integer)
     except UnicodeDecodeError as err:
         raise InvalidInputError(f"{path}: {_not_text(err)}") from err
     except RecursionError as err:
@@ -142,16 +159,23 @@ def _database(path: Path) -> Mapping[str, Any]:
         if isinstance(err, InvalidInputError):
             raise
         raise InvalidInputError(f"{path}: not JSON: {err}") from err
-    database = content.get("database") if isinstance(content, dict) else None
-    if not isinstance(database, dict):
+    if not isinstance(content, dict) or "database" not in content:
         raise InvalidInputError(f"{path}: expected an object with the key 'database'")
+    database = content["database"]
+    if not isinstance(database, dict):
+        raise InvalidInputError(
+            f"{path}, key 'database': {shown(database)} is not an object with a video's id as key"
+        )
     return database
+
+
+def _integer(digits: str) -> int | float:
+    """An integer; infinity if Python would not convert it, so that its field is refused."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else math.inf
 
 
 def _not_text(err: UnicodeDecodeError) -> str:
     """Why a file's bytes are no JSON text."""
-    if err.object.startswith(b"\x1f\x8b"):
-        return "compressed with gzip; unpack it first (gunzip)"
     return (
         f"not JSON: byte {err.start:,} ({err.object[err.start : err.end].hex(' ')}) is not "
         f"{err.encoding}; save it as UTF-8 (iconv -f latin1 -t utf-8)"
@@ -212,6 +236,10 @@ def _seconds(where: str, entry: Mapping[str, Any], field: str) -> float | None:
         )
     if seconds < 0:
         raise InvalidInputError(f"{where}, field '{field}': {value!r} is negative")
+    if seconds > LONGEST_S:
+        raise InvalidInputError(
+            f"{where}, field '{field}': {shown(value)} seconds is more than {LONGEST_S:,}"
+        )
     return seconds
 
 

@@ -17,8 +17,13 @@ _SHOWN = 80
 
 _LISTED = 5
 
-# They take no place and join nothing: two names that differ in them alone look the same.
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+# Characters without a picture: two names that differ in them alone look the same. Joiners are kept,
+# since Indic scripts, Persian and emoji are spelled with them.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+_JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 _LINE_BREAKS = re.compile(r"\s*[^\S ]\s*")
 """White space with a tab, a line break or a wide space in it."""
 
@@ -37,7 +42,7 @@ def plain_name(text: str, where: str) -> str:
         InvalidInputError: It is empty, too long or not text (control characters, or bytes that are
             not UTF-8).
     """
-    name = unicodedata.normalize("NFC", text.translate(_INVISIBLE))
+    name = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
     name = _LINE_BREAKS.sub(" ", name).strip()
     if not name:
         raise InvalidInputError(f"{where}: {shown(text)} is not a name")
@@ -61,6 +66,9 @@ def require_text(text: str, where: str) -> None:
         raise InvalidInputError(f"{where}: {shown(text)} is not valid Unicode (not UTF-8)")
     if "Cc" in kinds:
         raise InvalidInputError(f"{where}: {shown(text)} has control characters")
+    # Private characters look different on each machine, and U+FFFE and its like are none.
+    if "Co" in kinds or any(ord(one) & 0xFFFE == 0xFFFE for one in text):
+        raise InvalidInputError(f"{where}: {shown(text)} has characters without a meaning")
 
 
 def shown(value: object) -> str:
@@ -83,7 +91,9 @@ def spelling_notes(classes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     respelled = [f"{found!a} as {name!r}" for found, name in pairs if found != name]
     groups: dict[str, set[str]] = defaultdict(set)
     for _, name in pairs:
-        groups[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].add(name)
+        groups[
+            " ".join(unicodedata.normalize("NFKC", name.translate(_JOINERS)).casefold().split())
+        ].add(name)
     notes = (
         [f"class names in another spelling than found: {listed(respelled)}"] if respelled else []
     )

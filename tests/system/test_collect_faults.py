@@ -128,7 +128,7 @@ def test_a_full_disk_stops_the_command_with_an_error_and_loses_nothing(
     coin = make_coin(12)
     # A `free` box, which players skip, makes three of them larger than the limit.
     content = (coin.served / f"{coin.ids[0]}.mp4").read_bytes()
-    size = 64 << 20
+    size = 48 << 20
     for video_id in coin.ids[-3:]:
         path = coin.served / f"{video_id}.mp4"
         path.unlink()

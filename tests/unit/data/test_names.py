@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,10 @@ def load_folder(top: Path) -> Dataset:
         ("pullthe  oil", "pullthe  oil"),
         (unicodedata.normalize("NFD", CAFE), CAFE),
         ("煮鸡蛋 🧅", "煮鸡蛋 🧅"),
+        *(
+            (f"Cu{mark}t", "Cut")
+            for mark in "\u034f\u180e\u200e\u202e\u2066\u2800\u3164\ufe0f\ufff9"
+        ),
         ("क्\u200dष", "क्\u200dष"),
     ],
 )
@@ -79,6 +85,8 @@ def test_a_class_has_one_spelling(tmp_path: Path, found: str, plain: str) -> Non
         ("Bake\0", "control characters"),
         ("\x1b[31mBake", "control characters"),
         ("x" * 6000, "6,000 characters"),
+        ("Bake\ue000", "without a meaning"),
+        ("Bake\ufffe", "without a meaning"),
     ],
 )
 def test_what_is_no_name_is_refused_with_file_field_and_repr(
@@ -99,7 +107,8 @@ def test_what_is_no_name_is_refused_with_file_field_and_repr(
 
 
 @pytest.mark.parametrize(
-    "number", ["1" + "0" * 400, "1e400", "-1e400", "NaN", "Infinity", '"60"', "true", "[]"]
+    "number",
+    ["1" + "0" * 400, "9" * 5000, "1e400", "-1e400", "NaN", "Infinity", '"60"', "true", "[]"],
 )
 @pytest.mark.parametrize("field", ["duration", "start", "segment"])
 def test_numbers_that_are_no_seconds_are_refused(tmp_path: Path, number: str, field: str) -> None:
@@ -116,18 +125,37 @@ def test_numbers_that_are_no_seconds_are_refused(tmp_path: Path, number: str, fi
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("number", ["1e308", "1e30", str(2**70), "1000001"])
+@pytest.mark.parametrize("field", ["duration", "segment"])
+def test_times_that_no_video_has_are_refused(tmp_path: Path, number: str, field: str) -> None:
+    path = annotations(tmp_path, {})
+    old = {"duration": '"duration": 60.0', "segment": "[3.0, 9.0]"}[field]
+    new = f"[3.0, {number}]" if field == "segment" else f'"duration": {number}'
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InvalidInputError, match="more than 1,000,000") as caught:
+        load_dataset(str(path))
+    assert "vid00000000" in str(caught.value)
+    assert f"'{field}'" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"[" * 200_000, "nested too deeply"),
         (b'{"database": ' + b'{"a":' * 200_000, "nested too deeply"),
-        (b'{"database": {"a": ' + b"9" * 5000 + b"}}", "not JSON"),
-        (gzip.compress(b'{"database": {}}'), "compressed with gzip"),
+        (b'{"database": {"a": ' + b"9" * 5000 + b"}}", "'a': expected an object"),
+        (gzip.compress(b'{"database": {}}'), "compressed with gzip.*gunzip"),
+        (bz2.compress(b"{}"), "compressed with bzip2.*bunzip2"),
+        (lzma.compress(b"{}"), "compressed with xz.*unxz"),
+        (b"PK\x03\x04", "a zip archive.*unzip"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS.*git lfs pull"),
         ('{"database": {"a": "Café"}}'.encode("latin-1"), "not utf-8.*iconv"),
         (b'{"database": "\xff\xfe"}', "not utf-8"),
         (b"\0\0\0", "not JSON"),
         (b"", "not JSON"),
-        (b'{"database": [{"id": "a"}]}', "'database'"),
+        (b'{"database": [{"id": "a"}]}', "'database': .*is not an object"),
+        (b'{"database": null}', "'database': None is not an object"),
+        (b'{"videos": {}}', "expected an object with the key 'database'"),
     ],
     ids=lambda value: repr(value)[:20],
 )
