@@ -32,12 +32,14 @@ def add_commands(app: typer.Typer) -> None:
 
 def collect(selection: Selection, options: CollectOptions, json: Json = False) -> None:
     """Download the videos that are due; a second call continues where the first one ended."""
+    from coinml.collection.sources import check_folders
     from coinml.runtime.settings import Settings
     from coinml_cli.console import line, print_json
     from coinml_cli.flow_session import flow_session, load_shown
     from coinml_cli.status import print_status
 
     settings = Settings()
+    check_folders(options.sources)
     with flow_session(settings):
         load_shown(selection, settings)
         from flows.collect import collect as flow

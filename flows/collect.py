@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from coinml.collection.collector import SourcePausedError
 from coinml.collection.options import CollectOptions
-from coinml.collection.sources import as_sources
+from coinml.collection.sources import as_sources, check_folders
 from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -44,9 +44,11 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
         collection: Which of them are tried in this run, and how.
 
     Raises:
-        InvalidInputError: A source is neither a URL template nor a folder or bucket.
+        InvalidInputError: A source is neither a URL template nor a folder or bucket, or is a folder
+            that is not there.
         LocalError: This machine is at fault; no video is blamed.
     """
+    check_folders(collection.sources)
     dataset = selection.load(Settings().data_dir)
     due = find_due(dataset, collection)
     blocked_until = None

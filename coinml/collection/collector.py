@@ -24,9 +24,8 @@ from coinml.collection.outcomes import (
     VideoOutcome,
 )
 from coinml.collection.pacing import Pace, Pacer
-from coinml.collection.sources import Source, as_sources
+from coinml.collection.sources import Source, as_sources, check_folders
 from coinml.collection.video_folder import Verify, VideoFolder
-from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault
 from coinml.ledger import Ledger, new_owner
 
@@ -91,9 +90,9 @@ def collect_batch(
     """
     folder = Path(folder).absolute()
     sources = as_sources(source)
-    if len(sources) == 1 and sources[0].is_folder and not sources[0].folder.is_dir():
-        # One of several may be a disk that is not mounted now.
-        raise InvalidInputError(f"source {source!r}: there is no folder {sources[0].folder}")
+    if len(sources) == 1:
+        # One of several may be a disk that has gone away since the run began.
+        check_folders([sources[0].template])
     for one in sources:
         for video_id in ids:
             one.url(video_id)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from coinml.collection.download import UNREACHABLE, Fetched
+from coinml.collection.download import UNREACHABLE, Fetched, is_unreachable
 from coinml.collection.download_limits import Limits
 from coinml.collection.sources import Source
 from coinml.data.video_endings import VIDEO_ENDINGS
@@ -93,7 +93,12 @@ class _Bucket:
         import fsspec
 
         self._filesystem: Any
-        self._filesystem, _ = fsspec.core.url_to_fs(source.template)
+        try:
+            # Some drivers connect here, or look for the keys.
+            self._filesystem, _ = fsspec.core.url_to_fs(source.template)
+        except Exception as err:
+            text = f"{source.name}: {str(err) or type(err).__name__}"
+            raise as_error(Fault.TRANSIENT, text, rule=UNREACHABLE) from err
 
     def open(self, path: str) -> Any:
         """The file, or None if there is none."""
@@ -123,7 +128,9 @@ def _reading(path: str) -> Iterator[None]:
     except Exception as err:
         # Drivers raise the errors of their libraries: botocore's are no `OSError`.
         names = {kind.__name__ for one in (err, err.__cause__) for kind in type(one).__mro__}
-        offline = any(word in name for name in names for word in ("Connect", "Credential"))
+        offline = is_unreachable(err) or any(
+            word in name for name in names for word in ("Connect", "Credential")
+        )
         fault = explain(err)[0] if not isinstance(err, OSError) else Fault.TRANSIENT
         text = f"{path}: {str(err) or type(err).__name__}"
         if offline or fault is Fault.LOCAL:

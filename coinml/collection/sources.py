@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +15,21 @@ from coinml.collection.pacing import source_name
 from coinml.errors import InvalidInputError
 from coinml.runtime.addresses import credential_in, is_loopback, parts_of
 
+BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hf")
+"""Schemes of object stores, whose drivers connect only when a file is opened."""
+
 ALLOWED = (
     "allowed are an http(s) URL that contains {id}, e.g. https://www.youtube.com/watch?v={id}, "
     "a folder or file of copies with an absolute path, e.g. /copies or /copies/{id}.mp4, "
-    "and a bucket, e.g. s3://bucket/copies/{id}.mp4"
+    f"and a bucket, e.g. s3://bucket/copies/{{id}}.mp4 (of {', '.join(BUCKETS)})"
 )
 
 _LONGEST_NAME = 200
+_DRIVERS = frozenset({*BUCKETS, "memory"})
+_BRACE = re.compile(r"\{[^{}/?&;#\s]{0,20}\}|[{}]")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SECRET = re.compile(r"([?&;][^=&;#]+=)([^&;#]*)")
+_PLACEHOLDER = re.compile(r"\{\w{0,20}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +133,25 @@ def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:
         raise InvalidInputError(f"no source: {ALLOWED}")
     sources = tuple(Source(template) for template in dict.fromkeys(templates))
     for source in sources:
-        _check(source)
+        _check_form(source)
+        _check_driver(source)
     return sources
+
+
+def check_folders(templates: Sequence[str]) -> None:
+    """Refuse sources of another form, and folders that are not on this machine.
+
+    Nothing is connected to.
+
+    Raises:
+        InvalidInputError: As `as_sources`, or there is no such folder, which is named.
+    """
+    for source in as_sources(templates) if templates else ():
+        # `os.path` takes any text; `Path.is_dir` raises for a name that is too long.
+        if source.is_folder and not os.path.isdir(source.folder):  # noqa: PTH112
+            raise InvalidInputError(
+                f"source {source.template!r}: there is no folder {source.folder}"
+            )
 
 
 def check_recordable(templates: Sequence[str]) -> None:
@@ -162,33 +186,61 @@ def check_no_user(templates: Sequence[str]) -> None:
             )
 
 
-def _check(source: Source) -> None:
+def _check_form(source: Source) -> None:
+    shown = _masked(source.template)
     try:
-        host = parts_of(source.template).netloc
+        parts = parts_of(source.template)
+        host, _ = parts.netloc, parts.port
     except ValueError:
         host = ""
     if source.is_web:
-        fine = bool(host) and "{id}" in source.template
+        why = "" if host and "{id}" in source.template else "it has no host or no {id}"
     elif source.is_folder:
-        fine = Path(source.place).is_absolute()
+        why = _wrong_path(source, host)
+    elif source.scheme in _DRIVERS:
+        why = "" if host else "it names no bucket"
     else:
-        fine = bool(host) and _has_driver(source)
-    if not fine:
-        raise InvalidInputError(f"source {_masked(source.template)!r}: {ALLOWED}")
+        why = f"{source.scheme}:// is not supported"
+    # A slash is in no placeholder, so of `{{id}}` a brace is named.
+    if (brace := _BRACE.search(source.template.replace("{id}", "/"))) is not None:
+        # What is in a masked value is not named.
+        named = _BRACE.search(shown.replace("{id}", "/"))
+        raise InvalidInputError(
+            f"source {shown!r}: {named[0] if named else brace[0][0]!r} is not allowed: the only "
+            "placeholder is {id}; in a URL (file:///... for a folder) write %7B and %7D for braces"
+        )
+    if why:
+        raise InvalidInputError(f"source {shown!r}: {why}: {ALLOWED}")
 
 
-def _has_driver(source: Source) -> bool:
+def _wrong_path(source: Source, host: str) -> str:
+    if source.scheme == "file" and host not in ("", "localhost"):
+        return f"{host!r} is read as a host; a file URL has three slashes, as file:///copies"
+    try:
+        return "" if Path(source.place).is_absolute() else "it is not an absolute path"
+    except RuntimeError:
+        return "there is no such user"
+
+
+def _check_driver(source: Source) -> None:
+    if source.is_web or source.is_folder:
+        return
     import fsspec
 
+    shown = _masked(source.template)
     try:
         fsspec.get_filesystem_class(source.scheme)
-    except ValueError:
-        return False
+    except ValueError as err:
+        text = f"source {shown!r}: no driver for {source.scheme}:// is installed"
+        raise InvalidInputError(text) from err
     except ImportError as err:
         hint = "; pip install 'coinml[s3]'" if source.scheme in ("s3", "s3a") else ""
-        raise InvalidInputError(f"source {_masked(source.template)!r}: {err}{hint}") from err
-    return True
+        raise InvalidInputError(f"source {shown!r}: {err}{hint}") from err
 
 
 def _masked(template: str) -> str:
-    return _SECRET.sub(lambda pair: pair[0] if "{id}" in pair[2] else f"{pair[1]}***", template)
+    def value(pair: re.Match[str]) -> str:
+        shown = "{id}" in pair[2] or _PLACEHOLDER.fullmatch(pair[2])
+        return pair[0] if shown else f"{pair[1]}***"
+
+    return _SECRET.sub(value, template)

@@ -13,7 +13,7 @@ from coinml.collection.options import CollectOptions
 from coinml.collection.outcomes import VideoOutcome
 from coinml.collection.pacing import Pace
 from coinml.collection.source_history import SourceHistory
-from coinml.collection.sources import Source, as_sources
+from coinml.collection.sources import Source, as_sources, check_folders
 from coinml.collection.video_folder import DURATION_TOLERANCE
 from coinml.data.records import Dataset
 from coinml.data.splits import unit_hash
@@ -57,7 +57,8 @@ def collect(
         Counts of the dataset's videos by state.
 
     Raises:
-        InvalidInputError: A wrong source, id or cookies file, or no folder for downloads.
+        InvalidInputError: A wrong source, id or cookies file, or no folder for downloads; or a
+            source is a folder that is not there.
         SourcePausedError: The source, or the last one that a video may still be at, refuses
             everyone for longer than `options.max_wait_s`.
         LocalError: This machine is at fault; no video is blamed.
@@ -71,6 +72,7 @@ def collect(
     options = options or CollectOptions()
     fetch_options = fetch_options or FetchOptions(**options.limits())
     sources = options.sources or (YOUTUBE,)
+    check_folders(sources)
     run_id = uuid.uuid4().hex
     credentials = fetch_options.credentials()
     due = find_due(dataset, ledger, options, credentials=credentials)

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from coinml.collection.copies import copy_video
 from coinml.collection.download import is_unreachable
 from coinml.collection.options import CollectOptions
-from coinml.collection.sources import Source, as_sources
+from coinml.collection.sources import Source, as_sources, check_folders
+from coinml.collection.whole_dataset import collect
+from coinml.data.records import Dataset, Video
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import Fault, explain
 from coinml.ledger import DOWNLOADED, PENDING
@@ -94,6 +96,56 @@ def test_a_password_in_a_source_is_refused_and_not_shown(template: str) -> None:
         told = str(caught.value) + str(refused.value)
         assert "hush" not in told
         assert "joe" not in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("ftp://x/{id}", r"ftp:// is not supported: allowed are .*s3, .*gs, "),
+        ("SFTP://127.0.0.1:9/{id}", "sftp:// is not supported"),
+        ("local:///copies/{id}", "local:// is not supported"),
+        ("zip://copies.zip/{id}", "zip:// is not supported"),
+        ("file://copies/{id}.mp4", "'copies' is read as a host"),
+        ("~no-such-user/{id}.mp4", "there is no such user"),
+        ("http://host:port/{id}", "no host"),
+        ("http://host/{id}/{foo}.mp4", r"'\{foo\}' is not allowed: the only .* is \{id\}"),
+        ("http://host/{id}/{}.mp4", r"'\{\}' is not allowed"),
+        ("http://host/{ID}.mp4", r"'\{ID\}' is not allowed"),
+        ("http://host/{id}?v={foo}", r"'\{foo\}' is not allowed"),
+        ("http://host/{{id}}.mp4", r"'\{' is not allowed"),
+        ("http://host/{id", r"'\{' is not allowed"),
+        ("/copies/{id}/{foo:03}.mp4", r"'\{foo:03\}' is not allowed"),
+        ("s3://bucket/{label}/{id}.mp4", r"'\{label\}' is not allowed"),
+    ],
+)
+def test_a_wrong_source_is_named_alone_and_nothing_is_connected_to(
+    wrong: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: Any, **__: Any) -> None:
+        raise AssertionError("connects")
+
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    right = "https://right.example/{id}.mp4"
+    for given in (wrong, [right, wrong], [wrong, right]):
+        with pytest.raises(InvalidInputError, match=says) as caught:
+            as_sources(given)
+        # Before a run begins, too.
+        with pytest.raises(InvalidInputError, match=says):
+            check_folders([given] if isinstance(given, str) else given)
+        assert f"source {wrong!r}: " in str(caught.value)
+        assert "right.example" not in str(caught.value)
+
+
+def test_braces_that_are_no_placeholder_are_percent_encoded(tmp_path: Path, served: Path) -> None:
+    folder = tmp_path / "a{b}"
+    folder.symlink_to(served)
+    assert copied(f"file://{tmp_path}/a%7Bb%7D/{{id}}.mp4", tmp_path / "in").is_file()
+    with pytest.raises(InvalidInputError, match=r"'\{b\}' is not allowed.*%7B"):
+        as_sources(str(folder))
+    with pytest.raises(InvalidInputError, match=r"'\{' is not allowed") as caught:
+        as_sources("https://tube.example/{id}?v=hush{hush}hush")
+    assert "hush" not in str(caught.value)
 
 
 def test_the_values_of_a_query_are_not_shown() -> None:
@@ -198,6 +250,29 @@ def test_a_single_folder_that_is_not_there_is_an_input_error(
     assert set(collector.states().values()) == {PENDING}
 
 
+def test_a_folder_that_is_not_there_is_refused_before_the_run(
+    collector: LocalCollector, tmp_path: Path
+) -> None:
+    collector.register(1)
+    dataset = Dataset(
+        name="mini",
+        videos=(Video(video_id=ID, label="saw", subset="training", split="train"),),
+    )
+    away = tmp_path / "away"
+    host = "http://127.0.0.1:9/{id}.mp4"
+    for template in (str(away), f"{away}/{{id}}.mp4", f"file://{away}", f"{away}{'x' * 300}"):
+        for given in (template, [host, template], [template, host]):
+            options = CollectOptions(source=given)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError) as caught:
+                collect(dataset, collector.ledger, folder=collector.folder, options=options)
+            told = str(caught.value)
+            assert told.startswith(f"source {template!r}: there is no folder {away}")
+            assert "127.0.0.1" not in told
+    assert set(collector.states().values()) == {PENDING}
+    assert collector.ledger.attempts("mini", ID) == []
+    check_folders([host, str(tmp_path)])
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """A bucket of a real S3 server on loopback; the keys are made up."""
@@ -255,6 +330,21 @@ def test_copies_in_any_file_system_of_fsspec(tmp_path: Path) -> None:
     filesystem.pipe_file(f"/drawn/{ID}.mp4", bytes(100))
     assert copied("memory://drawn/{id}.mp4", tmp_path / "in").read_bytes() == bytes(100)
     assert fault_of("memory://drawn/{id}.mp4", tmp_path / "in2", "absent") == (Fault.GONE, False)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"])
+def test_a_driver_that_cannot_connect_is_a_source_that_cannot_be_reached(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real FTP driver, which connects when it is made, in the place of a bucket's."""
+    from fsspec.implementations.ftp import FTPFileSystem
+    from fsspec.registry import _registry
+
+    class Driver(FTPFileSystem):  # type: ignore[misc]
+        protocol = "oss"
+
+    monkeypatch.setitem(_registry, "oss", Driver)
+    assert fault_of(f"oss://{host}/{{id}}.mp4", tmp_path / "in") == (Fault.TRANSIENT, True)
 
 
 def test_threads_copy_at_once(served: Path, tmp_path: Path) -> None:
