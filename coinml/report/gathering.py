@@ -71,9 +71,11 @@ class ReportData:
         status: Status of the collection.
         ledger_digest: Digest of the ledger's content at that time.
         heads: The registered versions that are shown: champion, challenger, and the latest of
-            every other kind of head, the champion first.
+            every other kind of head, the champion first. Each has its run.
+        gone: Versions that would be shown, but whose runs are no longer in MLflow; rows of
+            `list_versions`.
         predictions: Predictions of the first head: `video_id, split, label, predicted, score`;
-            None without a head.
+            None without a head, or if they are gone.
         comparison: Comparison of the first two heads on test; None with fewer than two.
         domains: Domain by class, if known and unless the classes are the domains.
         spec: Spec of the embedding set that the map shows; None without one.
@@ -97,6 +99,7 @@ class ReportData:
     videos: Mapping[str, LedgerRow]
     links: Mapping[str, str]
     missing: Sequence[str]
+    gone: Sequence[Mapping[str, Any]] = ()
 
 
 def gather(
@@ -126,11 +129,21 @@ def gather(
     model = model_name(dataset.name, target)
     status = ledger.status(dataset.name)
     rows = {row.video_id: row for row in ledger.rows_of(dataset)}
-    heads = _heads(store, model)
+    heads, gone = _heads(store, model)
+    for row in gone:
+        run_id, what = row["run_id"], ", ".join([_kind(row), *row["aliases"]])
+        why = f"run gone; MLflow has no run {run_id!r}"
+        missing.append(
+            f"version {row['version']} ({what}): "
+            f"{why if run_id else 'it was registered without a run'}"
+        )
     predictions, comparison = None, None
     if heads:
-        predictions = store.read_table(heads[0].run_id, "predictions")
-    else:
+        try:
+            predictions = store.read_table(heads[0].run_id, "predictions")
+        except InvalidInputError as err:
+            missing.append(f"the predictions of {heads[0].title} are gone: {err}")
+    elif not gone:
         missing.append(f"{model} has no version yet: train first")
     if len(heads) > 1:
         try:
@@ -156,11 +169,16 @@ def gather(
         videos=rows,
         links={row.video_id: _link(row, source) for row in rows.values()},
         missing=missing,
+        gone=gone,
     )
 
 
-def _heads(store: MlflowStore, model: str) -> list[HeadView]:
-    """Champion, challenger, then the latest version of every other kind of head; at most four."""
+def _heads(store: MlflowStore, model: str) -> tuple[list[HeadView], list[dict[str, Any]]]:
+    """Champion, challenger, then the latest version of every other kind of head; at most four.
+
+    Returns:
+        The heads, and the versions before them whose runs are gone.
+    """
     versions = list_versions(store, model)
     ranked = sorted(
         versions,
@@ -170,20 +188,30 @@ def _heads(store: MlflowStore, model: str) -> list[HeadView]:
             -row["version"],
         ),
     )
-    shown: list[dict[str, Any]] = []
+    shown: list[HeadView] = []
+    gone: list[dict[str, Any]] = []
     for row in ranked:
-        kinds = {other["tags"].get("head") for other in shown}
-        if row["aliases"] or row["tags"].get("head") not in kinds:
-            shown.append(row)
-    return [_view(store, row) for row in shown[:_MOST_HEADS]]
+        if len(shown) == _MOST_HEADS:
+            break
+        if row["aliases"] or _kind(row) not in {head.name for head in shown}:
+            try:
+                shown.append(_view(store, row))
+            except InvalidInputError:
+                # Deleted for good, as by `mlflow gc`, or registered without one.
+                gone.append(row)
+    return shown, gone
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return str(row["tags"].get("head", "head"))
 
 
 def _view(store: MlflowStore, row: Mapping[str, Any]) -> HeadView:
-    run: Run = store.read_run(row["run_id"])
+    run: Run = store.read_run(row["run_id"] or "")
     return HeadView(
         version=row["version"],
         aliases=row["aliases"],
-        name=row["tags"].get("head", "head"),
+        name=_kind(row),
         run_id=row["run_id"],
         metrics=dict(run.data.metrics),
         params=dict(run.data.params),

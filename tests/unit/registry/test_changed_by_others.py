@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from mlflow.entities import ViewType
 
+from coinml.data.records import Dataset, Video
 from coinml.errors import InvalidInputError, RegistryError
+from coinml.ledger import Ledger
 from coinml.registry.promotion import promote
 from coinml.registry.versions import CHAMPION, has_version, version_at
+from coinml.report.gathering import ReportData, gather
+from coinml.report.page import render
 from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.made_up_versions import NAME, candidate, holder, tags
 
@@ -161,3 +165,74 @@ def test_a_run_in_a_deleted_experiment_can_be_read(store: MlflowStore) -> None:
     assert holder(store, CHAMPION) == old
     with pytest.raises(InvalidInputError, match="no run"):
         store.read_run("0" * 32)
+
+
+@pytest.mark.parametrize("lost", [("first",), ("second",), ("first", "second")])
+def test_a_report_is_made_although_runs_are_gone(
+    lost: tuple[str, ...], store: MlflowStore, tmp_path: Path
+) -> None:
+    versions = {"first": candidate(store, right=0.6), "second": candidate(store, right=0.9)}
+    client = store.client()
+    for name, version in versions.items():
+        client.set_model_version_tag(NAME, str(version), "head", name)
+    client.set_registered_model_alias(NAME, CHAMPION, str(versions["first"]))
+    runs = {name: run_of(store, version) for name, version in versions.items()}
+    for name in lost:
+        collect_garbage(store, versions[name])
+    kept = [name for name in versions if name not in lost]
+    found = gathered(store, tmp_path)
+    assert [head.name for head in found.heads] == kept
+    assert [row["version"] for row in found.gone] == [versions[name] for name in lost]
+    assert (found.predictions is not None) == bool(kept)
+    page = render(found)
+    aliases = {"first": "champion", "second": "challenger"}
+    for name in lost:
+        said = f"version {versions[name]} ({name}, {aliases[name]}): run gone; MLflow has no run"
+        assert f"{said} '{runs[name]}'" in found.missing
+        assert said in page
+    assert page.count('class="note">run gone</td>') == len(lost)
+    assert all(runs[name] in page for name in kept)
+    assert "train first" not in page
+    assert 'id="coverage"' in page
+
+
+def test_an_older_version_takes_the_place_of_one_whose_run_is_gone(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    older, newer = candidate(store, right=0.6), candidate(store, right=0.9)
+    collect_garbage(store, newer)
+    found = gathered(store, tmp_path)
+    assert [head.version for head in found.heads] == [older]
+    assert [row["version"] for row in found.gone] == [newer]
+
+
+@pytest.mark.parametrize("lose", [remove_files, damage_table])
+def test_a_report_is_made_although_predictions_are_gone(
+    lose: object, store: MlflowStore, tmp_path: Path
+) -> None:
+    version = candidate(store, right=0.6)
+    lose(store, version)  # type: ignore[operator]
+    found = gathered(store, tmp_path)
+    assert [head.version for head in found.heads] == [version]
+    assert f"the predictions of head (version {version}) are gone" in render(found)
+
+
+def test_a_report_names_a_version_that_was_registered_without_a_run(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    version = candidate(store, right=0.6)
+    store.client().create_model_version(NAME, (tmp_path / "model").as_uri(), tags={"head": "own"})
+    found = gathered(store, tmp_path)
+    assert [head.version for head in found.heads] == [version]
+    assert "version 2 (own): it was registered without a run" in render(found)
+
+
+def gathered(store: MlflowStore, folder: Path) -> ReportData:
+    videos = tuple(
+        Video(video_id=f"v{n}", label=f"Task{n % 2}", subset="training", split="train")
+        for n in range(4)
+    )
+    dataset = Dataset(name=NAME.removesuffix("-task"), videos=videos)
+    with Ledger(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        ledger.register(dataset)
+        return gather(dataset, store=store, ledger=ledger, embeddings_root=str(folder / "sets"))
