@@ -30,8 +30,9 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 @task(
     task_run_name="check_tracking {experiment}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
+    # A few seconds in all: a wrong address should be told at once, and no work is lost yet.
+    retries=2,
+    retry_delay_seconds=RETRY_DELAYS_S[:2],
     retry_condition_fn=only_transient,
     cache_policy=NO_CACHE,
 )

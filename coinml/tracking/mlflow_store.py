@@ -79,6 +79,9 @@ class MlflowStore:
     Attributes:
         uri: MLflow's tracking URI.
         artifact_root: Folder for the artifacts of a local store; a server has its own.
+
+    Raises:
+        InvalidInputError: The URI is malformed.
     """
 
     uri: str
@@ -86,6 +89,13 @@ class MlflowStore:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", Url(self.uri))
+        try:
+            parts_of(self.uri)
+        except ValueError as err:
+            raise InvalidInputError(
+                f"MLFLOW_TRACKING_URI {self.shown!r}: {err}; name a database, as "
+                "sqlite:////path/to/mlflow.db, or a server, as http://host:5000"
+            ) from err
 
     @property
     def shown(self) -> str:

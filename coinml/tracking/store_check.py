@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
@@ -21,13 +25,18 @@ CHECKED = "coinml.checked"
 
 _LONGEST = 300
 
+_SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+"""MLflow's client has these limits during the check, unless the user has set others."""
+
+_LIMITING = threading.Lock()
+
 
 def check_store(store: MlflowStore, experiment: str) -> None:
     """Check that runs can be recorded in an experiment, by creating it or writing a tag to it.
 
     A store that only answers is not enough: its database may be read-only, a server may let this
     user read only, and the experiment may be deleted. A local folder of artifacts is tried with a
-    file.
+    file. A server is asked without MLflow's retries, which take minutes: no work is lost yet.
 
     Args:
         store: Where the runs will go.
@@ -39,15 +48,10 @@ def check_store(store: MlflowStore, experiment: str) -> None:
         TransientError: It does not answer.
     """
     try:
-        client = store.client()
-        experiment_id = store.experiment(experiment)
-        client.set_experiment_tag(experiment_id, CHECKED, datetime.now(UTC).isoformat())
-        found = client.get_experiment(experiment_id)
-        if not found.experiment_id:
-            # A server that answers every request with a JSON document.
-            raise LocalError(f"{store.shown} does not answer like MLflow; see MLFLOW_TRACKING_URI")
-        if found.artifact_location.startswith("file:"):
-            folder = Path(unquote(parts_of(found.artifact_location).path))
+        with _short_limits():
+            location = _write_to(store, experiment)
+        if location.startswith("file:"):
+            folder = Path(unquote(parts_of(location).path))
             folder.mkdir(parents=True, exist_ok=True)
             # The file has no name, and is gone at once.
             tempfile.TemporaryFile(dir=folder).close()
@@ -65,3 +69,29 @@ def check_store(store: MlflowStore, experiment: str) -> None:
         raise LocalError(
             f"runs cannot be recorded in MLflow at {store.shown} (MLFLOW_TRACKING_URI): {said}"
         ) from err
+
+
+def _write_to(store: MlflowStore, experiment: str) -> str:
+    """Write a tag to the experiment; where its artifacts go, as a URI."""
+    client = store.client()
+    experiment_id = store.experiment(experiment)
+    client.set_experiment_tag(experiment_id, CHECKED, datetime.now(UTC).isoformat())
+    found = client.get_experiment(experiment_id)
+    if not found.experiment_id:
+        # A server that answers every request with a JSON document.
+        raise LocalError(f"{store.shown} does not answer like MLflow; see MLFLOW_TRACKING_URI")
+    return str(found.artifact_location)
+
+
+@contextmanager
+def _short_limits() -> Iterator[None]:
+    """Limit what MLflow's client waits for a server; it takes limits from the environment only."""
+    # Of two checks at the same time, the second would take the first one's limits for the user's.
+    with _LIMITING:
+        limits = {name: value for name, value in _SHORT.items() if name not in os.environ}
+        os.environ.update(limits)
+        try:
+            yield
+        finally:
+            for name in limits:
+                del os.environ[name]

@@ -179,6 +179,40 @@ def test_a_server_that_does_not_answer_is_tried_again(
         check_store(at("http://joe:s3cret@127.0.0.1:9", tmp_path), NAME)
 
 
+def test_a_server_is_asked_once_in_a_check_and_with_the_usual_retries_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., str]
+) -> None:
+    """503 is what MLflow's client tries again, as it does a refused connection."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    asked = []
+    answer = _Fixed.do_GET
+    monkeypatch.setattr(_Fixed, "do_GET", lambda self: (asked.append(self.path), answer(self)))
+    before = dict(os.environ)
+    with pytest.raises(TransientError, match="does not answer"):
+        check_store(
+            at(serve(503, "text/plain", b"away").replace("joe:s3cret@", ""), tmp_path), NAME
+        )
+    assert len(asked) == 1
+    assert {name: os.environ.get(name) for name in before} == before
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+@pytest.mark.parametrize("uri", ["http://[x", "http://joe:s3cret@[x", "postgresql://[::1/mlflow"])
+def test_a_malformed_address_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"MLFLOW_TRACKING_URI '.*name a database"
+    ) as caught:
+        at(uri, tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_unknown_kind_of_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match=r"MLflow at foo://x .*unsupported URI"):
+        check_store(at("foo://x", tmp_path), NAME)
+
+
 def test_a_locked_database_is_tried_again(
     store: MlflowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
