@@ -17,10 +17,10 @@ from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
 from coinml.ledger.foreign_values import finite, text
-from coinml.ledger.origins import origin_of
 from coinml.ledger.queries import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts, Overall
-from coinml.ledger.schema import attempts, chunks, datasets, seconds, videos
+from coinml.ledger.registration import register_rows
+from coinml.ledger.schema import attempts, chunks, seconds, videos
 from coinml.runtime.process_identity import is_dead
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Ledger(LedgerReader):
             InvalidInputError: The ledger knows another dataset by this name (`origins`).
         """
         self.require_same(dataset)
-        return self._register(dataset)
+        return self.database.write(lambda connection: register_rows(connection, dataset))
 
     def move(self, dataset: Dataset) -> int:
         """Make a dataset's present folder or annotation file its place, whatever was there before.
@@ -108,61 +108,11 @@ class Ledger(LedgerReader):
         """
         paths = {video.video_id: video.path for video in dataset.videos}
         kept = [row for row in self.rows(dataset.name) if row.video_id in paths]
-        self._register(dataset)
+        self.database.write(lambda connection: register_rows(connection, dataset))
         for row in kept:
             if row.origin == "in_place" and row.path != paths[row.video_id]:
                 self.forget(dataset.name, row.video_id, "the dataset has moved")
         return len(kept)
-
-    def _register(self, dataset: Dataset) -> int:
-        origin = origin_of(dataset)
-        values = [
-            {
-                "dataset": dataset.name,
-                "video_id": video.video_id,
-                "label": video.label,
-                "subset": video.subset,
-                "split": video.split,
-                "duration_s": video.duration_s,
-            }
-            for video in dataset.videos
-        ]
-        described = ("label", "subset", "split", "duration_s")
-
-        def work(connection: Connection) -> int:
-            known = {
-                row.video_id: tuple(row[1:])
-                for row in connection.execute(
-                    select(videos.c.video_id, *(videos.c[name] for name in described)).where(
-                        videos.c.dataset == dataset.name
-                    )
-                )
-            }
-            new = [value for value in values if value["video_id"] not in known]
-            if new:
-                # Another process may register the same dataset at the same time.
-                insert = _insert(connection)(videos).on_conflict_do_nothing()
-                connection.execute(insert, new)
-            for value in values:
-                found = known.get(str(value["video_id"]))
-                if found is not None and found != tuple(value[name] for name in described):
-                    connection.execute(
-                        _of(dataset.name, str(value["video_id"])).values(
-                            {name: value[name] for name in described}
-                        )
-                    )
-            if origin:
-                known_origin = _insert(connection)(datasets).values(
-                    dataset=dataset.name, origin=origin
-                )
-                connection.execute(
-                    known_origin.on_conflict_do_update(
-                        index_elements=[datasets.c.dataset], set_={"origin": origin}
-                    )
-                )
-            return len(new)
-
-        return self.database.write(work)
 
     # -- leases
 
@@ -428,13 +378,3 @@ def _of(dataset: str, video_id: str) -> Any:
 
 def _held(dataset: str, owner: str) -> Any:
     return update(videos).where(videos.c.dataset == dataset, videos.c.lease_owner == owner)
-
-
-def _insert(connection: Connection) -> Any:
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-        return sqlite_insert
-    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-    return postgresql_insert
