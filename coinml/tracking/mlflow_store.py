@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 import mlflow
 import requests
-from filelock import FileLock
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -40,6 +38,7 @@ from coinml.runtime.addresses import Url, is_loopback, masked, parts_of, plain, 
 from coinml.runtime.process_identity import is_dead, new_owner
 from coinml.runtime.proxies import keep_loopback_direct
 from coinml.runtime.settings import Settings
+from coinml.tracking.local_store import allows_folders, make_database
 from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
 
@@ -51,10 +50,6 @@ OWNER = "coinml.process"
 """Tag with the process that writes the run."""
 
 _NOTE = "mlflow.note.content"
-
-_MAKING = threading.Lock()
-_made: set[Path] = set()
-"""Databases whose tables this process knows to exist."""
 
 _untold: dict[str, str] = {}
 """Final status, by run id, of runs of this process that MLflow did not take."""
@@ -110,7 +105,7 @@ class MlflowStore:
             LocalError: The file of its database cannot be used.
         """
         address = self._address()
-        if parts_of(address).scheme in ("", "file") and not _allows_folders():
+        if parts_of(address).scheme in ("", "file") and not allows_folders():
             raise InvalidInputError(
                 f"MLFLOW_TRACKING_URI {address!r}: MLflow no longer keeps runs in a folder; name a "
                 "database, as sqlite:////path/to/mlflow.db, or a server, as http://host:5000"
@@ -120,7 +115,7 @@ class MlflowStore:
             mlflow.set_registry_uri(address)
         # What follows `file:` is a URI with options, such as `mode=ro`.
         if self.uri.startswith("sqlite:///") and not self.uri.startswith("sqlite:///file:"):
-            _make_database(Path(self.uri.removeprefix("sqlite:///")))
+            make_database(Path(self.uri.removeprefix("sqlite:///")))
         return mlflow.MlflowClient(address)
 
     def _address(self) -> str:
@@ -395,28 +390,6 @@ class MlflowStore:
     def masked(self, err: BaseException) -> str:
         """An error's message without the secrets of the URI."""
         return masked(str(err).replace(self.uri, self.shown))
-
-
-def _make_database(path: Path) -> None:
-    """Create the tables, one thread of one process at a time: MLflow fails if several try."""
-    with _MAKING:
-        if path in _made and path.is_file():
-            return
-        # MLflow would try to open it for two minutes.
-        if path.is_dir():
-            raise LocalError(f"MLflow's database {path}: is a folder")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f"{path.name}.lock")):
-                mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
-        except OSError as err:
-            raise LocalError(f"MLflow's database {path}: {err}") from err
-        _made.add(path)
-
-
-def _allows_folders() -> bool:
-    """Whether the user has told MLflow to keep runs in folders all the same."""
-    return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
 
 
 def code_version() -> str:
