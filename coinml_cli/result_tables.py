@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
-    from coinml.training.train_head import TrainReport
+    from coinml.training.train_report import TrainReport
     from tasks.summaries import EmbedSummary, TrainSummary
 
 _SHOWN_CLASSES = 10

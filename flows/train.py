@@ -14,7 +14,8 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.options import TrainOptions
 from coinml.training.sweep_runs import TuneReport
-from coinml.training.train_head import TrainReport, model_name
+from coinml.training.train_head import model_name
+from coinml.training.train_report import TrainReport
 from flows.promote import promote
 from tasks.embedding import open_set
 from tasks.evaluation import compare_runs

@@ -16,7 +16,7 @@ from coinml.runtime.escaping import Markdown
 from coinml.runtime.markdown import markdown_table
 from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore
-from coinml.training.train_head import TrainReport
+from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
 from tasks.summaries import TrainSummary
 

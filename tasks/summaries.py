@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from coinml.data.records import Target
     from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
-    from coinml.training.train_head import TrainReport
+    from coinml.training.train_report import TrainReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

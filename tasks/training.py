@@ -21,7 +21,8 @@ from coinml.training import train_head as training
 from coinml.training.options import TrainOptions
 from coinml.training.run_context import RunContext
 from coinml.training.sweep_runs import TuneReport
-from coinml.training.train_head import TrainReport, model_name
+from coinml.training.train_head import model_name
+from coinml.training.train_report import TrainReport
 from coinml.training.training_data import TrainingData, load_training_data
 from tasks.embedding import find_jobs
 from tasks.links import flow_run_links, flow_run_tags

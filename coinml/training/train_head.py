@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
 from coinml.training.run_artifacts import log_evaluation, log_fit
 from coinml.training.run_context import RunContext
+from coinml.training.train_report import TrainReport
 from coinml.training.training_data import SplitData, TrainingData, split_data
 from coinml.training.unregistered import FittedHead, find_fit, forget_fit, keep_fit
 
@@ -47,35 +48,6 @@ _HEADLINE = (
 """Metrics that become tags of the version: the gate reads them, and the registry shows them."""
 
 _TRAIN_METRICS = ("train_loss", "train_accuracy", "train_f1_macro")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """A trained head, or an earlier one with the same recipe.
-
-    Attributes:
-        head: One of `heads.kinds.HEADS`.
-        run_id: Its MLflow run.
-        model: Name of the registered model.
-        version: Of the registered model.
-        metrics: Final numbers of val and test, by MLflow's names.
-        reused: Whether an earlier run with the same recipe was taken.
-        classes_without: Classes without an embedded video, by split.
-        scarce_classes: Classes with too few training videos to learn much of them.
-    """
-
-    head: str
-    run_id: str
-    model: str
-    version: int
-    metrics: Mapping[str, float]
-    reused: bool
-    classes_without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    scarce_classes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` prints them."""
-        return asdict(self)
 
 
 def model_name(dataset: str, target: Target = "task") -> str:

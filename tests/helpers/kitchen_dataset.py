@@ -29,7 +29,8 @@ from coinml.registry.promotion import promote
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.run_context import RunContext
 from coinml.training.sweep_runs import TuneReport, tune_head
-from coinml.training.train_head import TrainReport, train_head
+from coinml.training.train_head import train_head
+from coinml.training.train_report import TrainReport
 from coinml.training.training_data import TrainingData
 
 MODEL = "kitchen-task"
