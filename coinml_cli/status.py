@@ -107,7 +107,7 @@ def _print_unusable(settings: Settings, dataset: str, *, most: int = 10) -> None
         rows = ledger.rows(dataset, state="corrupt")
     if rows:
         shown = [[row.video_id, row.message or ""] for row in rows[:most]]
-        table([f"{len(rows):,} files that cannot be used", "why"], shown)
+        table([f"files that cannot be used: {len(rows):,}", "why"], shown)
 
 
 def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_a_missing_file_is_not_said_not_to_decode_and_one_that_decodes_again_is_
         adopt_in_place(ledger, dataset)
     print_status(settings, "clips")
     said = capsys.readouterr().out
-    assert "2 files that cannot be used" in said
+    assert "files that cannot be used: 2" in said
     assert "linked.mp4: the file is missing" in said
     assert "does not decode" not in said
 
