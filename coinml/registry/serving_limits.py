@@ -114,6 +114,11 @@ def request_limits() -> ServingLimits:
     return UNLIMITED if _serves_nobody() else serving_limits()
 
 
+def in_mlflow_server() -> bool:
+    """Whether MLflow's scoring server runs in this process."""
+    return os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
+
+
 def _serves_nobody() -> bool:
     """Whether the caller is the user of this process, who needs no permission and no limits.
 

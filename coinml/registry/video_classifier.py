@@ -43,6 +43,7 @@ from coinml.registry.serving_limits import (
     RequestBytes,
     ServingLimits,
     allowed_file,
+    in_mlflow_server,
     request_limits,
     serving_limits,
 )
@@ -145,6 +146,9 @@ class VideoClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Classify each row's video: one row of `label, score, top5, error` a row, same order.
 
+        `score` is float64, NaN where there is an error; the other columns hold objects, and None
+        where there is no value.
+
         Raises:
             RefusedRequestError: The request has too many rows or no column of videos, or too many
                 requests are running.
@@ -194,8 +198,9 @@ class VideoClassifier(PythonModel):
                 temporary = Path(folder) / f"{index}.video"
                 ahead.append(self._submit(row, temporary, counted, limits, end_s))
             answers += [self._answer(future, limits, end_s) for future in ahead]
-        # dtype object, because pandas would turn None into NaN, which JSON does not have.
-        return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
+        table = pd.DataFrame(answers, columns=_ANSWER, dtype=object)
+        # MLflow's server makes JSON of the values as they are, and JSON has no NaN.
+        return table if in_mlflow_server() else table.astype({"score": np.float64})
 
     def _submit(
         self,

@@ -124,6 +124,19 @@ def test_bad_rows_do_not_affect_the_others(trained: Trained, champion: Any, tmp_
     assert answers[6]["error"] == "neither 'video' nor 'video_base64' is given"
 
 
+def test_scores_are_numbers_that_pandas_can_rank(
+    trained: Trained, champion: Any, tmp_path: Path
+) -> None:
+    videos = [str(path) for path in list(trained.material.videos.values())[:3]]
+    answers = champion.predict(pd.DataFrame({"video": [videos[0], "missing.mp4", *videos[1:]]}))
+    assert answers["score"].dtype == np.float64
+    best = answers.nlargest(2, "score")
+    assert list(best["score"]) == sorted(answers["score"].dropna(), reverse=True)[:2]
+    assert answers["score"].isna().tolist() == [False, True, False, False]
+    failed = champion.predict(pd.DataFrame({"video": ["missing.mp4"]}))
+    assert (failed["score"].dtype, failed["label"][0]) == (np.float64, None)
+
+
 def test_a_path_may_be_a_pathlib_path(trained: Trained, champion: Any) -> None:
     video = trained.material.videos["Cut0_______"]
     answers = champion.predict(pd.DataFrame({"video": [video, str(video), np.str_(video)]}))
@@ -189,6 +202,7 @@ def test_an_empty_table_gets_an_empty_answer(champion: Any) -> None:
     answers = champion.predict(pd.DataFrame({"video": pd.Series([], dtype=str)}))
     assert len(answers) == 0
     assert list(answers.columns) == ["label", "score", "top5", "error"]
+    assert answers["score"].dtype == np.float64
 
 
 @pytest.mark.parametrize("head", ["attentive", "knn"])
