@@ -1,8 +1,7 @@
-"""`coinml promote`, `registry` and `predict`: registered models and their predictions."""
+"""`coinml promote` and `registry`: the versions of registered models."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +18,6 @@ def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(epilog="Example: coinml promote --dataset coin --version 7")(promote)
     app.command(epilog="Example: coinml registry --dataset mini")(registry)
-    app.command(epilog="Example: coinml predict holiday.mp4 --dataset coin --json")(predict)
 
 
 def promote(
@@ -116,69 +114,6 @@ def registry(
             for row in versions
         ],
     )
-
-
-def predict(
-    files: Annotated[list[Path], typer.Argument(help="Video files.")],
-    dataset: Known = None,
-    target: Target = "task",
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
-    ] = None,
-    start: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="S", help="Start of the classified part, in seconds."),
-    ] = None,
-    end: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="S", help="End of the classified part, in seconds."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Classify video files with the champion; a broken file gets an error instead."""
-    from coinml.registry.predict import answering_alias, predict_files
-    from coinml.registry.versions import CHAMPION, model_uri
-    from coinml.runtime import progress
-    from coinml.runtime.settings import Settings
-    from coinml.training.train_head import model_name
-    from coinml_cli.console import note, print_json, table
-    from coinml_cli.flow_session import watched
-    from coinml_ops.environment import log_to
-
-    settings = Settings()
-    log_to(settings.logs_dir)
-    store = _store(settings)
-    if model is None:
-        name = model_name(known_dataset(settings, dataset), options.target(target))
-        alias = answering_alias(store, name)
-        model = model_uri(name, alias)
-        if alias != CHAMPION:
-            note(f"{name} has no champion yet; its {alias} answers (`coinml registry` says why)")
-    with watched(), progress.stage("predict", len(files)):
-        answers = predict_files(
-            store,
-            model,
-            [str(file) for file in files],
-            span=(start, end),
-            progress=lambda count: progress.advance("predict", count),
-        )
-    if json:
-        print_json(answers)
-    else:
-        table(
-            ["video", "label", "score", "next best", "error"],
-            [
-                [
-                    answer["video"],
-                    answer["label"] or "",
-                    "" if answer["error"] else f"{answer['score']:.3f}",
-                    ", ".join(f"{top['label']} {top['score']:.2f}" for top in answer["top5"][1:3]),
-                    answer["error"] or "",
-                ]
-                for answer in answers
-            ],
-        )
 
 
 def _store(settings: Settings) -> MlflowStore:

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from coinml.data.targets import Span
 from coinml.errors import RegistryError
+from coinml.evaluation.abstention import Threshold
 from coinml.registry.serving_limits import own_command
 from coinml.registry.versions import CHALLENGER, CHAMPION, version_at
 from coinml.tracking.mlflow_store import MlflowStore
@@ -48,6 +49,7 @@ def predict_files(
     files: Sequence[str],
     *,
     span: Span = (None, None),
+    threshold: Threshold | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Classify video files.
@@ -57,10 +59,12 @@ def predict_files(
         uri: The model, as `models:/mini-task@champion` or `models:/mini-task/3`.
         files: Paths of video files.
         span: Start and end in seconds of the part to classify; by default the whole video.
+        threshold: From which score answers are accepted, as `abstention_threshold` finds it.
         progress: Called with the number of files answered since the last call.
 
     Returns:
-        A dict `video, label, score, top5, error` for each file, in the order of `files`.
+        A dict `video, label, score, top5, error` for each file, in the order of `files`; with a
+        threshold also `accepted`, which is False where there is an error.
 
     Raises:
         RegistryError: There is no such model, or it does not load.
@@ -86,7 +90,11 @@ def predict_files(
             table = loaded.predict(pd.DataFrame({"video": part} | limits))
         rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
         for file, row in zip(part, rows, strict=True):
-            answers.append({"video": file, **{str(key): value for key, value in row.items()}})
+            answer = {"video": file, **{str(key): value for key, value in row.items()}}
+            if threshold is not None:
+                score = answer["score"]
+                answer["accepted"] = score is not None and score >= threshold.score
+            answers.append(answer)
         if progress is not None:
             progress(len(part))
     return answers

@@ -58,6 +58,7 @@ logger = logging.getLogger(__name__)
 DEADLINE_S = 60.0
 _IDLE_S = 20.0
 TOP = 5
+SCORE_DIGITS = 6
 _SPEC = "spec.json"
 _ANSWER = ["label", "score", "top5", "error"]
 
@@ -256,7 +257,10 @@ class VideoClassifier(PythonModel):
         scores = self._head.predict_proba(seen)[0]
         order = np.argsort(-scores, kind="stable")[:TOP]
         top = [
-            {"label": str(self._head.classes[index]), "score": round(float(scores[index]), 6)}
+            {
+                "label": str(self._head.classes[index]),
+                "score": round(float(scores[index]), SCORE_DIGITS),
+            }
             for index in order
         ]
         return {**top[0], "top5": top, "error": None}
