@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
+from coinml.heads.linear import linear
 from coinml.heads.network import NetworkHead
 from coinml.heads.search_space import SearchSpace, Trial
 from coinml.heads.training_loop import (
@@ -207,7 +208,7 @@ class _Network(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.heads = width, heads
-        self._dropout, self._noise = dropout, noise
+        self._dropout, self.noise = dropout, noise
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         # Uninitialised on purpose: torch's own initialisation would draw from global state.
@@ -235,25 +236,22 @@ class _Network(nn.Module):
         present = ~torch.isnan(clips[..., 0])
         x = (torch.nan_to_num(clips).float() - self.mean) / self.scale * present[..., None]
         count = present.sum(dim=1, keepdim=True).clamp(min=1)
-        h = functional.linear(x, self.project) + self.place[: x.shape[1]]
+        h = linear(x, self.project) + self.place[: x.shape[1]]
         h = self._norm(h, 0)
         gathered = self._attend(h, present)
-        gathered = gathered + functional.relu(functional.linear(gathered, self.mix))
+        gathered = gathered + functional.relu(linear(gathered, self.mix))
         gathered = self._norm(gathered, 1)
         if self.training:
-            gathered = drop(gathered, self._dropout, self._noise)
+            gathered = drop(gathered, self._dropout, self.noise)
         average = x.sum(dim=1) / count
-        return functional.linear(gathered, self.output, self.bias) + functional.linear(
-            average, self.shortcut
-        )
+        return linear(gathered, self.output, self.bias) + linear(average, self.shortcut)
 
     def _attend(self, h: Tensor, present: Tensor) -> Tensor:
         """The attention's output (B, W) over the present clips of (B, K, W)."""
         batch, clips, width = h.shape
         split = (batch, clips, self.heads, width // self.heads)
         keys, values = (
-            functional.linear(h, weight).view(split).transpose(1, 2)
-            for weight in (self.keys, self.values)
+            linear(h, weight).view(split).transpose(1, 2) for weight in (self.keys, self.values)
         )
         query = self.query.view(1, self.heads, 1, -1).expand(batch, -1, -1, -1)
         found = functional.scaled_dot_product_attention(

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
+from coinml.heads.linear import linear
 from coinml.heads.network import NetworkHead
 from coinml.heads.search_space import SearchSpace, Trial
 from coinml.heads.training_loop import (
@@ -187,7 +188,7 @@ class _Network(nn.Module):
         super().__init__()
         self.widths = list(widths)
         self._dropout = dropout
-        self._noise = noise
+        self.noise = noise
         self.register_buffer("mean", torch.zeros(widths[0]))
         self.register_buffer("scale", torch.ones(widths[0]))
         # Uninitialised on purpose: torch's own initialisation would draw from global state.
@@ -218,8 +219,8 @@ class _Network(nn.Module):
         h = x
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = functional.linear(h, weight, bias)
+            h = linear(h, weight, bias)
             if i < last:
                 h = functional.relu(h)
-                h = drop(h, self._dropout, self._noise) if self.training else h
-        return h if self.shortcut is None else h + functional.linear(x, self.shortcut)
+                h = drop(h, self._dropout, self.noise) if self.training else h
+        return h if self.shortcut is None else h + linear(x, self.shortcut)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
+from coinml.heads.batch_parts import BatchParts, PartLoss
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,8 @@ def fit_network(
     dozen validation videos accuracy has coarse steps, and the best of a hundred epochs is luck.
 
     Args:
-        network: Takes a batch of inputs and returns scores of shape (B, C); on the device.
+        network: Takes a batch of inputs and returns scores of shape (B, C); on the device. Its
+            attribute `noise` is the generator of its dropout, or None.
         train: Inputs (N, …) and classes (N,), on the device.
         val: The samples by which the epoch is chosen, likewise.
         schedule: The hyperparameters.
@@ -141,27 +143,30 @@ def fit_network(
     optimizer = torch.optim.AdamW(
         _groups(network, schedule.weight_decay), lr=schedule.lr, fused=True
     )
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: schedule.factor(s, steps))
-    step = _Step(network, train, schedule, generator)
+    losses = _Losses(train, schedule, generator)
     measured = _drawn(train, generator.initial_seed())
     best_loss, best_epoch = math.inf, 0
     best_state = copy.deepcopy(network.state_dict())
-    for epoch in range(1, schedule.epochs + 1):
-        network.train()
-        order = torch.randperm(len(train[0]), generator=generator).to(train[0].device)
-        for rows in torch.split(order, schedule.batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            step.loss(rows).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            falling.step()
-        metrics = _measure(network, measured, val, epoch, float(falling.get_last_lr()[0]))
-        if metrics.val_loss < best_loss:
-            best_loss, best_epoch = metrics.val_loss, epoch
-            best_state = copy.deepcopy(network.state_dict())
-        if on_epoch is not None:
-            on_epoch(metrics)
-        if epoch - best_epoch >= schedule.patience:
-            break
+    step = 0
+    with BatchParts(network) as parts:
+        for epoch in range(1, schedule.epochs + 1):
+            parts.train()
+            order = torch.randperm(len(train[0]), generator=generator).to(train[0].device)
+            for rows in torch.split(order, schedule.batch_size):
+                lr = schedule.lr * schedule.factor(step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                parts.set_gradients(losses.of_batch(rows), len(rows))
+                optimizer.step()
+                step += 1
+            metrics = _measure(parts, measured, val, epoch, lr)
+            if metrics.val_loss < best_loss:
+                best_loss, best_epoch = metrics.val_loss, epoch
+                best_state = copy.deepcopy(network.state_dict())
+            if on_epoch is not None:
+                on_epoch(metrics)
+            if epoch - best_epoch >= schedule.patience:
+                break
     network.load_state_dict(best_state)
     logger.debug("stopped after epoch %d; the best was %d", epoch, best_epoch)
     return best_epoch
@@ -201,17 +206,13 @@ def standard(x: npt.NDArray[np.floating]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
 
 
-class _Step:
-    """Computes the loss of a batch, with the schedule's mixup and class weights."""
+class _Losses:
+    """The losses of batches, with the schedule's mixup and class weights."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        train: tuple[Tensor, Tensor],
-        schedule: Schedule,
-        generator: torch.Generator,
+        self, train: tuple[Tensor, Tensor], schedule: Schedule, generator: torch.Generator
     ) -> None:
-        self._network, self._schedule, self._generator = network, schedule, generator
+        self._schedule, self._generator = schedule, generator
         self._x, self._y = train
         # numpy's generator: torch's Beta distribution takes none.
         self._numbers = np.random.default_rng(generator.initial_seed())
@@ -220,25 +221,37 @@ class _Step:
             counts = torch.bincount(self._y)
             self._weights = counts[counts > 0].double().mean() / counts.clamp(min=1).double()
 
-    def loss(self, rows: Tensor) -> Tensor:
+    def of_batch(self, rows: Tensor) -> PartLoss:
+        """The loss of a batch as a function of the network and of the part of the batch."""
         x, y = self._x[rows], self._y[rows]
+        classes = [(1.0, y)]
         alpha = self._schedule.mixup
-        if alpha == 0.0 or len(rows) < 2:
-            return self._cross_entropy(self._network(x), y)
-        share = float(self._numbers.beta(alpha, alpha))
-        others = torch.randperm(len(rows), generator=self._generator).to(rows.device)
-        scores = self._network(torch.lerp(x[others], x, share))
-        return share * self._cross_entropy(scores, y) + (1.0 - share) * self._cross_entropy(
-            scores, y[others]
-        )
+        if alpha and len(rows) > 1:
+            share = float(self._numbers.beta(alpha, alpha))
+            others = torch.randperm(len(rows), generator=self._generator).to(rows.device)
+            x = torch.lerp(x[others], x, share)
+            classes = [(share, y), (1.0 - share, y[others])]
+        factors = [share / self._total_weight(of) for share, of in classes]
+
+        def loss(network: nn.Module, part: slice) -> Tensor:
+            scores = network(x[part])
+            terms = [self._cross_entropy(scores, of[part]) for _, of in classes]
+            return torch.stack(
+                [factor * term for factor, term in zip(factors, terms, strict=True)]
+            ).sum()
+
+        return loss
+
+    def _total_weight(self, y: Tensor) -> float | Tensor:
+        return len(y) if self._weights is None else self._weights[y].sum()
 
     def _cross_entropy(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The sum over videos, weighted by class."""
         smoothing = self._schedule.label_smoothing
         if self._weights is None:
-            return functional.cross_entropy(scores, y, label_smoothing=smoothing)
+            return functional.cross_entropy(scores, y, label_smoothing=smoothing, reduction="sum")
         losses = functional.cross_entropy(scores, y, label_smoothing=smoothing, reduction="none")
-        weights = self._weights[y].to(losses.dtype)
-        return (losses * weights).sum() / weights.sum()
+        return (losses * self._weights[y]).sum()
 
 
 def _drawn(data: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
@@ -252,15 +265,16 @@ def _drawn(data: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _measure(
-    network: nn.Module,
+    parts: BatchParts,
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
     epoch: int,
     lr: float,
 ) -> EpochMetrics:
-    network.eval()
-    (train_loss, train_accuracy, train_f1), (val_loss, val_accuracy, val_f1) = (
-        _judge(network, *data) for data in (train, val)
+    parts.train(False)
+    network = parts.networks[0]
+    (train_loss, train_accuracy, train_f1), (val_loss, val_accuracy, val_f1) = parts.map(
+        lambda data: _judge(network, *data), [train, val]
     )
     return EpochMetrics(
         epoch=epoch,
