@@ -33,7 +33,7 @@ down: $(STAMP)
 	@$(BIN)/coinml down
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

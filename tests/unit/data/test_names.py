@@ -144,7 +144,7 @@ def test_times_that_no_video_has_are_refused(tmp_path: Path, number: str, field:
         (b"[" * 200_000, "nested too deeply"),
         (b'{"database": ' + b'{"a":' * 200_000, "nested too deeply"),
         (b'{"database": {"a": ' + b"9" * 5000 + b"}}", "'a': expected an object"),
-        (gzip.compress(b'{"database": {}}'), "compressed with gzip.*gunzip"),
+        (gzip.compress(b'{"database": {}}', mtime=0), "compressed with gzip.*gunzip"),
         (bz2.compress(b"{}"), "compressed with bzip2.*bunzip2"),
         (lzma.compress(b"{}"), "compressed with xz.*unxz"),
         (b"PK\x03\x04", "a zip archive.*unzip"),
