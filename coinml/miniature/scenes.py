@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ Colour = tuple[float, float, float]
 """Red, green and blue from 0 to 1."""
 
 _LUMA = (0.299, 0.587, 0.114)
+
+_HAZE_NOISE = 25.0
+"""Noise that the densest haze adds, on the scale of 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +162,27 @@ def random_scene(
     )
 
 
+def faded(scene: Scene, share: float) -> Scene:
+    """The scene in haze: its colours are moved towards grey, and the sensor's noise is larger.
+
+    Args:
+        scene: The scene.
+        share: 0 leaves it as it is; at 1 only grey and noise are left.
+    """
+
+    def paler(texture: Texture) -> Texture:
+        low, high = texture.colours
+        return replace(texture, colours=(_paler(low, share), _paler(high, share)))
+
+    return replace(
+        scene,
+        surface=paler(scene.surface),
+        background=paler(scene.background),
+        tool=replace(scene.tool, colour=_paler(scene.tool.colour, share)),
+        noise=scene.noise + _HAZE_NOISE * share,
+    )
+
+
 def random_motion(
     rng: np.random.Generator, motion: str, *, start_s: float, end_s: float
 ) -> MotionSegment:
@@ -204,3 +228,8 @@ def _colour(rng: np.random.Generator, brightness: float) -> Colour:
     raw = rng.random(3)
     shifted = np.clip(raw * 0.8 + (brightness - 0.8 * float(raw @ _LUMA)), 0.0, 1.0)
     return (float(shifted[0]), float(shifted[1]), float(shifted[2]))
+
+
+def _paler(colour: Colour, share: float) -> Colour:
+    red, green, blue = (level + share * (0.5 - level) for level in colour)
+    return (red, green, blue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from coinml.data.annotations import load_dataset
 from coinml.data.targets import TARGETS, examples
 from coinml.media import check, probe
 from coinml.miniature.dataset import draw_dataset, plan_dataset
+from coinml.miniature.drawing import draw
 from coinml.miniature.fault_plan import FaultPlan, demo_fault_plan
 from coinml.miniature.pretraining_clips import draw_clips, random_triple
-from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS
+from coinml.miniature.scenes import MOTIONS, SURFACES, TOOLS, faded
 from coinml.miniature.tasks import TASKS, TRIPLES
 
 
@@ -65,9 +67,9 @@ def test_videos_agree_with_the_annotations(drawn: Path) -> None:
         assert verdict.verdict == "ok"
         assert (info.width, info.height) == (128, 96)
         assert video.duration_s is not None
-        assert 4 <= video.duration_s <= 10
+        assert 3.5 <= video.duration_s <= 7
         assert verdict.duration_s == pytest.approx(video.duration_s, abs=0.05)
-        assert 2 <= len(video.steps) <= 4
+        assert 2 <= len(video.steps) <= 3
         assert video.steps[-1].end_s <= video.duration_s
 
 
@@ -84,8 +86,8 @@ def test_the_miniature_has_tasks_domains_and_steps(drawn: Path) -> None:
 
 
 def test_the_default_miniature_has_the_sizes_and_irregularities_of_coin() -> None:
-    plans = plan_dataset(seed=0, training=28, testing=22)
-    assert Counter(plan.task.name for plan in plans) == {task.name: 50 for task in TASKS}
+    plans = plan_dataset(seed=0, training=40, testing=20)
+    assert Counter(plan.task.name for plan in plans) == {task.name: 60 for task in TASKS}
     assert sum(plan.subset == "testing" for plan in plans) >= 100
     ids = [plan.video_id for plan in plans]
     assert len(set(ids)) == len(ids)
@@ -134,7 +136,7 @@ def test_clips_depend_only_on_seed_and_number() -> None:
 
 
 def test_the_host_accepts_the_fault_plan(tmp_path: Path) -> None:
-    plans = plan_dataset(seed=0, training=28, testing=22)
+    plans = plan_dataset(seed=0, training=40, testing=20)
     annotations = tmp_path / "COIN.json"
     annotations.write_text(json.dumps({"database": {plan.video_id: {} for plan in plans}}))
     plan = demo_fault_plan(annotations)
@@ -144,3 +146,22 @@ def test_the_host_accepts_the_fault_plan(tmp_path: Path) -> None:
     flaky = [i for i, answers in plan["videos"].items() if answers[-1] == "ok"]
     assert (len(gone), len(flaky)) == (4, 14)
     assert set(plan["videos"]) <= {one.video_id for one in plans}
+
+
+def test_haze_is_the_same_whatever_the_task_and_takes_the_contrast_away() -> None:
+    plans = plan_dataset(seed=0, training=40, testing=20)
+    noise: dict[str, list[float]] = {task.name: [] for task in TASKS}
+    for plan in plans:
+        noise[plan.task.name].append(plan.scene.noise)
+    means = [float(np.mean(values)) for values in noise.values()]
+    assert max(means) - min(means) < 4.0
+    assert all(min(values) < 6.0 and max(values) > 20.0 for values in noise.values())
+    clear = plans[0].scene
+    dense = faded(clear, 0.9)
+    spans = [
+        float(np.ptp(draw(replace(scene, noise=0.0), np.zeros(1), width=128, height=96)))
+        for scene in (clear, dense)
+    ]
+    assert spans[1] == pytest.approx(0.1 * spans[0], abs=2)
+    assert dense.noise > clear.noise
+    assert faded(clear, 0.0) == clear
