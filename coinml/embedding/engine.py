@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coinml.embedding.decode_pool_cache import decode_pool
@@ -92,7 +93,7 @@ def embed(
                 deadline_s=deadline_s,
             ).run()
     statistics.report_progress()
-    return statistics.report()
+    return replace(statistics.report(), kernel=str(encoder.kernel or ""))
 
 
 def _opened(

@@ -35,6 +35,7 @@ class EmbedReport:
         encode_s: Seconds that the encoder was busy, likewise.
         write_s: Seconds spent writing parts.
         seconds: Wall time of the run.
+        kernel: How the encoder was computed on a CPU, and what was measured of each way.
     """
 
     embedded: int
@@ -48,6 +49,7 @@ class EmbedReport:
     encode_s: float
     write_s: float
     seconds: float
+    kernel: str = ""
 
     @property
     def bottleneck(self) -> Literal["decode", "encode", "write", "none"]:

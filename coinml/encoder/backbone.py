@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from coinml.encoder.checkpoint import Checkpoint, first_line
+from coinml.encoder.kernel_choice import KernelChoice, choose_kernel
+from coinml.encoder.kernels import Kernel, Run
 from coinml.encoder.model_config import dropped_weights
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import kept_positions
@@ -92,18 +95,24 @@ class Backbone:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._architecture = checkpoint.architecture
-        self._class_token = spec.pooling.endswith("+cls")
-        times, positions = self._architecture.grid(checkpoint.config, spec.frames)
+        from coinml.encoder.pooled_model import PooledModel
+
+        architecture = checkpoint.architecture
+        times, positions = architecture.grid(checkpoint.config, spec.frames)
         kept = kept_positions(positions, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
         if spec.keep_tokens < 1:
             select_tokens(model, kept, positions=positions, times=times)
         if device.type == "cuda":
             replace_patch_convolutions(model)
-        self._model = model.to(device).eval().requires_grad_(False)
-        move_position_tables(self._model, device=device, dtype=dtype)
-        norm = _fc_norm(checkpoint) if spec.pooling == "mean+fc_norm" else None
-        self._norm = None if norm is None else norm.to(device).eval().requires_grad_(False)
+        pooled = PooledModel(
+            model.to(device),
+            architecture,
+            norm=_fc_norm(checkpoint).to(device) if spec.pooling == "mean+fc_norm" else None,
+            class_token=spec.pooling.endswith("+cls"),
+        )
+        move_position_tables(model, device=device, dtype=dtype)
+        self._spec = spec
+        self._run: Run = pooled.eval().requires_grad_(False)
         self.tokens = times * len(kept)
         values_per_token = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * positions)
         self.width = max(spec.dim, values_per_token)
@@ -112,21 +121,56 @@ class Backbone:
         """Turn normalised pixels into vectors.
 
         Args:
-            pixels: (N, frames, 3, height, width) in the model's dtype, on its device.
+            pixels: (N, frames, 3, height, width), on its device; in the model's dtype, or in
+                float32 if it is computed by a kernel.
 
         Returns:
             float32 (N, D), on the same device.
         """
+        return self._run(pixels)
+
+    def use_kernel(self, kernels: Sequence[Kernel], *, batch_clips: int) -> KernelChoice:
+        """Compute by the fastest of some kernels from now on; the model is in float32 on a CPU.
+
+        If the model cannot be prepared for it, the first of them is used.
+
+        Args:
+            kernels: Those to choose from, as `find_kernels` returns them.
+            batch_clips: Clips per batch.
+
+        Returns:
+            The choice, once: the torch model is no longer there afterwards if another is used.
+
+        Raises:
+            InvalidInputError: There is only one kernel, and it cannot compute this model.
+        """
+        model: Any = self._run
+        choice = choose_kernel(
+            kernels,
+            model.first_layer,
+            layers=len(model.layers),
+            example=self._noise,
+            batch_clips=batch_clips,
+            fingerprint=self._spec.fingerprint,
+        )
+        try:
+            self._run = choice.kernel.prepare(model, self._noise(1))
+        # Whatever the conversion raises, torch can compute the model.
+        except Exception as err:
+            failed = f"{choice.kernel.name!r} fails: {first_line(err)}"
+            if len(kernels) == 1:
+                raise InvalidInputError(f"{self._spec.encoder}: kernel {failed}") from err
+            logger.warning("%s: kernel %s; using %s", self._spec.encoder, failed, kernels[0].name)
+            choice = replace(choice, kernel=kernels[0], reason=f"kernel {failed}")
+            self._run = kernels[0].prepare(model, self._noise(1))
+        return choice
+
+    def _noise(self, clips: int) -> torch.Tensor:
+        """An input of random pixels, the same at each call."""
         import torch
 
-        inputs = {self._architecture.input_name: pixels, **self._architecture.call_options}
-        tokens = self._model(**inputs).last_hidden_state
-        if self._class_token:
-            pooled = tokens[:, 0].float()
-        else:
-            pooled = tokens.mean(dim=1, dtype=torch.float32)
-        vectors: torch.Tensor = pooled if self._norm is None else self._norm(pooled)
-        return vectors
+        shape = (clips, self._spec.frames, 3, *self._spec.crop)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def replace_patch_convolutions(module: torch.nn.Module) -> None:

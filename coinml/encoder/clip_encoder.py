@@ -16,6 +16,7 @@ import numpy as np
 from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.device_queue import DeviceQueue, pin
 from coinml.encoder.devices import find_dtype, is_out_of_memory
+from coinml.encoder.kernels import AUTO, check_kernel_name, find_kernels
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.sampling import DEFAULT, Sampling
 from coinml.encoder.spec import EncoderSpec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coinml.encoder.backbone import Backbone
+    from coinml.encoder.kernel_choice import KernelChoice
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def load_encoder(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    kernel: str = "auto",
     sampling: Sampling = DEFAULT,
 ) -> ClipEncoder:
     """Load a checkpoint of one of the families in `architectures.ARCHITECTURES`.
@@ -60,28 +63,38 @@ def load_encoder(
         ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
         revision: Branch, tag or commit on the hub.
         device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1`.
-        dtype: `auto` (on CUDA bfloat16 or float16; on a CPU float32, or bfloat16 if that is
-            faster), `float32`, `bfloat16`, `float16`.
+        dtype: `auto` (on CUDA bfloat16 or float16; on a CPU that of the kernel), `float32`,
+            `bfloat16`, `float16`.
+        kernel: How it is computed on a CPU: `auto` (the fastest, measured once for a machine and
+            an encoder) or a name of `kernels.KERNELS`.
         sampling: How videos are sampled.
 
     Raises:
-        InvalidInputError: There is no such checkpoint, its family is not supported, or a value is
-            not allowed.
+        InvalidInputError: There is no such checkpoint, its family is not supported, a value is
+            not allowed, or the kernel is not available.
         TransientError: The hub does not answer.
     """
+    import torch
+
     from coinml.encoder.backbone import load_backbone
 
+    check_kernel_name(kernel)
     checkpoint = find_checkpoint(ref, revision=revision)
     spec = checkpoint.spec(sampling)
     _clip_spec(spec)
     torch_device = find_device(device)
     torch_dtype = find_dtype(dtype, torch_device)
+    if torch_device.type != "cpu":
+        if kernel != AUTO:
+            raise InvalidInputError(f"kernel {kernel!r} is for a CPU; the device is {torch_device}")
+        backbone = load_backbone(checkpoint, spec, device=torch_device, dtype=torch_dtype)
+        return ClipEncoder(spec, checkpoint, backbone, device=torch_device, dtype=torch_dtype)
+    kernels = find_kernels(kernel, dtype=dtype)
+    # A kernel takes pixels and a model in float32, whatever it computes in.
+    backbone = load_backbone(checkpoint, spec, device=torch_device, dtype=torch.float32)
+    choice = backbone.use_kernel(kernels, batch_clips=_cpu_batch(backbone))
     return ClipEncoder(
-        spec=spec,
-        checkpoint=checkpoint,
-        backbone=load_backbone(checkpoint, spec, device=torch_device, dtype=torch_dtype),
-        device=torch_device,
-        dtype=torch_dtype,
+        spec, checkpoint, backbone, device=torch_device, dtype=torch.float32, kernel=choice
     )
 
 
@@ -92,20 +105,23 @@ class ClipEncoder:
         spec: The specification of its vectors.
         checkpoint: The files that it was loaded from.
         device: The device that it runs on.
+        kernel: How it is computed, and why; None on a GPU.
     """
 
     def __init__(
         self,
-        *,
         spec: EncoderSpec,
         checkpoint: Checkpoint,
         backbone: Backbone,
+        *,
         device: torch.device,
         dtype: torch.dtype,
+        kernel: KernelChoice | None = None,
     ) -> None:
         self.spec = spec
         self.checkpoint = checkpoint
         self.device = device
+        self.kernel = kernel
         self._dtype = dtype
         self._backbone = backbone
         self._preprocessor = Preprocessor(
@@ -135,6 +151,8 @@ class ClipEncoder:
     @property
     def dtype_name(self) -> str:
         """The dtype that it computes in: "float32", "bfloat16" or "float16"."""
+        if self.kernel is not None:
+            return self.kernel.kernel.dtype
         return str(self._dtype).removeprefix("torch.")
 
     def clip_spec(self, snap: str = "exact") -> ClipSpec:
@@ -288,13 +306,18 @@ class ClipEncoder:
         return torch.zeros(shape, dtype=self._dtype, device=self.device)
 
     def _find_batch(self) -> int:
-        tokens, width = self._backbone.tokens, self._backbone.width
         if self.device.type != "cuda":
-            return int(np.clip(_CPU_BATCH_VALUES // (tokens * width), 1, _MAX_BATCH_CPU))
+            return _cpu_batch(self._backbone)
         fitting = self._queue.max_items(
             lambda clips: self._backbone(self._zeros(clips)), share=_MEMORY_SHARE
         )
-        return max(1, min(fitting, _MAX_BATCH_TOKENS_CUDA // tokens, _MAX_BATCH_CUDA))
+        most = _MAX_BATCH_TOKENS_CUDA // self._backbone.tokens
+        return max(1, min(fitting, most, _MAX_BATCH_CUDA))
+
+
+def _cpu_batch(backbone: Backbone) -> int:
+    values = backbone.tokens * backbone.width
+    return int(np.clip(_CPU_BATCH_VALUES // values, 1, _MAX_BATCH_CPU))
 
 
 def _clip_spec(spec: EncoderSpec, snap: str = "exact") -> ClipSpec:

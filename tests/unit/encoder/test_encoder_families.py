@@ -188,7 +188,7 @@ def test_the_patch_projection_equals_the_convolution(family: str, tmp_path: Path
     encoder = load_encoder(make(tmp_path), device="cpu")
     clips = clips_of(frames)
     before = encoder.encode(clips)
-    model = encoder._backbone._model
+    model = encoder._backbone._run.model
     assert any(isinstance(module, torch.nn.Conv3d) for module in model.modules())
     replace_patch_convolutions(model)
     assert not any(isinstance(module, torch.nn.Conv3d) for module in model.modules())

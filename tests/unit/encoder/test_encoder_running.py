@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coinml.encoder import clip_encoder, devices
+from coinml.encoder import clip_encoder
 from coinml.encoder.backbone import Backbone
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.sampling import Sampling
@@ -123,28 +123,10 @@ def test_position_tables_and_token_indices_follow_the_model(tiny_encoder_dir: Pa
     encoder = load_encoder(
         tiny_encoder_dir, device="cpu", dtype="bfloat16", sampling=Sampling(keep_tokens=0.5)
     )
-    model = encoder._backbone._model
+    model = encoder._backbone._run.model
     assert model.embeddings.embeddings.position_embeddings.dtype == torch.bfloat16
     assert dict(model.named_buffers())["embeddings.kept"].shape == (16,)
     assert "embeddings.kept" not in model.state_dict()
-
-
-def test_bfloat16_on_a_cpu_is_chosen_only_if_amx_makes_it_faster(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cpu = torch.device("cpu")
-    for tiles, seconds, expected in (
-        (False, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.float32),
-        (True, {torch.float32: 3.0, torch.bfloat16: 1.0}, torch.bfloat16),
-        (True, {torch.float32: 1.0, torch.bfloat16: 2.0}, torch.float32),
-    ):
-        devices.is_bfloat16_faster.cache_clear()
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles)
-        monkeypatch.setattr(devices, "_matmul_seconds", seconds.__getitem__)
-        assert devices.find_dtype("auto", cpu) == expected
-    devices.is_bfloat16_faster.cache_clear()
-    monkeypatch.undo()
-    assert devices._matmul_seconds(torch.bfloat16) > 0
 
 
 def test_an_unknown_device_or_dtype_is_refused(tiny_encoder_dir: Path) -> None:

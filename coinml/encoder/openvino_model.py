@@ -1,0 +1,137 @@
+"""OpenVINO: converting a loaded torch model in memory, and running it from several threads.
+
+The only importer of openvino.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from coinml.runtime.cpus import cpu_count
+
+if TYPE_CHECKING:
+    import torch
+
+    from coinml.encoder.kernels import Run
+
+
+def converted(model: torch.nn.Module, example: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """Convert a model to OpenVINO's graph, by tracing it with an example of its input.
+
+    The graph shares the model's weights, so the model must not be changed afterwards.
+
+    Args:
+        model: Takes one tensor and returns one.
+        example: An input; the graph takes any other number of clips too.
+
+    Returns:
+        The graph, an `openvino.Model`, and the model's own output for the example.
+
+    Raises:
+        Exception: The model has operations that OpenVINO does not know, or cannot be traced.
+    """
+    import torch
+
+    openvino = load_openvino()
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    outputs: list[torch.Tensor] = []
+
+    class Recorded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.model(inputs)
+            outputs.append(output)
+            return output
+
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch warns that the checks of sizes become constants; sizes never change here.
+        warnings.simplefilter("ignore")
+        decoder = TorchScriptPythonDecoder(
+            Recorded(),
+            example_input=(example,),
+            # torch would run the model twice more to compare, and OpenVINO does not ask it not to.
+            trace_kwargs={"check_trace": False},
+        )
+        graph = openvino.convert_model(decoder)
+    graph.reshape([-1, *example.shape[1:]])
+    return graph, outputs[0].detach()
+
+
+def compiled(graph: Any, precision: str) -> Run:
+    """Compile a converted model for this machine's CPU.
+
+    Args:
+        graph: As from `converted`.
+        precision: "f32" or "bf16", of the matrix products.
+
+    Returns:
+        A thread-safe function from an input to the output in float32. A call uses as many cores as
+        torch would in the calling thread (`torch.get_num_threads`), one for each part of its batch.
+    """
+    return _CompiledModel(graph, precision)
+
+
+class _CompiledModel:
+    def __init__(self, graph: Any, precision: str) -> None:
+        cores = cpu_count()
+        self._compiled = (
+            load_openvino()
+            .Core()
+            .compile_model(
+                graph,
+                "CPU",
+                {
+                    # By default it is bf16 where the processor has it.
+                    "INFERENCE_PRECISION_HINT": precision,
+                    # A stream computes a request with one thread: threads that share one wait
+                    # for each other, and decoding processes use the same cores.
+                    "INFERENCE_NUM_THREADS": cores,
+                    "NUM_STREAMS": cores,
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+        )
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        parts = inputs.tensor_split(max(1, min(torch.get_num_threads(), len(inputs))))
+        requests = [self._request() for _ in parts]
+        for request, part in zip(requests, parts, strict=True):
+            # Without a copy, a later request could overwrite the input.
+            request.start_async([part.contiguous().numpy()], share_inputs=False)
+        outputs = []
+        for request in requests:
+            request.wait()
+            # The request's own memory is used again by the next call.
+            outputs.append(torch.from_numpy(request.get_output_tensor(0).data.copy()))
+        # Only after all are done: of a call that fails, no request is used again.
+        for request in requests:
+            self._idle.put(request)
+        return torch.cat(outputs)
+
+    def _request(self) -> Any:
+        """A request that no other call uses."""
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._compiled.create_infer_request()
+
+
+def load_openvino() -> ModuleType:
+    """Import openvino without its telemetry, which by default reports each import to its makers."""
+    # None makes the import of the package fail, and OpenVINO then uses an empty stand-in.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    module: ModuleType = openvino
+    return module
