@@ -40,7 +40,11 @@ class Selection(BaseModel):
     group: str | None = Field(
         default=None,
         description="Regular expression for class folders: files whose names match with the same "
-        "text stay on one side of the split.",
+        "text stay on one side of the split, and intervals and tests count them as one.",
+    )
+    split_seed: int = Field(
+        default=0,
+        description="Seed of the cut: of val, and for class folders of test too.",
     )
 
     @property
@@ -68,7 +72,8 @@ class Selection(BaseModel):
         """Read its annotations; `mini` is drawn below `data_dir` if it is not there.
 
         A file is read once per process until it or its taxonomy changes, since a flow and its
-        tasks load the same selection. A folder is listed every time: its files are the dataset.
+        tasks load the same selection. A folder is listed every time: its files are the dataset. Its
+        split is recorded below `data_dir`, so that a video keeps its side when the folder grows.
 
         Raises:
             InvalidInputError: As `annotations.load_dataset`.
@@ -80,6 +85,8 @@ class Selection(BaseModel):
                 classes=self.classes,
                 limit=self.limit,
                 group=self.group,
+                seed=self.split_seed,
+                splits_dir=data_dir / "splits",
             )
         path = self.dataset
         if self.is_mini:
@@ -97,6 +104,7 @@ def _read_once(selection: Selection, path: str, _stamp: Stamp) -> Dataset:
         classes=selection.classes,
         limit=selection.limit,
         group=selection.group,
+        seed=selection.split_seed,
     )
 
 

@@ -26,7 +26,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def count(
-    part: Annotated[Selection, Only("name", "classes", "limit", "group")],
+    part: Annotated[Selection, Only("name", "classes", "limit", "group", "split_seed")],
     dataset: Annotated[
         str, typer.Argument(help="`mini`, a COIN-layout JSON file, or `folder:DIR`.")
     ] = "mini",

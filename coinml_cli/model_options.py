@@ -57,6 +57,7 @@ METAVARS = {
     "max_minutes": "N",
     "max_wait_s": "S",
     "source": "URL",
+    "split_seed": "N",
     "sweep": "N",
 }
 """What the help calls the values of some options; lists are always `A,B`."""

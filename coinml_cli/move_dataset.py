@@ -24,7 +24,8 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def move_dataset(
-    selection: Annotated[Selection, Only("dataset", "name", "group")], json: Json = False
+    selection: Annotated[Selection, Only("dataset", "name", "group", "split_seed")],
+    json: Json = False,
 ) -> None:
     """Say that a dataset is in another folder or file now; `collect` then verifies its files."""
     from coinml.errors import InvalidInputError

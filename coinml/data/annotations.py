@@ -12,6 +12,7 @@ from typing import Any
 
 from coinml.data.folders import read_folder
 from coinml.data.names import plain_name, shown, spelling_notes
+from coinml.data.recorded_splits import recorded_split
 from coinml.data.records import Dataset, Step, Subset, Video
 from coinml.data.splits import limit_videos, official_split
 from coinml.data.taxonomy import TAXONOMY_FILES, find_taxonomy
@@ -49,6 +50,7 @@ def load_dataset(
     limit: int | None = None,
     group: str | None = None,
     seed: int = 0,
+    splits_dir: Path | None = None,
 ) -> Dataset:
     """Read the dataset that `--dataset` names.
 
@@ -60,6 +62,8 @@ def load_dataset(
         group: Only for folders: regular expression. Files whose paths match it with the same
             text (a subject, a source video) stay in one split.
         seed: Seed of the val split, and for folders of the test split.
+        splits_dir: Only for folders: where the split is recorded, so that no video changes its
+            side when the folder grows; None records nothing.
 
     Raises:
         InvalidInputError: If the file, an entry, a class, the name or the limit is wrong;
@@ -67,24 +71,34 @@ def load_dataset(
     """
     if ref.startswith(FOLDER_PREFIX):
         folder = Path(ref.removeprefix(FOLDER_PREFIX)).expanduser()
-        dataset = read_folder(
-            folder, name=name or folder.resolve().name, classes=classes, group=group, seed=seed
-        )
+        name = name or folder.resolve().name
+        cut: dict[str, Any] = {"name": name, "classes": classes, "group": group, "seed": seed}
+        _check_name(name)
+        if splits_dir is None:
+            dataset = read_folder(folder, **cut)
+        else:
+            with recorded_split(splits_dir, name, seed=seed, group=group) as record:
+                dataset = read_folder(folder, **cut, known=record.known)
+                record.update(dataset)
     else:
         if group is not None:
             raise InvalidInputError(
                 f"group {group!r}: only for {FOLDER_PREFIX}DIR; {ref} publishes its own split"
             )
+        _check_name(name or COIN)
         dataset = read_coin(Path(ref).expanduser(), name=name or COIN, seed=seed)
         dataset = _keep_classes(dataset, classes)
-    if not _NAME.fullmatch(dataset.name):
-        raise InvalidInputError(
-            f"dataset name {dataset.name!r}: use 1 to 64 letters, digits, '_', '.' and '-' "
-            "(set it with --name)"
-        )
     if limit is not None:
         dataset = replace(dataset, videos=limit_videos(dataset.videos, limit, seed=seed))
     return dataset
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"dataset name {name!r}: use 1 to 64 letters, digits, '_', '.' and '-' "
+            "(set it with --name)"
+        )
 
 
 def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coinml.data.names import plain_name, require_text, spelling_notes
-from coinml.data.records import Dataset, Video
+from coinml.data.names import listed, plain_name, require_text, spelling_notes
+from coinml.data.records import Dataset, Split, Video
 from coinml.data.splits import folder_splits
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.data.video_files import FoundVideos, class_folders, find_videos
@@ -22,12 +22,14 @@ def read_folder(
     classes: Sequence[str] = (),
     group: str | None = None,
     seed: int = 0,
+    known: Mapping[str, Split] | None = None,
 ) -> Dataset:
     r"""Read a dataset from class folders; an id is the path below `folder` without extension.
 
     Class folders whose names start with `_` are skipped, and which files are videos is decided by
     `video_files`. Ids and classes are NFC (`names.plain_name`). The split is seeded, stratified and
-    70/15/15 (`splits.folder_splits`).
+    70/15/15 (`splits.folder_splits`). A video that the expression does not match is a group of its
+    own; the notes name such videos.
 
     Args:
         folder: The folder of class folders.
@@ -37,11 +39,12 @@ def read_folder(
             ``^subject\d+``. Files with the same match (of its first group, if it has one) stay
             in one split.
         seed: Seed of the split.
+        known: Split of each group (or video without one) from an earlier reading, which it keeps.
 
     Raises:
         InvalidInputError: If there is no such folder or class, a class has too few files, two
             files have one id, two classes one name, a name is not text, or the expression does not
-            compile.
+            compile or matches no file.
         LocalError: A folder cannot be read.
     """
     folder_of, beside = _class_folders(folder, classes)
@@ -54,9 +57,19 @@ def read_folder(
         labels[video_id] = video_id.split("/", 1)[0]
         below = path.relative_to(folder / folder_of[labels[video_id]]).as_posix()
         match = pattern.search(below) if pattern else None
-        groups[video_id] = match.group(match.re.groups and 1) if match else video_id
+        # An optional group of the expression may take no part in the match.
+        if match and (text := match.group(match.re.groups and 1)):
+            groups[video_id] = unicodedata.normalize("NFC", text)
+    alone = [video_id for video_id in files if video_id not in groups]
+    if pattern and not groups:
+        raise InvalidInputError(
+            f"{folder}: group {group!r} matches none of {len(files)} files, such as "
+            f"{listed(map(repr, alone))}; it is searched in the path below the class folder"
+        )
     try:
-        splits = folder_splits(labels, groups, seed=seed)
+        splits = folder_splits(
+            labels, {one: groups.get(one, one) for one in files}, seed=seed, known=known
+        )
     except InvalidInputError as err:
         raise InvalidInputError(f"{folder}: {err}") from None
     return Dataset(
@@ -69,6 +82,7 @@ def read_folder(
                 subset="testing" if splits[video_id] == "test" else "training",
                 split=splits[video_id],
                 path=str(path.resolve()),
+                group=groups.get(video_id, video_id) if pattern else None,
             )
             for video_id, path in files.items()
         ),
@@ -76,7 +90,9 @@ def read_folder(
             *beside.notes(),
             *found.notes(),
             *spelling_notes((name, label) for label, name in folder_of.items()),
+            *_group_notes(group, alone),
         ),
+        official_split=False,
     )
 
 
@@ -125,6 +141,16 @@ def _by_id(folder: Path, folder_of: Mapping[str, str], found: Sequence[Path]) ->
             "leave the class out with --classes, or start its name with '_'"
         )
     return {video_id: path for videos in files.values() for video_id, path in videos.items()}
+
+
+def _group_notes(group: str | None, alone: Sequence[str]) -> tuple[str, ...]:
+    """Which videos the expression for groups does not match."""
+    if group is None or not alone:
+        return ()
+    return (
+        f"videos that --group {group!r} does not match, each a group of its own: {len(alone):,} "
+        f"({listed(map(repr, alone))})",
+    )
 
 
 def _compile(group: str | None) -> re.Pattern[str] | None:

@@ -55,6 +55,8 @@ class Video:
         domain: The domain of the class in the taxonomy, if known.
         steps: The annotated segments, ordered by start.
         path: Path of the file, for datasets that are folders.
+        group: What it shares with other videos, which are then not independent of it: a person,
+            a recording. None for a video of its own.
     """
 
     video_id: str
@@ -67,6 +69,7 @@ class Video:
     domain: str | None = None
     steps: tuple[Step, ...] = ()
     path: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +81,14 @@ class Dataset:
         videos: In the order of the annotations; ids are unique.
         origin: File or folder of the annotations, for messages.
         notes: What was skipped or spelled otherwise when it was read, a sentence each.
+        official_split: Whether its test side was published with it; False where coinml cut it.
     """
 
     name: str
     videos: tuple[Video, ...]
     origin: str = field(default="", compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    official_split: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:

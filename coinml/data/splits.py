@@ -34,18 +34,24 @@ def official_split(video_id: str, subset: str, *, seed: int = 0) -> Split:
 
 
 def folder_splits(
-    labels: Mapping[str, str], groups: Mapping[str, str], *, seed: int = 0
+    labels: Mapping[str, str],
+    groups: Mapping[str, str],
+    *,
+    seed: int = 0,
+    known: Mapping[str, Split] | None = None,
 ) -> dict[str, Split]:
     """Split a dataset without published subsets 70/15/15, keeping groups together.
 
     If no group contains two classes, each class is split on its own (stratified); otherwise all
     groups are split together. Each split gets at least one group. Groups are ordered by their
-    hashes, so a new file changes the split of at most the groups next to a border.
+    hashes. Without `known`, a new file changes the split of the groups next to a border; with it,
+    a group never changes its split, and a new one goes where most is lacking.
 
     Args:
         labels: Class by video id.
         groups: Group by video id (the id itself for a video without a group).
         seed: Seed of the split.
+        known: Split by group of an earlier call.
 
     Raises:
         InvalidInputError: If there are fewer than three groups to split.
@@ -68,7 +74,10 @@ def folder_splits(
             short.append(_too_few(stratum, len(video_ids), len(members)))
             continue
         ordered = sorted(members, key=lambda group: unit_hash(group, seed=seed))
-        for group, split in _cut([(group, len(members[group])) for group in ordered]):
+        sizes = {group: len(members[group]) for group in ordered}
+        kept = {group: known[group] for group in ordered if group in known} if known else {}
+        cut = _extended(sizes, kept) if kept else _cut(list(sizes.items()))
+        for group, split in cut:
             splits.update(dict.fromkeys(members[group], split))
     if short:
         shown = ", ".join(short[:_SHOWN]) + (
@@ -109,6 +118,26 @@ def _cut(groups: Sequence[tuple[str, int]]) -> Iterable[tuple[str, Split]]:
             continue
         yield group, quotas[0][0]
         taken += size
+
+
+def _extended(sizes: Mapping[str, int], kept: Mapping[str, Split]) -> Iterable[tuple[str, Split]]:
+    """Keep the split of known groups, and give each new one to the split that lacks most."""
+    shares: dict[Split, float] = {
+        "test": TEST_FRACTION,
+        "val": VAL_FRACTION,
+        "train": 1 - TEST_FRACTION - VAL_FRACTION,
+    }
+    total = sum(sizes.values())
+    lacking = {split: share * total for split, share in shares.items()}
+    for group, split in kept.items():
+        lacking[split] -= sizes[group]
+        yield group, split
+    empty = [split for split in shares if split not in kept.values()]
+    for group, size in sizes.items():
+        if group not in kept:
+            split = empty.pop(0) if empty else max(shares, key=lacking.__getitem__)
+            lacking[split] -= size
+            yield group, split
 
 
 def limit_videos(videos: Sequence[Video], limit: int, *, seed: int = 0) -> tuple[Video, ...]:
