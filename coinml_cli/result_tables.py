@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coinml.data.targets import FEW_VIDEOS
+from coinml.evaluation.clusters import FEW_GROUPS
 from coinml_cli.console import line, table
 
 if TYPE_CHECKING:
@@ -73,15 +74,21 @@ def print_heads(summary: TrainSummary) -> None:
         f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} were "
         "measured; "
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
-        f"this test set has been looked at {metrics['test_looks']:.0f} times"
+        "evaluations on this test set so far, or on a part of it: "
+        + ", ".join(f"{one.head} {one.metrics['test_looks']:.0f}" for one in summary.heads)
     )
-    _print_caveats(summary.heads[0])
+    _print_caveats(summary.heads[0], things)
     if summary.comparison is not None:
         line(str(summary.comparison))
 
 
-def _print_caveats(report: TrainReport) -> None:
-    """Print what limits the numbers: leaks, and classes with few or no videos."""
+def _print_caveats(report: TrainReport, things: str) -> None:
+    """Print what limits the numbers: groups, leaks, and classes with few or no videos."""
+    groups = report.metrics.get("test_groups")
+    if groups is not None:
+        few = f", too few for intervals (fewer than {FEW_GROUPS})" if groups < FEW_GROUPS else ""
+        unit = "videos" if things == "segments" else "groups"
+        line(f"the test {things} are of {groups:.0f} {unit}, which the intervals count{few}")
     leaks = round(report.metrics.get("leaks", 0))
     if leaks:
         dropped = round(report.metrics["leaks_dropped"])
@@ -92,7 +99,8 @@ def _print_caveats(report: TrainReport) -> None:
         )
     for split, names in report.classes_without.items():
         shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
-        line(f"no {split} video of {len(names)} classes: {shown} (tables/class_counts.csv)")
+        thing = things.removesuffix("s")
+        line(f"no {split} {thing} of {len(names)} classes: {shown} (tables/class_counts.csv)")
     if report.scarce_classes:
         names = report.scarce_classes
         shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")
@@ -109,7 +117,13 @@ def print_comparison(found: RunComparison) -> None:
     classes = classes[classes["difference"] != 0]
     if len(classes):
         table(
-            ["class", "videos", f"{found.head_a} right", f"{found.head_b} right", "difference"],
+            [
+                "class",
+                found.result.things,
+                f"{found.head_a} right",
+                f"{found.head_b} right",
+                "difference",
+            ],
             [
                 [
                     row["class"],
@@ -124,7 +138,14 @@ def print_comparison(found: RunComparison) -> None:
     rows = found.result.discordant.to_dict(orient="records")
     if rows:
         table(
-            ["video", "title", "label", found.head_a, found.head_b, "link"],
+            [
+                found.result.things.removesuffix("s"),
+                "title",
+                "label",
+                found.head_a,
+                found.head_b,
+                "link",
+            ],
             [
                 [
                     row["video_id"],

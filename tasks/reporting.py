@@ -65,7 +65,7 @@ def report_training(summary: TrainSummary) -> None:
         result = compared.result
         table = markdown_table(
             (
-                "videos",
+                result.things,
                 f"only {compared.head_a} right",
                 f"only {compared.head_b} right",
                 "difference",

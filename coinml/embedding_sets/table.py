@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 KEY_COLUMNS = ("video_id", "label", "split")
 SAMPLE_ID = "sample_id"
+GROUP = "group"
+"""Column of what a video shares with others (`Video.group`), where a dataset has groups."""
+
 _SPAN = ("start_s", "end_s")
 
 
@@ -43,6 +46,8 @@ class Samples:
             them; NaN where a video has fewer than K clips.
         groups: The video of each row if a video has several rows, which then are not independent
             samples; empty if each row is a video.
+        shared: What each row's video shares with others (`Video.group`); empty if each video is
+            independent of the others.
     """
 
     ids: tuple[str, ...]
@@ -51,6 +56,17 @@ class Samples:
     classes: tuple[str, ...]
     clips: npt.NDArray[np.float16] | None = None
     groups: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+    @property
+    def clusters(self) -> tuple[str, ...] | None:
+        """The group of each row whose rows are not independent; None if all rows are."""
+        return self.shared or self.groups or None
+
+    @property
+    def things(self) -> Literal["videos", "segments"]:
+        """What the rows are."""
+        return "segments" if self.groups else "videos"
 
     @property
     def videos(self) -> int:
@@ -70,6 +86,7 @@ class Samples:
             y=self.y[index],
             clips=None if self.clips is None else self.clips[index],
             groups=tuple(self.groups[i] for i in index) if self.groups else (),
+            shared=tuple(self.shared[i] for i in index) if self.shared else (),
         )
 
 
@@ -91,7 +108,8 @@ def build_table(
 
     Returns:
         `video_id, label, split, e0000, …` (float32), in the order of `videos`; for "step" one row
-        per segment, with its `sample_id` before the features.
+        per segment, with its `sample_id` before the features; with the `group` of each video where
+        the dataset has groups.
 
     Raises:
         InvalidInputError: No video of the dataset is embedded, an extent has two embeddings, or
@@ -118,6 +136,10 @@ def build_table(
             f"none of the dataset's {len(labels)} {what} is embedded: collect and embed first"
         )
     shown = [SAMPLE_ID] if target == "step" else []
+    shared = {video.video_id: video.group for video in videos if video.group is not None}
+    if shared:
+        table[GROUP] = [shared.get(one, one) for one in table["video_id"]]
+        shown.append(GROUP)
     return table[[*KEY_COLUMNS, *shown, *features]].astype(dict.fromkeys(features, np.float32))
 
 
@@ -229,6 +251,7 @@ def split_samples(
             classes=names,
             clips=None if clips is None else _stacked(sample_ids(rows), clips),
             groups=tuple(rows["video_id"]) if SAMPLE_ID in rows.columns else (),
+            shared=tuple(rows[GROUP]) if GROUP in rows.columns else (),
         )
     trained = set(parts["train"].y.tolist())
     if len(trained) < 2:
@@ -268,7 +291,7 @@ def ids_digest(ids: Iterable[str]) -> str:
 def table_digest(table: pd.DataFrame) -> str:
     """12 hex digits that identify what training reads of a table, row order included."""
     digest = hashlib.sha256()
-    keys = [name for name in (*KEY_COLUMNS, SAMPLE_ID) if name in table.columns]
+    keys = [name for name in (*KEY_COLUMNS, SAMPLE_ID, GROUP) if name in table.columns]
     for row in table[keys].itertuples(index=False, name=None):
         digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")
     features = table[feature_columns(table)].to_numpy(dtype=np.float32)

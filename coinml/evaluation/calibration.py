@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinml.evaluation.intervals import proportion
+from coinml.evaluation.intervals import clustered_proportion
 
 BINS = 15
 """Number of bins of equal width, as in Guo et al."""
 
 
 def reliability(
-    score: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_], *, bins: int = BINS
+    score: npt.NDArray[np.floating],
+    correct: npt.NDArray[np.bool_],
+    *,
+    bins: int = BINS,
+    groups: Sequence[object] | None = None,
 ) -> pd.DataFrame:
     """Accuracy by score of the predicted class.
 
@@ -21,16 +27,18 @@ def reliability(
         score: Score of each video's predicted class, in [0, 1], shape (N,).
         correct: Whether the prediction is correct, shape (N,).
         bins: Number of bins of equal width.
+        groups: Each video's group, where videos are not independent.
 
     Returns:
         One row per bin that has videos: `from, to, videos, score, accuracy, accuracy_low,
         accuracy_high`, where `score` is the mean of the bin.
     """
     place = np.minimum((score * bins).astype(np.int64), bins - 1)
+    shared = np.asarray(groups if groups is not None else range(len(score)), dtype=str)
     rows = []
     for index in np.unique(place):
         here = place == index
-        accuracy = proportion(int(correct[here].sum()), int(here.sum()))
+        accuracy = clustered_proportion(correct[here], shared[here].tolist())
         rows.append(
             {
                 "from": index / bins,

@@ -28,7 +28,8 @@ class Evaluation:
     """The metrics of one head on one split.
 
     Attributes:
-        n: Number of videos measured on.
+        n: Number of videos (or segments) measured on.
+        groups: Number of groups of them that are independent of each other; n where all are.
         official_size: Number of videos of the split, those not collected included.
         loss: Mean negative log-likelihood of the true class, in nats.
         accuracy: Accuracy on the videos measured on.
@@ -44,6 +45,7 @@ class Evaluation:
     """
 
     n: int
+    groups: int
     official_size: int
     loss: float
     accuracy: Estimate
@@ -71,6 +73,8 @@ class Evaluation:
             numbers[f"{split}_{name}"] = estimate.value
             numbers[f"{split}_{name}_low"] = estimate.low
             numbers[f"{split}_{name}_high"] = estimate.high
+        if self.groups != self.n:
+            numbers[f"{split}_groups"] = float(self.groups)
         numbers[f"{split}_loss"] = self.loss
         numbers[f"{split}_majority_rate"] = self.majority_rate
         numbers[f"{split}_calibration_error"] = self.calibration_error
@@ -93,8 +97,8 @@ def evaluate(
         classes: The C class names.
         official_size: Number of videos of the split, those not collected included; by default
             N.
-        groups: Each row's group, where rows are not independent: the video of a segment. The
-            intervals then account for the groups.
+        groups: Each row's group, where rows are not independent: the video of a segment, or the
+            person of a video. The intervals then account for the groups.
 
     Raises:
         InvalidInputError: No videos, shapes that do not match, or an official size below N.
@@ -112,7 +116,7 @@ def evaluate(
     predicted = proba.argmax(axis=1)
     right = predicted == y
     # Rounding may give a score just above 1.
-    answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right)
+    answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right, groups=groups)
     true_score = proba[np.arange(n), y]
     # A stable order breaks ties as argmax does: in favour of the first class.
     best = np.argsort(-proba, axis=1, kind="stable")[:, :TOP_K]
@@ -127,6 +131,7 @@ def evaluate(
     np.add.at(confusion, (y, predicted), 1)
     return Evaluation(
         n=n,
+        groups=n if groups is None else len(set(groups)),
         official_size=official_size,
         loss=abs(float(np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean())),
         accuracy=share(right, n),

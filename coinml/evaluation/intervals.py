@@ -20,19 +20,38 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from coinml.evaluation.clusters import (
+    FEW_GROUPS,
+    clustered_mean,
+    freedom_of,
+    members,
+    t_quantile,
+)
+
 _Z = NormalDist().inv_cdf(0.975)
+_FEW = 5.0
+"""With fewer right or wrong answers, as independent ones, a variance cannot be estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number with its 95 % interval."""
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: The number.
+        low: Lower end of the interval.
+        high: Upper end.
+        caveat: Why the interval does not cover in 95 % of cases, where that is known.
+    """
 
     value: float
     low: float
     high: float
+    caveat: str = ""
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        said = f"; {self.caveat}" if self.caveat else ""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}{said}]"
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -46,7 +65,7 @@ def proportion(successes: int, n: int) -> Estimate:
 
 def share_of(part: float, whole: float) -> Estimate:
     """Like `proportion`, for amounts that need not be whole numbers."""
-    low, high = _score_interval(part / whole, whole)
+    low, high = score_interval(part / whole, whole)
     return Estimate(value=part / whole, low=low, high=high)
 
 
@@ -55,27 +74,34 @@ def clustered_proportion(
 ) -> Estimate:
     """A proportion of rows that come in groups, such as the segments of videos.
 
-    The variance of the groups' sums gives the effective sample size of the interval.
-
-    Sources: as for `macro_f1_estimate`; Miller, E. (2024). Adding error bars to evals,
-    arXiv:2411.00640 (clustered standard errors of an accuracy).
+    Wilson's interval for the number of independent rows that have the variance, with the quantile
+    of t; never narrower than for independent rows. Where right or wrong answers are too few for a
+    variance, each group counts as one row at most, and the estimate says so.
 
     Args:
         hits: Whether each row counts, shape (N,).
         groups: Each row's group.
         n: Denominator of the proportion; N by default, more where rows are missing.
     """
-    here = len(hits)
-    share = float(hits.mean())
-    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    n_groups = int(member.max()) + 1
-    sums = np.bincount(member, weights=hits - share)
-    # With one group, the variance between groups cannot be estimated.
-    variance = n_groups / max(n_groups - 1, 1) * float(sums @ sums) / here**2
-    size = _effective_size(share, variance, here) if variance > 0 else float(n_groups)
+    member = members(groups)
+    here, right = len(hits), int(hits.sum())
     n = here if n is None else n
-    low, high = _score_interval(share * here / n, size * n / here)
-    return Estimate(value=share * here / n, low=low, high=high)
+    plain = proportion(right, n)
+    if int(member.max()) + 1 == here:
+        return plain
+    found = clustered_mean(hits.astype(float), member)
+    spread = found.mean * (1 - found.mean)
+    size = spread / found.variance if spread > 0 and found.variance > 0 else found.worth
+    missing, share = n / here, right / n
+    ends = [
+        (plain.low, plain.high),
+        score_interval(share, size * missing, found.quantile),
+    ]
+    few = min(size, here) * min(found.mean, 1 - found.mean) < _FEW
+    unequal = found.freedom < FEW_GROUPS - 1
+    if few:
+        ends.append(score_interval(share, min(size, found.worth) * missing))
+    return _union(share, ends, caveat=caveat(found.groups, few=few or unequal))
 
 
 def macro_f1(y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int) -> float:
@@ -109,57 +135,111 @@ def macro_f1_estimate(
         y: True class indices, shape (N,).
         predicted: Predicted class indices, shape (N,).
         n_classes: Number of classes.
-        groups: Each row's group, where rows are not independent; the jackknife leaves out groups.
+        groups: Each row's group, where rows are not independent; the jackknife leaves out groups,
+            and the quantile is that of t. Never narrower than for independent rows.
     """
-    n = len(y)
+    member = None if groups is None else members(groups)
+    if member is None or int(member.max()) + 1 == len(y):
+        # Leaving out any video of a confusion matrix's cell has the same effect: one per cell.
+        _, first, counts = np.unique(
+            y * n_classes + predicted, return_index=True, return_counts=True
+        )
+        found = _jackknife(y, predicted, n_classes, np.split(first, len(first)), counts)
+        return found.estimate(len(y), most=len(y))
+    sizes = np.bincount(member)
+    left_out = np.split(np.argsort(member, kind="stable"), np.cumsum(sizes)[:-1])
+    found = _jackknife(y, predicted, n_classes, left_out, np.ones(len(sizes), dtype=np.int64))
+    plain = macro_f1_estimate(y, predicted, n_classes)
+    worth = len(y) ** 2 / float(sizes @ sizes)
+    estimate = found.estimate(worth, z=t_quantile(freedom_of(sizes.astype(float))))
+    few = found.size(found.value, worth) * min(found.value, 1 - found.value) < _FEW
+    ends = [(one.low, one.high) for one in (plain, estimate)]
+    if few:
+        size = min(found.size(found.value, worth), worth)
+        ends.append(score_interval(found.value, size))
+    return _union(found.value, ends, caveat=caveat(len(sizes), few=few))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Jackknife:
+    """Macro-F1, and its variance and value without bias by the jackknife."""
+
+    value: float
+    variance: float
+    unbiased: float
+
+    def size(self, share: float, default: float) -> float:
+        """The number of videos with which a proportion has this variance, or else `default`."""
+        spread = share * (1 - share)
+        return spread / self.variance if spread > 0 and self.variance > 0 else default
+
+    def estimate(self, default: float, *, most: float = math.inf, z: float = _Z) -> Estimate:
+        """The union of the intervals around both values, for sizes of at most `most`."""
+        sizes = [(share, self.size(share, default)) for share in (self.value, self.unbiased)]
+        ends = [score_interval(share, min(size, most), z) for share, size in sizes]
+        return _union(self.value, ends)
+
+
+def _jackknife(
+    y: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    n_classes: int,
+    left_out: Sequence[npt.NDArray[np.intp]],
+    counts: npt.NDArray[np.int64],
+) -> _Jackknife:
+    """The jackknife of macro-F1.
+
+    Args:
+        y: True class indices, shape (N,).
+        predicted: Predicted class indices, shape (N,).
+        n_classes: Number of classes.
+        left_out: The rows that are left out at a time.
+        counts: How often each of them is left out.
+    """
     right = np.bincount(y[y == predicted], minlength=n_classes)
     support = np.bincount(y, minlength=n_classes)
     answered = np.bincount(predicted, minlength=n_classes)
-    value = float(_macro_f1(right, support, answered))
-    if groups is None:
-        # Leaving out any video of a confusion matrix's cell has the same effect: one per cell.
-        cells, first, counts = np.unique(
-            y * n_classes + predicted, return_index=True, return_counts=True
-        )
-        left_out = [first[i : i + 1] for i in range(len(cells))]
-    else:
-        _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-        left_out = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
-        counts = np.ones(len(left_out), dtype=np.int64)
-    times = int(counts.sum())
+    value, times = _macro_f1(right, support, answered), int(counts.sum())
     if times == 1:
-        low, high = _score_interval(value, 1)
-        return Estimate(value=value, low=low, high=high)
+        return _Jackknife(value=value, variance=0.0, unbiased=value)
     without = np.array(
         [_macro_f1_without(right, support, answered, y[rows], predicted[rows]) for rows in left_out]
     )
     mean = float(counts @ without) / times
-    variance = (times - 1) / times * float(counts @ (without - mean) ** 2)
-    unbiased = min(max(value - (times - 1) * (mean - value), 0.0), 1.0)
-    # Without variance, the effective sample size is at most the number of groups.
-    most = n if variance > 0 else times
-    ends = [
-        _score_interval(centre, _effective_size(centre, variance, most))
-        for centre in (value, unbiased)
-    ]
-    return Estimate(
-        value=value, low=min(low for low, _ in ends), high=max(high for _, high in ends)
+    return _Jackknife(
+        value=value,
+        variance=(times - 1) / times * float(counts @ (without - mean) ** 2),
+        unbiased=min(max(value - (times - 1) * (mean - value), 0.0), 1.0),
     )
 
 
-def _score_interval(share: float, n: float) -> tuple[float, float]:
-    """Wilson's interval for a share of n; n, an effective size, need not be a whole number."""
-    z = _Z
+def score_interval(share: float, n: float, z: float = _Z) -> tuple[float, float]:
+    """Wilson's interval for a share of n; n, an effective size, need not be a whole number.
+
+    Args:
+        share: The proportion.
+        n: Its denominator.
+        z: Quantile of the normal distribution, or of t; where it is infinite, nothing is known.
+    """
+    if math.isinf(z):
+        return 0.0, 1.0
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # Rounding may leave 1e-17 where the formula says 0, and likewise at 1.
     return 0.0 if share == 0 else centre - half, 1.0 if share == 1 else centre + half
 
 
-def _effective_size(share: float, variance: float, n: int) -> float:
-    """The number of videos with which a proportion has this variance; at most n."""
-    spread = share * (1 - share)
-    return min(float(n), spread / variance) if spread > 0 and variance > 0 else float(n)
+def _union(value: float, ends: Sequence[tuple[float, float]], *, caveat: str = "") -> Estimate:
+    """A value with the union of intervals."""
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return Estimate(value=value, low=low, high=high, caveat=caveat)
+
+
+def caveat(groups: int, *, few: bool = False) -> str:
+    """What limits an interval over groups; "" if nothing does."""
+    if groups < FEW_GROUPS:
+        return f"{groups} group{'s' if groups > 1 else ''}: too few for an interval"
+    return "few independent answers: likely too wide" if few else ""
 
 
 def _macro_f1(

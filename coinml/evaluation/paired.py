@@ -1,17 +1,30 @@
-"""Paired comparison of two heads on the same videos: McNemar's test and the difference."""
+"""Paired comparison of two heads on the same videos: McNemar's test and the difference.
+
+Rows that come in groups (segments of a video, videos of a person) are not independent. The test
+then flips the signs of whole groups, which is McNemar's exact test where each group has one row.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation.intervals import Estimate, clustered_proportion, proportion, share_of
+from coinml.evaluation.clusters import clustered_mean, members
+from coinml.evaluation.intervals import (
+    Estimate,
+    caveat,
+    clustered_proportion,
+    proportion,
+    share_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,16 +32,20 @@ class McNemar:
     """McNemar's exact test on paired answers.
 
     Attributes:
-        b: Number of videos that only the first head classifies correctly.
-        c: Number of videos that only the second head classifies correctly.
-        p_value: Two-sided, from the binomial distribution with probability 1/2. Where a video
-            has several rows (segments), which are not independent, it is that of the sign test
-            over videos, by which head has more correct rows.
+        b: Number of rows (videos or segments) that only the first head classifies correctly.
+        c: Number of rows that only the second head classifies correctly.
+        p_value: Two-sided, from the binomial distribution with probability 1/2. For rows in
+            groups, the share of all ways to give the groups' gains a sign in which their sum is
+            as far from 0.
+        gains: For rows in groups: number of groups by gain, which is how many more rows of a
+            group the second head classifies correctly, without those of gain 0. `p_value`
+            follows from it.
     """
 
     b: int
     c: int
     p_value: float
+    gains: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +53,10 @@ class Comparison:
     """Two heads on the videos that both were measured on.
 
     Attributes:
-        n: Number of common videos.
+        n: Number of common rows: videos or segments.
+        groups: Number of groups of rows that are independent of each other; None where the rows
+            are.
+        things: What the rows are: "videos" or "segments".
         accuracy_a: Accuracy of the first head on them.
         accuracy_b: Accuracy of the second head on them.
         difference: Accuracy of the second minus the first, with a paired 95 % interval.
@@ -48,12 +68,47 @@ class Comparison:
     """
 
     n: int
+    groups: int | None
+    things: Literal["videos", "segments"]
     accuracy_a: Estimate
     accuracy_b: Estimate
     difference: Estimate
     mcnemar: McNemar
     discordant: pd.DataFrame
     per_class: pd.DataFrame
+
+    def counted(self, what: str) -> str:
+        """Number of rows, as in "344 test segments of 131 videos".
+
+        Args:
+            what: Which rows, such as "test".
+        """
+        rows = f"{self.n} {what} {self.things}"
+        if self.groups is None:
+            return rows
+        return rows + (
+            f" of {self.groups} videos" if self._by_video else f" in {self.groups} groups"
+        )
+
+    @property
+    def tested(self) -> str:
+        """The test's p and the numbers that it follows from."""
+        test = self.mcnemar
+        if self.groups is None:
+            return f"McNemar p = {test.p_value:.3g} ({test.b} against {test.c})"
+        unit = "video" if self._by_video else "group"
+        gains = ", ".join(
+            f"{gain:+d} in {count} {unit}{'s' if count > 1 else ''}"
+            for gain, count in sorted(test.gains.items(), reverse=True)
+        )
+        return (
+            f"McNemar p = {test.p_value:.3g} by flipping the signs of whole {unit}s "
+            f"({self.things} gained: {gains or 'none'})"
+        )
+
+    @property
+    def _by_video(self) -> bool:
+        return self.things == "segments"
 
 
 def mcnemar(
@@ -64,13 +119,19 @@ def mcnemar(
 ) -> McNemar:
     """Test whether two heads differ, by the videos that only one classifies correctly.
 
-    Source: McNemar, Q. (1947). Note on the sampling error of the difference between
-    correlated proportions or percentages. Psychometrika 12, 153-157; the exact form.
+    For rows in groups it is a permutation test: without a difference, a group's gain is as likely
+    with the other sign. It is exact for any number of groups and any dependence within them.
+
+    Sources: McNemar, Q. (1947). Note on the sampling error of the difference between
+    correlated proportions or percentages. Psychometrika 12, 153-157; the exact form. For groups:
+    Durkalski, V. L. et al. (2003). The analysis of clustered matched-pair data. Statistics in
+    Medicine 22, 2417-2428, with the permutation distribution in place of the normal one.
 
     Args:
         correct_a: Whether the first head is correct, shape (N,).
         correct_b: Whether the second head is correct on the same rows.
-        groups: Each row's video, where videos have several.
+        groups: Each row's group, where rows are not independent: the video of a segment, or the
+            person of a video.
 
     Raises:
         InvalidInputError: The two have different numbers of rows.
@@ -83,9 +144,9 @@ def mcnemar(
     c = int((correct_b & ~correct_a).sum())
     if groups is None:
         return McNemar(b=b, c=c, p_value=_binomial_p(b, c))
-    _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    gain = np.rint(np.bincount(member, weights=correct_b.astype(float) - correct_a))
-    return McNemar(b=b, c=c, p_value=_binomial_p(int((gain < 0).sum()), int((gain > 0).sum())))
+    gain = np.bincount(members(groups), weights=correct_b.astype(float) - correct_a)
+    counts = Counter(np.rint(gain[gain != 0]).astype(int).tolist())
+    return McNemar(b=b, c=c, p_value=_sign_flip_p(counts), gains=dict(sorted(counts.items())))
 
 
 def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
@@ -126,13 +187,55 @@ def paired_difference(b: float, c: float, both: float, n: float) -> Estimate:
     )
 
 
+def clustered_difference(
+    correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], groups: Sequence[object]
+) -> Estimate:
+    """Difference of two proportions of the same rows in groups, with its 95 % interval.
+
+    The mean of the rows' gains with the variance of the groups' sums (`clusters.clustered_mean`)
+    and the quantile of t; never narrower than for independent rows.
+
+    Args:
+        correct_a: Whether the first head is correct, shape (N,).
+        correct_b: Whether the second head is correct on the same rows.
+        groups: Each row's group.
+
+    Returns:
+        Second minus first.
+    """
+    member, n = members(groups), len(correct_a)
+    b, c, both = (
+        float(rows.sum())
+        for rows in (correct_a & ~correct_b, correct_b & ~correct_a, correct_a & correct_b)
+    )
+    plain = paired_difference(b, c, both, n)
+    if int(member.max()) + 1 == n:
+        return plain
+    found = clustered_mean(correct_b.astype(float) - correct_a, member)
+    if found.variance > 0:
+        half = found.quantile * math.sqrt(found.variance)
+        low, high = max(-1.0, found.mean - half), min(1.0, found.mean + half)
+    else:
+        # All groups have the same gain: each may be worth no more than one row.
+        few = found.worth / n
+        worth = paired_difference(few * b, few * c, few * both, found.worth)
+        low, high = (worth.low, worth.high) if found.groups > 1 else (-1.0, 1.0)
+    return Estimate(
+        value=plain.value,
+        low=min(low, plain.low),
+        high=max(high, plain.high),
+        caveat=caveat(found.groups),
+    )
+
+
 def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Comparison:
     """Compare two heads on the videos that both were measured on.
 
     Args:
         predictions_a: `video_id, label, predicted` of the first head on one split; with
-            `of_video` for segments, which are not independent of each other.
-        predictions_b: The same of the second head.
+            `of_video` for segments and `group` for videos that share something, which are not
+            independent of each other.
+        predictions_b: The same of the second head, whose groups count where both have some.
 
     Raises:
         InvalidInputError: They have no video in common, or disagree about a video's label.
@@ -157,50 +260,41 @@ def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Compari
     correct_a = (both["predicted_a"] == both["label_a"]).to_numpy()
     correct_b = (both["predicted_b"] == both["label_b"]).to_numpy()
     n = len(both)
-    groups = (
-        predictions_a.set_index("video_id")["of_video"] if "of_video" in predictions_a else None
-    )
-    videos = None if groups is None else groups.loc[both["video_id"]].tolist()
-    tested = mcnemar(correct_a, correct_b, groups=videos)
+    groups = _groups(both["video_id"], predictions_b, predictions_a)
+    tested = mcnemar(correct_a, correct_b, groups=groups)
     agreed = int((correct_a & correct_b).sum())
-    worth = 1.0 if videos is None else 1 / _design_effect(correct_a, correct_b, videos)
     rows = both[correct_a != correct_b].rename(columns={"label_a": "label"})
     discordant = rows[["video_id", "label", "predicted_a", "predicted_b"]].assign(
         right=np.where(correct_a[correct_a != correct_b], "a", "b")
     )
     return Comparison(
         n=n,
-        accuracy_a=_accuracy(correct_a, videos),
-        accuracy_b=_accuracy(correct_b, videos),
-        difference=paired_difference(*(worth * k for k in (tested.b, tested.c, agreed, n))),
+        groups=None if groups is None else len(set(groups)),
+        things="segments" if "of_video" in predictions_a else "videos",
+        accuracy_a=_accuracy(correct_a, groups),
+        accuracy_b=_accuracy(correct_b, groups),
+        difference=paired_difference(tested.b, tested.c, agreed, n)
+        if groups is None
+        else clustered_difference(correct_a, correct_b, groups),
         mcnemar=tested,
         discordant=discordant.reset_index(drop=True),
         per_class=_per_class(both["label_a"], correct_a, correct_b),
     )
 
 
-def _accuracy(correct: npt.NDArray[np.bool_], videos: Sequence[str] | None) -> Estimate:
-    if videos is None:
+def _groups(ids: pd.Series, *tables: pd.DataFrame) -> list[str] | None:
+    """The group of each id, of the first table that has groups; else the video of each segment."""
+    for column in ("group", "of_video"):
+        for table in tables:
+            if column in table:
+                return [str(one) for one in table.set_index("video_id")[column].loc[ids]]
+    return None
+
+
+def _accuracy(correct: npt.NDArray[np.bool_], groups: Sequence[str] | None) -> Estimate:
+    if groups is None:
         return proportion(int(correct.sum()), len(correct))
-    return clustered_proportion(correct, videos)
-
-
-def _design_effect(
-    correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], videos: Sequence[str]
-) -> float:
-    """The design effect: number of rows that are worth one independent row; at least 1.
-
-    Source: Kish, L. (1965). Survey Sampling. Wiley; the design effect.
-    """
-    _, member = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
-    n_videos = int(member.max()) + 1
-    gain = correct_b.astype(float) - correct_a
-    apart = gain - gain.mean()
-    alone = float(apart @ apart)
-    if alone == 0 or n_videos == 1:
-        return len(gain) / n_videos
-    sums = np.bincount(member, weights=apart)
-    return max(1.0, n_videos / (n_videos - 1) * float(sums @ sums) / alone)
+    return clustered_proportion(correct, groups)
 
 
 def _per_class(
@@ -225,3 +319,23 @@ def _binomial_p(b: int, c: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(min(b, c), b + c, 0.5).pvalue)
+
+
+def _sign_flip_p(gains: Mapping[int, int]) -> float:
+    """P of a sum as far from 0 when each gain has either sign with probability 1/2, exactly.
+
+    Args:
+        gains: Number of groups by gain.
+    """
+    if set(gains) <= {-1, 1}:
+        return _binomial_p(gains.get(-1, 0), gains.get(1, 0))
+    sizes = np.array([abs(gain) for gain, count in gains.items() for _ in range(count)])
+    observed, most = abs(sum(gain * count for gain, count in gains.items())), int(sizes.sum())
+    # share[k]: the probability that the gains with a plus are k in sum.
+    share = np.zeros(most + 1)
+    share[0] = 1.0
+    for size in sizes:
+        with_plus = np.concatenate([np.zeros(size), share[:-size]])
+        share = (share + with_plus) / 2
+    sums = np.abs(2 * np.arange(most + 1) - most)
+    return min(1.0, float(share[sums >= observed].sum()))

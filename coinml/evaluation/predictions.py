@@ -28,9 +28,10 @@ def predictions_table(
 
     Returns:
         `video_id, split, label, predicted, score`. For segments `video_id` is the segment's id,
-        by which two runs are compared, and `of_video` is the id of its video.
+        by which two runs are compared, and `of_video` is the id of its video. `group` is what a
+        video shares with others, where the dataset has groups.
     """
-    of_video = {"of_video": samples.groups} if samples.groups else {}
+    found = {"of_video": samples.groups, "group": samples.shared}
     return pd.DataFrame(
         {
             "video_id": samples.ids,
@@ -38,6 +39,6 @@ def predictions_table(
             "label": [samples.classes[y] for y in samples.y],
             "predicted": [classes[index] for index in proba.argmax(axis=1)],
             "score": proba.max(axis=1),
-            **of_video,
+            **{name: values for name, values in found.items() if values},
         }
     )

@@ -69,14 +69,19 @@ def comparison(
         axis.set_xlabel(
             f"{names[1]} minus {names[0]}: {paired.difference.value:+.3f} "
             f"[{paired.difference.low:+.3f}, {paired.difference.high:+.3f}] "
-            f"on {paired.n} common videos; McNemar p = {paired.mcnemar.p_value:.3g}",
+            f"on {paired.counted('common')}; McNemar p = {paired.mcnemar.p_value:.3g}",
             labelpad=10,
         )
     return figure
 
 
 def class_differences(
-    per_class: pd.DataFrame, names: Sequence[str], *, title: str = "", limit: int = 40
+    per_class: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    title: str = "",
+    limit: int = 40,
+    things: str = "videos",
 ) -> Figure:
     """The classes in which one head classifies more videos correctly than the other.
 
@@ -85,6 +90,7 @@ def class_differences(
         names: Names of the two heads.
         title: Title of the figure.
         limit: Number of classes shown, those with the largest differences.
+        things: What the heads were compared on: "videos" or "segments".
     """
     differing = per_class[per_class["difference"] != 0]
     largest = differing["difference"].abs().sort_values(ascending=False, kind="stable")
@@ -109,7 +115,7 @@ def class_differences(
     axis.grid(visible=False, axis="y")
     same = len(per_class) - len(differing)
     axis.set_xlabel(
-        f"correct videos of {names[1]} minus those of {names[0]} "
+        f"correct {things} of {names[1]} minus those of {names[0]} "
         f"({same} of {len(per_class)} classes: no difference)"
     )
     return figure

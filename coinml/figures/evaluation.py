@@ -29,6 +29,7 @@ def figures_of(
     *,
     split: str = "test",
     domains: Mapping[str, str] | None = None,
+    things: str = "videos",
 ) -> dict[str, Figure]:
     """All figures of one evaluation, by the names under which they are logged.
 
@@ -37,19 +38,22 @@ def figures_of(
         classes: The class names, in the order of its confusion matrix.
         split: Name of the split, for the titles.
         domains: Domain by class, where there is a taxonomy.
+        things: What was measured on: "videos" or "segments".
     """
     title = split.capitalize()
     drawn = {
-        "per_class": per_class(evaluation.per_class, title=f"{title}, by class"),
+        "per_class": per_class(evaluation.per_class, title=f"{title}, by class", things=things),
         "confusion": confusion(evaluation.confusion, classes, title=title, domains=domains),
-        "calibration": calibration(evaluation, title=f"{title}, calibration"),
+        "calibration": calibration(evaluation, title=f"{title}, calibration", things=things),
     }
     if domains and 1 < len({domain_of(name, domains) for name in classes}) < len(classes):
         matrix, names = by_domain(evaluation.confusion, classes, domains)
         drawn["confusion_domains"] = confusion(matrix, names, title=f"{title}, by domain")
     pairs = confused_pairs(evaluation.confusion, classes)
     if len(classes) > _NUMBERED_CLASSES and len(pairs):
-        drawn["confused_pairs"] = most_confused(pairs, title=f"{title}, most confused classes")
+        drawn["confused_pairs"] = most_confused(
+            pairs, title=f"{title}, most confused classes", things=things
+        )
     return drawn
 
 
@@ -119,13 +123,16 @@ def confusion(
     return figure
 
 
-def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figure:
+def per_class(
+    table: pd.DataFrame, *, title: str = "", limit: int = 60, things: str = "videos"
+) -> Figure:
     """F1 of each class with its support, the best at the top.
 
     Args:
         table: `Evaluation.per_class`.
         title: Title of the figure.
         limit: With more classes than this, only the best and the worst are shown.
+        things: What was measured on.
     """
     rows = table[table["support"] > 0].sort_values(["f1", "class"], ascending=[False, True])
     gap = len(rows) > limit
@@ -152,17 +159,18 @@ def per_class(table: pd.DataFrame, *, title: str = "", limit: int = 60) -> Figur
         )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(rows) - 0.4)
-    axis.set_xlabel("F1 (in brackets: number of videos)")
+    axis.set_xlabel(f"F1 (in brackets: number of {things})")
     axis.grid(visible=False, axis="y")
     return figure
 
 
-def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
+def calibration(evaluation: Evaluation, *, title: str = "", things: str = "videos") -> Figure:
     """Accuracy over score with 95 % intervals, and a histogram of the scores.
 
     Args:
         evaluation: The metrics on one split.
         title: Title of the figure.
+        things: What was measured on.
     """
     table = evaluation.reliability
     figure, (above, below) = new_figure(5.6, 6.2, 2, 1, title, height_ratios=(3, 1))
@@ -197,20 +205,27 @@ def calibration(evaluation: Evaluation, *, title: str = "") -> Figure:
     above.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     width = (table["to"] - table["from"]).to_numpy()
     below.bar(table["from"], table["videos"], width=width * 0.94, align="edge", color="#c9d3de")
-    below.set_ylabel("videos")
+    below.set_ylabel(things)
     error = evaluation.calibration_error
     below.set_xlabel(f"score of the predicted class; expected calibration error {error:.3f}")
     below.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
-def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CONFUSED) -> Figure:
+def most_confused(
+    pairs: pd.DataFrame,
+    *,
+    title: str = "",
+    limit: int = _MOST_CONFUSED,
+    things: str = "videos",
+) -> Figure:
     """The pairs of classes that are confused most often.
 
     Args:
         pairs: As `coinml.evaluation.evaluate.confused_pairs` returns it.
         title: Title of the figure.
         limit: Number of pairs shown.
+        things: What was measured on.
     """
     rows = pairs.head(limit)
     figure, (axis,) = new_figure(10, 1.6 + 0.26 * len(rows), 1, 1, title)
@@ -223,7 +238,7 @@ def most_confused(pairs: pd.DataFrame, *, title: str = "", limit: int = _MOST_CO
     axis.set_xlim(0, 1.1 * float(rows["videos"].max()))
     axis.set_ylim(-0.6, len(rows) - 0.4)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("videos (and their share of the true class)")
+    axis.set_xlabel(f"{things} (and their share of the true class)")
     axis.grid(visible=False, axis="y")
     return figure
 

@@ -81,8 +81,8 @@ def judge(
     except InvalidInputError as err:
         return False, f"cannot be compared with champion {champion.version}: {err}"
     p, gain = paired.mcnemar.p_value, paired.difference.value
-    against = f"champion {champion.version} on {paired.n} common val videos"
-    numbers = f"{gain:+.3f}, McNemar p = {p:.3g}"
+    against = f"champion {champion.version} on {paired.counted('common val')}"
+    numbers = f"{gain:+.3f}, {paired.tested}"
     if gain <= 0 or p >= ALPHA:
         return False, f"not better than {against} ({numbers})"
     test = number_of(candidate, "test_accuracy")
@@ -95,7 +95,7 @@ def judge(
     if coverage < coverage_floor:
         return False, (
             f"better than {against} ({numbers}), but measured on {coverage:.0%} of the official "
-            f"test videos; {coverage_floor:.0%} are needed"
+            f"test {paired.things}; {coverage_floor:.0%} are needed"
         )
     return True, f"better than {against} ({numbers}) and not worse on test"
 

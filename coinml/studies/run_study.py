@@ -26,13 +26,14 @@ from coinml.studies.trials import (
 )
 from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
+from coinml.training.looks import TEST_IDS_DIGEST, studies_experiment
 from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData
 
 
 def experiment_name(dataset: str, target: Target = "task") -> str:
     """Name of the experiment with a dataset's studies; heads have an experiment of their own."""
-    return f"{model_name(dataset, target)}-studies"
+    return studies_experiment(model_name(dataset, target))
 
 
 def run_study(
@@ -78,7 +79,7 @@ def run_study(
         "dataset": dataset,
         "target": target,
         "code_version": code_version(),
-        "test_ids_digest": ids_digest(parts[plan.reference]["test"].ids),
+        TEST_IDS_DIGEST: ids_digest(parts[plan.reference]["test"].ids),
     }
     with store.run(
         experiment,

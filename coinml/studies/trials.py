@@ -128,7 +128,13 @@ def _measure(
         proba = fitted.predict_proba(head_input(fitted, samples))
         right[split] = proba.argmax(axis=1) == samples.y
         official = max(options.official_sizes[split], len(samples))
-        evaluations[split] = evaluate(samples.y, proba, samples.classes, official_size=official)
+        evaluations[split] = evaluate(
+            samples.y,
+            proba,
+            samples.classes,
+            official_size=official,
+            groups=samples.clusters,
+        )
         tables.append(predictions_table(split, samples, proba, fitted.classes))
     return TrialResult(
         condition=condition,

@@ -48,13 +48,15 @@ class RunComparison:
             "head_a": self.head_a,
             "head_b": self.head_b,
             "split": self.split,
-            "videos": result.n,
+            result.things: result.n,
+            "groups": result.groups,
             "accuracy_a": asdict(result.accuracy_a),
             "accuracy_b": asdict(result.accuracy_b),
             "difference": asdict(result.difference),
             "only_a_right": result.mcnemar.b,
             "only_b_right": result.mcnemar.c,
             "mcnemar_p": result.mcnemar.p_value,
+            "gains_of_groups": {str(gain): n for gain, n in result.mcnemar.gains.items()},
             "discordant": result.discordant.to_dict(orient="records"),
             "per_class": result.per_class.to_dict(orient="records"),
         }
@@ -65,13 +67,12 @@ class RunComparison:
         verdict = (
             f"{better} is better"
             if result.mcnemar.p_value < 0.05
-            else "no difference that these videos could show"
+            else f"no difference that these {result.things} could show"
         )
         return (
             f"{self.head_a} {result.accuracy_a}, {self.head_b} {result.accuracy_b} on the same "
-            f"{result.n} {self.split} videos; {self.head_b} - {self.head_a} = "
-            f"{result.difference}; McNemar p = {result.mcnemar.p_value:.3g} "
-            f"({result.mcnemar.b} against {result.mcnemar.c}): {verdict}"
+            f"{result.counted(self.split)}; {self.head_b} - {self.head_a} = "
+            f"{result.difference}; {result.tested}: {verdict}"
         )
 
 
@@ -152,7 +153,10 @@ def _record(
     log.figure(
         f"class_differences{suffix}",
         class_differences(
-            result.per_class, (found.head_a, found.head_b), title=f"By class, {found.split}"
+            result.per_class,
+            (found.head_a, found.head_b),
+            title=f"By class, {found.split}",
+            things=result.things,
         ),
     )
     log.table(f"discordant{suffix}", result.discordant)

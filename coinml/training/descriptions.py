@@ -19,7 +19,7 @@ _ROWS = (
     ("with the missing counted wrong", "test_accuracy_missing_wrong"),
     ("macro-F1 on test", "test_f1_macro"),
     ("top-5 on test", "test_top5_accuracy"),
-    ("share of the official test videos", "test_coverage"),
+    ("share of the official test {things}", "test_coverage"),
     ("accuracy on val", "val_accuracy"),
 )
 
@@ -89,7 +89,7 @@ def run_description(
     if metrics:
         rows = [
             (
-                label,
+                label.format(things=f"{what}s"),
                 f"{metrics[name]:.3f}",
                 f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}",
             )

@@ -82,7 +82,8 @@ def log_evaluation(
     log.table("per_class", test.per_class)
     log.table("calibration", test.reliability)
     log.table("confused_pairs", confused_pairs(test.confusion, head.classes))
-    for name, figure in figures_of(test, head.classes, domains=domains).items():
+    drawn = figures_of(test, head.classes, domains=domains, things=parts["test"].things)
+    for name, figure in drawn.items():
         log.figure(name, figure)
     log.json(
         "coverage",

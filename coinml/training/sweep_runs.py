@@ -147,7 +147,7 @@ def _sweep_run(
     earlier = store.find_runs(experiment, identity, finished=False)
     with store.run(
         experiment,
-        f"sweep {head}, {len(train):,} training videos",
+        f"sweep {head}, {len(train):,} training {train.things}",
         tags={**context.tags, **identity, "kind": "sweep", "head": head},
         about=descriptions.experiment_description(data.dataset.name, data.target, experiment),
         run_id=earlier[0] if earlier else None,

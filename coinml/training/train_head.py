@@ -25,6 +25,7 @@ from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
+from coinml.training.looks import TEST_IDS_DIGEST, count_looks
 from coinml.training.run_artifacts import log_evaluation, log_fit
 from coinml.training.run_context import RunContext
 from coinml.training.train_report import TrainReport
@@ -183,18 +184,21 @@ def _find_earlier(training: _Training) -> TrainReport | None:
         if version is not None and has_version(store, training.model, int(version), run_id):
             try:
                 counts = store.read_table(run_id, "class_counts")
-                store.read_table(run_id, "predictions")
+                predictions = store.read_table(run_id, "predictions")
             except InvalidInputError as err:
                 # Somebody has deleted its files; the gate could not judge it.
                 logger.info("run %s is not used again: %s", run_id, err)
                 continue
             store.finish(run_id)
+            # Others may have been evaluated on the same videos since.
+            tested = predictions["video_id"][predictions["split"] == "test"].tolist()
+            looks = count_looks(store, training.model, ids_digest(tested), set(tested))
             return TrainReport(
                 head=training.head,
                 run_id=run_id,
                 model=training.model,
                 version=int(version),
-                metrics=dict(run.data.metrics),
+                metrics={**run.data.metrics, "test_looks": float(looks)},
                 reused=True,
                 classes_without=classes_without(counts),
                 scarce_classes=scarce_classes(counts),
@@ -268,15 +272,15 @@ def _fit(training: _Training, split: SplitData, log: RunLog) -> FittedHead:
 def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) -> dict[str, float]:
     """Measure the head on all splits; log metrics, figures, tables and the dataset."""
     data = training.data
-    looked_at = {"test_ids_digest": ids_digest(split.samples["test"].ids)}
-    log.tags(looked_at)
+    tested = split.samples["test"].ids
+    log.tags({TEST_IDS_DIGEST: ids_digest(tested)})
     evaluations: dict[Split, Evaluation] = {
         name: evaluate(
             samples.y,
             head.predict_proba(head_input(head, samples)),
             head.classes,
             official_size=data.official_sizes[name],
-            groups=samples.groups or None,
+            groups=samples.clusters,
         )
         for name, samples in split.samples.items()
     }
@@ -287,9 +291,9 @@ def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) ->
         # Training intervals are meaningless: the head has seen these videos.
         if name != "train" or key in _TRAIN_METRICS
     }
-    # Includes this run, and runs that failed after they had measured on these test videos.
-    looks = training.store.find_runs(training.model, looked_at, finished=False)
-    metrics["test_looks"] = float(len(looks))
+    # This run is one of them.
+    looks = count_looks(training.store, training.model, ids_digest(tested), set(tested))
+    metrics["test_looks"] = float(looks)
     metrics["leaks"] = float(len(split.leaks))
     metrics["leaks_dropped"] = float(split.leaks_dropped)
     log.metrics(metrics)
@@ -336,7 +340,7 @@ def _register(
             description=_described(training, split, metrics, {"its run": page} if page else {}),
             tags={
                 **training.tags(split),
-                "test_ids_digest": ids_digest(split.samples["test"].ids),
+                TEST_IDS_DIGEST: ids_digest(split.samples["test"].ids),
                 "run_id": log.run_id,
                 **{name: f"{metrics[name]:.4f}" for name in _HEADLINE},
             },

@@ -210,11 +210,16 @@ def test_groups_of_one_row_change_nothing_and_a_single_group_has_a_wide_interval
     wide = macro_f1_estimate(y, predicted, 5, groups=alone // 8)
     assert wide.value == one.value
     sure = macro_f1_estimate(y, y, 5, groups=alone // 40)
-    assert (sure.value, sure.low) == (1.0, proportion(2, 2).low)
+    # Two groups have one degree of freedom, t = 12.7, and Wilson's interval of two is too narrow.
+    assert sure.value == 1.0
+    assert sure.low == pytest.approx(2 / (2 + 12.7062**2), abs=1e-5)
     everything = clustered_proportion(np.ones(80, dtype=bool), alone // 40)
-    assert everything.low == proportion(2, 2).low
+    assert everything.low == sure.low < proportion(2, 2).low
+    # One group says nothing about the others, and the estimate says so.
     single = macro_f1_estimate(y, y, 5, groups=np.zeros(80))
-    assert single.low == proportion(1, 1).low
+    assert (single.low, single.high) == (0.0, 1.0)
+    assert "1 group: too few" in str(single)
+    assert "2 groups: too few" in str(everything)
 
 
 def test_missing_rows_count_as_wrong_in_groups_too() -> None:
@@ -259,7 +264,7 @@ def test_segments_of_one_video_are_not_counted_as_independent() -> None:
 
 def test_the_jackknife_agrees_with_leaving_out_one_row_at_a_time() -> None:
     # Efron & Tibshirani (1993), eq. 11.3 and 11.5, video by video instead of cell by cell.
-    from coinml.evaluation.intervals import _effective_size, _score_interval
+    from coinml.evaluation.intervals import score_interval
 
     generator = np.random.default_rng(5)
     y = generator.integers(0, 4, 40)
@@ -271,7 +276,7 @@ def test_the_jackknife_agrees_with_leaving_out_one_row_at_a_time() -> None:
     ends = [
         end
         for centre in (value, unbiased)
-        for end in _score_interval(centre, _effective_size(centre, variance, 40))
+        for end in score_interval(centre, min(40.0, centre * (1 - centre) / variance))
     ]
     estimate = macro_f1_estimate(y, predicted, 4)
     assert (estimate.low, estimate.high) == pytest.approx((min(ends), max(ends)))

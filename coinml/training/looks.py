@@ -1,0 +1,76 @@
+"""How often the test videos have been evaluated on: by heads, studies and cross-validations.
+
+The more often, the more an accuracy on them is the best of many. The test set of a growing
+collection changes with every new video, so runs are counted whose test videos overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import TYPE_CHECKING
+
+from coinml.errors import InvalidInputError
+from coinml.tracking.mlflow_store import MlflowStore
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TEST_IDS_DIGEST = "test_ids_digest"
+"""Tag of every run that is evaluated on test videos, set before it looks at them."""
+
+NOT_A_LOOK = ("study",)
+"""Values of the tag `kind` of runs that contain evaluations and are none."""
+
+
+def studies_experiment(model: str) -> str:
+    """Name of the experiment with the studies of a registered model's dataset and target."""
+    return f"{model}-studies"
+
+
+def count_looks(store: MlflowStore, model: str, digest: str, test_ids: Set[str]) -> int:
+    """Number of runs that were evaluated on some of these test videos, failed ones included.
+
+    Args:
+        store: Where the runs are.
+        model: Name of the registered model, and of the experiment of its heads.
+        digest: `ids_digest` of the ids.
+        test_ids: Ids of the test videos (or segments).
+    """
+    overlaps, looks, unread = {digest: True}, 0, dict[str, int]()
+    for run in _evaluated(store, (model, studies_experiment(model))):
+        of_run = run.data.tags[TEST_IDS_DIGEST]
+        if of_run not in overlaps:
+            found = _test_ids(store, run)
+            if found is None:
+                unread[of_run] = unread.get(of_run, 0) + 1
+                continue
+            overlaps[of_run] = not test_ids.isdisjoint(found)
+        looks += overlaps[of_run]
+    # Runs that failed before they had logged their ids are of this dataset all the same.
+    return looks + sum(count for one, count in unread.items() if overlaps.get(one, True))
+
+
+def _evaluated(store: MlflowStore, experiments: tuple[str, ...]) -> Iterator[Run]:
+    """The runs that were evaluated on test videos, the latest first."""
+    client = store.client()
+    found = [client.get_experiment_by_name(name) for name in experiments]
+    ids = [str(one.experiment_id) for one in found if one is not None]
+    page: str | None = None
+    while ids and (page is None or page):
+        runs = client.search_runs(
+            ids,
+            f"tags.`{TEST_IDS_DIGEST}` LIKE '%'",
+            order_by=["attributes.start_time DESC"],
+            page_token=page,
+        )
+        yield from (run for run in runs if run.data.tags.get("kind") not in NOT_A_LOOK)
+        page = runs.token or ""
+
+
+def _test_ids(store: MlflowStore, run: Run) -> set[str] | None:
+    """The test ids of a run; None if it has logged none."""
+    try:
+        predictions = store.read_table(str(run.info.run_id), "predictions")
+    except InvalidInputError:
+        return None
+    return set(predictions["video_id"][predictions["split"] == "test"])
