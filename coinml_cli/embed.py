@@ -25,7 +25,9 @@ def add_commands(app: typer.Typer) -> None:
 def embed(
     selection: Selection,
     set_options: SetOptions,
-    options: Annotated[EmbedOptions, Only("decoder", "deadline_s", "runner", "address", "devices")],
+    options: Annotated[
+        EmbedOptions, Only("decoder", "kernel", "deadline_s", "runner", "address", "devices")
+    ],
     json: Json = False,
 ) -> None:
     """Embed the downloaded videos that are not yet in the embedding set."""

@@ -51,6 +51,7 @@ METAVARS = {
     "devices": "A,B",
     "extent": "PART",
     "group": "REGEX",
+    "kernel": "NAME",
     "keep_tokens": "PART",
     "max_height": "PIXELS",
     "max_mb_per_s": "MB",

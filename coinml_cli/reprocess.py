@@ -41,7 +41,7 @@ def reprocess(
         ),
     ],
     set_options: SetOptions,
-    embedding: Annotated[EmbedOptions, Only("decoder")],
+    embedding: Annotated[EmbedOptions, Only("decoder", "kernel")],
     training: Annotated[
         TrainOptions, Only("heads", "target", "seed", "drop_leaks", "by_reference")
     ],

@@ -41,6 +41,8 @@ def print_embedded(summary: EmbedSummary) -> None:
         missing = summary.frames_substituted
         note = f"; {missing:,} missing frames were replaced by their neighbours" if missing else ""
         line(f"decoded by {decoded}{note}")
+        for kernel in summary.kernels:
+            line(f"encoded by {kernel}")
     for video_id, reason in list(summary.failed.items())[:_SHOWN_FAILURES]:
         line(f"  {video_id}: {reason}")
     if len(summary.failed) > _SHOWN_FAILURES:

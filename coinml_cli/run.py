@@ -30,7 +30,7 @@ def run(
     selection: Selection,
     collection: Annotated[CollectOptions, Only("source", "budget", "batch_size", "max_wait_s")],
     set_options: SetOptions,
-    embedding: Annotated[EmbedOptions, Only("decoder")],
+    embedding: Annotated[EmbedOptions, Only("decoder", "kernel")],
     training: Annotated[TrainOptions, Only("target", "seed", "drop_leaks", "by_reference")],
     json: Json = False,
 ) -> None:

@@ -31,7 +31,7 @@ def study(
     ],
     selection: Selection,
     set_options: SetOptions,
-    embedding: Annotated[EmbedOptions, Only("decoder")],
+    embedding: Annotated[EmbedOptions, Only("decoder", "kernel")],
     options: StudyOptions,
     json: Json = False,
 ) -> None:

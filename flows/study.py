@@ -62,11 +62,11 @@ def study(
         jobs = files_here(dataset, settings.ledger_url, made, videos_dir=videos_dir)
         jobs = jobs[: options.timed]
         with progress.stage("time", len(jobs) * len(plan.conditions) * _ROUNDS):
-            measured = measure_costs(jobs, plan.conditions, decoder=embedding.decoder)
+            measured = measure_costs(jobs, plan.conditions, options=embedding)
     notes: tuple[str, ...] = ()
     if study == "resolution":
         jobs = files_here(dataset, settings.ledger_url, made, split="test", videos_dir=videos_dir)
-        notes = _embed_resolutions(plan, jobs, dataset.name, made, decoder=embedding.decoder)
+        notes = _embed_resolutions(plan, jobs, dataset.name, made, options=embedding)
     with progress.stage("fit"):
         report = conduct_study(
             plan,
@@ -84,7 +84,12 @@ def study(
 
 
 def _embed_resolutions(
-    plan: StudyPlan, jobs: list[EmbedJob], dataset: str, set_options: SetOptions, *, decoder: str
+    plan: StudyPlan,
+    jobs: list[EmbedJob],
+    dataset: str,
+    set_options: SetOptions,
+    *,
+    options: EmbedOptions,
 ) -> tuple[str, ...]:
     """Embed the test videos at each resolution.
 
@@ -93,7 +98,7 @@ def _embed_resolutions(
     """
     with progress.stage("re-encode", len(jobs) * len(plan.values)):
         made = [
-            embed_reencoded(jobs, int(rows), dataset, set_options, decoder=decoder)
+            embed_reencoded(jobs, int(rows), dataset, set_options, options=options)
             for rows in plan.values
         ]
     return tuple(

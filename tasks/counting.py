@@ -91,4 +91,5 @@ def embed_summary(
         write_s=sum(report.write_s for report in reports),
         segments=sum(counts.values()) if spec.extent == "segments" else None,
         without_extent=without_extent,
+        kernels=tuple(sorted({report.kernel for report in reports if report.kernel})),
     )

@@ -54,6 +54,7 @@ def make_shards(
             embeddings_root=Settings().embeddings_root,
             set_options=set_options,
             decoder=options.decoder,
+            kernel=options.kernel,
             deadline_s=options.deadline_s,
         )
         for some in split_jobs(jobs, workers=workers, size=options.shard_size)

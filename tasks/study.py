@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Target
 from coinml.embedding.jobs import EmbedJob
+from coinml.embedding.options import EmbedOptions
 from coinml.embedding.shards import load_encoder_once
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
@@ -30,32 +31,38 @@ from tasks.links import flow_run_tags
 
 @task(cache_policy=NO_CACHE)
 def measure_costs(
-    jobs: list[EmbedJob], conditions: tuple[Condition, ...], *, decoder: str
+    jobs: list[EmbedJob], conditions: tuple[Condition, ...], *, options: EmbedOptions
 ) -> list[Cost]:
     """Time the embedding of the same videos under each condition."""
     return costs.measure_costs(
         jobs,
         conditions,
         device=Settings().device,
-        decoder=decoder,
+        decoder=options.decoder,
+        kernel=options.kernel,
         on_video=lambda: progress.advance("time"),
     )
 
 
 @task(task_run_name="embed_reencoded {rows}", cache_policy=NO_CACHE)
 def embed_reencoded(
-    jobs: list[EmbedJob], rows: int, dataset: str, options: SetOptions, *, decoder: str
+    jobs: list[EmbedJob],
+    rows: int,
+    dataset: str,
+    set_options: SetOptions,
+    *,
+    options: EmbedOptions,
 ) -> Reencoded:
     """Embed copies of videos that are re-encoded at this picture height."""
     settings = Settings()
-    spec = resolutions.reencoded_spec(options.spec(dataset), rows)
+    spec = resolutions.reencoded_spec(set_options.spec(dataset), rows)
     return resolutions.embed_reencoded(
         jobs,
         rows,
-        encoder=load_encoder_once(options, settings.device),
+        encoder=load_encoder_once(set_options, settings.device, options.kernel),
         embedding_set=EmbeddingSet.open(settings.embeddings_root, spec.dataset, spec, create=True),
         folder=settings.data_dir / "studies",
-        decoder=decoder,
+        decoder=options.decoder,
         on_videos=lambda count: progress.advance("re-encode", count),
     )
 

@@ -104,6 +104,8 @@ class EmbedSummary:
         write_s: Seconds spent writing.
         segments: Segments of the selection that are in the set; None for a set of videos.
         without_extent: Videos without an annotated extent.
+        kernels: How the encoder was computed on a CPU, and what was measured of each way; one for
+            all processes with the same.
     """
 
     dataset: str
@@ -121,6 +123,7 @@ class EmbedSummary:
     write_s: float = 0.0
     segments: int | None = None
     without_extent: int = 0
+    kernels: tuple[str, ...] = ()
 
     @property
     def bottleneck(self) -> str:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from coinml.encoder.kernels import AUTO, check_kernel_name
 from coinml.errors import InvalidInputError
 from coinml.media.records import DecoderName
 
 
 class EmbedOptions(BaseModel):
-    """The decoder, the devices and the time limit for embedding."""
+    """The decoder, the kernel, the devices and the time limit for embedding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Embedding")
 
     decoder: DecoderName = Field(
         default="auto", description="`auto`, `pyav`, `decord` or `torchcodec`."
+    )
+    kernel: str = Field(
+        default=AUTO,
+        description="How the encoder is computed on a CPU: `auto` (the fastest on this machine) or "
+        "one that `coinml doctor` lists.",
     )
     deadline_s: float = Field(
         default=60, ge=0.001, description="Seconds that decoding one video may take."
@@ -38,6 +44,11 @@ class EmbedOptions(BaseModel):
         ge=1,
         description="Videos (or segments) per task; by default chosen by the number of processes.",
     )
+
+    @field_validator("kernel")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return check_kernel_name(name)
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

@@ -43,6 +43,7 @@ class Shard:
         embeddings_root: Folder or fsspec URL that contains the embedding sets.
         set_options: How videos become vectors, with the encoder named.
         decoder: As in `engine.embed`.
+        kernel: As in `load_encoder`.
         deadline_s: Seconds that decoding one video may take.
     """
 
@@ -52,6 +53,7 @@ class Shard:
     embeddings_root: str
     set_options: SetOptions
     decoder: str = "auto"
+    kernel: str = "auto"
     deadline_s: float = 60
 
 
@@ -110,7 +112,7 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
         raise LocalError(
             f"{shard.jobs[0].path} is not on this machine, nor any other video of its shard"
         )
-    encoder = load_encoder_once(shard.set_options, device)
+    encoder = load_encoder_once(shard.set_options, device, shard.kernel)
     embeddings = EmbeddingSet.open(
         shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint
     )
@@ -127,10 +129,14 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
 
 
 @lru_cache(maxsize=1)
-def load_encoder_once(options: SetOptions, device: str) -> ClipEncoder:
+def load_encoder_once(options: SetOptions, device: str, kernel: str = "auto") -> ClipEncoder:
     """The encoder, loaded once per process for all its shards."""
     return load_encoder(
-        str(options.encoder), revision=options.revision, device=device, sampling=options.sampling
+        str(options.encoder),
+        revision=options.revision,
+        device=device,
+        kernel=kernel,
+        sampling=options.sampling,
     )
 
 

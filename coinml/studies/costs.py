@@ -72,6 +72,7 @@ def measure_costs(
     *,
     device: str,
     decoder: str = "auto",
+    kernel: str = "auto",
     rounds: int = _ROUNDS,
     on_video: Callable[[], None] | None = None,
 ) -> list[Cost]:
@@ -85,6 +86,7 @@ def measure_costs(
         conditions: Those with `set_options` are measured.
         device: Where the encoder runs.
         decoder: `auto` or a decoder's name.
+        kernel: As in `load_encoder`.
         rounds: Number of measured rounds; the conditions take turns in each.
         on_video: Called after each video of each round.
     """
@@ -96,7 +98,7 @@ def measure_costs(
     with DecodePool(workers=1) as pool:
         for number in range(rounds + 1):
             for name, options in made:
-                encoder = _load(options, device)
+                encoder = _load(options, device, kernel)
                 run = _Run(pool, encoder, snap=options.snap, decoder=decoder)
                 if number == 0:
                     good = [job for job in good if run.decodes(job, tick)]
@@ -121,9 +123,13 @@ def measure_costs(
     ]
 
 
-def _load(options: SetOptions, device: str) -> ClipEncoder:
+def _load(options: SetOptions, device: str, kernel: str) -> ClipEncoder:
     return load_encoder(
-        str(options.encoder), revision=options.revision, device=device, sampling=options.sampling
+        str(options.encoder),
+        revision=options.revision,
+        device=device,
+        kernel=kernel,
+        sampling=options.sampling,
     )
 
 

@@ -13,6 +13,7 @@ from coinml_ops.doctor.machine import (
     check_confinement,
     check_decoders,
     check_disk,
+    check_kernels,
     check_python,
     check_torch,
 )
@@ -39,6 +40,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
     checks: dict[str, Callable[[], Finding]] = {
         "python": check_python,
         "torch": lambda: check_torch(settings),
+        "kernels": check_kernels,
         "decoders": check_decoders,
         "confinement": check_confinement,
         "yt-dlp": check_ytdlp,

@@ -62,6 +62,23 @@ def check_decoders() -> Finding:
     return Finding(subject="decoders", state="ok", text=text)
 
 
+def check_kernels() -> Finding:
+    """How encoders can be computed on this CPU, and what was measured of each way."""
+    from coinml.encoder.kernel_cache import all_cached_figures, processor
+    from coinml.encoder.kernels import KERNELS, available_kernels
+
+    names = available_kernels()
+    measured = [
+        f"encoder {fingerprint}: {', '.join(map(str, figures))}"
+        for fingerprint, figures in all_cached_figures()
+    ]
+    text = "; ".join([f"{', '.join(names)} on {processor()}", *measured])
+    # A missing one is no fault: torch computes every encoder.
+    missing = {kernel.install for kernel in KERNELS.values() if kernel.name not in names} - {""}
+    remedy = f"often twice as fast on a CPU: {', '.join(sorted(missing))}" if missing else ""
+    return Finding(subject="kernels", state="ok", text=text, remedy=remedy)
+
+
 def check_confinement() -> Finding:
     """What decoding processes can reach, tried in a process that is confined like them."""
     run = subprocess.run(

@@ -97,6 +97,9 @@ def test_a_value_that_is_not_allowed_is_named_by_its_option() -> None:
         build(TrainOptions, {"heads": "forest"})
     with pytest.raises(InvalidInputError, match=r"^--address x is for --runner dask"):
         build(EmbedOptions, {"address": "x"})
+    with pytest.raises(InvalidInputError, match=r"kernel 'mkl' is unknown; known: auto, torch-"):
+        build(EmbedOptions, {"kernel": "mkl"})
+    assert build(EmbedOptions, {"kernel": "onednn-float32"}).kernel == "onednn-float32"
 
 
 @pytest.mark.parametrize(

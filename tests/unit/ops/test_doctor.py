@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 
 from coinml.data.records import Dataset, Video
+from coinml.encoder import kernels
+from coinml.encoder.kernel_cache import KernelFigure, keep_figures
 from coinml.ledger import Ledger
 from coinml.ledger.schema import HEAD
 from coinml.runtime.proxies import VARIABLES
@@ -25,7 +28,7 @@ from coinml.runtime.settings import Settings
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
 from coinml_ops.doctor.examine import examine
 from coinml_ops.doctor.finding import Finding
-from coinml_ops.doctor.machine import check_confinement, check_disk
+from coinml_ops.doctor.machine import check_confinement, check_disk, check_kernels
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
 from coinml_ops.doctor.source import check_cookies, check_po_tokens, check_proxy
 
@@ -79,6 +82,7 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
     assert list(findings) == [
         "python",
         "torch",
+        "kernels",
         "decoders",
         "confinement",
         "yt-dlp",
@@ -97,6 +101,26 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
     assert "start a local server" in findings["prefect"].text
     # The checks created no file.
     assert list(settings.home.iterdir()) == []
+
+
+def test_the_doctor_says_how_encoders_are_computed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINML_HOME", str(settings.home))
+    figures = (
+        KernelFigure(name="torch-float32", clip_s=4.2, cosine=1.0),
+        KernelFigure(name="openvino-float32", fault="No conversion rule found"),
+    )
+    keep_figures(figures, "0123456789ab")
+    state, text = checked(check_kernels())
+    assert state == "ok"
+    assert text.startswith("torch-float32, torch-bfloat16, ")
+    assert "encoder 0123456789ab: torch-float32 4.2 CPU s a clip (cosine 1.000000), " in text
+    assert "openvino-float32: No conversion rule found" in text
+    assert check_kernels().remedy == ""
+    row = dataclasses.replace(kernels.KERNELS["openvino-float32"], is_available=lambda: False)
+    monkeypatch.setattr(kernels, "KERNELS", {**kernels.KERNELS, row.name: row})
+    assert check_kernels().remedy.endswith(": pip install 'coinml[openvino]'")
 
 
 def test_the_doctor_says_what_confines_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
