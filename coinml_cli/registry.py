@@ -43,19 +43,33 @@ def promote(
             "be compared with it, by the rule for a first champion.",
         ),
     ] = False,
+    because: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Make the one --version the champion by your own decision, for this reason; the "
+            "gate is not asked. Your user name, the time and the reason are recorded.",
+        ),
+    ] = None,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Send versions through the gate; one that is better on val becomes the champion."""
+    from coinml.errors import InvalidInputError
     from coinml.registry import promotion
+    from coinml.registry.decision import checked_decision
     from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
     from coinml_cli.console import print_json
     from coinml_cli.flow_session import flow_session
     from coinml_cli.result_tables import print_verdicts
 
+    if because is not None:
+        if rollback:
+            raise InvalidInputError("--because and --rollback: give one of them")
+        checked_decision(version, because, replace_lost=replace_lost)
     settings = Settings()
     model = model_name(known_dataset(settings, dataset), options.target(target))
     if rollback:
@@ -69,6 +83,7 @@ def promote(
                 versions=version,
                 coverage_floor=coverage_floor,
                 replace_lost=replace_lost,
+                because=because,
             )
     if json:
         print_json([verdict.as_dict() for verdict in verdicts])

@@ -18,17 +18,23 @@ def promote(
     versions: list[int] | None = None,
     coverage_floor: float = COVERAGE_FLOOR,
     replace_lost: bool = False,
+    because: str | None = None,
 ) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first.
 
     Args:
         model: Name of the registered model, such as `coin-task`.
         versions: The candidates; by default the challenger.
-        coverage_floor: Share of the official test videos that a challenger needs.
+        coverage_floor: Share of the official test videos that a candidate needs.
         replace_lost: Replace a champion whose predictions are gone from MLflow, by the rule for
             a first champion.
+        because: Why a person makes the one version in `versions` the champion; the gate is not
+            asked, and who decided is recorded.
+
+    Raises:
+        InvalidInputError: `because` is empty, or not of one version alone.
     """
-    verdicts = promote_versions(model, versions, coverage_floor, replace_lost)
+    verdicts = promote_versions(model, versions, coverage_floor, replace_lost, because)
     promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
     message = f"champion: version {promoted[-1]}" if promoted else "no version passed"
     report_verdicts(model, verdicts)

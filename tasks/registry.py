@@ -20,12 +20,21 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
     cache_policy=NO_CACHE,
 )
 def promote_versions(
-    model: str, versions: list[int] | None, coverage_floor: float, replace_lost: bool
+    model: str,
+    versions: list[int] | None,
+    coverage_floor: float,
+    replace_lost: bool,
+    because: str | None,
 ) -> list[GateVerdict]:
-    """Send versions through the gate, those best on val first."""
+    """Send versions through the gate, those best on val first, or record a decision for one."""
     settings = Settings()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with store.outages_as_transient():
         return promotion.promote(
-            store, model, versions, coverage_floor=coverage_floor, replace_lost=replace_lost
+            store,
+            model,
+            versions,
+            coverage_floor=coverage_floor,
+            replace_lost=replace_lost,
+            because=because,
         )

@@ -85,6 +85,7 @@ def train_head(
                 tags=flow_run_tags() | ({"tuned_by": tuned.run_id} if tuned else {}),
                 links=flow_run_links(),
                 fits_folder=settings.data_dir / "fitted",
+                sweep_trials=tuned.result.completed + tuned.result.pruned if tuned else 0,
                 on_step=on_step,
             ),
         )

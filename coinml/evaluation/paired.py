@@ -47,6 +47,12 @@ class McNemar:
     p_value: float
     gains: Mapping[int, int] = field(default_factory=dict)
 
+    @property
+    def p_better(self) -> float:
+        """One-sided p: that the second head is better; 1 where it is not."""
+        # Both tests are symmetric.
+        return self.p_value / 2 if self.c > self.b else 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -56,6 +62,8 @@ class Comparison:
         n: Number of common rows: videos or segments.
         groups: Number of groups of rows that are independent of each other; None where the rows
             are.
+        errors_a: Number of groups (of rows, where these are independent) in which the first head
+            has a wrong answer: only there can the second be better.
         things: What the rows are: "videos" or "segments".
         accuracy_a: Accuracy of the first head on them.
         accuracy_b: Accuracy of the second head on them.
@@ -69,6 +77,7 @@ class Comparison:
 
     n: int
     groups: int | None
+    errors_a: int
     things: Literal["videos", "segments"]
     accuracy_a: Estimate
     accuracy_b: Estimate
@@ -105,6 +114,11 @@ class Comparison:
             f"McNemar p = {test.p_value:.3g} by flipping the signs of whole {unit}s "
             f"({self.things} gained: {gains or 'none'})"
         )
+
+    @property
+    def units(self) -> str:
+        """What the test counts: "videos" or "groups"."""
+        return "videos" if self.groups is None or self._by_video else "groups"
 
     @property
     def _by_video(self) -> bool:
@@ -270,6 +284,7 @@ def compare(predictions_a: pd.DataFrame, predictions_b: pd.DataFrame) -> Compari
     return Comparison(
         n=n,
         groups=None if groups is None else len(set(groups)),
+        errors_a=len(set(np.asarray(both["video_id"] if groups is None else groups)[~correct_a])),
         things="segments" if "of_video" in predictions_a else "videos",
         accuracy_a=_accuracy(correct_a, groups),
         accuracy_b=_accuracy(correct_b, groups),

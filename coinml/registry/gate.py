@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coinml.errors import InvalidInputError, RegistryError
 from coinml.evaluation.paired import compare
+from coinml.evaluation.superiority import Answers, answers_of, least_right, least_wins
+from coinml.registry.error_budget import Try
+from coinml.registry.gate_checks import VAL_ALPHA, checks_of_challenger, checks_of_first, passes
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
 
-ALPHA = 0.05
-"""Significance level of McNemar's test on the common val videos."""
-
 COVERAGE_FLOOR = 0.5
 """Default for the least share of the official test videos that a champion is measured on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Whether a version passes the gate.
+
+    Attributes:
+        passed: Whether it does.
+        reason: Why, or why not.
+        tested: Whether it could have passed a test by luck, so that it counts as a try.
+    """
+
+    passed: bool
+    reason: str
+    tested: bool = False
 
 
 def judge(
     store: MlflowStore,
     candidate: ModelVersion,
     champion: ModelVersion | None,
+    offered: Try,
     *,
     coverage_floor: float,
     replace_lost: bool = False,
-) -> tuple[bool, str]:
+) -> Judgement:
     """Decide whether a candidate passes. Val decides; test can only veto.
 
     A champion whose predictions are gone from MLflow (its run was deleted for good, or its files)
@@ -37,76 +54,188 @@ def judge(
         store: Where the predictions of both are.
         candidate: A registered version.
         champion: The version that it would replace, None if there is no champion.
+        offered: The significance level of the tests, and which try it is.
         coverage_floor: Least share of the official test videos that the candidate must have been
             measured on.
         replace_lost: Judge the candidate as a first champion if the champion's predictions are
             gone.
 
-    Returns:
-        Whether it passes, and the reason as a text.
-
     Raises:
         RegistryError: The candidate lacks the metrics that training writes to its tags.
         TransientError: MLflow does not answer.
     """
-    if champion is None:
-        passed, reason = _above_majority(candidate)
-        return passed, f"the first whose {reason}" if passed else f"its {reason}"
-    try:
-        old = _predictions(store, champion)
-        floor = number_of(champion, "test_accuracy_low")
-    except (InvalidInputError, RegistryError) as err:
-        lost = f"champion {champion.version}, which cannot be compared any more ({err})"
-        if replace_lost:
-            passed, reason = _above_majority(candidate)
-            return passed, f"its {reason}; it {'replaces' if passed else 'was to replace'} {lost}"
-        return False, (
-            f"not compared with {lost}; restore its run or files, or replace it: `coinml promote "
-            f"--version {candidate.version} --replace-lost`{_recorded(candidate, champion)}"
-        )
+    lost = ""
+    old = None
+    if champion is not None:
+        try:
+            old = _predictions(store, champion)
+            floor = number_of(champion, "test_accuracy_low")
+        except (InvalidInputError, RegistryError) as err:
+            lost = f"champion {champion.version}, which cannot be compared any more ({err})"
+            if not replace_lost:
+                return Judgement(
+                    passed=False,
+                    reason=f"not compared with {lost}; restore its run or files, or replace it: "
+                    f"`coinml promote --version {candidate.version} --replace-lost`"
+                    f"{_recorded(candidate, champion)}",
+                )
+            old = None
     try:
         new = _predictions(store, candidate)
     except InvalidInputError as err:
-        return False, f"its own predictions are gone ({err}); train it again"
+        return Judgement(
+            passed=False, reason=f"its own predictions are gone ({err}); train it again"
+        )
+    if champion is None or old is None:
+        return _judge_first(candidate, new, offered, coverage_floor, lost)
+    return _judge_challenger(candidate, new, champion, old, floor, offered, coverage_floor)
+
+
+def _judge_first(
+    candidate: ModelVersion,
+    predictions: pd.DataFrame,
+    offered: Try,
+    coverage_floor: float,
+    lost: str,
+) -> Judgement:
+    """Compare a version with the majority class, on val and on test."""
+    val, test = (answers_of(predictions[predictions["split"] == side]) for side in ("val", "test"))
+    coverage = number_of(candidate, "test_coverage")
+    checks = checks_of_first(
+        val, test, coverage, level=offered.level, coverage_floor=coverage_floor
+    )
+    least_val, least_test = (
+        least_right(int(side.n), float(side.majority_rate), level)
+        for side, level in ((val, VAL_ALPHA), (test, offered.level))
+    )
+    tested = least_val is not None and least_test is not None
+    passed = bool(passes(checks))
+    if not checks["val"]:
+        reason = _beside_majority("val", val) + _showing("val", val, least_val)
+    else:
+        reason = f"{_beside_majority('val', val, above=True)}, "
+        if not checks["test"]:
+            reason += f"but its {_beside_majority('test', test)}"
+            reason += _showing("test", test, least_test)
+        elif not checks["coverage"]:
+            things = "segments" if "of_video" in predictions else "videos"
+            reason += f"but it was {_measured_on(coverage, coverage_floor, things)}"
+        else:
+            reason += f"and its {_beside_majority('test', test, above=True)}"
+    if lost:
+        reason += f"; it {'replaces' if passed else 'was to replace'} {lost}"
+    return Judgement(
+        passed=passed,
+        reason=f"{'the first whose' if passed and not lost else 'its'} {reason}"
+        f"{_as_try(offered, tested, offered.level, where=' on test')}",
+        tested=tested,
+    )
+
+
+def _judge_challenger(
+    candidate: ModelVersion,
+    new: pd.DataFrame,
+    champion: ModelVersion,
+    old: pd.DataFrame,
+    floor: float,
+    offered: Try,
+    coverage_floor: float,
+) -> Judgement:
+    """Compare a version with the champion, on the val videos that both were measured on."""
     # Additional classes are allowed: they make the task harder, not easier.
     missing = sorted(set(old["label"]) - set(new["label"]))
     if missing:
-        return False, (
-            f"its classes are not those of champion {champion.version}: it lacks "
+        return Judgement(
+            passed=False,
+            reason=f"its classes are not those of champion {champion.version}: it lacks "
             f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; train it under another "
-            "--name"
+            "--name",
         )
+    old, new = old[old["split"] == "val"], new[new["split"] == "val"]
     try:
-        paired = compare(old[old["split"] == "val"], new[new["split"] == "val"])
+        paired = compare(old, new)
     except InvalidInputError as err:
-        return False, f"cannot be compared with champion {champion.version}: {err}"
-    p, gain = paired.mcnemar.p_value, paired.difference.value
-    against = f"champion {champion.version} on {paired.counted('common val')}"
-    numbers = f"{gain:+.3f}, {paired.tested}"
-    if gain <= 0 or p >= ALPHA:
-        return False, f"not better than {against} ({numbers})"
-    test = number_of(candidate, "test_accuracy")
-    if test < floor:
-        return False, (
-            f"better than {against} ({numbers}), but its test accuracy {test:.3f} lies below the "
-            f"champion's interval (from {floor:.3f})"
+        return Judgement(
+            passed=False, reason=f"cannot be compared with champion {champion.version}: {err}"
         )
-    coverage = number_of(candidate, "test_coverage")
-    if coverage < coverage_floor:
-        return False, (
-            f"better than {against} ({numbers}), but measured on {coverage:.0%} of the official "
-            f"test {paired.things}; {coverage_floor:.0%} are needed"
+    test, coverage = (number_of(candidate, tag) for tag in ("test_accuracy", "test_coverage"))
+    p_value = paired.mcnemar.p_better
+    ratio = _settings_ratio(candidate, champion)
+    checks = checks_of_challenger(
+        p_value,
+        test,
+        floor,
+        coverage,
+        level=offered.level,
+        coverage_floor=coverage_floor,
+        settings_ratio=ratio,
+    )
+    level = offered.level / ratio
+    needed = least_wins(level)
+    tested = paired.errors_a >= needed
+    against = (
+        f"champion {champion.version} on {paired.counted('common val')} "
+        f"({paired.difference.value:+.3f}, {paired.tested}, one-sided {p_value:.3g})"
+    )
+    if not checks["val"]:
+        reason = (
+            f"not better than {against}; they could show a gain from {needed} {paired.units} up"
         )
-    return True, f"better than {against} ({numbers}) and not worse on test"
+        if not tested:
+            reason += (
+                f", and the champion is wrong in only {paired.errors_a}: collect more val videos, "
+                f"or decide yourself: `coinml promote --version {candidate.version} --because TEXT`"
+            )
+    elif not checks["test"]:
+        reason = (
+            f"better than {against}, but its test accuracy {test:.3f} lies below the champion's "
+            f"interval (from {floor:.3f})"
+        )
+    elif not checks["coverage"]:
+        measured = _measured_on(coverage, coverage_floor, paired.things)
+        reason = f"better than {against}, but {measured}"
+    else:
+        reason = f"better than {against} and not worse on test"
+    reason += _as_try(offered, tested, level)
+    if ratio > 1:
+        reason += f", since val chose it from {ratio:.3g} times as many settings as the champion"
+    return Judgement(passed=bool(passes(checks)), reason=reason, tested=tested)
 
 
-def _above_majority(candidate: ModelVersion) -> tuple[bool, str]:
-    """Whether a version is better than the majority class, and how that is said of it."""
-    low = number_of(candidate, "val_accuracy_low")
-    majority = number_of(candidate, "val_majority_rate")
-    above = low > majority
+def _beside_majority(split: str, answers: Answers, *, above: bool = False) -> str:
     lies = "lies" if above else "does not lie"
-    return above, f"val interval, from {low:.3f}, {lies} above the majority class ({majority:.3f})"
+    return (
+        f"{split} accuracy {answers.accuracy:.3f} {lies} above the majority class "
+        f"({answers.majority_rate:.3f}) beyond chance (p = {answers.p_value:.2g})"
+    )
+
+
+def _showing(split: str, answers: Answers, least: int | None) -> str:
+    what = f"these {answers.n} {split} {answers.units}"
+    if least is None:
+        return f"; {what} could not show it with any answers"
+    return f"; {what} could show it from {least} right answers up"
+
+
+def _measured_on(coverage: float, coverage_floor: float, things: str) -> str:
+    return (
+        f"measured on {coverage:.0%} of the official test {things}; {coverage_floor:.0%} are needed"
+    )
+
+
+def _as_try(offered: Try, tested: bool, level: float, where: str = "") -> str:
+    if not tested:
+        return f"; not counted as a try, since only p up to {level:.2g} would pass{where}"
+    return f"; try {offered.number}, p up to {level:.2g} passes{where}"
+
+
+def _settings_ratio(candidate: ModelVersion, champion: ModelVersion) -> float:
+    """From how many times as many settings the candidate was chosen; 1 if that is not known."""
+    try:
+        new, old = (number_of(version, "settings_tried") for version in (candidate, champion))
+    except RegistryError:
+        return 1.0
+    return max(1.0, new / max(old, 1.0))
 
 
 def _recorded(candidate: ModelVersion, champion: ModelVersion) -> str:

@@ -135,6 +135,7 @@ def model_description(dataset: str, target: Target, model: str) -> str:
         f'model = mlflow.pyfunc.load_model("models:/{model}@champion")\n'
         'model.predict(pd.DataFrame({"video": ["holiday.mp4"]}))\n'
         "```\n\n"
-        "`champion` has passed the gate, `challenger` has not, `previous` was the champion before. "
-        "The gate's decision on a version is in its tags `gate` and `gate_reason`."
+        "`champion` has passed the gate or was decided for by a person, `challenger` has not, "
+        "`previous` was the champion before. The decision on a version is in its tags `gate` and "
+        "`gate_reason`, a person's also in `decided_by`, `decided_at` and `decided_because`."
     )

@@ -16,6 +16,8 @@ class RunContext:
         links: Addresses for the run's description, by what they lead to.
         fits_folder: Folder for the fitted head until it is registered, so that a call after a
             failure continues from there; None keeps nothing.
+        sweep_trials: Number of trials of the sweep that chose the options; the gate accounts for
+            them.
         on_step: Called after each epoch or setting; an exception that it raises ends the
             training.
     """
@@ -23,4 +25,5 @@ class RunContext:
     tags: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     fits_folder: Path | None = None
+    sweep_trials: int = 0
     on_step: Callable[[], None] = lambda: None

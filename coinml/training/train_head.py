@@ -122,7 +122,7 @@ def train_head(
         fit = _fit(training, split, log) if kept is None else _take_up(kept, log)
         log_fit(head, fit, log)
         metrics = _evaluate(training, split, fit.head, log)
-        version = _register(training, split, fit.head, metrics, log)
+        version = _register(training, split, fit, metrics, log)
     if training.context.fits_folder:
         forget_fit(training.context.fits_folder, training.recipe)
     return TrainReport(
@@ -319,7 +319,7 @@ def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) ->
 def _register(
     training: _Training,
     split: SplitData,
-    head: Head,
+    fit: FittedHead,
     metrics: Mapping[str, float],
     log: RunLog,
 ) -> int:
@@ -327,7 +327,7 @@ def _register(
     data, page = training.data, training.store.page_of(log.run_id)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / head_file(training.head)
-        head.save(file)
+        fit.head.save(file)
         return register(
             training.store,
             training.model,
@@ -342,6 +342,8 @@ def _register(
                 **training.tags(split),
                 TEST_IDS_DIGEST: ids_digest(split.samples["test"].ids),
                 "run_id": log.run_id,
+                # How many settings val chose from, by which the gate is stricter.
+                "settings_tried": str(max(1, len(fit.search)) + training.context.sweep_trials),
                 **{name: f"{metrics[name]:.4f}" for name in _HEADLINE},
             },
         )

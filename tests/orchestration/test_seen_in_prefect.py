@@ -155,3 +155,7 @@ def test_heads_comparison_and_figures_are_published_in_prefect(
     verdicts = promote("shown-task")
     (artifact,) = artifacts("champion-shown-task")
     assert verdicts[0].reason in str(artifact.data)
+    (decided,) = promote("shown-task", [verdicts[0].version], because="shown to *everybody*")
+    assert decided.promoted
+    shown = artifacts("champion-shown-task")[0]
+    assert r"shown to \*everybody\*" in str(shown.data)
