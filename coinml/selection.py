@@ -12,6 +12,7 @@ from coinml.data.annotations import (
     FOLDER_PREFIX,
     Stamp,
     annotations_stamp,
+    is_label_table,
     load_dataset,
 )
 from coinml.data.records import Dataset
@@ -27,11 +28,13 @@ class Selection(BaseModel):
 
     dataset: str = Field(
         default=MINI,
-        description="`mini`, a COIN-layout JSON file, or `folder:DIR` (one folder per class).",
+        description="`mini`, a COIN-layout JSON file, a CSV file (`path,label` and perhaps "
+        "`split,group`), or `folder:DIR` (one folder per class).",
     )
     name: str | None = Field(
         default=None,
-        description="Dataset name; by default `coin` for a JSON, DIR's for a folder.",
+        description="Dataset name; by default `coin` for a JSON, the file's for a CSV, DIR's for a "
+        "folder.",
     )
     classes: tuple[str, ...] = Field(default=(), description="Only these classes; by default all.")
     limit: int | None = Field(
@@ -55,7 +58,7 @@ class Selection(BaseModel):
     @property
     def is_folder(self) -> bool:
         """Whether the videos are files on this machine already."""
-        return self.dataset.startswith(FOLDER_PREFIX)
+        return self.dataset.startswith(FOLDER_PREFIX) or is_label_table(self.dataset)
 
     @property
     def title(self) -> str:
@@ -65,15 +68,17 @@ class Selection(BaseModel):
         if self.is_mini:
             return MINI
         if self.is_folder:
-            return Path(self.dataset.removeprefix(FOLDER_PREFIX)).resolve().name
+            place = Path(self.dataset.removeprefix(FOLDER_PREFIX)).resolve()
+            return place.stem if is_label_table(self.dataset) else place.name
         return COIN
 
     def load(self, data_dir: Path) -> Dataset:
         """Read its annotations; `mini` is drawn below `data_dir` if it is not there.
 
-        A file is read once per process until it or its taxonomy changes, since a flow and its
-        tasks load the same selection. A folder is listed every time: its files are the dataset. Its
-        split is recorded below `data_dir`, so that a video keeps its side when the folder grows.
+        A file is read once per process until it, its taxonomy or its corrections change, since a
+        flow and its tasks load the same selection. Own files are listed every time: they are the
+        dataset. Their split is recorded below `data_dir`, so that a video keeps its side when they
+        become more.
 
         Raises:
             InvalidInputError: As `annotations.load_dataset`.

@@ -28,7 +28,7 @@ def add_commands(app: typer.Typer) -> None:
 def count(
     part: Annotated[Selection, Only("name", "classes", "limit", "group", "split_seed")],
     dataset: Annotated[
-        str, typer.Argument(help="`mini`, a COIN-layout JSON file, or `folder:DIR`.")
+        str, typer.Argument(help="`mini`, a COIN-layout JSON file, a CSV file, or `folder:DIR`.")
     ] = "mini",
     json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from coinml.data.targets import extent_of, require_spans
-from coinml.embedding.jobs import key_of
+from coinml.embedding.jobs import key_of, require_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport
 from coinml.embedding.shards import MAX_SHARDS_IN_FLIGHT, Embedder, Shard
@@ -56,15 +56,18 @@ def embed(
         embedding: By which decoder and on which devices.
 
     Raises:
-        InvalidInputError: A device that this machine lacks, or no video has annotated extents.
+        InvalidInputError: A device that this machine lacks, no video is collected, or none has
+            annotated extents.
         LocalError: This machine or the cluster is at fault; no video is blamed.
     """
     dataset = selection.load(Settings().data_dir)
     made = set_options.resolved(mini=selection.is_mini)
-    without_extent = require_spans(dataset.videos, extent_of(None, made.extent))
-    embedding_set = open_set(dataset.name, made)
+    extent = extent_of(None, made.extent)
+    without_extent = require_spans(dataset.videos, extent)
     started = time.perf_counter()
-    jobs = find_jobs(dataset, embedding_set)
+    jobs = find_jobs(dataset, extent)
+    require_jobs(dataset, jobs, extent)
+    embedding_set = open_set(dataset.name, made)
     done = embedding_set.done(set_aside=True)
     todo = [job for job in jobs if key_of(job) not in done]
     reports: list[EmbedReport] = []

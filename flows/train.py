@@ -17,7 +17,6 @@ from coinml.training.sweep_runs import TuneReport
 from coinml.training.train_head import model_name
 from coinml.training.train_report import TrainReport
 from flows.promote import promote
-from tasks.embedding import open_set
 from tasks.evaluation import compare_runs
 from tasks.events import tagged
 from tasks.outcomes import completed
@@ -57,7 +56,7 @@ def train(
     made = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
     check_tracking(model_name(dataset.name, target))
-    fingerprint = open_set(dataset.name, made).spec.fingerprint
+    fingerprint = made.spec(dataset.name).fingerprint
     grown = None
     if min_new:
         known = count_trained(dataset.name, fingerprint, training.heads, target)

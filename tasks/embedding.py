@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from coinml.data.records import Dataset
-from coinml.data.targets import extent_of
+from coinml.data.records import Dataset, Extent
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.report import EmbedReport, Progress
@@ -30,11 +29,11 @@ def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
     return EmbeddingSet.open(root, dataset, options.spec(dataset), create=True)
 
 
-def find_jobs(dataset: Dataset, embedding_set: EmbeddingSet) -> list[EmbedJob]:
+def find_jobs(dataset: Dataset, extent: Extent) -> list[EmbedJob]:
     """One job for each extent of each downloaded video, whether it is embedded already or not."""
     with Ledger.of(Settings()) as ledger:
         rows = ledger.rows_of(dataset, state=DOWNLOADED)
-    return plan_jobs(dataset.videos, rows, extent_of(None, embedding_set.spec.extent))
+    return plan_jobs(dataset.videos, rows, extent)
 
 
 def make_shards(

@@ -6,9 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Target
+from coinml.data.targets import extent_of
 from coinml.embedding.jobs import count_done
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.errors import InvalidInputError
 from coinml.heads.kinds import head_kind
 from coinml.ledger import Ledger
 from coinml.runtime import progress
@@ -144,13 +146,17 @@ def count_trained(
 
 @task(cache_policy=NO_CACHE)
 def count_embedded(selection: Selection, fingerprint: str) -> int:
-    """Number of videos of a selection that are in a set."""
+    """Number of videos of a selection that are in a set; 0 if there is no such set."""
     settings = Settings()
     dataset = selection.load(settings.data_dir)
-    embedding_set = EmbeddingSet.open(
-        settings.embeddings_root, dataset.name, fingerprint=fingerprint
-    )
-    return len(count_done(find_jobs(dataset, embedding_set), embedding_set.done()))
+    try:
+        embedding_set = EmbeddingSet.open(
+            settings.embeddings_root, dataset.name, fingerprint=fingerprint
+        )
+    except InvalidInputError:
+        return 0
+    jobs = find_jobs(dataset, extent_of(None, embedding_set.spec.extent))
+    return len(count_done(jobs, embedding_set.done()))
 
 
 def _load_data(

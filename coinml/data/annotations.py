@@ -1,16 +1,19 @@
-"""Reading datasets: files in COIN's JSON layout, and class folders."""
+"""Reading datasets: files in COIN's JSON layout, CSV files of labels, and class folders."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from coinml.data.corrections import corrected, corrections_beside
 from coinml.data.folders import read_folder
+from coinml.data.label_tables import read_label_table
 from coinml.data.names import plain_name, shown, spelling_notes
 from coinml.data.recorded_splits import recorded_split
 from coinml.data.records import Dataset, Step, Subset, Video
@@ -55,8 +58,10 @@ def load_dataset(
     """Read the dataset that `--dataset` names.
 
     Args:
-        ref: A JSON file in COIN's layout, or `folder:DIR` with one folder per class.
-        name: The dataset's name; default: `coin` for a JSON file, DIR's name for a folder.
+        ref: A JSON file in COIN's layout, a CSV file of labels (`label_tables`), or `folder:DIR`
+            with one folder per class. Corrections beside it are applied (`corrections`).
+        name: The dataset's name; default: `coin` for a JSON file, the name of a CSV file without
+            its ending, DIR's name for a folder.
         classes: Keep only these classes; empty keeps all.
         limit: Keep at most this many videos, stratified by class and split.
         group: Only for folders: regular expression. Files whose paths match it with the same
@@ -70,27 +75,47 @@ def load_dataset(
             the text names the file, the id and the field.
     """
     if ref.startswith(FOLDER_PREFIX):
-        folder = Path(ref.removeprefix(FOLDER_PREFIX)).expanduser()
-        name = name or folder.resolve().name
+        place = Path(ref.removeprefix(FOLDER_PREFIX)).expanduser()
+        name = name or place.resolve().name
         cut: dict[str, Any] = {"name": name, "classes": classes, "group": group, "seed": seed}
         _check_name(name)
-        if splits_dir is None:
-            dataset = read_folder(folder, **cut)
-        else:
-            with recorded_split(splits_dir, name, seed=seed, group=group) as record:
-                dataset = read_folder(folder, **cut, known=record.known)
-                record.update(dataset)
+        dataset = _recorded(partial(read_folder, place, **cut), cut, splits_dir)
+        dataset = corrected(dataset, corrections_beside(place), classes=classes)
     else:
+        place = Path(ref).expanduser()
+        table = is_label_table(ref)
         if group is not None:
-            raise InvalidInputError(
-                f"group {group!r}: only for {FOLDER_PREFIX}DIR; {ref} publishes its own split"
-            )
-        _check_name(name or COIN)
-        dataset = read_coin(Path(ref).expanduser(), name=name or COIN, seed=seed)
-        dataset = _keep_classes(dataset, classes)
+            own = "has its groups in the column 'group'" if table else "publishes its own split"
+            raise InvalidInputError(f"group {group!r}: only for {FOLDER_PREFIX}DIR; {ref} {own}")
+        name = name or (place.stem if table else COIN)
+        _check_name(name)
+        if table:
+            cut = {"name": name, "group": None, "seed": seed}
+            read = partial(read_label_table, place, name=name, seed=seed)
+            dataset = _recorded(read, cut, splits_dir)
+        else:
+            dataset = read_coin(place, name=name, seed=seed)
+        dataset = _keep_classes(corrected(dataset, corrections_beside(place)), classes)
     if limit is not None:
         dataset = replace(dataset, videos=limit_videos(dataset.videos, limit, seed=seed))
     return dataset
+
+
+def is_label_table(ref: str) -> bool:
+    """Whether `--dataset` names a CSV file of labels."""
+    return not ref.startswith(FOLDER_PREFIX) and Path(ref).suffix.lower() == ".csv"
+
+
+def _recorded(
+    read: Callable[..., Dataset], cut: Mapping[str, Any], splits_dir: Path | None
+) -> Dataset:
+    """Read a dataset whose videos keep the sides that are recorded, if they are."""
+    if splits_dir is None:
+        return read()
+    with recorded_split(splits_dir, cut["name"], seed=cut["seed"], group=cut["group"]) as record:
+        dataset = read(known=record.known)
+        record.update(dataset)
+        return dataset
 
 
 def _check_name(name: str) -> None:
@@ -124,8 +149,8 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
 
 
 def annotations_stamp(path: Path) -> Stamp:
-    """Path, size and modification time of the file and the taxonomy beside it."""
-    files = [path, *(path.with_name(name) for name in TAXONOMY_FILES)]
+    """Path, size and modification time of the file, the taxonomy and the corrections beside it."""
+    files = [path, *map(path.with_name, TAXONOMY_FILES), corrections_beside(path)]
     facts = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
 
@@ -156,8 +181,8 @@ def _database(path: Path) -> Mapping[str, Any]:
         file = path.read_bytes()
     except OSError as err:
         raise InvalidInputError(
-            f"{path}: cannot be read: {err.strerror or err}; expected COIN's JSON "
-            f"or {FOLDER_PREFIX}DIR"
+            f"{path}: cannot be read: {err.strerror or err}; expected COIN's JSON, "
+            f"a CSV file or {FOLDER_PREFIX}DIR"
         ) from err
     for begin, (kind, command) in _NOT_JSON.items():
         if file.startswith(begin):

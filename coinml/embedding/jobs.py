@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coinml.data.records import Extent, Video
+from coinml.data.records import Dataset, Extent, Video
 from coinml.data.targets import spans
 from coinml.embedding_sets import Done
+from coinml.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from coinml.ledger import LedgerRow
@@ -54,6 +55,20 @@ def plan_jobs(videos: Sequence[Video], rows: Iterable[LedgerRow], extent: Extent
         if video.video_id in files
         for start_s, end_s in spans(video, extent)
     ]
+
+
+def require_jobs(dataset: Dataset, jobs: Sequence[EmbedJob], extent: Extent) -> None:
+    """Require that there is something to embed, before a set is made that stays empty.
+
+    Raises:
+        InvalidInputError: No video of the dataset is collected, or none that is has the extent.
+    """
+    if not jobs:
+        which = "" if extent == "video" else f" with the extent {extent!r}"
+        raise InvalidInputError(
+            f"{dataset.name}: none of its {len(dataset.videos):,} videos{which} is collected: "
+            "nothing is embedded, and no set is made; collect first (`coinml status` says more)"
+        )
 
 
 def key_of(job: EmbedJob) -> Done:

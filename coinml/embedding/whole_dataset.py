@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from coinml.data.records import Dataset, Extent
 from coinml.data.targets import require_spans
 from coinml.embedding import engine
-from coinml.embedding.jobs import plan_jobs
+from coinml.embedding.jobs import plan_jobs, require_jobs
 from coinml.embedding.report import Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
@@ -51,14 +51,17 @@ def embed(
         progress: Called with the number of videos that are through, and of all.
 
     Raises:
-        InvalidInputError: No video has the extent, or an option has no such value.
+        InvalidInputError: No video is collected or none has the extent, or an option has no such
+            value.
         LocalError: This machine is at fault; no video is blamed.
     """
     require_spans(dataset.videos, extent)
     spec = SetSpec(encoder=encoder.spec, dataset=dataset.name, extent=extent, snap=snap)
+    jobs = plan_jobs(dataset.videos, ledger.rows_of(dataset, state=DOWNLOADED), extent)
+    require_jobs(dataset, jobs, extent)
     embedding_set = EmbeddingSet.open(Url(root), dataset.name, spec, create=True)
     report = engine.embed(
-        plan_jobs(dataset.videos, ledger.rows_of(dataset, state=DOWNLOADED), extent),
+        jobs,
         encoder,
         embedding_set,
         decoder=decoder,

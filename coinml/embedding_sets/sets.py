@@ -123,7 +123,7 @@ class EmbeddingSet:
             known = sorted(folder.rpartition("/")[2] for folder in folders)
             raise InvalidInputError(
                 f"no embedding set {wanted} of {dataset!r} below {masked(root_url)}; "
-                f"there are: {', '.join(known) or 'none'}"
+                f"there are: {', '.join(known) or 'none'}; collect and embed first"
             )
         return cls(filesystem, path, read_spec(filesystem, path))
 

@@ -30,6 +30,10 @@ from coinml.encoder.weights import (
 )
 from coinml.errors import InvalidInputError, TransientError
 
+TINY = "tiny"
+"""Name of the small encoder in the package."""
+
+TINY_FOLDER = Path(__file__).parents[1] / "miniature" / "videomae-tiny"
 _ADAPTER = "adapter_config.json"
 
 
@@ -135,7 +139,8 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
     """Find a video encoder's checkpoint in a folder, in the hub's local cache or on the hub.
 
     Args:
-        ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
+        ref: Hub id ("MCG-NJU/videomae-base"), a folder written by `save_pretrained`, or `tiny` for
+            the small encoder in the package.
         revision: Branch, tag or commit on the hub.
 
     Raises:
@@ -170,7 +175,7 @@ def first_line(err: BaseException) -> str:
 
 def _resolve(ref: str, revision: str | None) -> tuple[Path, str | None]:
     """A checkpoint's folder, and its commit if it is from the hub."""
-    folder = Path(ref).expanduser()
+    folder = TINY_FOLDER if ref == TINY else Path(ref).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise InvalidInputError(f"{ref}: is a folder; revision {revision!r} is for a hub id")

@@ -60,7 +60,7 @@ def load_encoder(
     """Load a checkpoint of one of the families in `architectures.ARCHITECTURES`.
 
     Args:
-        ref: Hub id ("MCG-NJU/videomae-base") or a folder written by `save_pretrained`.
+        ref: Hub id ("MCG-NJU/videomae-base"), a folder written by `save_pretrained`, or `tiny`.
         revision: Branch, tag or commit on the hub.
         device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1`.
         dtype: `auto` (on CUDA bfloat16 or float16; on a CPU that of the kernel), `float32`,

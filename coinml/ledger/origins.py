@@ -29,7 +29,8 @@ def origin_of(dataset: Dataset) -> str:
     if not dataset.origin:
         return ""
     path = str(Path(dataset.origin).expanduser().resolve())
-    return FOLDER_PREFIX + path if any(video.path for video in dataset.videos) else path
+    is_folder = any(video.path for video in dataset.videos) and not path.lower().endswith(".csv")
+    return FOLDER_PREFIX + path if is_folder else path
 
 
 def require_same(dataset: Dataset, known: str | None, rows: Sequence[LedgerRow]) -> None:

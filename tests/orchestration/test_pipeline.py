@@ -124,6 +124,16 @@ def test_training_on_an_empty_set_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match="collect and embed first"):
         train(selection, SetOptions(encoder=str(tiny_encoder_dir)), TrainOptions(heads=("svm",)))
+    assert not list(home.rglob("spec.json"))
+    shutil.rmtree(home)
+
+
+def test_embedding_what_was_never_collected_is_refused_and_leaves_no_set(
+    home: Path, selection: Selection, tiny_encoder_dir: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match="none of its 24 videos is collected"):
+        embed(selection, SetOptions(encoder=str(tiny_encoder_dir)))
+    assert not list(home.rglob("spec.json"))
     shutil.rmtree(home)
 
 

@@ -323,3 +323,9 @@ def test_a_clip_of_another_length_is_refused(tiny_encoder_dir: Path, clips: np.n
 def test_loading_is_silent(tiny_encoder_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_encoder(tiny_encoder_dir)
     assert capfd.readouterr() == ("", "")
+
+
+def test_tiny_names_the_encoder_in_the_package() -> None:
+    named, by_folder = find_checkpoint("tiny"), find_checkpoint(TINY_CHECKPOINT)
+    assert named.folder == TINY_CHECKPOINT
+    assert named.spec() == by_folder.spec()
