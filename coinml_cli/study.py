@@ -26,7 +26,8 @@ def study(
     study_name: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY", help="`data`, `resolution`, `clips`, `tokens`, `snap` or `dims`."
+            metavar="STUDY",
+            help="`data`, `resolution`, `clips`, `tokens`, `precision`, `snap` or `dims`.",
         ),
     ],
     selection: Selection,

@@ -23,6 +23,7 @@ from tasks.embedding import (
     find_jobs,
     make_shards,
     open_set,
+    quantize_set,
     quarantine_broken,
 )
 from tasks.events import announce_embedded
@@ -73,6 +74,7 @@ def embed(
     reports: list[EmbedReport] = []
     workers = 0
     if todo:
+        quantize_set(dataset, embedding_set, made, jobs, embedding)
         with (
             progress_shown(dataset.name),
             progress.stage("embed", len(todo)),

@@ -37,7 +37,7 @@ def study(
     Nothing is registered: a study's heads are runs of their own experiment and no candidates.
 
     Args:
-        study: `snap`, `tokens`, `clips`, `data`, `resolution` or `dims`.
+        study: `snap`, `tokens`, `precision`, `clips`, `data`, `resolution` or `dims`.
         selection: Which videos.
         set_options: The embedding set that is studied or varied.
         embedding: By which decoder and on which devices videos are embedded.
@@ -62,7 +62,7 @@ def study(
         jobs = files_here(dataset, settings.ledger_url, made, videos_dir=videos_dir)
         jobs = jobs[: options.timed]
         with progress.stage("time", len(jobs) * len(plan.conditions) * _ROUNDS):
-            measured = measure_costs(jobs, plan.conditions, options=embedding)
+            measured = measure_costs(jobs, plan.conditions, dataset.name, options=embedding)
     notes: tuple[str, ...] = ()
     if study == "resolution":
         jobs = files_here(dataset, settings.ledger_url, made, split="test", videos_dir=videos_dir)

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.data.records import Dataset, Extent
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
+from coinml.embedding.quantization import quantize_for
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding.shards import Embedder, LocalEmbedder, Shard, split_jobs
 from coinml.embedding_sets import EmbeddingSet
@@ -34,6 +35,25 @@ def find_jobs(dataset: Dataset, extent: Extent) -> list[EmbedJob]:
     with Ledger.of(Settings()) as ledger:
         rows = ledger.rows_of(dataset, state=DOWNLOADED)
     return plan_jobs(dataset.videos, rows, extent)
+
+
+@task(cache_policy=NO_CACHE)
+def quantize_set(
+    dataset: Dataset,
+    embedding_set: EmbeddingSet,
+    set_options: SetOptions,
+    jobs: Sequence[EmbedJob],
+    options: EmbedOptions,
+) -> None:
+    """Give a set with precision int8 its quantized model, unless it has one."""
+    quantize_for(
+        embedding_set,
+        set_options,
+        jobs,
+        training={video.video_id for video in dataset.videos if video.split == "train"},
+        decoder=options.decoder,
+        deadline_s=options.deadline_s,
+    )
 
 
 def make_shards(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -9,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.data.records import Target
 from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.options import EmbedOptions
-from coinml.embedding.shards import load_encoder_once
+from coinml.embedding.quantization import load_set_encoder
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.heads.kinds import head_kind
@@ -31,15 +33,21 @@ from tasks.links import flow_run_tags
 
 @task(cache_policy=NO_CACHE)
 def measure_costs(
-    jobs: list[EmbedJob], conditions: tuple[Condition, ...], *, options: EmbedOptions
+    jobs: list[EmbedJob],
+    conditions: tuple[Condition, ...],
+    dataset: str,
+    *,
+    options: EmbedOptions,
 ) -> list[Cost]:
     """Time the embedding of the same videos under each condition."""
+    settings = Settings()
     return costs.measure_costs(
         jobs,
         conditions,
-        device=Settings().device,
+        device=settings.device,
         decoder=options.decoder,
         kernel=options.kernel,
+        load=partial(load_set_encoder, settings.embeddings_root, dataset),
         on_video=lambda: progress.advance("time"),
     )
 
@@ -59,7 +67,9 @@ def embed_reencoded(
     return resolutions.embed_reencoded(
         jobs,
         rows,
-        encoder=load_encoder_once(set_options, settings.device, options.kernel),
+        encoder=load_set_encoder(
+            settings.embeddings_root, dataset, set_options, settings.device, options.kernel
+        ),
         embedding_set=EmbeddingSet.open(settings.embeddings_root, spec.dataset, spec, create=True),
         folder=settings.data_dir / "studies",
         decoder=options.decoder,

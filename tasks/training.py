@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -10,6 +12,8 @@ from coinml.data.targets import extent_of
 from coinml.embedding.jobs import count_done
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import quantized_file
+from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError
 from coinml.heads.kinds import head_kind
 from coinml.ledger import Ledger
@@ -77,7 +81,7 @@ def train_head(
             head,
             data,
             store=store,
-            checkpoint=set_options.checkpoint(),
+            checkpoint=_checkpoint(settings, set_options, data),
             options=chosen,
             seed=options.seed,
             device=settings.device,
@@ -157,6 +161,13 @@ def count_embedded(selection: Selection, fingerprint: str) -> int:
         return 0
     jobs = find_jobs(dataset, extent_of(None, embedding_set.spec.extent))
     return len(count_done(jobs, embedding_set.done()))
+
+
+def _checkpoint(settings: Settings, options: SetOptions, data: TrainingData) -> Checkpoint:
+    """The files of the set's encoder, with its quantized model if it has one."""
+    spec = data.spec
+    embedding_set = EmbeddingSet.open(settings.embeddings_root, spec.dataset, spec)
+    return replace(options.checkpoint(), quantized=quantized_file(embedding_set))
 
 
 def _load_data(

@@ -17,6 +17,7 @@ from coinml.embedding.encoder_threads import EncoderThreads
 from coinml.embedding.jobs import EmbedJob, key_of
 from coinml.embedding.part_writer import PartWriter
 from coinml.embedding.pipeline import Pipeline
+from coinml.embedding.quantization import check_quantized
 from coinml.embedding.report import EmbedReport, Progress, RunStatistics
 from coinml.embedding_sets import EmbeddingSet
 from coinml.errors import InvalidInputError
@@ -58,7 +59,7 @@ def embed(
         progress: Called as videos are finished.
 
     Raises:
-        InvalidInputError: The encoder is not the set's.
+        InvalidInputError: The encoder is not the set's, or not quantized as the set's.
         LocalError: This machine fails (disk full, out of memory).
     """
     if encoder.spec.fingerprint != embedding_set.spec.encoder.fingerprint:
@@ -67,6 +68,7 @@ def embed(
             f"{embedding_set.spec.fingerprint} was made for "
             f"({embedding_set.spec.encoder.fingerprint})"
         )
+    check_quantized(encoder, embedding_set)
     done = embedding_set.done(set_aside=True)
     distinct = {key_of(job): job for job in jobs}
     todo = [job for key, job in distinct.items() if key not in done]

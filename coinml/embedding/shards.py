@@ -15,6 +15,7 @@ from coinml.embedding.jobs import EmbedJob
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import quantized_file
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.errors import LocalError
 
@@ -112,10 +113,10 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
         raise LocalError(
             f"{shard.jobs[0].path} is not on this machine, nor any other video of its shard"
         )
-    encoder = load_encoder_once(shard.set_options, device, shard.kernel)
     embeddings = EmbeddingSet.open(
         shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint
     )
+    encoder = load_encoder_once(shard.set_options, device, shard.kernel, quantized_file(embeddings))
     with _DECODE_POOLS.pool(encoder) as pool:
         return engine.embed(
             shard.jobs,
@@ -129,7 +130,9 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
 
 
 @lru_cache(maxsize=1)
-def load_encoder_once(options: SetOptions, device: str, kernel: str = "auto") -> ClipEncoder:
+def load_encoder_once(
+    options: SetOptions, device: str, kernel: str = "auto", quantized: Path | None = None
+) -> ClipEncoder:
     """The encoder, loaded once per process for all its shards."""
     return load_encoder(
         str(options.encoder),
@@ -137,6 +140,7 @@ def load_encoder_once(options: SetOptions, device: str, kernel: str = "auto") ->
         device=device,
         kernel=kernel,
         sampling=options.sampling,
+        quantized=quantized,
     )
 
 

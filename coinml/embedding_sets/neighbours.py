@@ -14,7 +14,7 @@ from coinml.errors import InvalidInputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from coinml.embedding_sets.spec import SetSpec
+    from coinml.embedding_sets.sets import EmbeddingSet
     from coinml.encoder.spec import EncoderSpec
 
 Metric = Literal["cosine", "l2"]
@@ -73,7 +73,7 @@ def find_similar(
     ids = list(table["video_id"])
     matrix = table.filter(regex=r"^e\d+$").to_numpy(dtype=np.float32)
     if Path(video).is_file():
-        query = _embedded(video, sets[-1].spec, encoder, device=device, deadline_s=deadline_s)
+        query = _embedded(video, sets[-1], encoder, device=device, deadline_s=deadline_s)
     elif video in ids:
         row = ids.index(video)
         query, matrix = matrix[row], np.delete(matrix, row, axis=0)
@@ -86,12 +86,14 @@ def find_similar(
 
 
 def _embedded(
-    file: str, spec: SetSpec, encoder: str | None, *, device: str, deadline_s: float
+    file: str, last: EmbeddingSet, encoder: str | None, *, device: str, deadline_s: float
 ) -> NDArray[np.float32]:
     """Embed a file in the way of the set: float32 (D,)."""
+    from coinml.embedding_sets.quantized_file import quantized_file
     from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
     from coinml.media import DecodePool
 
+    spec = last.spec
     wanted = spec.encoder
     try:
         loaded = load_matching_encoder(
@@ -99,6 +101,7 @@ def _embedded(
             encoder or _place_of(wanted),
             revision=None if encoder else wanted.revision,
             device=device,
+            quantized=quantized_file(last),
         )
     except OtherEncoderError as err:
         raise InvalidInputError(f"{err}, which set {spec.fingerprint} was made with") from err

@@ -165,6 +165,25 @@ class Backbone:
             self._run = kernels[0].prepare(model, self._noise(1))
         return choice
 
+    def use_prepared(self, kernel: Kernel) -> None:
+        """Compute by a kernel that does not need the torch model, which is freed."""
+        model: Any = self._run
+        self._run = kernel.prepare(model, self._noise(1))
+
+    def torch_model(self) -> torch.nn.Module:
+        """The model, from normalised pixels to vectors.
+
+        Raises:
+            InvalidInputError: Another kernel has replaced it.
+        """
+        import torch
+
+        if not isinstance(self._run, torch.nn.Module):
+            raise InvalidInputError(
+                f"{self._spec.encoder}: load it with kernel 'torch-float32' to quantize it"
+            )
+        return self._run
+
     def _noise(self, clips: int) -> torch.Tensor:
         """An input of random pixels, the same at each call."""
         import torch

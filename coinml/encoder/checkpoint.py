@@ -17,7 +17,7 @@ from coinml.encoder.architectures import Architecture, architecture_of
 from coinml.encoder.model_config import described, model_fields, unusual_fields
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
-from coinml.encoder.sampling import DEFAULT, Sampling
+from coinml.encoder.sampling import DEFAULT, PRECISIONS, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import checked_masking
 from coinml.encoder.weights import (
@@ -35,6 +35,8 @@ TINY = "tiny"
 
 TINY_FOLDER = Path(__file__).parents[1] / "miniature" / "videomae-tiny"
 _ADAPTER = "adapter_config.json"
+QUANTIZED_FILE = "int8.zip"
+"""Name of a quantized model's file, in a set's folder and among a checkpoint's files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Checkpoint:
         architecture: Its family.
         config: Its `config.json`, with the family's defaults for missing fields.
         weights: Its weights, in one file or several.
+        quantized: The file of its model in int8; None if there is none.
     """
 
     ref: str
@@ -56,6 +59,7 @@ class Checkpoint:
     architecture: Architecture
     config: Mapping[str, Any]
     weights: Weights
+    quantized: Path | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -64,6 +68,7 @@ class Checkpoint:
         return [
             *self.weights.files,
             *(self.folder / n for n in names if (self.folder / n).is_file()),
+            *(() if self.quantized is None else (self.quantized,)),
         ]
 
     def spec(self, sampling: Sampling = DEFAULT) -> EncoderSpec:
@@ -73,6 +78,10 @@ class Checkpoint:
             InvalidInputError: The sampling is invalid or does not fit the model, or the processor
                 file is missing or not supported.
         """
+        if sampling.precision not in PRECISIONS:
+            raise InvalidInputError(
+                f"precision {sampling.precision!r}: allowed are {', '.join(PRECISIONS)}"
+            )
         tensor_names = self.weights.tensor_names()
         keep_tokens, keep_seed = checked_masking(sampling.keep_tokens, sampling.keep_seed)
         if keep_tokens != 1 and not self.architecture.supports_masking:
@@ -105,6 +114,7 @@ class Checkpoint:
             keep_seed=keep_seed,
             pooling=self.architecture.pooling(self.config, tensor_names),
             dim=dim,
+            precision=sampling.precision,
         )
 
     @property
@@ -164,6 +174,7 @@ def find_checkpoint(ref: str | Path, *, revision: str | None = None) -> Checkpoi
         architecture=architecture,
         config={**architecture.defaults, **config},
         weights=find_weights(folder, ref=str(ref)),
+        quantized=quantized if (quantized := folder / QUANTIZED_FILE).is_file() else None,
     )
 
 

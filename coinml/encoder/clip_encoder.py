@@ -7,18 +7,19 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
+from coinml.encoder.checkpoint import QUANTIZED_FILE, Checkpoint, find_checkpoint
 from coinml.encoder.device_queue import DeviceQueue, pin
 from coinml.encoder.devices import find_dtype, is_out_of_memory
 from coinml.encoder.kernels import AUTO, check_kernel_name, find_kernels
 from coinml.encoder.preprocessing import Preprocessor
-from coinml.encoder.sampling import DEFAULT, Sampling
+from coinml.encoder.sampling import DEFAULT, INT8, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
@@ -56,6 +57,7 @@ def load_encoder(
     dtype: str = "auto",
     kernel: str = "auto",
     sampling: Sampling = DEFAULT,
+    quantized: Path | None = None,
 ) -> ClipEncoder:
     """Load a checkpoint of one of the families in `architectures.ARCHITECTURES`.
 
@@ -67,11 +69,12 @@ def load_encoder(
             `bfloat16`, `float16`.
         kernel: How it is computed on a CPU: `auto` (the fastest, measured once for a machine and
             an encoder) or a name of `kernels.KERNELS`.
-        sampling: How videos are sampled.
+        sampling: How videos are sampled, and the precision.
+        quantized: File of the quantized model, for precision "int8"; by default the checkpoint's.
 
     Raises:
         InvalidInputError: There is no such checkpoint, its family is not supported, a value is
-            not allowed, or the kernel is not available.
+            not allowed, the kernel is not available, or there is no quantized model.
         TransientError: The hub does not answer.
     """
     import torch
@@ -80,8 +83,12 @@ def load_encoder(
 
     check_kernel_name(kernel)
     checkpoint = find_checkpoint(ref, revision=revision)
+    if quantized is not None:
+        checkpoint = replace(checkpoint, quantized=quantized)
     spec = checkpoint.spec(sampling)
     _clip_spec(spec)
+    if sampling.precision == INT8:
+        return _load_int8(checkpoint, spec, device=device, dtype=dtype, kernel=kernel)
     torch_device = find_device(device)
     torch_dtype = find_dtype(dtype, torch_device)
     if torch_device.type != "cpu":
@@ -95,6 +102,36 @@ def load_encoder(
     choice = backbone.use_kernel(kernels, batch_clips=_cpu_batch(backbone))
     return ClipEncoder(
         spec, checkpoint, backbone, device=torch_device, dtype=torch.float32, kernel=choice
+    )
+
+
+def _load_int8(
+    checkpoint: Checkpoint, spec: EncoderSpec, *, device: str, dtype: str, kernel: str
+) -> ClipEncoder:
+    import torch
+
+    from coinml.encoder.backbone import load_backbone
+    from coinml.encoder.int8_model import int8_kernel
+    from coinml.encoder.kernel_choice import KernelChoice
+
+    for what, value in (("dtype", dtype), ("kernel", kernel)):
+        if value != AUTO:
+            raise InvalidInputError(f"{what} {value!r} is not for precision 'int8'")
+    if device not in (AUTO, "cpu"):
+        raise InvalidInputError(
+            f"precision 'int8' is for a CPU; the device is {device}: COINML_DEVICE=cpu"
+        )
+    place = torch.device("cpu")
+    chosen = int8_kernel(checkpoint.quantized or checkpoint.folder / QUANTIZED_FILE, spec)
+    backbone = load_backbone(checkpoint, spec, device=place, dtype=torch.float32)
+    backbone.use_prepared(chosen)
+    return ClipEncoder(
+        spec,
+        checkpoint,
+        backbone,
+        device=place,
+        dtype=torch.float32,
+        kernel=KernelChoice(kernel=chosen),
     )
 
 
@@ -285,6 +322,33 @@ class ClipEncoder:
         for file in self.checkpoint.files:
             shutil.copyfile(file, target / file.name)
         return target
+
+    def quantize(
+        self, clips: Sequence[NDArray[np.uint8]], *, names: Sequence[object] = ()
+    ) -> bytes:
+        """Quantize the model with the scales of some clips; this encoder is not used afterwards.
+
+        Args:
+            clips: As `encode` takes them.
+            names: What the clips are, as JSON values; kept in the file.
+
+        Returns:
+            The content of a file that `load_encoder` takes as `quantized`.
+
+        Raises:
+            InvalidInputError: The model cannot be quantized, a package is missing, or this encoder
+                is not computed by torch in float32.
+        """
+        import torch
+
+        from coinml.encoder.int8_model import quantize
+
+        batches = [
+            self._preprocessor.normalised(self.prepare(clip)[None], dtype=torch.float32)
+            for clip in clips
+        ]
+        spec = replace(self.spec, precision=INT8)
+        return quantize(self._backbone.torch_model(), batches, spec, clips=names)
 
     def _halve(self, clips: int) -> None:
         """Limit later batches to half as many clips."""

@@ -22,7 +22,12 @@ class OtherEncoderError(InvalidInputError):
 
 
 def load_matching_encoder(
-    spec: EncoderSpec, ref: str | Path, *, revision: str | None = None, device: str = "auto"
+    spec: EncoderSpec,
+    ref: str | Path,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    quantized: Path | None = None,
 ) -> ClipEncoder:
     """Load a checkpoint with a spec's sampling and verify that it has the spec's fingerprint.
 
@@ -31,13 +36,16 @@ def load_matching_encoder(
         ref: Hub id or folder.
         revision: Branch, tag or commit on the hub.
         device: As in `load_encoder`.
+        quantized: Likewise.
 
     Raises:
         OtherEncoderError: The checkpoint is another encoder.
         InvalidInputError: There is no such checkpoint or device.
         TransientError: The hub does not answer.
     """
-    loaded = load_encoder(ref, revision=revision, device=device, sampling=spec.sampling)
+    loaded = load_encoder(
+        ref, revision=revision, device=device, sampling=spec.sampling, quantized=quantized
+    )
     if loaded.spec.fingerprint != spec.fingerprint:
         raise OtherEncoderError(ref, found=loaded.spec.fingerprint, wanted=spec.fingerprint)
     return loaded

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import queue
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +127,20 @@ class _CompiledModel:
             return self._idle.get_nowait()
         except queue.Empty:
             return self._compiled.create_infer_request()
+
+
+def graph_files(graph: Any) -> tuple[bytes, bytes]:
+    """A graph as OpenVINO writes it: the content of its XML file and of its weights."""
+    openvino = load_openvino()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.xml"
+        openvino.save_model(graph, place, compress_to_fp16=False)
+        return place.read_bytes(), place.with_suffix(".bin").read_bytes()
+
+
+def graph_of(xml: bytes, weights: bytes) -> Any:
+    """The inverse of `graph_files`."""
+    return load_openvino().Core().read_model(model=xml, weights=weights)
 
 
 def load_openvino() -> ModuleType:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from coinml.encoder.sampling import Sampling
+from coinml.encoder.sampling import FLOAT, Sampling
 
 
 def fingerprint_of(fields: Mapping[str, Any]) -> str:
@@ -47,6 +47,8 @@ class EncoderSpec:
             classification checkpoint's norm), "layernorm+mean" or "layernorm+cls" (the first
             token, as for the family's classifiers).
         dim: Length of a vector.
+        precision: "float", or "int8" for a quantized model. The default is left out of the
+            fingerprint and of the JSON, as it was before there was another.
     """
 
     encoder: str = field(compare=False)
@@ -66,6 +68,7 @@ class EncoderSpec:
     keep_seed: int = 0
     pooling: str = "mean"
     dim: int
+    precision: str = FLOAT
 
     @property
     def sampling(self) -> Sampling:
@@ -76,12 +79,13 @@ class EncoderSpec:
             stride=self.stride,
             keep_tokens=self.keep_tokens,
             keep_seed=self.keep_seed,
+            precision=self.precision,
         )
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits, equal exactly if vectors are comparable."""
-        fields = asdict(self)
+        fields = self._fields()
         del fields["encoder"], fields["revision"]
         return fingerprint_of(fields)
 
@@ -89,9 +93,15 @@ class EncoderSpec:
         """All fields as JSON values, with the fingerprint."""
         fields = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            for name, value in self._fields().items()
         }
         return {**fields, "fingerprint": self.fingerprint}
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.precision == FLOAT:
+            del fields["precision"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> EncoderSpec:

@@ -15,6 +15,7 @@ from mlflow.models import Model
 
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.checkpoint import Checkpoint
+from coinml.encoder.sampling import INT8
 from coinml.errors import InvalidInputError
 from coinml.registry.versions import CHALLENGER, point_alias
 from coinml.tracking.mlflow_store import MlflowStore
@@ -56,13 +57,24 @@ def register(
         The version's number.
 
     Raises:
-        InvalidInputError: `by_reference` with an encoder that is a local folder.
+        InvalidInputError: `by_reference` with an encoder that is a local folder or quantized; or
+            the quantized model of the set is missing.
     """
     from coinml.registry.video_classifier import staged_model
 
     if by_reference and checkpoint.commit is None:
         raise InvalidInputError(
             f"{checkpoint.ref}: is a folder; only an encoder on the hub can be referred to"
+        )
+    if spec.encoder.precision == INT8 and (by_reference or checkpoint.quantized is None):
+        raise InvalidInputError(
+            f"the encoder of set {spec.fingerprint} is quantized, and a registered model contains "
+            "its quantized model: "
+            + (
+                "it cannot be registered by reference"
+                if by_reference
+                else "the set has lost its own"
+            )
         )
     client = store.client()
     with staged_model(

@@ -34,6 +34,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
 from coinml.embedding_sets.spec import SetSpec
+from coinml.encoder.sampling import INT8
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
 from coinml.media import DecodePool, SampledClips, write_video
@@ -312,7 +313,7 @@ def staged_model(
             "code_paths": [str(folder / "code" / "coinml")],
             "signature": SIGNATURE,
             "input_example": pd.DataFrame({"video_base64": [_example(folder)]}),
-            "pip_requirements": _requirements(),
+            "pip_requirements": _requirements(spec.encoder),
         }
 
 
@@ -327,11 +328,12 @@ def _example(folder: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def _requirements() -> list[str]:
+def _requirements(encoder: EncoderSpec) -> list[str]:
     from importlib.metadata import version
 
+    quantized = ("openvino",) if encoder.precision == INT8 else ()
     # Package indexes have no releases with a local version suffix such as "+cpu".
-    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *quantized)]
 
 
 def _failed(err: Exception) -> Future[SampledClips]:

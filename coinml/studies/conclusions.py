@@ -12,6 +12,9 @@ from coinml.studies.report import Prediction, Row, speed_up
 _SUBJECTS: dict[str, Callable[[Row, Row], str]] = {
     "snap": lambda _row, _: "letting clips begin at key frames",
     "tokens": lambda row, _: f"keeping {row.condition.name} of the tokens",
+    "precision": lambda row, all_: (
+        f"{row.condition.name} in place of {all_.condition.name} precision"
+    ),
     "clips": lambda row, all_: f"{row.condition.name} in place of {all_.condition.name} clips",
     "resolution": lambda row, _: f"a picture of {row.condition.value:g} rows",
     "dims": lambda row, all_: f"{row.condition.name.replace(' ', ' to ')} of {all_.dim} dimensions",
@@ -107,7 +110,11 @@ def _price(cost: Cost | None, reference: Cost | None) -> str:
     frames = ""
     if cost.frames != reference.frames:
         frames = f", reading {cost.frames:,} frames in place of {reference.frames:,}"
-    return f" and embeds {speed_up(reference, cost):.2g} times as fast ({parts}){frames}"
+    cpu = ""
+    if cost.encode_cpu_s and reference.encode_cpu_s:
+        before, after = (c.encode_cpu_s / max(c.clips, 1) for c in (reference, cost))
+        cpu = f"; {after:.3g} in place of {before:.3g} CPU s of encoding a clip"
+    return f" and embeds {speed_up(reference, cost):.2g} times as fast ({parts}{cpu}){frames}"
 
 
 def _ratio(before: float, after: float) -> str:

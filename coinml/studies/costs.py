@@ -13,8 +13,9 @@ from statistics import median
 from typing import Any
 
 from coinml.embedding.jobs import EmbedJob
+from coinml.embedding.shards import load_encoder_once
 from coinml.embedding_sets.options import SetOptions
-from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.clip_encoder import ClipEncoder
 from coinml.errors import CorruptVideoError
 from coinml.media import DecodePool, SampledClips
 from coinml.studies.plans import Condition
@@ -34,6 +35,7 @@ class Cost:
         frames: Number of frames that the decoder decoded for them.
         decode_s: Seconds in one decoding process, for all of them.
         encode_s: Seconds of resizing and encoding, for all of them.
+        encode_cpu_s: CPU seconds of it, of all cores.
     """
 
     condition: str
@@ -42,6 +44,7 @@ class Cost:
     frames: int
     decode_s: float
     encode_s: float
+    encode_cpu_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -61,6 +64,7 @@ class Cost:
             "frames": self.frames,
             "decode_s": self.decode_s,
             "encode_s": self.encode_s,
+            "encode_cpu_s_a_clip": self.encode_cpu_s / max(self.clips, 1),
             "seconds": self.seconds,
             "clips_per_s": self.clips_per_s,
         }
@@ -74,6 +78,7 @@ def measure_costs(
     decoder: str = "auto",
     kernel: str = "auto",
     rounds: int = _ROUNDS,
+    load: Callable[[SetOptions, str, str], ClipEncoder] | None = None,
     on_video: Callable[[], None] | None = None,
 ) -> list[Cost]:
     """Embed the same videos under each condition, discarding the vectors.
@@ -87,18 +92,19 @@ def measure_costs(
         device: Where the encoder runs.
         decoder: `auto` or a decoder's name.
         kernel: As in `load_encoder`.
+        load: Loads the encoder of options on a device by a kernel; by default from its checkpoint.
         rounds: Number of measured rounds; the conditions take turns in each.
         on_video: Called after each video of each round.
     """
     tick = on_video or (lambda: None)
     made = [(c.name, c.set_options) for c in conditions if c.set_options is not None]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in made}
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name, _ in made}
     counts: dict[str, tuple[int, int]] = {}
     good = list(jobs)
     with DecodePool(workers=1) as pool:
         for number in range(rounds + 1):
             for name, options in made:
-                encoder = _load(options, device, kernel)
+                encoder = (load or load_encoder_once)(options, device, kernel)
                 run = _Run(pool, encoder, snap=options.snap, decoder=decoder)
                 if number == 0:
                     good = [job for job in good if run.decodes(job, tick)]
@@ -108,7 +114,7 @@ def measure_costs(
                     run.embed(job)
                     tick()
                 run.finish()
-                times[name].append((run.decode_s, run.encode_s))
+                times[name].append((run.decode_s, run.encode_s, run.encode_cpu_s))
                 counts[name] = (run.clips, run.frames)
     return [
         Cost(
@@ -116,21 +122,12 @@ def measure_costs(
             videos=len(good),
             clips=counts[name][0],
             frames=counts[name][1],
-            decode_s=median(decode_s for decode_s, _ in times[name]),
-            encode_s=median(encode_s for _, encode_s in times[name]),
+            decode_s=median(decode_s for decode_s, _, _ in times[name]),
+            encode_s=median(encode_s for _, encode_s, _ in times[name]),
+            encode_cpu_s=median(cpu_s for _, _, cpu_s in times[name]),
         )
         for name, _ in made
     ]
-
-
-def _load(options: SetOptions, device: str, kernel: str) -> ClipEncoder:
-    return load_encoder(
-        str(options.encoder),
-        revision=options.revision,
-        device=device,
-        kernel=kernel,
-        sampling=options.sampling,
-    )
 
 
 class _Run:
@@ -142,7 +139,7 @@ class _Run:
         self._clip_spec = encoder.clip_spec(snap)
         self._decoder = decoder
         self._waiting: list[Any] = []
-        self.decode_s = self.encode_s = 0.0
+        self.decode_s = self.encode_s = self.encode_cpu_s = 0.0
         self.clips = self.frames = 0
 
     def decodes(self, job: EmbedJob, tick: Callable[[], None]) -> bool:
@@ -162,19 +159,21 @@ class _Run:
     def embed(self, job: EmbedJob) -> None:
         start = time.perf_counter()
         sampled = self._sample(job)
-        decoded = time.perf_counter()
+        decoded, cpu_s = time.perf_counter(), time.process_time()
         self._waiting += [self._encoder.prepare(clip) for clip in sampled.frames]
         if len(self._waiting) >= self._encoder.batch_clips:
             self._encode()
         self.decode_s += decoded - start
         self.encode_s += time.perf_counter() - decoded
+        self.encode_cpu_s += time.process_time() - cpu_s
         self.clips += len(sampled.frames)
         self.frames += sampled.frames_decoded
 
     def finish(self) -> None:
-        start = time.perf_counter()
+        start, cpu_s = time.perf_counter(), time.process_time()
         self._encode()
         self.encode_s += time.perf_counter() - start
+        self.encode_cpu_s += time.process_time() - cpu_s
 
     def _encode(self) -> None:
         if self._waiting:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coinml.data.records import Target
 from coinml.embedding_sets.options import SetOptions
+from coinml.encoder.sampling import FLOAT, PRECISIONS
 from coinml.errors import InvalidInputError
 
 ORIGINAL = "original"
@@ -73,8 +74,8 @@ def make_plan(study: str, set_options: SetOptions, conditions: Sequence[str] = (
         set_options: The embedding set that is varied, or that all conditions share.
         conditions: What to compare, as text: percentages for `data`, picture heights in pixels
             for `resolution`, shares for `tokens`, numbers for `clips` and `dims`, `exact` and
-            `keyframe` for `snap`. The reference is added where it is not named. By default the
-            study's own.
+            `keyframe` for `snap`, `float` and `int8` for `precision`. The reference is added
+            where it is not named. By default the study's own.
 
     Raises:
         InvalidInputError: There is no such study, or it has no such condition.
@@ -124,6 +125,15 @@ def _snap(texts: tuple[str, ...], options: SetOptions) -> tuple[tuple[Condition,
             f"study snap: {', '.join(unknown)}: allowed are {' and '.join(allowed)}"
         )
     return tuple(_varied(rule, None, options, snap=rule) for rule in allowed), "exact"
+
+
+def _precision(texts: tuple[str, ...], options: SetOptions) -> tuple[tuple[Condition, ...], str]:
+    unknown = sorted(set(texts) - set(PRECISIONS))
+    if unknown:
+        raise InvalidInputError(
+            f"study precision: {', '.join(unknown)}: allowed are {' and '.join(PRECISIONS)}"
+        )
+    return tuple(_varied(name, None, options, precision=name) for name in PRECISIONS), FLOAT
 
 
 def _tokens(texts: tuple[str, ...], options: SetOptions) -> tuple[tuple[Condition, ...], str]:
@@ -199,6 +209,12 @@ STUDIES: Mapping[str, _Kind] = {
         axis="share of the tokens",
         defaults=("1", "0.5", "0.25", "0.1"),
         make=_tokens,
+    ),
+    "precision": _Kind(
+        question="What does it cost to compute the encoder in int8, and what does it save?",
+        axis="precision of the encoder",
+        defaults=PRECISIONS,
+        make=_precision,
     ),
     "clips": _Kind(
         question="How many clips per video are worth their time?",

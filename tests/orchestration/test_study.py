@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from coinml.collection.options import CollectOptions
 from coinml.embedding_sets import list_sets
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import quantized_file
+from coinml.encoder.int8_model import description_of
 from coinml.errors import InvalidInputError
 from coinml.miniature.host import FlakyHost
 from coinml.registry.versions import list_versions
@@ -102,3 +104,27 @@ def test_an_unknown_study_or_head_is_refused_first(home: Path, selection: Select
         study("colour", selection)
     with pytest.raises(ValidationError, match="forest: allowed are mlp"):
         StudyOptions(heads=("forest",))
+
+
+def test_precision_quantizes_on_training_videos_and_measures_what_it_saves(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    made = SetOptions(encoder=str(tiny_encoder_dir), clips=2)
+    report = study("precision", collected, made, options=StudyOptions(timed=3))
+    assert [row.condition.name for row in report.rows] == ["float", "int8"]
+    assert all(row.cost is not None and row.cost.encode_cpu_s > 0 for row in report.rows)
+    (conclusion,) = report.conclusions
+    assert conclusion.startswith("Int8 in place of float precision ")
+    assert "CPU s of encoding a clip" in conclusion
+    quantized = [
+        one
+        for one in list_sets(Settings().embeddings_root, "toy")
+        if one.spec.encoder.precision == "int8"
+    ]
+    assert len(quantized) == 1
+    path = quantized_file(quantized[0])
+    assert path is not None
+    clips = description_of(path)["clips"]
+    splits = {video.video_id: video.split for video in collected.load(Settings().data_dir).videos}
+    assert clips
+    assert {splits[clip["video_id"]] for clip in clips} == {"train"}

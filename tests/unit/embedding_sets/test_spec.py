@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.spec import EncoderSpec
 
@@ -39,4 +41,10 @@ def test_a_spec_survives_its_json() -> None:
         "61a44a2f1bea",
         "45b8f5bbb284",
     )
-    assert sorted(content["encoder"]) == sorted([*EncoderSpec.__dataclass_fields__, "fingerprint"])
+    # The default precision is left out, so that the JSON of earlier sets stays as it is.
+    quantized = replace(ENCODER, precision="int8")
+    assert EncoderSpec.from_dict(quantized.as_dict()) == quantized
+    assert quantized.fingerprint != ENCODER.fingerprint
+    assert sorted(quantized.as_dict()) == sorted([*EncoderSpec.__dataclass_fields__, "fingerprint"])
+    assert {*quantized.as_dict()} - {*content["encoder"]} == {"precision"}
+    assert {*content["encoder"]} < {*quantized.as_dict()}
