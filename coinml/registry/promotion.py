@@ -199,12 +199,16 @@ def _verdict(version: ModelVersion, *, promoted: bool = False) -> GateVerdict:
 
 
 def _budget_of(store: MlflowStore, name: str) -> ErrorBudget:
-    """The model's budget; that of a model without one counts the versions judged before."""
-    recorded = store.client().get_registered_model(name).tags.get(GATE_TRIES)
+    """The model's budget; a new one counts the versions that an earlier coinml has judged."""
+    client = store.client()
+    recorded = client.get_registered_model(name).tags.get(GATE_TRIES)
     if recorded is not None:
         return ErrorBudget.from_json(recorded)
     judged = [row for row in list_versions(store, name) if "gate" in row["tags"]]
-    return ErrorBudget(tries=len(judged))
+    budget = ErrorBudget(tries=len(judged))
+    # Written at once: later, versions that were judged without a test would count as well.
+    client.set_registered_model_tag(name, GATE_TRIES, budget.to_json())
+    return budget
 
 
 def rollback(store: MlflowStore, name: str) -> GateVerdict:

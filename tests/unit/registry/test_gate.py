@@ -54,7 +54,9 @@ def test_videos_that_cannot_show_anything_are_named_and_no_try_is_spent(
         "not counted as a try, since only p up to 0.02 would pass on test"
     )
     assert (verdict.attempt, verdict.level) == (None, None)
-    assert GATE_TRIES not in store.client().get_registered_model(NAME).tags
+    assert tries(store)["tries"] == 0
+    candidate(store, right=0.8)
+    assert promote(store, NAME)[0].attempt == 1
 
 
 def test_each_try_is_counted_and_needs_more(store: MlflowStore) -> None:
@@ -175,6 +177,24 @@ def test_answers_of_segments_count_each_video_once() -> None:
     whole = answers_of(segments.drop(columns="of_video"))
     assert whole == Answers(right=5, n=6, majority_rate=0.5)
     assert answers_of(segments.iloc[:0]).p_value == 1.0
+
+
+def test_groups_at_chance_seldom_pass_and_good_ones_do() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 5)
+    passed = 0
+    for _ in range(200):
+        labels = rng.integers(0, 4, len(groups))
+        # Nine of ten rows of a group are right or wrong together.
+        together, lucky = rng.random(len(groups)) < 0.9, (rng.random(12) < 0.25)[groups]
+        joint = np.where(lucky, labels, (labels + 1) % 4)
+        predicted = np.where(together, joint, rng.integers(0, 4, len(groups)))
+        table = pd.DataFrame({"label": labels, "predicted": predicted, "group": groups})
+        passed += answers_of(table).p_value <= 0.025
+    assert passed <= 0.025 * 200
+    good = answers_of(table.assign(predicted=table["label"]))
+    assert (good.right, good.n, good.units) == (12, 12, "groups")
+    assert good.p_value < 1e-3
 
 
 def test_the_exact_tests_agree_with_scipy() -> None:
