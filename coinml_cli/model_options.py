@@ -47,6 +47,8 @@ SPELLINGS = {
 METAVARS = {
     "address": "URL",
     "at": "N",
+    "cv": "K",
+    "cv_repeats": "N",
     "deadline_s": "S",
     "devices": "A,B",
     "extent": "PART",

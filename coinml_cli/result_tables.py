@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coinml.data.names import listed
 from coinml.data.targets import FEW_VIDEOS
 from coinml.evaluation.clusters import FEW_GROUPS
 from coinml_cli.console import line, table
@@ -49,8 +50,41 @@ def print_embedded(summary: EmbedSummary) -> None:
         line(f"  and {len(summary.failed) - _SHOWN_FAILURES} more (`coinml status`, the log)")
 
 
+def _print_cross_validated(summary: TrainSummary) -> None:
+    """Print the cross-validation of each head, which a small test side is no match for."""
+    table(
+        [
+            "head",
+            "cross-validated accuracy",
+            "macro-F1",
+            "calibration error",
+            "most frequent class",
+        ],
+        [
+            [
+                one.head,
+                str(one.accuracy),
+                f"{one.metrics['cv_f1_macro']:.3f}",
+                f"{one.metrics['cv_calibration_error']:.3f}",
+                f"{one.metrics['cv_majority_rate']:.3f}",
+            ]
+            for one in summary.cross_validated
+        ],
+    )
+    first = summary.cross_validated[0]
+    things = "segments" if summary.target == "step" else "videos"
+    line(
+        f"{first.folds} folds, cut {first.repeats} times: each of {first.videos:,} {things} in "
+        f"{first.groups:,} independent groups is predicted by heads that were not trained on its "
+        "group. Settings and calibration are chosen inside each fold, and the intervals allow for "
+        "the dependence of the folds. The fixed split:"
+    )
+
+
 def print_heads(summary: TrainSummary) -> None:
     """Print each head with its intervals, and the paired test of the first two."""
+    if summary.cross_validated:
+        _print_cross_validated(summary)
 
     def interval(metrics: Mapping[str, float], name: str) -> str:
         low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
@@ -98,6 +132,12 @@ def _print_caveats(report: TrainReport, things: str) -> None:
             f"{leaks} pairs of videos in different splits are the same file or look the same "
             f"(tables/leaks.csv of run {report.run_id}); "
             + (f"{dropped} videos were dropped" if dropped else "--drop-leaks drops them")
+        )
+    if report.contradictions:
+        line(
+            f"{len(report.contradictions)} files are under more than one class: "
+            f"{listed(report.contradictions)} (tables/contradictions.csv); remove all but the "
+            "right one of each"
         )
     for split, names in report.classes_without.items():
         shown = ", ".join(names[:_SHOWN_CLASSES]) + (" …" if len(names) > _SHOWN_CLASSES else "")

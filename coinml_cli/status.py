@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coinml.data.names import listed, same_file
 from coinml_cli.console import line, print_json, table
 from coinml_cli.options import Json, known_dataset
 
@@ -85,6 +86,12 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
         table(["source", "downloaded"], list(extras["sources"].items()))
     if extras["duplicates"]:
         line(f"{extras['duplicates']:,} files have the content of another video (--duplicates)")
+    if extras["contradictions"]:
+        groups = [same_file(one) for one in extras["contradictions"]]
+        line(
+            f"{len(groups):,} files are under more than one class: {listed(groups)}; remove all "
+            "but the right one of each"
+        )
     if extras["below_input_size"]:
         line(
             f"{extras['below_input_size']:,} downloaded videos have a shorter side of fewer than "
@@ -124,10 +131,12 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:
         sources = ledger.sources(dataset)
         asked = ledger.asked_since(dataset, datetime.now(UTC) - timedelta(hours=1))
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
+        contradictions = ledger.contradictions(dataset)
     return {
         "rate_per_hour": settings.rate_per_hour,
         "asked_last_hour": asked,
         "duplicates": duplicates,
+        "contradictions": contradictions,
         "input_size_px": size_px,
         "below_input_size": below,
         "sources": sources,

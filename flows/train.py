@@ -12,6 +12,7 @@ from coinml.registry.promotion import GateVerdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from coinml.training.cv_runs import CvReport
 from coinml.training.options import TrainOptions
 from coinml.training.sweep_runs import TuneReport
 from coinml.training.train_head import model_name
@@ -23,7 +24,14 @@ from tasks.outcomes import completed
 from tasks.reporting import report_training
 from tasks.summaries import TrainSummary
 from tasks.threads import threads
-from tasks.training import check_tracking, count_embedded, count_trained, train_head, tune_head
+from tasks.training import (
+    check_tracking,
+    count_embedded,
+    count_trained,
+    cross_validate,
+    train_head,
+    tune_head,
+)
 from tasks.watching import progress_shown, rename_run
 
 
@@ -68,6 +76,7 @@ def train(
     with progress_shown(dataset.name):
         tuned = _tune(selection, fingerprint, made, training) if training.sweep else {}
         reports = _train(selection, fingerprint, made, training, tuned)
+        cross = _cross_validate(selection, fingerprint, made, training)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
     verdicts: list[GateVerdict] = []
     if ask_gate:
@@ -77,6 +86,7 @@ def train(
         dataset=dataset.name,
         target=target,
         heads=reports,
+        cross_validated=cross,
         comparison=comparison,
         grown=grown,
         min_new=min_new,
@@ -100,6 +110,23 @@ def _tune(
             for head in options.heads
         }
         return {head: future.result() for head, future in futures.items()}
+
+
+def _cross_validate(
+    selection: Selection, fingerprint: str, set_options: SetOptions, options: TrainOptions
+) -> tuple[CvReport, ...]:
+    """A cross-validation of each head, where one is asked for or the dataset is small."""
+    if options.cv == 0:
+        return ()
+    with ExitStack() as stages:
+        for head in options.heads:
+            stages.enter_context(progress.stage(f"cross-validate {head}"))
+        futures = [
+            cross_validate.submit(head, selection, fingerprint, set_options, options)
+            for head in options.heads
+        ]
+        found = [future.result() for future in futures]
+    return tuple(report for report in found if report is not None)
 
 
 def _train(

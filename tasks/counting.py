@@ -30,6 +30,7 @@ def collect_report(
     selected = {video.video_id for video in dataset.videos}
     with Ledger.of(Settings()) as ledger:
         rows = [row for row in ledger.rows(dataset.name) if row.video_id in selected]
+        contradictions = ledger.contradictions(dataset.name)
     downloaded = {row.video_id for row in rows if row.state == DOWNLOADED}
     return CollectReport(
         dataset=dataset.name,
@@ -40,6 +41,7 @@ def collect_report(
         faults=dict(Counter(row.state for row in rows if row.state in set(Fault))),
         still_due=sum(_still_due(row) for row in rows),
         blocked_until=blocked_until,
+        contradictions=tuple(contradictions),
     )
 
 

@@ -20,6 +20,7 @@ from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
 from tasks.summaries import TrainSummary
 
+_FOLDS = ("head", "accuracy", "macro-F1", "cut", "videos", "groups", "run")
 _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
 
 
@@ -54,10 +55,13 @@ def report_training(summary: TrainSummary) -> None:
     create_markdown_artifact(
         key=key_of("heads", *names),
         markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n"
+        f"{_cross_validated(summary, store)}"
         f"{markdown_table(_HEADS, rows)}\n\n"
         "In brackets 95 % intervals.",
         description=str(summary),
     )
+    for crossed in summary.cross_validated:
+        _publish_figure(store, crossed.run_id, "folds", (crossed.head, *names))
     for report in summary.heads:
         _publish_figure(store, report.run_id, "confusion", (report.head, *names))
     compared = summary.comparison
@@ -104,6 +108,30 @@ def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
     )
 
 
+def _cross_validated(summary: TrainSummary, store: MlflowStore) -> str:
+    """A table of the cross-validations in Markdown; "" where there are none."""
+    if not summary.cross_validated:
+        return ""
+    rows = [
+        (
+            one.head,
+            str(one.accuracy),
+            f"{one.metrics['cv_f1_macro']:.3f}",
+            f"{one.folds} folds, {one.repeats} times",
+            one.videos,
+            one.groups,
+            _run_link(store.page_of(one.run_id), one.run_id),
+        )
+        for one in summary.cross_validated
+    ]
+    table = markdown_table(_FOLDS, rows)
+    return f"## Cross-validation\n\n{table}\n\n## Fixed split\n\n"
+
+
+def _run_link(page: str | None, run_id: str) -> Markdown:
+    return Markdown(f"[MLflow]({page})" if page else f"`{run_id}`")
+
+
 def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
     numbers = report.metrics
 
@@ -118,7 +146,7 @@ def _head_row(report: TrainReport, page: str | None) -> tuple[object, ...]:
         shown("test_f1_macro"),
         f"{numbers['test_coverage']:.1%}",
         report.version,
-        Markdown(f"[MLflow]({page})" if page else f"`{report.run_id}`"),
+        _run_link(page, report.run_id),
     )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coinml.data.records import Target
     from coinml.registry.promotion import GateVerdict
     from coinml.tracking.compare_runs import RunComparison
+    from coinml.training.cv_runs import CvReport
     from coinml.training.train_report import TrainReport
 
 
@@ -27,6 +28,8 @@ class CollectReport:
         faults: Number of videos by fault.
         still_due: Videos that a later run will try by itself.
         blocked_until: When the source may be tried again, if it refuses everyone.
+        contradictions: Class by id of the videos whose files have one content, but that have
+            several classes.
     """
 
     dataset: str
@@ -37,6 +40,7 @@ class CollectReport:
     faults: Mapping[str, int]
     still_due: int
     blocked_until: datetime | None = None
+    contradictions: tuple[Mapping[str, str], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -76,6 +80,8 @@ class CollectReport:
             text += f"; the source refuses until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
         elif self.still_due:
             text += f"; {self.still_due} still due"
+        if self.contradictions:
+            text += f"; {len(self.contradictions)} files are under more than one class"
         return text
 
     def as_dict(self) -> dict[str, Any]:
@@ -167,6 +173,7 @@ class TrainSummary:
             were not counted.
         min_new: Growth that is needed to train.
         verdicts: The gate's verdict on each head, if it was asked.
+        cross_validated: A cross-validation of each head, where there is one.
     """
 
     dataset: str
@@ -176,6 +183,7 @@ class TrainSummary:
     grown: int | None = None
     min_new: int = 0
     verdicts: tuple[GateVerdict, ...] = ()
+    cross_validated: tuple[CvReport, ...] = ()
 
     @property
     def scores(self) -> str:
@@ -190,6 +198,10 @@ class TrainSummary:
             f"{report.version}{', as before' if report.reused else ''})"
             for report in self.heads
         )
+        if self.cross_validated:
+            text += "; cross-validated " + ", ".join(
+                f"{one.head} {one.accuracy}" for one in self.cross_validated
+            )
         if not self.verdicts:
             return text
         promoted = [verdict.version for verdict in self.verdicts if verdict.promoted]
@@ -203,6 +215,7 @@ class TrainSummary:
             "target": self.target,
             "heads": [report.as_dict() for report in self.heads],
             "comparison": self.comparison.as_dict() if self.comparison else None,
+            "cross_validated": [report.as_dict() for report in self.cross_validated],
         }
 
 

@@ -22,8 +22,10 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import home_store
 from coinml.tracking.store_check import check_store
-from coinml.training import growth, sweep_runs
+from coinml.training import cv_runs, growth, sweep_runs
 from coinml.training import train_head as training
+from coinml.training.cross_validation import folds_wanted
+from coinml.training.cv_runs import CvReport
 from coinml.training.options import TrainOptions
 from coinml.training.run_context import RunContext
 from coinml.training.sweep_runs import TuneReport
@@ -98,6 +100,47 @@ def train_head(
     # A network may stop before its last epoch.
     progress.advance(stage, 0, total=done or None)
     return report
+
+
+@task(
+    task_run_name="cross_validate {head}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    # A run with the same options and data is found in MLflow.
+    cache_policy=NO_CACHE,
+)
+def cross_validate(
+    head: str,
+    selection: Selection,
+    fingerprint: str,
+    set_options: SetOptions,
+    options: TrainOptions,
+) -> CvReport | None:
+    """Cross-validate a head, if that is asked for or the dataset is small; else None."""
+    settings = Settings()
+    target = options.target_for(set_options)
+    data = _load_data(settings, selection, fingerprint, target=target, head=head)
+    folds = folds_wanted(data, options.cv)
+    if not folds:
+        return None
+    store = home_store(settings)
+    with store.outages_as_transient():
+        return cv_runs.cross_validate_head(
+            head,
+            data,
+            folds=folds,
+            repeats=options.cv_repeats,
+            # The default report is to cost seconds.
+            trials=options.sweep if options.cv else 0,
+            store=store,
+            seed=options.seed,
+            device=settings.device,
+            context=RunContext(
+                tags=flow_run_tags(),
+                on_step=lambda: progress.advance(f"cross-validate {head}", 0),
+            ),
+        )
 
 
 @task(

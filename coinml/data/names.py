@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from coinml.errors import InvalidInputError
 
@@ -102,6 +102,15 @@ def spelling_notes(classes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             alike = listed(map(repr, sorted(group)))
             notes.append(f"classes that look alike and are kept apart: {alike}")
     return tuple(notes)
+
+
+def same_file(labels: Mapping[str, str]) -> str:
+    """Videos with one content and their classes, as in "'a' (Boil) = 'b' (Fry)".
+
+    Args:
+        labels: Class by id.
+    """
+    return " = ".join(f"{one!r} ({label})" for one, label in labels.items())
 
 
 def listed(texts: Iterable[str]) -> str:

@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coinml.data.names import listed, same_file
 from coinml.data.records import SPLITS, Split
-from coinml.embedding_sets.table import feature_columns
+from coinml.embedding_sets.table import SAMPLE_ID, feature_columns
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,46 @@ def find_leaks(
             ", ".join(f"{a} and {b}" for a, b in leaks[["video_id", "twin_id"]].to_numpy()[:5]),
         )
     return leaks.sort_values(["video_id", "twin_id"], ignore_index=True)
+
+
+def find_contradictions(table: pd.DataFrame, sha256s: Mapping[str, str]) -> pd.DataFrame:
+    """Videos that are the same file and have different labels, in one split or in several.
+
+    Segments are left out: those of one video have different labels by right.
+
+    Args:
+        table: As `build_table` returns it.
+        sha256s: Hash of each video's file, where known.
+
+    Returns:
+        One row per video, `sha256, video_id, split, label`, sorted.
+    """
+    columns = ["sha256", "video_id", "split", "label"]
+    hashes = pd.Series(map(sha256s.get, table["video_id"]), index=table.index, dtype=object)
+    rows = table.assign(sha256=hashes)[columns]
+    if SAMPLE_ID in table.columns:
+        rows = rows.iloc[:0]
+    several = rows.groupby("sha256")["label"].transform("nunique") > 1
+    found = rows[several].sort_values(columns[:2], ignore_index=True)
+    if len(found):
+        logger.warning(
+            "%d videos are the same files as others and have other labels: %s",
+            len(found),
+            listed(contradiction_texts(found)),
+        )
+    return found
+
+
+def contradiction_texts(contradictions: pd.DataFrame) -> tuple[str, ...]:
+    """Each file's videos with their labels, as texts.
+
+    Args:
+        contradictions: As `find_contradictions` returns them.
+    """
+    return tuple(
+        same_file(dict(zip(rows["video_id"], rows["label"], strict=True)))
+        for _, rows in contradictions.groupby("sha256")
+    )
 
 
 def drop_leaks(table: pd.DataFrame, leaks: pd.DataFrame) -> pd.DataFrame:

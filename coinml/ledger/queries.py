@@ -191,6 +191,14 @@ class LedgerReader:
             groups.setdefault(sha256, []).append(video_id)
         return sorted((tuple(sorted(ids)) for ids in groups.values()), key=lambda g: (-len(g), g))
 
+    def contradictions(self, dataset: str) -> list[dict[str, str]]:
+        """Class by id of the videos whose files have one content and that have several classes."""
+        groups = self.duplicates(dataset)
+        ids = [one for group in groups for one in group]
+        labels = {row.video_id: row.label for row in self.rows(dataset, ids=ids)} if ids else {}
+        found = [{one: labels[one] for one in group if one in labels} for group in groups]
+        return [group for group in found if len(set(group.values())) > 1]
+
     def asked_since(self, dataset: str, moment: datetime) -> int:
         """Number of attempts that began at or after a moment."""
         query = select(func.count()).where(

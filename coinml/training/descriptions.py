@@ -105,6 +105,27 @@ def run_description(
     return "\n\n".join(parts)
 
 
+def cv_description(head: str, data: TrainingData, metrics: Mapping[str, float]) -> str:
+    """A cross-validation's description in Markdown: what was cut, and the accuracy.
+
+    Args:
+        head: Name of the head.
+        data: What it was trained and measured on.
+        metrics: The run's numbers, `cv_accuracy` and so on.
+    """
+    what = f"{_EXTENTS[data.spec.extent][0]}s"
+    unused = " The official test set was not used." if data.dataset.official_split else ""
+    return (
+        f"**{head}** on **{data.dataset.name}**: {metrics['cv_videos']:,.0f} {what} in "
+        f"{metrics['cv_groups']:,.0f} independent groups, cut into {metrics['cv_folds']:.0f} folds "
+        f"{metrics['cv_repeats']:.0f} times.{unused}\n\nAccuracy {metrics['cv_accuracy']:.3f} "
+        f"[{metrics['cv_accuracy_low']:.3f}, {metrics['cv_accuracy_high']:.3f}], macro-F1 "
+        f"{metrics['cv_f1_macro']:.3f}, calibration error {metrics['cv_calibration_error']:.3f}; "
+        "always answering the most frequent class would score "
+        f"{metrics['cv_majority_rate']:.3f}. The interval allows for the dependence of the folds."
+    )
+
+
 def sweep_description(head: str, dataset: str, target: Target, result: SweepResult) -> str:
     """A sweep's description in Markdown: the best options, and how they were found."""
     options = ", ".join(f"`{name}` {value}" for name, value in result.options.items())
@@ -122,7 +143,7 @@ def experiment_description(dataset: str, target: Target, model: str) -> str:
     return (
         f"Heads that predict the {target} of videos of **{dataset}**; registered heads are "
         f"versions of `{model}`. Sweeps contain their trials.\n\n"
-        "To filter: `tags.kind = 'head'` (or `sweep`, `trial`), `tags.head = 'mlp'`, "
+        "To filter: `tags.kind = 'head'` (or `sweep`, `trial`, `cv`), `tags.head = 'mlp'`, "
         "`tags.encoder = '…'`, `tags.set_fingerprint = '…'`, `metrics.test_coverage > 0.9`."
     )
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from coinml.data.records import Target
 from coinml.data.targets import target_of
 from coinml.embedding_sets.options import SetOptions
+from coinml.errors import InvalidInputError
 from coinml.heads.kinds import DEFAULT_HEADS, HEADS, check_heads
 
 
@@ -30,6 +31,15 @@ class TrainOptions(BaseModel):
         description="First try this many hyperparameter settings of each head on val, and train "
         "with the best.",
     )
+    cv: int | None = Field(
+        default=None,
+        ge=0,
+        description="Folds of a cross-validation beside the fixed split, 0 for none. By default 5 "
+        "for class folders whose test side has fewer than 100 videos (or groups).",
+    )
+    cv_repeats: int = Field(
+        default=3, ge=1, description="Number of times that a cross-validation cuts the folds."
+    )
     seed: int = Field(default=0, description="Seed of everything random in training.")
     drop_leaks: bool = Field(
         default=False,
@@ -45,6 +55,13 @@ class TrainOptions(BaseModel):
     def _are_heads(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
         check_heads(heads)
         return heads
+
+    @field_validator("cv")
+    @classmethod
+    def _are_folds(cls, cv: int | None) -> int | None:
+        if cv == 1:
+            raise InvalidInputError("cv 1: two folds or more are allowed, or 0 for none")
+        return cv
 
     def target_for(self, set_options: SetOptions) -> Target:
         """The target, or where none is named the one that is trained on the set's extent."""

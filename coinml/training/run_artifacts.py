@@ -65,6 +65,7 @@ def log_evaluation(
     parts = split_data.samples
     domains = domains_of_classes(data.dataset.videos, target=data.target)
     log.table("leaks", split_data.leaks)
+    log.table("contradictions", split_data.contradictions)
     log.table("class_counts", split_data.class_counts)
     predictions = pd.concat(
         [

@@ -16,6 +16,7 @@ from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError
 from coinml.evaluation.class_counts import classes_without, scarce_classes
 from coinml.evaluation.evaluate import Evaluation, evaluate
+from coinml.evaluation.leaks import contradiction_texts
 from coinml.heads.fit_head import fit_head
 from coinml.heads.kinds import head_file, head_kind
 from coinml.heads.protocol import Head, Numbers, head_input
@@ -134,6 +135,7 @@ def train_head(
         reused=False,
         classes_without=classes_without(split.class_counts),
         scarce_classes=scarce_classes(split.class_counts),
+        contradictions=contradiction_texts(split.contradictions),
     )
 
 
@@ -185,6 +187,7 @@ def _find_earlier(training: _Training) -> TrainReport | None:
             try:
                 counts = store.read_table(run_id, "class_counts")
                 predictions = store.read_table(run_id, "predictions")
+                contradictions = store.read_table(run_id, "contradictions")
             except InvalidInputError as err:
                 # Somebody has deleted its files; the gate could not judge it.
                 logger.info("run %s is not used again: %s", run_id, err)
@@ -202,6 +205,7 @@ def _find_earlier(training: _Training) -> TrainReport | None:
                 reused=True,
                 classes_without=classes_without(counts),
                 scarce_classes=scarce_classes(counts),
+                contradictions=contradiction_texts(contradictions),
             )
     return None
 
@@ -295,6 +299,7 @@ def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) ->
     looks = count_looks(training.store, training.model, ids_digest(tested), set(tested))
     metrics["test_looks"] = float(looks)
     metrics["leaks"] = float(len(split.leaks))
+    metrics["contradictions"] = float(split.contradictions["sha256"].nunique())
     metrics["leaks_dropped"] = float(split.leaks_dropped)
     log.metrics(metrics)
     log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})

@@ -20,6 +20,7 @@ class TrainReport:
         reused: Whether an earlier run with the same recipe was taken.
         classes_without: Classes without an embedded video, by split.
         scarce_classes: Classes with too few training videos to learn much of them.
+        contradictions: Equal files with different labels, a text each.
     """
 
     head: str
@@ -30,6 +31,7 @@ class TrainReport:
     reused: bool
     classes_without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scarce_classes: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

@@ -16,7 +16,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.embedding_sets.table import Samples, build_table, clips_by_video, split_samples
 from coinml.evaluation.class_counts import class_counts, scarce_classes
 from coinml.evaluation.leaks import drop_leaks as without_leaks
-from coinml.evaluation.leaks import find_leaks
+from coinml.evaluation.leaks import find_contradictions, find_leaks
 from coinml.ledger import DOWNLOADED
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class SplitData:
         leaks: Pairs of videos in different splits, as `find_leaks` returns them.
         leaks_dropped: Number of videos that were dropped for that.
         class_counts: Videos of each class and split, as `class_counts` returns them.
+        contradictions: Equal files with different labels, as `find_contradictions` returns them.
     """
 
     table: pd.DataFrame
@@ -159,6 +160,7 @@ class SplitData:
     leaks: pd.DataFrame
     leaks_dropped: int
     class_counts: pd.DataFrame
+    contradictions: pd.DataFrame
 
 
 def split_data(data: TrainingData, *, drop_leaks: bool) -> SplitData:
@@ -180,6 +182,7 @@ def split_data(data: TrainingData, *, drop_leaks: bool) -> SplitData:
         leaks=leaks,
         leaks_dropped=leaks["video_id"].nunique() if drop_leaks else 0,
         class_counts=class_counts(table, [(one.label, one.split) for one in data.examples]),
+        contradictions=find_contradictions(data.table, data.sha256s),
     )
     _warn_of_scarce_classes(split)
     return split

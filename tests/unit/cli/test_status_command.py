@@ -12,6 +12,7 @@ from coinml.data.records import Dataset, Video
 from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
 from coinml_cli.status import print_status
+from tasks.counting import collect_report
 
 
 def test_a_missing_file_is_not_said_not_to_decode_and_one_that_decodes_again_is_not_named(
@@ -53,3 +54,44 @@ def test_a_missing_file_is_not_said_not_to_decode_and_one_that_decodes_again_is_
     said = capsys.readouterr().out
     assert "cannot be used" not in said
     assert "corrupt" not in said
+
+
+def test_a_file_under_two_classes_is_named(
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COINML_HOME", str(tmp_path / "home"))
+    settings = Settings()
+    make_video(tmp_path / "one.mp4", seconds=1.0)
+    for name in ("two", "three"):
+        (tmp_path / f"{name}.mp4").write_bytes((tmp_path / "one.mp4").read_bytes())
+    dataset = Dataset(
+        name="clips",
+        origin=str(tmp_path),
+        videos=tuple(
+            Video(
+                video_id=name,
+                label=label,
+                subset="training",
+                split="train",
+                path=str(tmp_path / f"{name}.mp4"),
+            )
+            for name, label in (("one", "boil"), ("two", "fry"), ("three", "boil"))
+        ),
+    )
+    settings.data_dir.mkdir(parents=True)
+    with Ledger(settings.ledger_url) as ledger:
+        ledger.register(dataset)
+        adopt_in_place(ledger, dataset)
+        (group,) = ledger.contradictions("clips")
+    assert group == {"one": "boil", "three": "boil", "two": "fry"}
+    print_status(settings, "clips")
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "1 files are under more than one class: 'one' (boil) = 'three' (boil) = 'two' (fry)" in said
+    )
+    report = collect_report(dataset, tried=[], blocked_until=None)
+    assert report.contradictions == (group,)
+    assert "1 files are under more than one class" in str(report)

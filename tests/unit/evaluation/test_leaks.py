@@ -14,7 +14,12 @@ from coinml.data.records import Video
 from coinml.embedding_sets.table import build_table
 from coinml.encoder.sampling import Sampling
 from coinml.evaluation.class_counts import class_counts, classes_without
-from coinml.evaluation.leaks import drop_leaks, find_leaks
+from coinml.evaluation.leaks import (
+    contradiction_texts,
+    drop_leaks,
+    find_contradictions,
+    find_leaks,
+)
 from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.kitchen_dataset import EmbeddedDataset, train
 
@@ -55,6 +60,43 @@ def test_the_same_file_is_found_in_any_two_splits_and_dropped_from_the_earlier()
     assert set(table["video_id"]) - set(kept["video_id"]) == {"v0", "v2"}
     assert list(kept.columns) == list(table.columns)
     assert find_leaks(kept, hashes).empty
+
+
+def test_one_file_under_two_labels_is_found_within_a_split_too() -> None:
+    table = strangers()
+    hashes = {f"v{i}": f"file {i}" for i in range(300)}
+    # v8 and v9 are both train and of two classes; v1, v4, v7 are of one; v0, v2 of two splits.
+    hashes |= dict.fromkeys(("v8", "v9"), "one") | dict.fromkeys(("v1", "v4", "v7"), "two")
+    hashes |= dict.fromkeys(("v0", "v2"), "three")
+    found = find_contradictions(table, hashes)
+    assert found[["video_id", "label"]].to_numpy().tolist() == [
+        ["v8", "class 2"],
+        ["v9", "class 0"],
+        ["v0", "class 0"],
+        ["v2", "class 2"],
+    ]
+    assert contradiction_texts(found) == (
+        "'v8' (class 2) = 'v9' (class 0)",
+        "'v0' (class 0) = 'v2' (class 2)",
+    )
+    assert find_contradictions(table, {}).empty
+    segments = table.assign(sample_id=[f"v#{i}" for i in range(300)], video_id="v")
+    assert find_contradictions(segments, {"v": "file"}).empty
+
+
+def test_a_training_names_one_file_under_two_labels(
+    store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    ids = material.table["video_id"][material.table["split"] == "train"].tolist()
+    sha256s = {one: f"file {one}" for one in ids} | {ids[0]: "same", ids[-1]: "same"}
+    labels = dict(material.table[["video_id", "label"]].to_numpy().tolist())
+    told = (f"{ids[0]!r} ({labels[ids[0]]}) = {ids[-1]!r} ({labels[ids[-1]]})",)
+    report = train("knn", store, material, sha256s=sha256s)
+    assert report.contradictions == told
+    assert report.metrics["contradictions"] == 1
+    again = train("knn", store, material, sha256s=sha256s)
+    assert (again.reused, again.contradictions) == (True, told)
+    assert train("knn", store, material).contradictions == ()
 
 
 def test_two_videos_with_many_segments_are_one_pair() -> None:

@@ -96,6 +96,13 @@ def test_duplicates_are_videos_whose_files_have_the_same_content(ledger: Ledger)
     first, second, third, _, fifth, sixth = ids()[:6]
     assert ledger.duplicates("mini") == [(second, fifth, sixth), (first, third)]
     assert ledger.duplicates("other") == []
+    labels = {row.video_id: row.label for row in ledger.rows("mini")}
+    assert ledger.contradictions("mini") == [
+        {one: labels[one] for one in group}
+        for group in ((second, fifth, sixth), (first, third))
+        if len({labels[one] for one in group}) > 1
+    ]
+    assert ledger.contradictions("other") == []
 
 
 def test_a_new_downloader_version_or_new_credentials_make_videos_due(ledger: Ledger) -> None:
