@@ -123,8 +123,9 @@ def _print_caveats(report: TrainReport, things: str) -> None:
     groups = report.metrics.get("test_groups")
     if groups is not None:
         few = f", too few for intervals (fewer than {FEW_GROUPS})" if groups < FEW_GROUPS else ""
-        unit = "videos" if things == "segments" else "groups"
-        line(f"the test {things} are of {groups:.0f} {unit}, which the intervals count{few}")
+        unit = "video" if things == "segments" else "group"
+        counted = f"{groups:.0f} {unit}{'s' if groups != 1 else ''}"
+        line(f"the test {things} are of {counted}, which the intervals count{few}")
     leaks = round(report.metrics.get("leaks", 0))
     if leaks:
         dropped = round(report.metrics["leaks_dropped"])

@@ -79,6 +79,7 @@ def read_label_table(
             for row in rows
         ),
         notes=spelling_notes((row.found_label, row.label) for row in rows),
+        official_split="split" in header,
     )
 
 

@@ -95,9 +95,8 @@ class Comparison:
         rows = f"{self.n} {what} {self.things}"
         if self.groups is None:
             return rows
-        return rows + (
-            f" of {self.groups} videos" if self._by_video else f" in {self.groups} groups"
-        )
+        between, unit = ("of", "video") if self._by_video else ("in", "group")
+        return f"{rows} {between} {self.groups} {unit}{'s' if self.groups != 1 else ''}"
 
     @property
     def tested(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coinml.embedding_sets.table import ids_digest
-from coinml.evaluation.intervals import Estimate
+from coinml.embedding_sets.table import ids_digest, sample_ids
+from coinml.evaluation.intervals import Estimate, caveat
 from coinml.figures.folds import folds_figure
 from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.training import descriptions
@@ -18,7 +18,7 @@ from coinml.training.cross_validation import (
     cross_validate,
 )
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
-from coinml.training.looks import TEST_IDS_DIGEST
+from coinml.training.looks import CROSS_VALIDATION, TEST_IDS_DIGEST
 from coinml.training.run_context import RunContext
 from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData
@@ -99,8 +99,12 @@ def cross_validate_head(
     for run_id in store.find_runs(model, {"cv_recipe": recipe}):
         metrics = store.read_run(run_id).data.metrics
         return _report(head, run_id, dict(metrics), cut, reused=True)
-    tested = data.table["video_id"][data.table["split"] == "test"]
-    tags = {"kind": "cv", "head": head, "target": data.target, "dataset": data.dataset.name}
+    tags = {
+        "kind": CROSS_VALIDATION,
+        "head": head,
+        "target": data.target,
+        "dataset": data.dataset.name,
+    }
     with store.run(
         model,
         f"{head}, {folds}-fold cross-validation, {repeats} times",
@@ -109,7 +113,7 @@ def cross_validate_head(
     ) as log:
         log.params({"head": head, "seed": seed, **cut})
         if not data.dataset.official_split:
-            log.tags({TEST_IDS_DIGEST: ids_digest(tested)})
+            log.tags({TEST_IDS_DIGEST: ids_digest(sample_ids(data.table))})
         found = cross_validate(
             head,
             data,
@@ -158,6 +162,7 @@ def _report(
             value=metrics["cv_accuracy"],
             low=metrics["cv_accuracy_low"],
             high=metrics["cv_accuracy_high"],
+            caveat=caveat(round(metrics["cv_groups"])),
         ),
         metrics=metrics,
         reused=reused,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TEST_IDS_DIGEST = "test_ids_digest"
 """Tag of every run that is evaluated on test videos, set before it looks at them."""
 
+CROSS_VALIDATION = "cv"
+"""Value of the tag `kind` of a cross-validation, which is evaluated on all of its videos."""
+
 NOT_A_LOOK = ("study",)
 """Values of the tag `kind` of runs that contain evaluations and are none."""
 
@@ -68,9 +71,11 @@ def _evaluated(store: MlflowStore, experiments: tuple[str, ...]) -> Iterator[Run
 
 
 def _test_ids(store: MlflowStore, run: Run) -> set[str] | None:
-    """The test ids of a run; None if it has logged none."""
+    """The ids that a run was evaluated on; None if it has logged none."""
     try:
         predictions = store.read_table(str(run.info.run_id), "predictions")
     except InvalidInputError:
         return None
+    if run.data.tags.get("kind") == CROSS_VALIDATION:
+        return set(predictions["video_id"])
     return set(predictions["video_id"][predictions["split"] == "test"])

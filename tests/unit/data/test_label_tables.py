@@ -48,6 +48,7 @@ def test_videos_have_the_labels_and_splits_of_their_rows(tmp_path: Path) -> None
         (tmp_path / name).write_bytes(b"")
     dataset = load(path)
     assert dataset.name == "labels"
+    assert dataset.official_split
     assert [
         (video.video_id, video.label, video.split, video.subset) for video in dataset.videos
     ] == [
@@ -62,6 +63,7 @@ def test_videos_have_the_labels_and_splits_of_their_rows(tmp_path: Path) -> None
 def test_without_a_split_groups_stay_together(tmp_path: Path) -> None:
     lines = [f"v{number}.mp4,{'ab'[number % 2]},g{number // 4}" for number in range(80)]
     dataset = load(table(tmp_path, "\n".join(["path,label,group", *lines])))
+    assert not dataset.official_split
     sides: dict[int, set[str]] = {}
     for number, video in enumerate(dataset.videos):
         sides.setdefault(number // 4, set()).add(video.split)

@@ -207,6 +207,10 @@ def test_it_counts_as_a_look_at_the_test_videos(
     cross_validate_head("knn", data, folds=3, repeats=1, store=store)
     assert train("svm", store, folder).metrics["test_looks"] == 2
     assert store.find_runs(MODEL, {"kind": "cv"})
+    # It has tested all videos, so that in any other cut too the test videos were looked at.
+    sides = {"train": "train", "test": "val", "val": "test"}
+    other = folder.table.assign(split=folder.table["split"].map(sides))
+    assert train("knn", store, folder, table=other).metrics["test_looks"] == 2
 
 
 def test_a_sweep_runs_inside_each_fold(
