@@ -13,6 +13,7 @@ import typer
 
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml_cli import (
+    audit,
     check,
     collect,
     count_annotations,
@@ -64,6 +65,7 @@ for group in (
     move_dataset,
     move_runs,
     study,
+    audit,
     report,
     deploy,
     up,

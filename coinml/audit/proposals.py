@@ -1,0 +1,52 @@
+"""Proposed corrections: a file for a person to check, who alone decides what is a correction."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinml.data.corrections import COLUMNS, CORRECTIONS, LABEL
+from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.atomic_files import written_whole
+
+if TYPE_CHECKING:
+    from coinml.audit.run_audit import Audit
+
+WHO = "coinml audit"
+
+
+def check_proposals(path: Path) -> None:
+    """Require that proposals can be written to a path, before the audit.
+
+    Raises:
+        InvalidInputError: The file exists, its folder does not, or it would be read as decided.
+    """
+    if path.name == CORRECTIONS:
+        raise InvalidInputError(
+            f"{path}: {CORRECTIONS} beside the annotations is applied as it is; give the proposals "
+            "another name, and check them first"
+        )
+    if path.exists():
+        raise InvalidInputError(f"{path}: exists")
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"{path}: there is no folder {path.parent}")
+
+
+def write_proposals(found: Audit, path: Path) -> None:
+    """Write the suspects of train and val in the format of a file of corrections.
+
+    Raises:
+        LocalError: The file cannot be written.
+    """
+    try:
+        with (
+            written_whole(path) as partial,
+            partial.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for one in found.corrections(WHO):
+                writer.writerow([one.video_id, LABEL, one.old, one.new, one.who, one.why])
+    except OSError as err:
+        raise LocalError(f"{path}: {err.strerror or err}") from err
