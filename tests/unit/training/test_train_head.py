@@ -15,7 +15,9 @@ import pytest
 from coinml.embedding_sets.table import ids_digest, table_digest
 from coinml.errors import InvalidInputError
 from coinml.tracking.mlflow_store import MlflowStore, code_version
-from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train
+from coinml.training.run_context import RunContext
+from coinml.training.train_head import train_head
+from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train, training_data
 
 INTERVALS = ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy", "coverage")
 
@@ -91,6 +93,28 @@ def test_predictions_have_every_video_of_the_table(trained: Trained) -> None:
         test = predictions[predictions["split"] == "test"]
         right = float((test["label"] == test["predicted"]).mean())
         assert right == report.metrics["test_accuracy"]
+
+
+def test_the_version_says_from_how_many_settings_val_chose(
+    trained: Trained, store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    searched = trained.store.read_table(trained.reports["svm"].run_id, "search")
+    swept = train_head(
+        "knn",
+        training_data("knn", material),
+        store=store,
+        checkpoint=material.checkpoint,
+        options={"ks": [1, 3]},
+        context=RunContext(sweep_trials=20),
+    )
+
+    def tried(where: MlflowStore, version: int) -> int:
+        return int(where.client().get_model_version(MODEL, str(version)).tags["settings_tried"])
+
+    # Epochs of a network are not counted.
+    assert tried(trained.store, trained.reports["mlp"].version) == 1
+    assert tried(trained.store, trained.reports["svm"].version) == len(searched) > 1
+    assert tried(store, swept.version) == 2 + 20
 
 
 def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> None:
