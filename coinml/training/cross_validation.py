@@ -38,7 +38,7 @@ SMALL_TEST = 100
 
 With 100 test videos and an accuracy of 0.8, Wilson's interval is 0.71 to 0.87: eight points to
 either side are as much as most changes of data or head bring. A test side of 15 % is that large
-from 667 videos on; below it, five folds test each video and cost seconds.
+from 667 videos on; below it, five folds test each video and cost less than a minute.
 """
 
 

@@ -24,6 +24,7 @@ _DECISIVE = (
     "embedding_sets/table.py",
     "evaluation",
     "heads",
+    "training/cross_validation.py",
     "training/fingerprint.py",
     "training/train_head.py",
     "training/training_data.py",
