@@ -37,12 +37,17 @@ def report(
             metavar="URL", help="Template with {id} for links to videos; by default YouTube."
         ),
     ] = None,
+    thumbnails: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Most videos of which the page has pictures.")
+    ] = 1000,
     json: options.Json = False,
 ) -> None:
-    """Write one HTML page: coverage, curves, comparison, confusion, map, neighbours, lineage."""
+    """Write one HTML page: coverage, every head, its errors with pictures, audit, map, lineage."""
+    from coinml.data.targets import examples
     from coinml.ledger import Ledger
     from coinml.report import write_report
     from coinml.report.gathering import gather
+    from coinml.report.strips import with_strips
     from coinml.runtime import progress
     from coinml.runtime.settings import YOUTUBE, Settings
     from coinml.tracking.mlflow_store import MlflowStore
@@ -64,6 +69,14 @@ def report(
                 # Drawn videos and own files have no public page to link to.
                 source=source or (None if selection.is_mini or selection.is_folder else YOUTUBE),
             )
+        with progress.stage("pictures"):
+            data = with_strips(
+                data,
+                examples(loaded.videos, target=options.target(target), extent=data.extent),
+                most=thumbnails,
+                tick=lambda: progress.advance("pictures"),
+            )
+        with progress.stage("report"):
             path = write_report(
                 data,
                 out or Path(f"report-{loaded.name}-{target}.html"),

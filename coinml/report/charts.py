@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import qualitative
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
+from coinml.evaluation.calibration import calibration_error, reliability
 from coinml.figures.style import (
     A_COLOUR,
     B_COLOUR,
@@ -24,16 +24,11 @@ from coinml.figures.style import (
 )
 from coinml.ledger import Status
 from coinml.report.gathering import HeadView
-from coinml.report.mapping import NAMES, EmbeddingMap
 from coinml.runtime.escaping import printable
 from coinml.tracking.compare_runs import RunComparison
 
-_CLASS_COLOURS = (*qualitative.Dark24, *qualitative.Light24)
-_SYMBOLS = {"train": "circle", "val": "square", "test": "diamond"}
 _PANELS = (("loss", "loss (nats)"), ("accuracy", "accuracy"), ("f1_macro", "macro-F1"))
 _MOST_EXAMPLES = 50
-_FEW = 4000
-"""Up to this many points are drawn as SVG, which prints well; more are drawn with WebGL."""
 
 
 def script() -> str:
@@ -189,12 +184,19 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
     return figure
 
 
-def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figure:
-    """Row-normalised confusion matrix, with the classes of a domain next to each other."""
-    classes = sorted(
-        set(predictions["label"]) | set(predictions["predicted"]),
-        key=lambda label: (domains.get(label, ""), label),
-    )
+def confusion(
+    predictions: pd.DataFrame,
+    domains: Mapping[str, str],
+    classes: Sequence[str] | None = None,
+) -> go.Figure:
+    """Row-normalised confusion matrix, with the classes of a domain next to each other.
+
+    Args:
+        predictions: What a head predicted.
+        domains: Domain by class, if known.
+        classes: The classes as `classes_in_order` returns them; by default those predicted.
+    """
+    classes = list(classes or classes_in_order([predictions], domains))
     counts = pd.crosstab(predictions["label"], predictions["predicted"]).reindex(
         index=classes, columns=classes, fill_value=0
     )
@@ -207,7 +209,7 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
             x=shown,
             y=shown,
             customdata=counts.to_numpy(),
-            colorscale="Blues",
+            colorscale="Cividis",
             zmin=0,
             zmax=1,
             colorbar={"title": "share of<br>the true class"},
@@ -245,88 +247,49 @@ def confusion(predictions: pd.DataFrame, domains: Mapping[str, str]) -> go.Figur
     return figure
 
 
-def scatter(
-    found: EmbeddingMap,
-    groups: Sequence[str],
-    splits: Sequence[str],
-    wrong: Sequence[bool],
-    texts: Sequence[str],
-) -> go.Figure:
-    """The map of the embeddings, with a button for each projection.
+def calibration(predictions: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Accuracy by score on the test videos, a line for each head.
 
     Args:
-        found: The coordinates of each video.
-        groups: The group of each video, which determines its colour.
-        splits: The split of each video, which determines its symbol.
-        wrong: Whether the head's prediction for it was wrong; such points have an outline.
-        texts: The hover text of each video.
+        predictions: Predictions of each head by its title, test videos only.
     """
     figure = go.Figure()
-    first = next(iter(found.places))
-    names = sorted(set(groups))
-    rows_of = {name: [row for row, group in enumerate(groups) if group == name] for name in names}
-    kind = go.Scatter if len(groups) <= _FEW else go.Scattergl
-    for number, name in enumerate(names):
-        rows = rows_of[name]
-        figure.add_trace(
-            kind(
-                x=_axis(found, first, rows, 0),
-                y=_axis(found, first, rows, 1),
-                mode="markers",
-                name=chart_text(name),
-                customdata=rows,
-                text=[chart_text(texts[row]) for row in rows],
-                hovertemplate="%{text}<extra></extra>",
-                marker={
-                    "size": [6 if splits[row] == "train" else 9 for row in rows],
-                    "opacity": 0.8,
-                    "color": _CLASS_COLOURS[number % len(_CLASS_COLOURS)],
-                    "symbol": [_SYMBOLS.get(splits[row], "circle") for row in rows],
-                    "line": {
-                        "width": [2 if wrong[row] else 0 for row in rows],
-                        "color": "#000000",
-                    },
-                },
-            )
-        )
-    buttons: list[dict[str, Any]] = [
-        {
-            "label": NAMES[projection],
-            "method": "restyle",
-            "args": [
-                {
-                    "x": [_axis(found, projection, rows_of[name], 0) for name in names],
-                    "y": [_axis(found, projection, rows_of[name], 1) for name in names],
-                }
-            ],
-        }
-        for projection in found.places
-    ]
-    figure.update_layout(
-        height=640,
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "right",
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.08,
-                "yanchor": "bottom",
-            }
-        ],
-        legend={"itemsizing": "constant"},
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "color": GREY}, name="calibrated"
     )
-    figure.update_xaxes(showticklabels=False, zeroline=False)
-    figure.update_yaxes(showticklabels=False, zeroline=False)
+    for index, (title, rows) in enumerate(predictions.items()):
+        correct = (rows["label"] == rows["predicted"]).to_numpy()
+        bins = reliability(rows["score"].to_numpy(dtype=float), correct)
+        if bins.empty:
+            continue
+        figure.add_scatter(
+            x=bins["score"],
+            y=bins["accuracy"],
+            error_y={
+                "array": (bins["accuracy_high"] - bins["accuracy"]).tolist(),
+                "arrayminus": (bins["accuracy"] - bins["accuracy_low"]).tolist(),
+            },
+            customdata=bins["videos"],
+            mode="lines+markers",
+            marker={"color": series_colour(index), "symbol": index},
+            name=f"{chart_text(title)} (ECE {calibration_error(bins):.3f})",
+            hovertemplate="score %{x:.2f}, accuracy %{y:.2f}, %{customdata} videos",
+        )
+    figure.update_layout(
+        height=420,
+        xaxis={"title": "score", "range": [0, 1.02]},
+        yaxis={"title": "accuracy", "range": [0, 1.02]},
+    )
     return figure
+
+
+def classes_in_order(predictions: Iterable[pd.DataFrame], domains: Mapping[str, str]) -> list[str]:
+    """The classes of a confusion matrix of these predictions, those of a domain side by side."""
+    names = {name for rows in predictions for side in ("label", "predicted") for name in rows[side]}
+    return sorted(names, key=lambda label: (domains.get(label, ""), label))
 
 
 def differences(comparison: RunComparison) -> list[dict[str, Any]]:
     """Rows for the videos on which exactly one of two heads is right, at most fifty."""
     rows = comparison.result.discordant.head(_MOST_EXAMPLES).to_dict(orient="records")
     return [{str(key): value for key, value in row.items()} for row in rows]
-
-
-def _axis(found: EmbeddingMap, projection: str, rows: list[int], axis: int) -> list[float]:
-    return [round(float(value), 4) for value in found.places[projection][rows, axis]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from coinml.data.records import Dataset, Target
+from coinml.audit.run_audit import latest_audit
+from coinml.data.records import Dataset, Extent, Target
 from coinml.data.targets import domains_of_classes
 from coinml.embedding_sets import EmbeddingSet, list_sets
 from coinml.embedding_sets.spec import SetSpec
@@ -74,8 +75,10 @@ class ReportData:
             every other kind of head, the champion first. Each has its run.
         gone: Versions that would be shown, but whose runs are no longer in MLflow; rows of
             `list_versions`.
-        predictions: Predictions of the first head: `video_id, split, label, predicted, score`;
-            None without a head, or if they are gone.
+        predictions: Predictions of each head, `video_id, split, label, predicted, score`, by its
+            version; without those that are gone.
+        audit: The tables of the last audit, by name; empty without one.
+        strips: Film strip (JPEG) of some videos or segments, by id.
         comparison: Comparison of the first two heads on test; None with fewer than two.
         domains: Domain by class, if known and unless the classes are the domains.
         spec: Spec of the embedding set that the map shows; None without one.
@@ -91,7 +94,7 @@ class ReportData:
     status: Status
     ledger_digest: str
     heads: Sequence[HeadView]
-    predictions: pd.DataFrame | None
+    predictions: Mapping[int, pd.DataFrame]
     comparison: RunComparison | None
     domains: Mapping[str, str]
     spec: SetSpec | None
@@ -100,6 +103,14 @@ class ReportData:
     links: Mapping[str, str]
     missing: Sequence[str]
     gone: Sequence[Mapping[str, Any]] = ()
+    audit: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    strips: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Extent:
+        """The part of a video that the shown set has."""
+        extent: Any = "video" if self.spec is None else self.spec.extent
+        return extent  # type: ignore[no-any-return]
 
 
 def gather(
@@ -137,13 +148,13 @@ def gather(
             f"version {row['version']} ({what}): "
             f"{why if run_id else 'it was registered without a run'}"
         )
-    predictions, comparison = None, None
-    if heads:
+    predictions, comparison = {}, None
+    for head in heads:
         try:
-            predictions = store.read_table(heads[0].run_id, "predictions")
+            predictions[head.version] = store.read_table(head.run_id, "predictions")
         except InvalidInputError as err:
-            missing.append(f"the predictions of {heads[0].title} are gone: {err}")
-    elif not gone:
+            missing.append(f"the predictions of {head.title} are gone: {err}")
+    if not heads and not gone:
         missing.append(f"{model} has no version yet: train first")
     if len(heads) > 1:
         try:
@@ -170,6 +181,7 @@ def gather(
         links={row.video_id: _link(row, source) for row in rows.values()},
         missing=missing,
         gone=gone,
+        audit=latest_audit(store, model),
     )
 
 

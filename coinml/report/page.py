@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from coinml.embedding_sets.table import feature_columns, sample_ids
+from coinml.embedding_sets.table import feature_columns
 from coinml.errors import LocalError
 from coinml.report import charts
 from coinml.report.gathering import ReportData
-from coinml.report.mapping import PROJECTIONS, embedding_map
+from coinml.report.mapping import PROJECTIONS, EmbeddingMap, embedding_map
+from coinml.report.view import page_points, page_view
 from coinml.runtime.addresses import parts_of
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.escaping import printable
 
-_MOST_COLOURS = 24
-"""With more classes than this, the map is coloured by domain, if domains are known."""
+AUDITS = {
+    "suspects": "Labels that are probably wrong",
+    "outliers": "Videos that look like no other",
+    "duplicates": "Videos that are the same file or look the same",
+    "stills": "Videos in which nothing moves or is seen",
+}
 
 
 def write_report(
@@ -80,10 +86,19 @@ def render(
         draw("measured", charts.measured(data.heads))
         for head in data.heads:
             draw(f"curves-{head.version}", charts.curves(head))
-    if data.predictions is not None:
-        test = data.predictions[data.predictions["split"] == "test"]
-        draw("confusion", charts.confusion(test, data.domains))
-    points, left_out = _draw_map(data, draw, projections, seed)
+    tests = {
+        head.title: rows[rows["split"] == "test"]
+        for head in data.heads
+        if (rows := data.predictions.get(head.version)) is not None
+    }
+    order = charts.classes_in_order(tests.values(), data.domains)
+    if tests:
+        draw("confusion", charts.confusion(next(iter(tests.values())), data.domains, order))
+        draw("calibration", charts.calibration(tests))
+    found = _map(data, projections, seed)
+    done()
+    points = page_points(data, found, title_of=_titles(data), link_of=_links(data))
+    view = page_view(data, points, found, order)
     # Autoescape, because video titles are untrusted input.
     environment = Environment(
         loader=PackageLoader("coinml.report", "."),
@@ -104,8 +119,12 @@ def render(
         title_of=_titles(data),
         link_of=_links(data),
         points=Markup(_script_json(points)),
-        left_out=left_out,
+        view=Markup(_script_json(view)),
+        has_map=found is not None,
+        page_script=Markup(files("coinml.report").joinpath("page.js").read_text(encoding="utf-8")),
+        left_out={} if found is None else found.left_out,
         lineage=_lineage(data),
+        audits=AUDITS,
         script=Markup(charts.script()),
     )
 
@@ -115,58 +134,19 @@ def safe_link(link: str) -> str:
     return link if parts_of(link).scheme in ("http", "https", "file") else ""
 
 
-def _draw_map(
-    data: ReportData, draw: Callable[[str, Any], None], projections: Sequence[str], seed: int
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Draw the map; return the details of its points, and the projections left out."""
+def _map(data: ReportData, projections: Sequence[str], seed: int) -> EmbeddingMap | None:
+    """The map of the embeddings; None with fewer than three."""
     table = data.table
     if table is None or len(table) < 3:
-        return [], {}
-    labels = list(table["label"])
-    classes = sorted(set(labels))
-    index = {name: place for place, name in enumerate(classes)}
-    found = embedding_map(
+        return None
+    index = {name: place for place, name in enumerate(sorted(set(table["label"])))}
+    return embedding_map(
         table[feature_columns(table)].to_numpy(dtype=np.float32),
-        np.array([index[label] for label in labels]),
+        table["label"].map(index).to_numpy(dtype=np.int64),
         (table["split"] == "train").to_numpy(),
         projections=projections,
         seed=seed,
     )
-    ids, splits = sample_ids(table), list(table["split"])
-    answers: dict[str, str] = {}
-    if data.predictions is not None:
-        answers = dict(
-            zip(data.predictions["video_id"], data.predictions["predicted"], strict=True)
-        )
-    titles, links = _titles(data), _links(data)
-    wrong = [
-        answers.get(video_id, label) != label for video_id, label in zip(ids, labels, strict=True)
-    ]
-    by_domain = len(classes) > _MOST_COLOURS and data.domains
-    groups = [data.domains.get(label, "no domain") if by_domain else label for label in labels]
-    figure = charts.scatter(
-        found,
-        groups,
-        splits,
-        wrong,
-        [f"{titles(one)} · {label}" for one, label in zip(ids, labels, strict=True)],
-    )
-    draw("map", figure)
-    points = [
-        {
-            "id": video_id,
-            "title": titles(video_id),
-            "label": label,
-            "split": split,
-            "answer": answers.get(video_id, ""),
-            "link": links(video_id),
-            "near": near,
-        }
-        for video_id, label, split, near in zip(
-            ids, labels, splits, found.neighbours.tolist(), strict=True
-        )
-    ]
-    return points, found.left_out
 
 
 def _titles(data: ReportData) -> Callable[[str], str]:

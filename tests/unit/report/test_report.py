@@ -114,7 +114,7 @@ def report_data(tmp_path: Path) -> ReportData:
         status=status,
         ledger_digest="abc",
         heads=heads,
-        predictions=predictions,
+        predictions={2: predictions, 1: right},
         comparison=RunComparison(
             run_a="run2",
             run_b="run1",
