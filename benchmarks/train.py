@@ -162,8 +162,9 @@ def compare_epochs(data: Data, result: Result, where: str, *, bar: float) -> Non
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that compute all the time."""
-    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """So many processes that compute all the time, until they or this one end."""
+    code = f"import os\nwhile os.getppid() == {os.getpid()}: sum(range(1000000))"
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
         yield
     finally:
