@@ -23,6 +23,7 @@ from coinml.encoder.sampling import DEFAULT, INT8, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import ClipSpec
+from coinml.runtime.cpus import cpu_count
 from coinml.runtime.devices import find_device
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from coinml.encoder.backbone import Backbone
     from coinml.encoder.kernel_choice import KernelChoice
+    from coinml.encoder.kernels import Kernel
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,6 @@ _MAX_BATCH_CPU, _MAX_BATCH_CUDA = 64, 256
 _MAX_BATCH_TOKENS_CUDA = 200_000
 """Tokens per batch (127 clips of VideoMAE-base); larger batches are not faster, even on a large
 GPU."""
-_CPU_BATCH_VALUES = 5_000_000
-"""Values per batch on a CPU: 4 clips of VideoMAE-base, 64 of a tiny encoder."""
 _MEMORY_SHARE = 0.6
 """Share of a GPU's free memory for a batch; the rest is for clips that wait or are resized."""
 _MEMORY_WAITS_S = (0.0, 1.0, 4.0)
@@ -99,7 +99,7 @@ def load_encoder(
     kernels = find_kernels(kernel, dtype=dtype)
     # A kernel takes pixels and a model in float32, whatever it computes in.
     backbone = load_backbone(checkpoint, spec, device=torch_device, dtype=torch.float32)
-    choice = backbone.use_kernel(kernels, batch_clips=_cpu_batch(backbone))
+    choice = backbone.use_kernel(kernels, batch_clips=_cpu_batch(backbone, kernels[0]))
     return ClipEncoder(
         spec, checkpoint, backbone, device=torch_device, dtype=torch.float32, kernel=choice
     )
@@ -292,6 +292,9 @@ class ClipEncoder:
             LocalError: One clip alone does not fit the device's memory.
         """
         size = batch_clips or self.batch_clips
+        if self.device.type == "cpu" and batch_clips is None:
+            # The caller has all cores, and some kernels compute a clip with one.
+            size = max(size, cpu_count())
         waits: list[Callable[[], NDArray[np.float32]]] = []
         start = 0
         while start < len(clips):
@@ -371,7 +374,8 @@ class ClipEncoder:
 
     def _find_batch(self) -> int:
         if self.device.type != "cuda":
-            return _cpu_batch(self._backbone)
+            assert self.kernel is not None
+            return _cpu_batch(self._backbone, self.kernel.kernel)
         fitting = self._queue.max_items(
             lambda clips: self._backbone(self._zeros(clips)), share=_MEMORY_SHARE
         )
@@ -379,9 +383,9 @@ class ClipEncoder:
         return max(1, min(fitting, most, _MAX_BATCH_CUDA))
 
 
-def _cpu_batch(backbone: Backbone) -> int:
-    values = backbone.tokens * backbone.width
-    return int(np.clip(_CPU_BATCH_VALUES // values, 1, _MAX_BATCH_CPU))
+def _cpu_batch(backbone: Backbone, kernel: Kernel) -> int:
+    clips = kernel.batch_values // (backbone.tokens * backbone.width)
+    return int(np.clip(clips, 1, _MAX_BATCH_CPU))
 
 
 def _clip_spec(spec: EncoderSpec, snap: str = "exact") -> ClipSpec:

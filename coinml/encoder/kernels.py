@@ -34,6 +34,7 @@ class Kernel:
         prepare: Makes a function from a model and an example of its input. It may change the model
             or share its memory: the model is not used for anything else afterwards.
         is_automatic: Whether it is used without being named.
+        batch_values: Values (tokens by their width) per batch of a thread.
         install: How to install what it needs, for the message.
     """
 
@@ -43,6 +44,7 @@ class Kernel:
     prepare: Callable[[torch.nn.Module, torch.Tensor], Run]
     is_available: Callable[[], bool] = lambda: True
     is_automatic: bool = True
+    batch_values: int = 5_000_000
     install: str = ""
 
 
@@ -199,6 +201,8 @@ def _has_openvino() -> bool:
 _OPENVINO: Mapping[str, Any] = {
     "is_available": _has_openvino,
     "install": "pip install 'coinml[openvino]'",
+    # One clip of VideoMAE-base: more are not faster, and each takes memory in every thread.
+    "batch_values": 1_250_000,
 }
 
 KERNELS: Mapping[str, Kernel] = {
