@@ -9,6 +9,9 @@ On a CPU, with the tiny encoder and with VideoMAE-base (random weights):
   model are timed one after the other in this process, with new memory for each video.
 - the time saved by feeding only a part of the tokens.
 
+With `--against TREE`, on a CPU, only the engine with each kernel against another tree of coinml, as
+a worktree of an earlier commit is: speed, agreement of the vectors, memory, hours for COIN.
+
 On a GPU: clips per second of bare forward, engine and loop, with VideoMAE-base.
 
 Both sides of each ratio are measured in turn in one run. Medians are printed with the required
@@ -31,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _against import against
 from _embedding_inputs import (
     COIN_CLIPS,
     COIN_VIDEOS,
@@ -85,7 +89,9 @@ class Bars:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round with little work")
-    quick = parser.parse_args().quick
+    parser.add_argument("--against", type=Path, metavar="TREE", help="compare with another tree")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     bars = Bars()
     on_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, torch {torch.__version__}"
@@ -94,6 +100,19 @@ def main() -> int:
         folder = Path(temporary)
         files = draw_videos(folder, seconds=8 if quick else 30)
         base = save_base(folder / "videomae-base")
+        if arguments.against is not None:
+            against(
+                arguments.against.resolve(),
+                base,
+                TINY_CHECKPOINT,
+                files,
+                folder / "sets",
+                rounds=1 if quick else 3,
+                videos=1 if quick else 8,
+                clips=2 if quick else COIN_CLIPS,
+                check=bars.check,
+            )
+            return 1 if bars.missed else 0
         if on_gpu:
             on_a_gpu(base, files, videos=64 if quick else 512, rounds=1 if quick else 3, bars=bars)
         else:
