@@ -144,6 +144,11 @@ class Backbone:
         Raises:
             InvalidInputError: There is only one kernel, and it cannot compute this model.
         """
+        # Tracing looks at all attributes of a model, and transformers comments on some.
+        with _quiet_transformers():
+            return self._use_kernel(kernels, batch_clips)
+
+    def _use_kernel(self, kernels: Sequence[Kernel], batch_clips: int) -> KernelChoice:
         model: Any = self._run
         choice = choose_kernel(
             kernels,

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coinml.encoder.kernels import Kernel, Run, least_cosine
+from coinml.encoder.kernels import OPENVINO_BATCH_VALUES, Kernel, Run, least_cosine
 from coinml.encoder.sampling import INT8
 from coinml.errors import InvalidInputError, LocalError
 
@@ -130,7 +130,13 @@ def int8_kernel(path: Path, spec: EncoderSpec) -> Kernel:
 
         return compiled(graph_of(graph, weights), "f32")
 
-    return Kernel(name="openvino-int8", dtype=INT8, least_cosine=0.0, prepare=prepare)
+    return Kernel(
+        name="openvino-int8",
+        dtype=INT8,
+        least_cosine=0.0,
+        prepare=prepare,
+        batch_values=OPENVINO_BATCH_VALUES,
+    )
 
 
 def description_of(path: Path) -> dict[str, Any]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
+OPENVINO_BATCH_VALUES = 1_250_000
+"""One clip of VideoMAE-base: more are not faster, and each takes memory in every thread."""
+
 Run = Callable[["torch.Tensor"], "torch.Tensor"]
 """Takes normalised pixels, float32 (N, frames, 3, height, width); returns float32 (N, D)."""
 
@@ -201,8 +204,7 @@ def _has_openvino() -> bool:
 _OPENVINO: Mapping[str, Any] = {
     "is_available": _has_openvino,
     "install": "pip install 'coinml[openvino]'",
-    # One clip of VideoMAE-base: more are not faster, and each takes memory in every thread.
-    "batch_values": 1_250_000,
+    "batch_values": OPENVINO_BATCH_VALUES,
 }
 
 KERNELS: Mapping[str, Kernel] = {
