@@ -24,6 +24,7 @@ from _embedding_inputs import COIN_CLIPS, COIN_VIDEOS, documented_loop, jobs_of
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.kernel_cache import processor
 from coinml.encoder.sampling import Sampling
+from coinml.media import sample
 from coinml.runtime.cpus import cpu_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ BELOW = 1.5
 WAYS: Mapping[str, tuple[Mapping[str, str], float, float]] = {
     "float32": ({"dtype": "float32"}, 2.0, 0.9999),
     "bfloat16": ({"dtype": "bfloat16"}, 3.5, 0.999),
+    "int8": ({}, 5.0, 0.99),
     "chosen": ({}, 0.0, 0.999),
 }
 """Options of `load_encoder`, the required ratio where torch is below the rate, and the cosine."""
@@ -62,6 +64,8 @@ def against(
     below = rates["oneDNN float32"] >= BELOW * rates["torch float32"]
     runs: dict[str, list[dict[str, Any]]] = {}
     vectors: dict[str, np.ndarray] = {}
+    options_of = {name: options for name, (options, _, _) in WAYS.items()}
+    options_of["int8"] = {"quantized": str(quantized(base, files, sets, clips=clips))}
     some = [str(files[number % len(files)]) for number in range(videos)]
 
     def run(name: str, where: Path, encoder: Path, **given: Any) -> None:
@@ -72,10 +76,10 @@ def against(
 
     for _ in range(rounds):
         run("other", tree, base, files=some, clips=clips)
-        for name, (options, _, _) in WAYS.items():
+        for name, options in options_of.items():
             run(name, ROOT, base, files=some, clips=clips, options=options)
         run("chosen 25 %", ROOT, base, files=some, clips=clips, keep_tokens=0.25)
-        many = some * max(1, 512 // len(some))
+        many = some * max(1, 128 // len(some))
         for name, where in (("tiny other", tree), ("tiny", ROOT)):
             run(name, where, tiny, files=many, clips=clips)
     for name, (_, bar, cosine) in WAYS.items():
@@ -129,6 +133,18 @@ def once(
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def quantized(base: Path, files: Sequence[Path], sets: Path, *, clips: int) -> Path:
+    """VideoMAE-base in int8, with the scales of a clip of each file."""
+    encoder = load_encoder(
+        base, device="cpu", kernel="torch-float32", sampling=Sampling(clips=clips)
+    )
+    seen = [sample(file, encoder.clip_spec()).frames[0] for file in files]
+    sets.mkdir(parents=True, exist_ok=True)
+    path = sets / "quantized"
+    path.write_bytes(encoder.quantize(seen))
+    return path
 
 
 def describe(run: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,20 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def peak_mb() -> float:
+    # Not `ru_maxrss`, which begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def main(given: dict) -> dict:
     begun = time.perf_counter()
     sampling = Sampling(clips=given["clips"], keep_tokens=given["keep_tokens"])
-    encoder = load_encoder(given["encoder"], device="cpu", sampling=sampling, **given["options"])
+    options = given["options"]
+    if "quantized" in options:
+        sampling = replace(sampling, precision="int8")
+        options["quantized"] = Path(options["quantized"])
+    encoder = load_encoder(given["encoder"], device="cpu", sampling=sampling, **options)
     load_s = time.perf_counter() - begun
     jobs = [
         EmbedJob(video_id=f"{number:05d}", path=path, file_sha256=f"{number:064d}")
@@ -51,7 +62,7 @@ def main(given: dict) -> dict:
         "load_s": load_s,
         "seconds": seconds,
         "cpu_s": used,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
         "kernel": str(getattr(report, "kernel", "")),
         "dtype": encoder.dtype_name,
     }
