@@ -12,33 +12,41 @@ from coinml.embedding_sets.table import feature_columns, sample_ids
 from coinml.evaluation.leaks import MIN_COSINE
 
 _NEIGHBOURS = 10
-_OUTLIER_SHARE = 0.37037
-"""cleanlab's limit for outliers: a score below this share of the median score."""
+_OUTLIER_Z = 3.5
 
 _MAX_SHARE_OF_MEDIAN_DISTANCE = 0.1
 _BLOCK = 1024
 
 
 def outliers(table: pd.DataFrame) -> pd.DataFrame:
-    """Videos that look like no other, the strangest first: `video_id, split, label, score`.
+    """Videos that look like no other, the strangest first: `video_id, split, label, distance`.
 
-    The score is cleanlab's, from the mean distance to the ten nearest videos: 0 is far from all.
+    The distance is the mean cosine distance to the ten nearest videos, relative to the median of
+    all videos. Its logarithm is compared with its median absolute deviation (the modified z-score).
 
-    Source: Kuan, J. & Mueller, J. (2022). Back to the basics: revisiting out-of-distribution
-    detection baselines. arXiv:2207.03061.
+    Source: Iglewicz, B. & Hoaglin, D. C. (1993). How to detect and handle outliers. ASQC Quality
+    Press (3.5 as the limit of the modified z-score).
 
     Args:
         table: As `build_table` returns it.
     """
-    from cleanlab.outlier import OutOfDistribution
+    from sklearn.neighbors import NearestNeighbors
 
     vectors = _centred(table)
+    described: pd.DataFrame = _described(table)
     if len(vectors) <= _NEIGHBOURS:
-        score = np.ones(len(vectors))
-    else:
-        score = OutOfDistribution({"k": _NEIGHBOURS}).fit_score(features=vectors, verbose=False)
-    found = _described(table).assign(score=score)[score < _OUTLIER_SHARE * np.median(score)]
-    return found.sort_values(["score", "video_id"], ignore_index=True)
+        return described.head(0).assign(distance=np.zeros(0))
+    nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS, metric="cosine", algorithm="brute")
+    # Without a query argument, a video is not its own neighbour.
+    distance = nearest.fit(vectors).kneighbors()[0].mean(axis=1)
+    logarithm = np.log(np.maximum(distance, 1e-12))
+    deviation = logarithm - np.median(logarithm)
+    spread = max(float(np.median(np.abs(deviation))), 1e-12)
+    found: pd.DataFrame = described.assign(
+        distance=distance / max(float(np.median(distance)), 1e-12)
+    )
+    found = found[0.6745 * deviation / spread > _OUTLIER_Z]
+    return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
 
 
 def near_duplicates(table: pd.DataFrame, sha256s: Mapping[str, str]) -> pd.DataFrame:
