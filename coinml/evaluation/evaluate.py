@@ -35,7 +35,9 @@ class Evaluation:
         accuracy: Accuracy on the videos measured on.
         accuracy_missing_wrong: Accuracy with every missing video counted as wrong.
         f1_macro: Mean F1 over the classes that occur or are predicted.
-        top5_accuracy: Share of videos whose true class is among the five with the best scores.
+        top5_accuracy: Share of videos whose true class is among the five with the best scores; a
+            class that only ties with the fifth is not. None where there are five classes or fewer,
+            since it would always be 1.
         coverage: n / official_size.
         majority_rate: Accuracy of always predicting the most frequent class.
         calibration_error: Expected calibration error of the predicted classes' scores.
@@ -51,7 +53,7 @@ class Evaluation:
     accuracy: Estimate
     accuracy_missing_wrong: Estimate
     f1_macro: Estimate
-    top5_accuracy: Estimate
+    top5_accuracy: Estimate | None
     coverage: Estimate
     majority_rate: float
     calibration_error: float
@@ -69,7 +71,9 @@ class Evaluation:
             "top5_accuracy",
             "coverage",
         ):
-            estimate: Estimate = getattr(self, name)
+            estimate: Estimate | None = getattr(self, name)
+            if estimate is None:
+                continue
             numbers[f"{split}_{name}"] = estimate.value
             numbers[f"{split}_{name}_low"] = estimate.low
             numbers[f"{split}_{name}_high"] = estimate.high
@@ -118,9 +122,9 @@ def evaluate(
     # Rounding may give a score just above 1.
     answers = reliability(np.clip(proba.max(axis=1), 0.0, 1.0), right, groups=groups)
     true_score = proba[np.arange(n), y]
-    # A stable order breaks ties as argmax does: in favour of the first class.
-    best = np.argsort(-proba, axis=1, kind="stable")[:, :TOP_K]
-    in_top = (best == y[:, None]).any(axis=1)
+    # A tie earns nothing: a head with many scores of 0 has not named those classes. The predicted
+    # class, which argmax takes among equals, is always in.
+    in_top = right | ((proba >= true_score[:, None]).sum(axis=1) <= TOP_K)
 
     def share(hits: npt.NDArray[np.bool_], of: int) -> Estimate:
         if groups is None:
@@ -137,7 +141,7 @@ def evaluate(
         accuracy=share(right, n),
         accuracy_missing_wrong=share(right, official_size),
         f1_macro=macro_f1_estimate(y, predicted, n_classes, groups=groups),
-        top5_accuracy=share(in_top, n),
+        top5_accuracy=share(in_top, n) if n_classes > TOP_K else None,
         coverage=proportion(n, official_size),
         majority_rate=float(np.bincount(y).max() / n),
         calibration_error=calibration_error(answers),

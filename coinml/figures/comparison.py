@@ -13,6 +13,13 @@ from coinml.evaluation.intervals import Estimate
 from coinml.evaluation.paired import Comparison
 from coinml.figures.style import A_COLOUR, B_COLOUR, figure_text, new_figure, series_colour
 
+_MEASURES = (
+    ("accuracy", "accuracy"),
+    ("accuracy_missing_wrong", "accuracy,\nmissing = wrong"),
+    ("f1_macro", "macro-F1"),
+    ("top5_accuracy", "top-5"),
+)
+
 
 def comparison(
     names: Sequence[str],
@@ -32,12 +39,9 @@ def comparison(
         paired: The paired test of the first two, shown below.
     """
     figure, (axis,) = new_figure(8.5, 4.4, 1, 1, title)
-    measures = (
-        ("accuracy", "accuracy"),
-        ("accuracy_missing_wrong", "accuracy,\nmissing = wrong"),
-        ("f1_macro", "macro-F1"),
-        ("top5_accuracy", "top-5"),
-    )
+    measures = [
+        (key, label) for key, label in _MEASURES if all(key in measured for measured in estimates)
+    ]
     width = 0.8 / len(names)
     for i, (name, measured) in enumerate(zip(names, estimates, strict=True)):
         shown = [measured[key] for key, _ in measures]

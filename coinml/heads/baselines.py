@@ -16,10 +16,17 @@ import pandas as pd
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
+from coinml.heads.calibration import fit_temperature, val_rank
 from coinml.heads.files import HeadContent, read_head, write_head
+from coinml.heads.pairwise import with_winners
 from coinml.heads.search_space import SearchSpace
 
 _ITERATIONS = 200
+
+_SCORED, _BANDWIDTH, _DECAY, _FLOOR = 100, 20, 3.0, 5.0
+"""A score counts this many neighbours of a video or more. With the distance from the nearest to
+neighbour `_BANDWIDTH` as the unit, their weights are exp(-`_DECAY` * distance beyond the nearest).
+Every class gets `_FLOOR` times the smallest weight."""
 
 
 def train_logreg(
@@ -34,7 +41,8 @@ def train_logreg(
 
     Args:
         train: The samples that it is fitted on.
-        val: The samples by which C is chosen; of equally good ones the smallest.
+        val: The samples by which C is chosen; of Cs with equal accuracy that with the lowest
+            calibrated loss, then the smallest.
         cs: Inverse regularisation strengths to try.
         seed: Not used: the optimum is unique, and no random numbers are drawn.
         on_fit: Called after each C; an exception that it raises ends the search.
@@ -65,7 +73,8 @@ def train_knn(
 
     Args:
         train: The samples that are the neighbours.
-        val: The samples by which k is chosen; of equally good ones the smallest.
+        val: The samples by which k is chosen; of ks with equal accuracy that with the lowest
+            calibrated loss, then the smallest.
         ks: Numbers of neighbours to try; those above the number of videos are left out.
         seed: Not used: no random numbers are drawn.
         on_fit: Called after each k; an exception that it raises ends the search.
@@ -125,7 +134,8 @@ class BaselineHead:
         proba = np.zeros((len(x), len(self.classes)), dtype=np.float32)
         if len(x):
             trained = self._pipeline.classes_.astype(np.int64)
-            proba[:, trained] = self._pipeline.predict_proba(np.asarray(x, dtype=np.float32))
+            scores = _neighbour_scores if self.kind == "knn" else _model_scores
+            proba[:, trained] = scores(self._pipeline, np.asarray(x, dtype=np.float32))
         return proba
 
     def save(self, path: Path) -> None:
@@ -158,6 +168,11 @@ def count_settings(options: Mapping[str, Any]) -> int:
     return len(options["ks"] if "ks" in options else options["cs"])
 
 
+def chosen(settings: Mapping[str, Any], videos: int) -> dict[str, Any]:
+    """The options of a baseline's trainer that fit one setting alone on so many videos."""
+    return {"ks": [min(settings["k"], videos)]} if "k" in settings else {"cs": [settings["C"]]}
+
+
 LOGREG_SEARCH_SPACE = SearchSpace(
     lambda trial: {"cs": [trial.suggest_float("c", 1e-5, 10.0, log=True)]}, {"c": 1e-2}
 )
@@ -185,23 +200,58 @@ def _search(
     for value in values:
         pipeline = make_pipeline(StandardScaler(), model(value)).fit(train.x, train.y)
         head = BaselineHead(kind, pipeline, tuple(train.classes), settings={name: value})
-        answers = [head.predict_proba(side.x).argmax(axis=1) for side in (train, val)]
-        score = (
-            float((answers[1] == val.y).mean()),
-            macro_f1(val.y, answers[1], len(val.classes)),
-        )
+        proba = head.predict_proba(val.x)
+        answers = proba.argmax(axis=1)
+        accuracy = float((answers == val.y).mean())
+        loss = fit_temperature(proba, val.y)[1]
         rows.append(
             {
                 name: value,
-                "train_accuracy": float((answers[0] == train.y).mean()),
-                "val_accuracy": score[0],
-                "val_f1_macro": score[1],
+                "train_accuracy": float((pipeline.predict(train.x) == train.y).mean()),
+                "val_accuracy": accuracy,
+                "val_f1_macro": macro_f1(val.y, answers, len(val.classes)),
+                "val_loss": loss,
             }
         )
-        if best is None or score > best[0]:
-            best = score, head
+        if best is None or val_rank(accuracy, loss) > best[0]:
+            best = val_rank(accuracy, loss), head
         if on_fit is not None:
             on_fit()
     assert best is not None  # The callers check that `values` is not empty.
     best[1].search = pd.DataFrame(rows)
     return best[1]
+
+
+def _model_scores(pipeline: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.asarray(pipeline.predict_proba(x))
+
+
+def _neighbour_scores(pipeline: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Scores (N, classes with training videos) of a k-nearest-neighbours pipeline.
+
+    The class is the one that scikit-learn predicts: the k nearest vote with the inverse of their
+    distance. These votes alone would be 1 for most videos, and with k = 1 for all, so the scores
+    count more neighbours, with weights that fall with their distance, and every class has some. The
+    class that wins the votes has the largest score.
+    """
+    model = pipeline[-1]
+    k, videos = model.n_neighbors, model.n_samples_fit_
+    counted = min(max(_SCORED, 5 * k), videos)
+    distance, found = model.kneighbors(pipeline[:-1].transform(x), n_neighbors=counted)
+    # The training classes that the fitted model holds, as indices of `classes_`.
+    classes = model._y[found]
+    rows = np.arange(len(x))[:, None]
+    with np.errstate(divide="ignore"):
+        votes = 1.0 / distance[:, :k]
+    same = np.isinf(votes)
+    votes = np.where(same.any(axis=1, keepdims=True), same, votes)
+    shape = (len(x), len(model.classes_))
+    won, scores = np.zeros(shape), np.zeros(shape)
+    np.add.at(won, (rows, classes[:, :k]), votes)
+    beyond = distance - distance[:, :1]
+    unit = beyond[:, [min(max(k, _BANDWIDTH), counted) - 1]]
+    # Where all these neighbours are equally near, they count alike.
+    weights = np.exp(-_DECAY * beyond / np.where(unit > 0, unit, 1.0))
+    np.add.at(scores, (rows, classes), weights)
+    scores += _FLOOR * weights[:, -1:]
+    return with_winners(scores / scores.sum(axis=1, keepdims=True), won.argmax(axis=1))

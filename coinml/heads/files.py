@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class HeadContent:
         description: Plain values; `classes` is always among them.
         arrays: Weights by name; empty in a skops file.
         fitted: scikit-learn's fitted object; None in a safetensors file.
+        temperature: The temperature of a calibrated head; None for a head that is not.
     """
 
     kind: str
     description: Mapping[str, Any]
     arrays: Mapping[str, npt.NDArray[Any]]
     fitted: Any = None
+    temperature: float | None = None
 
 
 def write_head(path: Path, content: HeadContent) -> None:
@@ -43,14 +45,26 @@ def write_head(path: Path, content: HeadContent) -> None:
     if path.suffix == _SKOPS:
         import skops.io
 
-        skops.io.dump(
-            {"format": form, "head": dict(content.description), "fitted": content.fitted}, path
-        )
+        described = {"format": form, "head": dict(content.description), "fitted": content.fitted}
+        skops.io.dump(described | _calibration(content), path)
         return
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(value) for name, value in content.arrays.items()}
-    save_file(arrays, path, {"format": form, "head": json.dumps(content.description)})
+    metadata = {"format": form, "head": json.dumps(content.description)}
+    calibration = {name: json.dumps(value) for name, value in _calibration(content).items()}
+    save_file(arrays, path, metadata | calibration)
+
+
+def write_temperature(path: Path, temperature: float) -> None:
+    """Add a temperature to a head's file.
+
+    Raises:
+        InvalidInputError: The file is not a head.
+    """
+    form, content = _read(path)
+    kind = str(form).removeprefix("coinml-").removesuffix("-1")
+    write_head(path, replace(HeadContent(kind=kind, **content), temperature=temperature))
 
 
 def read_head(path: Path, *kinds: str) -> HeadContent:
@@ -63,17 +77,16 @@ def read_head(path: Path, *kinds: str) -> HeadContent:
     Raises:
         InvalidInputError: The file is not such a head, or has other types.
     """
-    form, content = _read_objects(path) if path.suffix == _SKOPS else _read_arrays(path)
+    form, content = _read(path)
     return HeadContent(kind=_kind(path, form, kinds), **content)
 
 
-def read_kind(path: Path, *kinds: str) -> str:
-    """The kind of head that a file has.
+def _calibration(content: HeadContent) -> dict[str, float]:
+    return {} if content.temperature is None else {"temperature": content.temperature}
 
-    Raises:
-        InvalidInputError: It is none of these.
-    """
-    return read_head(path, *kinds).kind
+
+def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
+    return _read_objects(path) if path.suffix == _SKOPS else _read_arrays(path)
 
 
 def _kind(path: Path, form: str | None, kinds: Sequence[str]) -> str:
@@ -92,9 +105,14 @@ def _read_arrays(path: Path) -> tuple[str | None, dict[str, Any]]:
             # `keys()` is the file's own method, not a dictionary's.
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(metadata.get("head", "{}"))
+        temperature = json.loads(metadata.get("temperature", "null"))
     except (SafetensorError, OSError, ValueError) as err:
         raise InvalidInputError(f"{path}: not a readable head: {err}") from err
-    return metadata.get("format"), {"description": description, "arrays": arrays}
+    return metadata.get("format"), {
+        "description": description,
+        "arrays": arrays,
+        "temperature": temperature,
+    }
 
 
 def _read_objects(path: Path) -> tuple[str | None, dict[str, Any]]:
@@ -111,5 +129,9 @@ def _read_objects(path: Path) -> tuple[str | None, dict[str, Any]]:
         raise InvalidInputError(f"{path}: not a readable head: {err}") from err
     if not isinstance(content, dict):
         raise InvalidInputError(f"{path}: not a head but {type(content).__name__}")
-    described = {"description": content.get("head", {}), "arrays": {}}
-    return content.get("format"), {**described, "fitted": content.get("fitted")}
+    return content.get("format"), {
+        "description": content.get("head", {}),
+        "arrays": {},
+        "fitted": content.get("fitted"),
+        "temperature": content.get("temperature"),
+    }

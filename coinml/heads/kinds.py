@@ -46,6 +46,8 @@ class HeadKind:
         count_settings: Function of all options that returns the number of settings to try; for
             heads without epochs.
         search_figure: Function that draws the table of the settings tried, if there is one.
+        chosen: Function of `Head.settings` and a number of videos: the trainer's options that fit
+            this one setting on so many videos; None for heads with epochs.
     """
 
     name: str
@@ -58,6 +60,7 @@ class HeadKind:
     has_epochs: bool = False
     count_settings: str | None = None
     search_figure: str | None = None
+    chosen: str | None = None
 
     def load_trainer(self) -> Callable[..., Head]:
         """The function that fits it."""
@@ -105,6 +108,10 @@ class HeadKind:
             for name, value in given.items()
         }
 
+    def chosen_options(self, settings: Mapping[str, Any], videos: int) -> dict[str, Any]:
+        """The trainer's options that fit what was chosen, without another search."""
+        return {} if self.chosen is None else dict(resolve_name(self.chosen)(settings, videos))
+
     def max_steps(self, options: Mapping[str, Any]) -> int:
         """Most epochs, or number of settings to try: how often `fit_head` calls `on_step`."""
         given = self.all_options(options)
@@ -138,6 +145,7 @@ KINDS: dict[str, HeadKind] = {
             search_space="coinml.heads.svm:SEARCH_SPACE",
             count_settings="coinml.heads.svm:count_settings",
             search_figure="coinml.figures.training:svm_search",
+            chosen="coinml.heads.svm:chosen",
         ),
         HeadKind(
             name="attentive",
@@ -155,6 +163,7 @@ KINDS: dict[str, HeadKind] = {
             search_space="coinml.heads.baselines:LOGREG_SEARCH_SPACE",
             suffix=".skops",
             count_settings="coinml.heads.baselines:count_settings",
+            chosen="coinml.heads.baselines:chosen",
         ),
         HeadKind(
             name="knn",
@@ -163,6 +172,7 @@ KINDS: dict[str, HeadKind] = {
             search_space="coinml.heads.baselines:KNN_SEARCH_SPACE",
             suffix=".skops",
             count_settings="coinml.heads.baselines:count_settings",
+            chosen="coinml.heads.baselines:chosen",
         ),
     )
 }
@@ -203,12 +213,15 @@ def load_head(path: Path) -> Head:
     Raises:
         InvalidInputError: The ending is not a head's, or the content is not.
     """
-    from coinml.heads.files import read_kind
+    from coinml.heads.calibration import CalibratedHead
+    from coinml.heads.files import read_head
 
     suffixes = sorted({kind.suffix for kind in KINDS.values()})
     if path.suffix not in suffixes:
         raise InvalidInputError(f"{path}: a head's file ends in {' or '.join(suffixes)}")
-    return KINDS[read_kind(path, *KINDS)].load(path)
+    content = read_head(path, *KINDS)
+    head = KINDS[content.kind].load(path)
+    return head if content.temperature is None else CalibratedHead(head, content.temperature)
 
 
 def head_file(name: str) -> str:

@@ -7,6 +7,7 @@ that. Here the decision functions are evaluated by a few matrix products.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,13 @@ _CACHE_MB = 500
 
 _ROWS = 64
 """Videos evaluated at a time, so that their values for all pairs fit the processor's cache."""
+
+_SLOPE = 4.0
+"""Slope of the logistic function that turns a margin into a probability; the heads' calibration
+corrects it."""
+
+_MOST = 500.0
+"""Bound of exponents, so that their exponentials are finite."""
 
 Array = npt.NDArray[np.float64]
 
@@ -45,6 +53,13 @@ def solve(gram: Array, y: npt.NDArray[np.int64], c: float) -> PairwiseMachine:
 def kernel_values(a: Array, b: Array, gamma: float | None) -> Array:
     """Kernel values of shape (len(a), len(b)): linear without gamma, else RBF."""
     return kernel_of_products(a @ b.T, (a * a).sum(axis=1), (b * b).sum(axis=1), gamma)
+
+
+def with_winners(shares: Array, winners: npt.NDArray[np.int64]) -> Array:
+    """Scores (N, C), in each row those of the winner and of the best class exchanged, in place."""
+    rows, best = np.arange(len(shares)), shares.argmax(axis=1)
+    shares[rows, winners], shares[rows, best] = shares[rows, best], shares[rows, winners].copy()
+    return shares
 
 
 def kernel_of_products(
@@ -95,18 +110,50 @@ class PairwiseMachine:
             kernel: Kernel values of videos and support vectors.
             columns: The kernel's columns that are the support vectors; by default all.
         """
-        classes = len(self.counts)
-        answers = np.empty((len(kernel), classes))
-        for start in range(0, len(kernel), _ROWS):
-            rows = kernel[start : start + _ROWS]
-            answers[start : start + _ROWS] = self._decide(
-                rows if columns is None else rows[:, columns]
-            )
+        answers = np.empty((len(kernel), len(self.counts)))
+        for here, values in self._blocks(kernel, columns):
+            answers[here] = self._votes(values)
         return answers
 
-    def _decide(self, kernel: Array) -> Array:
+    def probabilities(self, kernel: Array, columns: npt.NDArray[np.int64] | None = None) -> Array:
+        """Probabilities that are coupled from the pairs' margins, float64 (N, C).
+
+        The margin f of class i against class j says that i has the probability
+        1 / (1 + exp(-s f)) if one of the two is right; the classes' probabilities are those of
+        Price's closed form, which needs no iteration. The class that wins the votes has the
+        largest: where the two rules disagree, the first two change places.
+
+        Sources: Wu, T.-F., Lin, C.-J. & Weng, R. C. (2004). Probability estimates for multi-class
+        classification by pairwise coupling. JMLR 5, 975-1005 (section 3 compares the rules);
+        Price, D., Knerr, S., Personnaz, L. & Dreyfus, G. (1995). Pairwise neural network
+        classifiers with probabilistic outputs. NIPS 7.
+
+        Args:
+            kernel: Kernel values of videos and support vectors, (N, M).
+            columns: The kernel's columns that are the support vectors; by default all.
+        """
+        shares = np.empty((len(kernel), len(self.counts)))
+        winners = np.empty(len(kernel), dtype=np.int64)
+        for here, values in self._blocks(kernel, columns):
+            winners[here] = self._votes(values).argmax(axis=1)
+            values *= -_SLOPE
+            np.clip(values, -_MOST, _MOST, out=values)
+            # A class against itself has the value 0, and so the 1 of the closed form.
+            shares[here] = 1.0 / np.exp(values, out=values).sum(axis=1).T
+        return with_winners(shares / shares.sum(axis=1, keepdims=True), winners)
+
+    def _blocks(
+        self, kernel: Array, columns: npt.NDArray[np.int64] | None
+    ) -> Iterator[tuple[slice, Array]]:
+        """The values of all pairs (C, C, n) for n videos at a time, and which these are."""
+        for start in range(0, len(kernel), _ROWS):
+            here = slice(start, start + _ROWS)
+            rows = kernel[here]
+            yield here, self._pairs(rows if columns is None else rows[:, columns])
+
+    def _votes(self, values: Array) -> Array:
+        """Votes and margins (N, C) from the values of pairs (C, C, N)."""
         classes = len(self.counts)
-        values = self._pairs(kernel)
         # A tie goes to the first class of the pair, as in libsvm.
         first = np.triu(np.ones((classes, classes), dtype=bool), 1)[:, :, None]
         wins = ((values > 0) | ((values == 0) & first)).sum(axis=1, dtype=np.float64)

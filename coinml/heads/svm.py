@@ -1,11 +1,13 @@
 """The SVM head: scaled embeddings, linear or RBF kernel; kernel, C and gamma chosen on val.
 
+The classes are those that scikit-learn's SVC predicts, and the scores are coupled from the margins
+of the pairs of classes.
+
 The chosen setting is not fitted again: the head is the machine that the search fitted.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +21,7 @@ import pandas as pd
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
+from coinml.heads.calibration import fit_temperature, val_rank
 from coinml.heads.files import HeadContent, read_head, write_head
 from coinml.heads.pairwise import Array, PairwiseMachine, kernel_values
 from coinml.heads.search_space import SearchSpace, Trial
@@ -43,13 +46,14 @@ def train_svm(
     jobs: int | None = None,
     on_fit: Callable[[FitMetrics], None] | None = None,
 ) -> SVMHead:
-    """Fit a support vector machine, with its setting and its temperature from val.
+    """Fit a support vector machine, with its setting from val.
 
-    Of equally good settings the simplest wins: linear before RBF, small C before large.
+    Of settings with equal accuracy that with the lowest calibrated loss wins, then the simplest:
+    linear before RBF, small C before large.
 
     Args:
         train: The samples that it is fitted on.
-        val: The samples by which the setting is chosen and the scores are calibrated.
+        val: The samples by which the setting is chosen.
         kernels: Any of `linear` and `rbf`.
         linear_cs: Cs to try with the linear kernel, whose values are about D times those of the
             RBF kernel.
@@ -78,7 +82,7 @@ def train_svm(
     search: list[FitMetrics] = []
     best: tuple[FitMetrics, SvmFit] | None = None
     for fit in every_fit(x_train, scaler(val.x), train.y, measured, settings, jobs or cpu_count()):
-        metrics = _metrics(fit, len(search) + 1, fits, train.y[measured], val)
+        metrics = _metrics(fit, len(search) + 1, fits, train.y, measured, val)
         search.append(metrics)
         if best is None or _rank(metrics) > _rank(best[0]):
             best = metrics, fit
@@ -86,19 +90,17 @@ def train_svm(
             on_fit(metrics)
     assert best is not None  # `check_grid` refuses an empty grid.
     logger.debug("SVM: %s", best[0])
-    head = SVMHead(
+    return SVMHead(
         best[1].machine,
         tuple(train.classes),
         scaler=scaler,
         vectors=x_train[best[1].machine.support],
         trained=np.unique(train.y),
-        temperature=1.0,
         kernel=best[1].kernel,
         c=best[1].c,
         gamma=best[1].gamma,
         search=pd.DataFrame([asdict(metrics) for metrics in search]),
     )
-    return head.calibrated(val)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,8 @@ class FitMetrics:
         gamma: Gamma of the RBF kernel in units of 1 / D; None for the linear kernel.
         train_accuracy: Accuracy on the training videos, or on an even subset of them.
         val_accuracy: Accuracy on val, by which the setting is chosen.
-        val_f1_macro: Macro-F1 on val, which breaks ties.
+        val_f1_macro: Macro-F1 on val.
+        val_loss: Loss on val at the best temperature, in nats, which breaks ties.
     """
 
     fit: int
@@ -124,6 +127,7 @@ class FitMetrics:
     train_accuracy: float
     val_accuracy: float
     val_f1_macro: float
+    val_loss: float
 
 
 class SVMHead:
@@ -131,7 +135,8 @@ class SVMHead:
 
     Attributes:
         classes: Class names in the order of the probabilities.
-        temperature: Divisor of the decision values before the softmax.
+        vote_temperature: For a head of an earlier version, whose scores were a softmax of the
+            votes: their divisor.
         kernel: The kernel that was chosen on val; `c` and `gamma` likewise.
         search: One row per setting that was tried (columns of `FitMetrics`); empty for a
             loaded head.
@@ -147,10 +152,10 @@ class SVMHead:
         scaler: _Scaler,
         vectors: Array,
         trained: npt.NDArray[np.int64],
-        temperature: float,
         kernel: str,
         c: float,
         gamma: float | None,
+        vote_temperature: float | None = None,
         search: pd.DataFrame | None = None,
     ) -> None:
         self._machine = machine
@@ -158,7 +163,7 @@ class SVMHead:
         self._vectors = vectors
         self._trained = trained
         self.classes = classes
-        self.temperature = temperature
+        self.vote_temperature = vote_temperature
         self.kernel = kernel
         self.c = c
         self.gamma = gamma
@@ -175,12 +180,6 @@ class SVMHead:
         gamma = {} if self.gamma is None else {"gamma": self.gamma}
         return {"kernel": self.kernel, "C": self.c, **gamma}
 
-    def decision(self, x: npt.NDArray[np.floating]) -> Array:
-        """Decision values, float64 of shape (N, classes with training videos)."""
-        return self._machine.decision(
-            kernel_values(self._scaler(x), self._vectors, width_of(self.gamma, self.dim))
-        )
-
     def predict_proba(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 of shape (N, C), for embeddings of shape (N, D).
 
@@ -188,47 +187,25 @@ class SVMHead:
         """
         proba = np.zeros((len(x), len(self.classes)), dtype=np.float32)
         if len(x):
-            proba[:, self._trained] = _softmax(self.decision(x) / self.temperature)
+            width = width_of(self.gamma, self.dim)
+            kernel = kernel_values(self._scaler(x), self._vectors, width)
+            proba[:, self._trained] = (
+                self._machine.probabilities(kernel)
+                if self.vote_temperature is None
+                else _softmax(self._machine.decision(kernel) / self.vote_temperature)
+            )
         return proba
-
-    def calibrated(self, val: Samples) -> SVMHead:
-        """The same head with the temperature of the lowest loss on val.
-
-        One temperature for all classes keeps the order of the scores, so the predicted class does
-        not change.
-
-        Source: Guo et al. (2017), On calibration of modern neural networks.
-        """
-        from scipy.optimize import minimize_scalar
-
-        position = np.full(len(self.classes), -1)
-        position[self._trained] = np.arange(len(self._trained))
-        target = position[val.y]
-        decision, target = self.decision(val.x)[target >= 0], target[target >= 0]
-        temperature = 1.0
-        if len(target):
-
-            def loss(log_t: float) -> float:
-                proba = _softmax(decision / np.exp(log_t))
-                chosen = proba[np.arange(len(target)), target]
-                return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
-
-            # Bounded, since the optimum is zero where val is classified without error.
-            found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
-            temperature = float(np.exp(found.x))
-        head = copy.copy(self)
-        head.temperature = temperature
-        return head
 
     def save(self, path: Path) -> None:
         """Write the head into one safetensors file."""
         described = {
             "classes": list(self.classes),
-            "temperature": self.temperature,
             "kernel": self.kernel,
             "c": self.c,
             "gamma": self.gamma,
         }
+        if self.vote_temperature is not None:
+            described["temperature"] = self.vote_temperature
         arrays = {
             "mean": self._scaler.mean,
             "scale": self._scaler.scale,
@@ -261,7 +238,7 @@ class SVMHead:
             scaler=_Scaler(mean=arrays["mean"], scale=arrays["scale"]),
             vectors=arrays["vectors"],
             trained=arrays["trained"],
-            temperature=described["temperature"],
+            vote_temperature=described.get("temperature"),
             kernel=described["kernel"],
             c=described["c"],
             gamma=described["gamma"],
@@ -272,6 +249,13 @@ def count_settings(options: Mapping[str, Any]) -> int:
     """Number of settings that `train_svm` tries with these options."""
     grid = grid_of(options["kernels"], options["linear_cs"], options["cs"], options["gammas"])
     return sum(len(cs) for _, _, cs in grid)
+
+
+def chosen(settings: Mapping[str, Any], _videos: int) -> dict[str, Any]:
+    """The options of `train_svm` that fit one setting alone."""
+    cs = "linear_cs" if settings["kernel"] == "linear" else "cs"
+    gammas = {"gammas": [settings["gamma"]]} if "gamma" in settings else {}
+    return {"kernels": [settings["kernel"]], cs: [settings["C"]], **gammas}
 
 
 def _draw_options(trial: Trial) -> dict[str, Any]:
@@ -305,17 +289,26 @@ class _Scaler:
 
 
 def _metrics(
-    fit: SvmFit, number: int, total: int, y_measured: npt.NDArray[np.int64], val: Samples
+    fit: SvmFit,
+    number: int,
+    total: int,
+    y: npt.NDArray[np.int64],
+    measured: npt.NDArray[np.int64],
+    val: Samples,
 ) -> FitMetrics:
+    proba = np.zeros((len(val), len(val.classes)))
+    proba[:, np.unique(y)] = fit.val_proba
+    answers = proba.argmax(axis=1)
     return FitMetrics(
         fit=number,
         fits=total,
         kernel=fit.kernel,
         c=fit.c,
         gamma=fit.gamma,
-        train_accuracy=float((fit.train_answers == y_measured).mean()),
-        val_accuracy=float((fit.val_answers == val.y).mean()),
-        val_f1_macro=macro_f1(val.y, fit.val_answers, len(val.classes)),
+        train_accuracy=float((fit.train_answers == y[measured]).mean()),
+        val_accuracy=float((answers == val.y).mean()),
+        val_f1_macro=macro_f1(val.y, answers, len(val.classes)),
+        val_loss=fit_temperature(proba, val.y)[1],
     )
 
 
@@ -324,5 +317,5 @@ def _softmax(scores: Array) -> Array:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _rank(metrics: FitMetrics) -> tuple[float, float, int]:
-    return metrics.val_accuracy, metrics.val_f1_macro, -metrics.fit
+def _rank(metrics: FitMetrics) -> tuple[float, float]:
+    return val_rank(metrics.val_accuracy, metrics.val_loss)

@@ -74,7 +74,7 @@ class SvmFit:
         c: Penalty of an error.
         machine: The fitted machine.
         train_answers: Predicted classes of the measured training rows.
-        val_answers: Predicted classes of the validation rows.
+        val_proba: Scores of the validation rows for the classes that occur in training.
     """
 
     kernel: str
@@ -82,7 +82,7 @@ class SvmFit:
     c: float
     machine: PairwiseMachine
     train_answers: npt.NDArray[np.int64]
-    val_answers: npt.NDArray[np.int64]
+    val_proba: Array
 
     @property
     def is_free(self) -> bool:
@@ -133,16 +133,12 @@ def _fit(
     c: float,
 ) -> SvmFit:
     machine = solve(grams[0], y, c)
-    trained = np.unique(y)
-    answers = [
-        trained[machine.decision(gram, machine.support).argmax(axis=1)]
-        for gram in (grams[0][measured], grams[1])
-    ]
+    answers = machine.decision(grams[0][measured], machine.support).argmax(axis=1)
     return SvmFit(
         kernel=kernel,
         gamma=gamma,
         c=c,
         machine=machine,
-        train_answers=answers[0],
-        val_answers=answers[1],
+        train_answers=np.unique(y)[answers],
+        val_proba=machine.probabilities(grams[1], machine.support),
     )

@@ -155,6 +155,11 @@ def measured(heads: Sequence[HeadView], split: str = "test") -> go.Figure:
         "f1_macro": "macro-F1",
         "top5_accuracy": "top-5",
     }
+    names = {
+        key: name
+        for key, name in names.items()
+        if any(f"{split}_{key}" in head.metrics for head in heads)
+    }
     figure = go.Figure()
     for index, head in enumerate(heads):
         values = [head.metrics.get(f"{split}_{key}", float("nan")) for key in names]

@@ -107,7 +107,15 @@ def seeds_of(head: str, seeds: int) -> range:
 def _fit(head: str, parts: Parts, seed: int, options: TrialOptions) -> tuple[Head, float]:
     """A trained head, and how many seconds that took."""
     start = time.perf_counter()
-    fitted = fit_head(head, parts["train"], parts["val"], seed=seed, device=options.device)
+    # A study compares answers, which calibration does not change.
+    fitted = fit_head(
+        head,
+        parts["train"],
+        parts["val"],
+        seed=seed,
+        device=options.device,
+        calibrated=False,
+    )
     return fitted, time.perf_counter() - start
 
 

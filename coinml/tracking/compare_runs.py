@@ -215,6 +215,8 @@ def _estimates(metrics: Mapping[str, float], split: str) -> dict[str, Estimate]:
             high=metrics[f"{split}_{name}_high"],
         )
         for name in ("accuracy", "accuracy_missing_wrong", "f1_macro", "top5_accuracy")
+        # Where there are five classes or fewer, there is no top-5.
+        if f"{split}_{name}" in metrics
     }
 
 

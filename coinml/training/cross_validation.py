@@ -53,7 +53,8 @@ class CrossValidation:
         groups: Number of independent groups of them.
         accuracy: Mean over the folds.
         metrics: Means over the repeats of what is measured on all videos at once: `loss`,
-            `f1_macro`, `top5_accuracy`, `calibration_error` and `majority_rate`.
+            `f1_macro`, `calibration_error`, `majority_rate` and, with more than five classes,
+            `top5_accuracy`.
         by_fold: One row per fold: `repeat, fold, train, val, test, right, accuracy` and the
             settings that the head chose.
         predictions: As `predictions_table` returns them, with `repeat` and `fold`; `split` is that
@@ -149,6 +150,7 @@ def cross_validate(
             tables.append(told.assign(split=splits[test], repeat=repeat, fold=fold))
         measured.append(evaluate(samples.y, proba, samples.classes))
     by_fold = pd.DataFrame(rows)
+    top5 = [one.top5_accuracy.value for one in measured if one.top5_accuracy is not None]
     return CrossValidation(
         folds=folds,
         repeats=repeats,
@@ -160,9 +162,9 @@ def cross_validate(
         metrics={
             "loss": float(np.mean([one.loss for one in measured])),
             "f1_macro": float(np.mean([one.f1_macro.value for one in measured])),
-            "top5_accuracy": float(np.mean([one.top5_accuracy.value for one in measured])),
             "calibration_error": float(np.mean([one.calibration_error for one in measured])),
             "majority_rate": measured[0].majority_rate,
+            **({"top5_accuracy": float(np.mean(top5))} if top5 else {}),
         },
         by_fold=by_fold,
         predictions=pd.concat(tables, ignore_index=True),

@@ -94,6 +94,8 @@ def run_description(
                 f"{metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}",
             )
             for label, name in _ROWS
+            # With five classes or fewer there is no top-5.
+            if name in metrics
         ]
         parts.append(markdown_table(("", "", "95 % interval"), rows))
         parts.append(

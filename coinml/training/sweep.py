@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
+from coinml.heads.calibration import fit_temperature, val_rank
 from coinml.heads.fit_head import fit_head
 from coinml.heads.kinds import head_kind
 from coinml.heads.protocol import Head, Numbers, head_input
@@ -54,7 +54,7 @@ class SweepResult:
         options: Options of the best trial, for `fit_head`.
         trial: Number of the best trial, from 0.
         val_accuracy: Its accuracy on val; of equal ones, the trial with the lower loss is best.
-        val_loss: Its mean negative log-likelihood on val, in nats.
+        val_loss: Its mean negative log-likelihood on val at the best temperature, in nats.
         completed: Number of completed trials.
         pruned: Number of trials that were stopped early.
     """
@@ -112,7 +112,9 @@ def sweep(
             if on_trial is not None:
                 on_trial(1)
         completed = [trial for trial in done[:trials] if trial.state == TrialState.COMPLETE]
-        best = max(completed, key=lambda t: (t.value, -t.user_attrs[_LOSS], -t.number))
+        best = max(
+            completed, key=lambda t: (*val_rank(t.value or 0.0, t.user_attrs[_LOSS]), -t.number)
+        )
         return SweepResult(
             options=best.user_attrs[_OPTIONS],
             trial=best.number,
@@ -193,7 +195,14 @@ def _run_trial(
 
         try:
             fitted = fit_head(
-                head, train, val, options=options, seed=seed, device=device, on_step=on_step
+                head,
+                train,
+                val,
+                options=options,
+                seed=seed,
+                device=device,
+                calibrated=False,
+                on_step=on_step,
             )
         except optuna.TrialPruned:
             log.result({}, pruned=True)
@@ -206,13 +215,12 @@ def _run_trial(
 
 
 def _judge(fitted: Head, val: Samples) -> dict[str, float]:
-    proba = fitted.predict_proba(head_input(fitted, val)).astype(np.float64)
+    proba = fitted.predict_proba(head_input(fitted, val))
     predicted = proba.argmax(axis=1)
-    of_truth = np.clip(proba[np.arange(len(val)), val.y], 1e-12, 1.0)
     return {
         "val_accuracy": float((predicted == val.y).mean()),
         "val_f1_macro": macro_f1(val.y, predicted, len(val.classes)),
-        "val_loss": float(-np.log(of_truth).mean()),
+        "val_loss": fit_temperature(proba, val.y)[1],
     }
 
 

@@ -349,7 +349,7 @@ def _register(
                 "run_id": log.run_id,
                 # How many settings val chose from, by which the gate is stricter.
                 "settings_tried": str(max(1, len(fit.search)) + training.context.sweep_trials),
-                **{name: f"{metrics[name]:.4f}" for name in _HEADLINE},
+                **{name: f"{metrics[name]:.4f}" for name in _HEADLINE if name in metrics},
             },
         )
 

@@ -54,3 +54,35 @@ def rings(n: int, *, seed: int) -> Samples:
         y=y.astype(np.int64),
         classes=("inner", "outer"),
     )
+
+
+def task_like(*sizes: int, classes: int, seed: int = 0) -> tuple[Samples, ...]:
+    """Parts of these sizes with overlapping classes, as embeddings of tasks have.
+
+    A class has several modes, embeddings are a nonlinear map of them with a decaying spectrum, and
+    one in six answers or so is wrong. Each video has four noisy clips.
+    """
+    generator = np.random.default_rng(seed)
+    n, dim, latent, modes, clips = sum(sizes), 96, 48, 2, 4
+    y = generator.permutation(np.arange(n) % classes)
+    centres = generator.normal(size=(classes, modes, latent))
+    # Videos differ in how clearly they show their task.
+    clear = generator.uniform(0.1, 1.0, size=(n, 1))
+    z = clear * centres[y, generator.integers(0, modes, n)]
+    z += 0.35 * generator.normal(size=(n, latent))
+    bend = generator.normal(size=(latent, dim)) / np.sqrt(latent)
+    x = z @ generator.normal(size=(latent, dim)) / np.sqrt(latent) + np.tanh(1.5 * z @ bend)
+    each = x[:, None] + 0.3 * generator.normal(size=(n, clips, dim))
+    names = tuple(f"class {index:03d}" for index in range(classes))
+    each16 = each.astype(np.float16)
+    ends = np.cumsum(sizes)
+    return tuple(
+        Samples(
+            ids=tuple(map(str, range(a, b))),
+            x=each16[a:b].astype(np.float32).mean(axis=1),
+            y=y[a:b].astype(np.int64),
+            classes=names,
+            clips=each16[a:b],
+        )
+        for a, b in zip((0, *ends[:-1]), ends, strict=True)
+    )

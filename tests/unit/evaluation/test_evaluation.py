@@ -28,7 +28,7 @@ def test_a_small_case_by_hand() -> None:
     assert result.accuracy.value == pytest.approx(3 / 5)
     assert result.accuracy_missing_wrong.value == pytest.approx(3 / 10)
     assert result.coverage.value == pytest.approx(1 / 2)
-    assert result.top5_accuracy.value == 1.0
+    assert result.top5_accuracy is None
     assert result.majority_rate == pytest.approx(2 / 5)
     assert result.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
     rows = result.per_class.set_index("class")
@@ -51,6 +51,7 @@ def test_agrees_with_scikit_learn() -> None:
     predicted = proba.argmax(axis=1)
     assert result.accuracy.value == pytest.approx(accuracy_score(y, predicted))
     assert result.f1_macro.value == pytest.approx(f1_score(y, predicted, average="macro"))
+    assert result.top5_accuracy is not None
     assert result.top5_accuracy.value == pytest.approx(top_k_accuracy_score(y, proba, k=5))
     assert result.loss == pytest.approx(log_loss(y, proba))
     # Classes 6 to 11 are never true; classes neither true nor predicted do not count.
@@ -132,7 +133,9 @@ def test_the_most_confused_pairs_come_first() -> None:
 
 
 def test_metrics_have_their_names() -> None:
-    names = set(evaluate(np.array([0, 1]), scores([0, 1], 2), ["a", "b"]).metrics("test"))
+    y = np.array([0, 1])
+    assert not any("top5" in name for name in evaluate(y, scores([0, 1], 5), "abcde").metrics("x"))
+    names = set(evaluate(y, scores([0, 1], 6), "abcdef").metrics("test"))
     for name in (
         "test_accuracy",
         "test_accuracy_missing_wrong",
@@ -141,6 +144,18 @@ def test_metrics_have_their_names() -> None:
         "test_coverage",
     ):
         assert {name, f"{name}_low", f"{name}_high"} <= names
+
+
+def test_a_tie_with_the_fifth_best_earns_nothing_in_top_5() -> None:
+    # Votes of three neighbours: seven classes have none, and which of these come first is chance.
+    proba = np.array([[0.0] * 7 + [0.5, 0.3, 0.2]] * 3)
+    found = evaluate(np.array([0, 7, 9]), proba, list("abcdefghij")).top5_accuracy
+    assert found is not None
+    assert found.value == pytest.approx(2 / 3)
+    # The predicted class counts although six others tie with it, so that top-5 >= top-1.
+    level = evaluate(np.array([0, 5]), np.full((2, 7), 1 / 7), list("abcdefg"))
+    assert level.top5_accuracy is not None
+    assert level.top5_accuracy.value == level.accuracy.value == 0.5
 
 
 def test_arguments_that_cannot_be_evaluated_are_refused() -> None:

@@ -8,6 +8,8 @@ import pytest
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
 from coinml.heads import svm_search
+from coinml.heads.files import read_head
+from coinml.heads.kinds import load_head
 from coinml.heads.pairwise import kernel_values, solve
 from coinml.heads.svm import FitMetrics, SVMHead, train_svm
 from tests.helpers.synthetic_samples import blobs, rings
@@ -59,8 +61,15 @@ def test_of_equal_settings_the_simplest_is_chosen() -> None:
         y=wide.y,
         classes=wide.classes,
     )
-    head = train_svm(far, far, linear_cs=(100.0, 1.0), gammas=(1.0,))
+    head = train_svm(far, far, kernels=("linear",), linear_cs=(100.0, 1.0))
     assert (head.kernel, head.c) == ("linear", 1.0)
+    # Of equal accuracies the lowest loss wins, and of equal losses the simplest setting.
+    both = train_svm(far, far, linear_cs=(100.0, 1.0), gammas=(1.0,))
+    assert set(both.search["val_accuracy"]) == {1.0}
+    best = both.search.assign(loss=both.search["val_loss"].round(2)).sort_values(
+        ["loss", "fit"], ignore_index=True
+    )
+    assert (both.kernel, both.c) == (best["kernel"][0], best["c"][0])
 
 
 def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
@@ -78,19 +87,33 @@ def test_the_search_on_kernel_matrices_agrees_with_plain_scikit_learn() -> None:
         assert plain.score(VAL.x.astype(np.float64), VAL.y) == pytest.approx(row.val_accuracy)
 
 
-def test_calibration_lowers_the_loss_and_keeps_the_predictions(tmp_path: Path) -> None:
-    head = train_svm(TRAIN, VAL)
-    head.save(tmp_path / "head.safetensors")
-    raw = SVMHead.load(tmp_path / "head.safetensors")
-    raw.temperature = 1.0
+def test_scores_rank_the_errors_and_the_classes_are_those_of_the_votes() -> None:
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
-    def loss(h: SVMHead) -> float:
-        return float(-np.log(h.predict_proba(VAL.x)[np.arange(40), VAL.y]).mean())
+    many = blobs(900, seed=5)
+    head = train_svm(TRAIN, VAL, kernels=("rbf",), cs=(1.0,), gammas=(1.0,))
+    plain = make_pipeline(StandardScaler(), SVC(C=1.0, gamma=1 / 16, break_ties=True))
+    theirs = plain.fit(TRAIN.x.astype(np.float64), TRAIN.y).predict(many.x.astype(np.float64))
+    proba = head.predict_proba(many.x)
+    assert np.array_equal(proba.argmax(axis=1), theirs)
+    assert roc_auc_score(theirs == many.y, proba.max(axis=1)) > 0.8
+    assert len(np.unique(proba.max(axis=1))) > 800
 
-    assert loss(head) < loss(raw)
-    assert np.array_equal(
-        head.predict_proba(TEST.x).argmax(axis=1), raw.predict_proba(TEST.x).argmax(axis=1)
-    )
+
+def test_a_head_of_an_earlier_version_answers_as_it_did(tmp_path: Path) -> None:
+    head = train_svm(TRAIN, VAL, kernels=("linear",), linear_cs=(0.1,))
+    head.vote_temperature = 0.7
+    head.save(tmp_path / "old.safetensors")
+    old = load_head(tmp_path / "old.safetensors")
+    assert read_head(tmp_path / "old.safetensors", "svm").description["temperature"] == 0.7
+    kernel = kernel_values(head._scaler(TEST.x), head._vectors, None)
+    votes = head._machine.decision(kernel) / 0.7
+    shares = np.exp(votes - votes.max(axis=1, keepdims=True))
+    expected = shares / shares.sum(axis=1, keepdims=True)
+    assert old.predict_proba(TEST.x) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_class_without_training_videos_gets_probability_0() -> None:
