@@ -106,9 +106,14 @@ def print_heads(summary: TrainSummary) -> None:
     )
     metrics = summary.heads[0].metrics
     things = "segments" if summary.target == "step" else "videos"
+    right = ", ".join(
+        f"{report.head} {report.metrics['test_accuracy_missing_right']:.3f}"
+        for report in summary.heads
+        if "test_accuracy_missing_right" in report.metrics
+    )
     line(
         f"95 % intervals; {metrics['test_coverage']:.1%} of the official test {things} were "
-        "measured; "
+        f"measured{f' (the missing counted right: {right})' if right else ''}; "
         f"always answering the most frequent class scores {metrics['test_majority_rate']:.3f}; "
         "evaluations on this test set so far, or on a part of it: "
         + ", ".join(f"{one.head} {one.metrics['test_looks']:.0f}" for one in summary.heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ class Evaluation:
         loss: Mean negative log-likelihood of the true class, in nats.
         accuracy: Accuracy on the videos measured on.
         accuracy_missing_wrong: Accuracy with every missing video counted as wrong.
+        accuracy_missing_right: The same with every missing video counted as right. Whatever the
+            missing videos are like, the accuracy on all of them lies between the two.
+            Source: Manski, C. F. (1989). Anatomy of the selection problem. Journal of Human
+            Resources 24, 343-360.
         f1_macro: Mean F1 over the classes that occur or are predicted.
         top5_accuracy: Share of videos whose true class is among the five with the best scores; a
             class that only ties with the fifth is not. None where there are five classes or fewer,
@@ -52,6 +56,7 @@ class Evaluation:
     loss: float
     accuracy: Estimate
     accuracy_missing_wrong: Estimate
+    accuracy_missing_right: Estimate
     f1_macro: Estimate
     top5_accuracy: Estimate | None
     coverage: Estimate
@@ -67,6 +72,7 @@ class Evaluation:
         for name in (
             "accuracy",
             "accuracy_missing_wrong",
+            "accuracy_missing_right",
             "f1_macro",
             "top5_accuracy",
             "coverage",
@@ -140,6 +146,7 @@ def evaluate(
         loss=abs(float(np.log(np.clip(true_score.astype(np.float64), 1e-12, 1.0)).mean())),
         accuracy=share(right, n),
         accuracy_missing_wrong=share(right, official_size),
+        accuracy_missing_right=_complement(share(~right, official_size)),
         f1_macro=macro_f1_estimate(y, predicted, n_classes, groups=groups),
         top5_accuracy=share(in_top, n) if n_classes > TOP_K else None,
         coverage=proportion(n, official_size),
@@ -199,6 +206,11 @@ def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> 
     )
     order = ["videos", "share", "true", "predicted"]
     return pairs.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
+
+
+def _complement(share: Estimate) -> Estimate:
+    """The share of all others."""
+    return replace(share, value=1 - share.value, low=1 - share.high, high=1 - share.low)
 
 
 def _per_class(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:

@@ -117,7 +117,7 @@ def _row(
         fits=len(own),
         train_videos=own[0].train_videos,
         dim=own[0].dim,
-        fit_s=float(np.mean([fit.fit_s for fit in own])),
+        fit_s=float(np.median([fit.fit_s for fit in own])),
         val=accuracy(_right(fits, condition.name, head, "val")),
         test=accuracy(_right(fits, condition.name, head, "test")),
         difference=None

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import Estimate, share_of
-from coinml.evaluation.paired import mcnemar, paired_difference
 
 Right = npt.NDArray[np.bool_]
 
@@ -25,8 +24,8 @@ class Difference:
 
     Attributes:
         value: Accuracy of the condition minus the reference's, with its 95 % interval.
-        p_value: Two-sided; from McNemar's exact test, with several seeds from the t-test that
-            goes with the interval.
+        p_value: Two-sided, from the t-test whose inversion is the interval: below 0.05 where the
+            interval does not contain 0, and only there.
         lost: Videos that the reference classifies correctly and the condition does not; with
             several seeds, more often than the condition.
         gained: The reverse.
@@ -69,8 +68,8 @@ def accuracy(right: Right) -> Estimate:
 def difference(right: Right, reference: Right) -> Difference:
     """Accuracy minus the reference's on the same videos, in the same order.
 
-    With one seed: McNemar's exact test and Newcombe's interval. With several seeds: a t-test and
-    its interval, whose variance is that over videos and that over seeds.
+    A t-test and its interval, whose variance is that over videos and, with several seeds, that over
+    seeds. Test and interval are one procedure, so they cannot contradict each other.
 
     Args:
         right: Shape (S, N).
@@ -85,11 +84,7 @@ def difference(right: Right, reference: Right) -> Difference:
             f"paired answers of {right.shape[1]} and {reference.shape[1]} videos"
         )
     gain = right.mean(axis=0) - reference.mean(axis=0)
-    if len(right) == len(reference) == 1:
-        value = _newcombe(right[0].astype(float), reference[0].astype(float))
-        p_value = mcnemar(reference[0], right[0]).p_value
-    else:
-        value, p_value = _crossed(gain, right.mean(axis=1) - reference.mean(axis=1))
+    value, p_value = _crossed(gain, right.mean(axis=1) - reference.mean(axis=1))
     return Difference(
         value=value,
         p_value=p_value,
@@ -108,7 +103,7 @@ def _crossed(
 
     Source: Bonett, D. G. & Price, R. M. (2012). Adjusted Wald confidence interval for a
     difference of binomial proportions based on paired data. Journal of Educational and
-    Behavioral Statistics 37, 479-488; here on means over seeds.
+    Behavioral Statistics 37, 479-488; here with t, and on means over seeds.
 
     Args:
         gain: Mean difference of each video, shape (N,).
@@ -118,9 +113,10 @@ def _crossed(
 
     padded = np.concatenate([gain, [-1.0, 1.0]])
     n, seeds = len(padded), len(by_seed)
-    videos_part, seeds_part = padded.var(ddof=1) / n, by_seed.var(ddof=1) / seeds
+    videos_part = padded.var(ddof=1) / n
+    seeds_part = by_seed.var(ddof=1) / seeds if seeds > 1 else 0.0
     error = math.sqrt(videos_part + seeds_part)
-    freedom = error**4 / (videos_part**2 / (n - 1) + seeds_part**2 / (seeds - 1))
+    freedom = error**4 / (videos_part**2 / (n - 1) + seeds_part**2 / max(seeds - 1, 1))
     centre, half = float(padded.mean()), float(t.ppf(0.975, freedom)) * error
     value = float(gain.mean())
     estimate = Estimate(
@@ -129,17 +125,6 @@ def _crossed(
         high=min(1.0, max(centre + half, value)),
     )
     return estimate, float(2 * t.sf(abs(centre) / error, freedom))
-
-
-def _newcombe(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> Estimate:
-    """Difference of two proportions on the same videos with its 95 % interval.
-
-    Source: Newcombe, R. G. (1998). Improved confidence intervals for the difference between
-    binomial proportions based on paired data. Statistics in Medicine 17, 2635-2650, method 10.
-    """
-    both = int((a * b).sum())
-    lost, gained = int((b > a).sum()), int((a > b).sum())
-    return paired_difference(lost, gained, both, len(a))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:

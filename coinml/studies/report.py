@@ -28,7 +28,7 @@ class Row:
         fits: Number of trainings, one per seed.
         train_videos: Number of training videos.
         dim: Width of the head's input.
-        fit_s: Mean seconds of a training.
+        fit_s: Median of the seconds of a training.
         val: Accuracy on val, the mean over the seeds.
         test: Accuracy on test, likewise.
         difference: Test accuracy minus that of the reference with the same head; None for the

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ROWS = (
     ("accuracy on test", "test_accuracy"),
     ("with the missing counted wrong", "test_accuracy_missing_wrong"),
+    ("with the missing counted right", "test_accuracy_missing_right"),
     ("macro-F1 on test", "test_f1_macro"),
     ("top-5 on test", "test_top5_accuracy"),
     ("share of the official test {things}", "test_coverage"),

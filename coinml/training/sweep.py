@@ -80,7 +80,10 @@ def sweep(
     record: Record | None = None,
     on_trial: Callable[[int], None] | None = None,
 ) -> SweepResult:
-    """Try options of a head and find the best on val; the first trial has the defaults.
+    """Try options of a head and find the best on val.
+
+    The first trial is what would be trained without a sweep: of a head that tries settings one by
+    one, its whole default search. So a sweep is never worse on val than none.
 
     Args:
         head: One of `heads.kinds.HEADS`.
@@ -177,8 +180,12 @@ def _run_trial(
     # The seed depends on the number of finished trials, not on the sampler's state, so a sweep that
     # was killed continues with the same options.
     study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(_done(study)))
+    is_first, kind = not _done(study), head_kind(head)
     trial = study.ask()
-    options = head_kind(head).load_search_space().draw(trial)
+    # Drawn for the first trial too, since optuna learns from what is drawn.
+    options = kind.load_search_space().draw(trial)
+    if is_first and not kind.has_epochs:
+        options = {}
     trial.set_user_attr(_OPTIONS, options)
     epoch = 0
     with (record or _no_record)(trial.number, options) as log:

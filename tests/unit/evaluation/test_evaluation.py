@@ -27,6 +27,14 @@ def test_a_small_case_by_hand() -> None:
     result = evaluate(y, scores([0, 1, 1, 1, 0], 3), ["a", "b", "c"], official_size=10)
     assert result.accuracy.value == pytest.approx(3 / 5)
     assert result.accuracy_missing_wrong.value == pytest.approx(3 / 10)
+    # Manski's bounds: five of the ten were not measured.
+    assert result.accuracy_missing_right.value == pytest.approx(8 / 10)
+    lower, upper = result.accuracy_missing_wrong, result.accuracy_missing_right
+    assert lower.low < lower.value < result.accuracy.value < upper.value < upper.high < 1
+    assert (upper.low, upper.high) == (
+        pytest.approx(proportion(8, 10).low),
+        pytest.approx(proportion(8, 10).high),
+    )
     assert result.coverage.value == pytest.approx(1 / 2)
     assert result.top5_accuracy is None
     assert result.majority_rate == pytest.approx(2 / 5)
@@ -139,6 +147,7 @@ def test_metrics_have_their_names() -> None:
     for name in (
         "test_accuracy",
         "test_accuracy_missing_wrong",
+        "test_accuracy_missing_right",
         "test_f1_macro",
         "test_top5_accuracy",
         "test_coverage",

@@ -98,26 +98,49 @@ def test_small_subsets_are_contained_in_large_ones_and_have_every_class() -> Non
 # --- intervals and tests
 
 
-def test_with_one_seed_the_interval_is_wilsons_and_the_test_mcnemars() -> None:
+def test_with_one_seed_the_interval_of_an_accuracy_is_wilsons() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(80) < 0.8, rng.random(80) < 0.6
     assert accuracy(a[None]) == proportion(int(a.sum()), 80)
     gap = difference(b[None], a[None])
-    assert gap.p_value == mcnemar(a, b).p_value
+    # The exact test asks the same question, so that its p is near.
+    assert gap.p_value == pytest.approx(mcnemar(a, b).p_value, abs=0.02)
     assert (gap.lost, gap.gained) == (int((a & ~b).sum()), int((b & ~a).sum()))
     assert gap.value.value == pytest.approx(b.mean() - a.mean())
 
 
-def test_the_paired_interval_is_newcombes() -> None:
-    """Newcombe (1998), table II: 36 both right, 12 and 2 only one of them, 0 neither."""
-    ours = np.array([1] * 36 + [1] * 12 + [0] * 2 + [0] * 0, dtype=bool)
-    theirs = np.array([1] * 36 + [0] * 12 + [1] * 2 + [0] * 0, dtype=bool)
-    e = difference(ours[None], theirs[None]).value
+def paired(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    counts = [both, only_a, only_b, neither]
+    return np.repeat([True, True, False, False], counts), np.repeat(
+        [True, False, True, False], counts
+    )
+
+
+def test_the_paired_interval_is_bonetts_and_prices() -> None:
+    """Counts of Newcombe (1998), table II, whose interval is 0.0569 to 0.3404."""
+    a, b = paired(36, 12, 2, 0)
+    e = difference(a[None], b[None]).value
+    # Bonett and Price: (13 - 3) / 52, and the variance of 13 gains and 3 losses among 52.
+    error = ((13 + 3) / 52 - (10 / 52) ** 2) ** 0.5 / 51**0.5
     assert (e.value, e.low, e.high) == (
         pytest.approx(0.20),
-        pytest.approx(0.0569, abs=5e-5),
-        pytest.approx(0.3404, abs=5e-5),
+        pytest.approx(10 / 52 - 2.0076 * error, abs=1e-4),
+        pytest.approx(10 / 52 + 2.0076 * error, abs=1e-4),
     )
+    assert (e.low, e.high) == (pytest.approx(0.0569, abs=0.015), pytest.approx(0.3404, abs=0.015))
+
+
+def test_interval_and_test_never_contradict_each_other() -> None:
+    shown = 0
+    for only_a in range(0, 16):
+        for only_b in range(0, 16):
+            for both in (0, 20, 200):
+                a, b = paired(both, only_a, only_b, 5)
+                gap = difference(a[None], b[None])
+                outside = gap.value.low > 0 or gap.value.high < 0
+                assert outside == gap.shown, (only_a, only_b, both)
+                shown += gap.shown
+    assert shown > 100
 
 
 def test_variation_between_seeds_widens_the_interval() -> None:
