@@ -43,6 +43,8 @@ FOLDS = 3
 BOUNDS = (1 / 50, 50.0)
 """Range in which the temperature is sought."""
 
+_WARNED_ABOUT = 50
+
 _LEAST = float(np.finfo(np.float32).tiny)
 
 
@@ -116,7 +118,9 @@ def calibrate(
     proba, y = (np.concatenate(parts) for parts in zip(*answers, strict=True))
     temperature, _ = fit_temperature(proba, y)
     if not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] / 1.01:
-        logger.warning(
+        # With fewer videos, chance alone reaches the bound.
+        logger.log(
+            logging.WARNING if len(y) >= _WARNED_ABOUT else logging.INFO,
             "the temperature %.3g is at the bound of its range (%g to %g): %d of %d videos that "
             "the head was not fitted on are right, and the scores are no probabilities",
             temperature,

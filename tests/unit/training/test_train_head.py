@@ -205,7 +205,7 @@ def test_a_comparison_of_two_heads_shows_what_differs_and_little_else(trained: T
         "val_videos",
         "test_videos",
     }
-    assert set(params["svm"]) - same == {"head", "kernel", "C"}
+    assert set(params["svm"]) - same == {"head", "kernel", "C", "temperature"}
     assert {"hidden", "lr", "dropout", "best_epoch"} < set(params["mlp"]) - same
     assert len(params["mlp"]) < 30
 
