@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +27,16 @@ def absent(what: str) -> NoReturn:
     if FORBID_SKIPS:
         pytest.fail(f"{what}, and COINML_FORBID_SKIPS is 1")
     pytest.skip(f"{what}; COINML_FORBID_SKIPS=1 makes this a failure")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in what a test logs, which no process can send to another."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")
