@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml.data.corrections import COLUMNS, CORRECTIONS, LABEL
 from coinml.errors import InvalidInputError, LocalError
 from coinml.runtime.atomic_files import written_whole
+from coinml.runtime.escaping import csv_of_rows
 
 if TYPE_CHECKING:
     from coinml.audit.run_audit import Audit
@@ -39,14 +39,15 @@ def write_proposals(found: Audit, path: Path) -> None:
     Raises:
         LocalError: The file cannot be written.
     """
+    rows = [
+        COLUMNS,
+        *(
+            (one.video_id, LABEL, one.old, one.new, one.who, one.why)
+            for one in found.corrections(WHO)
+        ),
+    ]
     try:
-        with (
-            written_whole(path) as partial,
-            partial.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for one in found.corrections(WHO):
-                writer.writerow([one.video_id, LABEL, one.old, one.new, one.who, one.why])
+        with written_whole(path) as partial:
+            partial.write_bytes(csv_of_rows(rows).encode())
     except OSError as err:
         raise LocalError(f"{path}: {err.strerror or err}") from err

@@ -14,6 +14,7 @@ from coinml.data.csv_rows import read_csv_rows
 from coinml.data.names import listed, plain_name, shown
 from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
+from coinml.runtime.escaping import plain_csv_text
 
 CORRECTIONS = "corrections.csv"
 COLUMNS = ("id", "column", "old", "new", "who", "why")
@@ -110,8 +111,10 @@ def read_corrections(path: Path) -> list[Correction]:
     """
     _, rows = read_csv_rows(path, known=COLUMNS, needed=COLUMNS)
     found: dict[str, Correction] = {}
-    for line, cells in rows:
+    for line, row in rows:
         where = f"{path}: line {line}"
+        # As `coinml audit` writes ids that begin with a minus, which most spreadsheets compute.
+        cells = {name: plain_csv_text(cell) for name, cell in row.items()}
         for name in COLUMNS:
             if not cells[name].strip():
                 raise InvalidInputError(f"{where}, column {name}: empty")

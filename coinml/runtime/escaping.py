@@ -75,6 +75,11 @@ def csv_text(value: Any, *, column: str = "") -> Any:
     return f"'{lines}" if value.startswith(_FORMULA) else lines
 
 
+def plain_csv_text(cell: str) -> str:
+    """The text that `csv_text` made a cell of, for files that come back after a spreadsheet."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
 def write_csv(table: pd.DataFrame, file: Any, *, header: bool = True) -> None:
     """Write a table as CSV, in which no text is a formula of a spreadsheet.
 

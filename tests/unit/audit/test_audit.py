@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,6 +213,18 @@ def test_test_labels_are_flagged_and_not_among_the_proposals(found: Audit, tmp_p
         "Boil",
         "coinml audit",
     )
+
+
+def test_proposals_of_ids_with_a_minus_come_back_and_are_no_formulas(
+    found: Audit, tmp_path: Path
+) -> None:
+    suspects = found.suspects[found.suspects["split"] != "test"].assign(
+        video_id="-oil0______", suggested="=Boil"
+    )
+    write_proposals(dataclasses.replace(found, suspects=suspects), tmp_path / "proposed.csv")
+    assert ",=Boil," not in (tmp_path / "proposed.csv").read_text()
+    (one,) = read_corrections(tmp_path / "proposed.csv")
+    assert (one.video_id, one.new) == ("-oil0______", "=Boil")
 
 
 def test_proposals_never_become_corrections_by_themselves(
