@@ -39,6 +39,7 @@ MODELS = {
 
 SPELLINGS = {
     "by_reference": "--encoder-ref",
+    "head_options": "--set",
     "max_wait_s": "--max-wait",
     "deadline_s": "--deadline",
 }
@@ -53,6 +54,7 @@ METAVARS = {
     "devices": "A,B",
     "extent": "PART",
     "group": "REGEX",
+    "head_options": "HEAD.OPTION=VALUE",
     "kernel": "NAME",
     "keep_tokens": "PART",
     "max_height": "PIXELS",

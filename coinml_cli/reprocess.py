@@ -43,7 +43,8 @@ def reprocess(
     set_options: SetOptions,
     embedding: Annotated[EmbedOptions, Only("decoder", "kernel")],
     training: Annotated[
-        TrainOptions, Only("heads", "target", "cv", "seed", "drop_leaks", "by_reference")
+        TrainOptions,
+        Only("heads", "head_options", "target", "cv", "seed", "drop_leaks", "by_reference"),
     ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every file, whatever its modification time.")

@@ -31,7 +31,9 @@ def run(
     collection: Annotated[CollectOptions, Only("source", "budget", "batch_size", "max_wait_s")],
     set_options: SetOptions,
     embedding: Annotated[EmbedOptions, Only("decoder", "kernel")],
-    training: Annotated[TrainOptions, Only("target", "cv", "seed", "drop_leaks", "by_reference")],
+    training: Annotated[
+        TrainOptions, Only("head_options", "target", "cv", "seed", "drop_leaks", "by_reference")
+    ],
     json: Json = False,
 ) -> None:
     """Collect, embed, train, compare, promote and predict; steps done before are not repeated."""

@@ -70,7 +70,8 @@ def train_head(
     settings = Settings()
     target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
-    store, chosen = home_store(settings), tuned.result.options if tuned else {}
+    store = home_store(settings)
+    chosen = tuned.result.options if tuned else options.options_of(head)
     stage, most, done = f"train {head}", head_kind(head).max_steps(chosen), 0
 
     def on_step() -> None:
@@ -133,6 +134,7 @@ def cross_validate(
             repeats=options.cv_repeats,
             # The default report is to cost seconds.
             trials=options.sweep if options.cv else 0,
+            options=options.options_of(head),
             store=store,
             seed=options.seed,
             device=settings.device,
@@ -169,6 +171,7 @@ def tune_head(
             data,
             trials=options.sweep,
             storage=settings.data_dir / "sweeps.db",
+            fixed=options.options_of(head),
             store=store,
             seed=options.seed,
             device=settings.device,

@@ -7,7 +7,7 @@ classified together with the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
     check_dropout,
+    check_schedule,
     drop,
     fit_network,
     generators,
@@ -87,11 +88,7 @@ def train_attentive(
         class_weights=class_weights,
         mixup=0.0,
     )
-    check_dropout(dropout)
-    if attention_heads < 1 or width < 1 or width % attention_heads:
-        raise InvalidInputError(
-            f"width {width} is not a multiple of attention_heads {attention_heads}"
-        )
+    _check_network(width, attention_heads, dropout)
     clips = [_checked_clips(samples) for samples in (train, val)]
     place = find_device(device)
     generator, noise = generators(seed, place)
@@ -117,6 +114,12 @@ def train_attentive(
     ]
     best = fit_network(network, data[0], data[1], schedule, generator=generator, on_epoch=on_epoch)
     return AttentiveHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Check the values of all options of `train_attentive`."""
+    check_schedule(options)
+    _check_network(options["width"], options["attention_heads"], options["dropout"])
 
 
 class AttentiveHead(NetworkHead["_Network"]):
@@ -163,6 +166,14 @@ class AttentiveHead(NetworkHead["_Network"]):
     def _built(cls, shape: dict[str, Any]) -> _Network:
         sizes = {name: shape[name] for name in ("dim", "clips", "width", "heads")}
         return _Network(**sizes, classes=len(shape["classes"]))
+
+
+def _check_network(width: int, attention_heads: int, dropout: float) -> None:
+    check_dropout(dropout)
+    if attention_heads < 1 or width < 1 or width % attention_heads:
+        raise InvalidInputError(
+            f"width {width} is not a multiple of attention_heads {attention_heads}"
+        )
 
 
 def _draw_options(trial: Trial) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def train_logreg(
     """
     from sklearn.linear_model import LogisticRegression
 
-    if not cs or min(cs) <= 0:
-        raise InvalidInputError(f"cs {list(cs)}: positive numbers are allowed")
+    check_values({"cs": cs})
 
     def model(c: float) -> Any:
         return LogisticRegression(C=c, max_iter=_ITERATIONS)
@@ -166,6 +165,13 @@ class BaselineHead:
 def count_settings(options: Mapping[str, Any]) -> int:
     """Number of settings that a baseline's trainer tries with these options, at most."""
     return len(options["ks"] if "ks" in options else options["cs"])
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Check the values of all options of a baseline's trainer, as far as data is not needed."""
+    for name, values in options.items():
+        if not values or min(values) <= 0:
+            raise InvalidInputError(f"{name} {list(values)}: positive numbers are allowed")
 
 
 def chosen(settings: Mapping[str, Any], videos: int) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class HeadKind:
         count_settings: Function of all options that returns the number of settings to try; for
             heads without epochs.
         search_figure: Function that draws the table of the settings tried, if there is one.
+        value_check: Function of all options that raises `InvalidInputError` for a value that is
+            not allowed whatever the data; None where fitting alone finds it.
         chosen: Function of `Head.settings` and a number of videos: the trainer's options that fit
             this one setting on so many videos; None for heads with epochs.
     """
@@ -60,6 +62,7 @@ class HeadKind:
     has_epochs: bool = False
     count_settings: str | None = None
     search_figure: str | None = None
+    value_check: str | None = None
     chosen: str | None = None
 
     def load_trainer(self) -> Callable[..., Head]:
@@ -89,6 +92,15 @@ class HeadKind:
                 f"{self.name} has no option {', '.join(unknown)}; it has "
                 f"{', '.join(self.all_options({}))}"
             )
+
+    def check_values(self, options: Mapping[str, Any]) -> None:
+        """Check the values of options, without data.
+
+        Raises:
+            InvalidInputError: A value is not allowed.
+        """
+        if self.value_check is not None:
+            resolve_name(self.value_check)(self.all_options(options))
 
     def all_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """These options, and the trainer's defaults for the others."""
@@ -135,6 +147,7 @@ KINDS: dict[str, HeadKind] = {
             trainer="coinml.heads.mlp:train_mlp",
             head_class="coinml.heads.mlp:MLPHead",
             search_space="coinml.heads.mlp:SEARCH_SPACE",
+            value_check="coinml.heads.mlp:check_values",
             draws_random=True,
             has_epochs=True,
         ),
@@ -143,6 +156,7 @@ KINDS: dict[str, HeadKind] = {
             trainer="coinml.heads.svm:train_svm",
             head_class="coinml.heads.svm:SVMHead",
             search_space="coinml.heads.svm:SEARCH_SPACE",
+            value_check="coinml.heads.svm:check_values",
             count_settings="coinml.heads.svm:count_settings",
             search_figure="coinml.figures.training:svm_search",
             chosen="coinml.heads.svm:chosen",
@@ -152,6 +166,7 @@ KINDS: dict[str, HeadKind] = {
             trainer="coinml.heads.attentive:train_attentive",
             head_class="coinml.heads.attentive:AttentiveHead",
             search_space="coinml.heads.attentive:SEARCH_SPACE",
+            value_check="coinml.heads.attentive:check_values",
             takes_clips=True,
             draws_random=True,
             has_epochs=True,
@@ -161,6 +176,7 @@ KINDS: dict[str, HeadKind] = {
             trainer="coinml.heads.baselines:train_logreg",
             head_class="coinml.heads.baselines:BaselineHead",
             search_space="coinml.heads.baselines:LOGREG_SEARCH_SPACE",
+            value_check="coinml.heads.baselines:check_values",
             suffix=".skops",
             count_settings="coinml.heads.baselines:count_settings",
             chosen="coinml.heads.baselines:chosen",
@@ -170,6 +186,7 @@ KINDS: dict[str, HeadKind] = {
             trainer="coinml.heads.baselines:train_knn",
             head_class="coinml.heads.baselines:BaselineHead",
             search_space="coinml.heads.baselines:KNN_SEARCH_SPACE",
+            value_check="coinml.heads.baselines:check_values",
             suffix=".skops",
             count_settings="coinml.heads.baselines:count_settings",
             chosen="coinml.heads.baselines:chosen",

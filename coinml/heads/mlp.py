@@ -7,7 +7,7 @@ memorise the training videos before they find these directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +26,7 @@ from coinml.heads.training_loop import (
     EpochMetrics,
     Schedule,
     check_dropout,
+    check_schedule,
     drop,
     fit_network,
     generators,
@@ -92,7 +93,7 @@ def train_mlp(
         class_weights=class_weights,
         mixup=mixup,
     )
-    check_dropout(dropout)
+    _check_network(hidden, dropout)
     if not (np.isfinite(train.x).all() and np.isfinite(val.x).all()):
         raise InvalidInputError("embeddings have values that are not finite")
     place = find_device(device)
@@ -114,6 +115,12 @@ def train_mlp(
     ]
     best = fit_network(network, data[0], data[1], schedule, generator=generator, on_epoch=on_epoch)
     return MLPHead(network.to("cpu"), tuple(train.classes), best_epoch=best)
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Check the values of all options of `train_mlp`."""
+    check_schedule(options)
+    _check_network(options["hidden"], options["dropout"])
 
 
 class MLPHead(NetworkHead["_Network"]):
@@ -140,6 +147,12 @@ class MLPHead(NetworkHead["_Network"]):
     @classmethod
     def _built(cls, shape: dict[str, Any]) -> _Network:
         return _Network(shape["widths"], shortcut=shape["shortcut"])
+
+
+def _check_network(hidden: Sequence[int], dropout: float) -> None:
+    if min(hidden, default=1) < 1:
+        raise InvalidInputError(f"hidden is {list(hidden)}; widths of 1 or more are allowed")
+    check_dropout(dropout)
 
 
 def _draw_options(trial: Trial) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -28,7 +28,10 @@ class SearchSpace:
         draw: Draws values from a trial and returns options of the head's trainer.
         defaults: The values, by the names that `draw` uses, that give the trainer's defaults; the
             first trial of a sweep has them.
+        within: By the name of a choice that `draw` uses, the option that lists its values: where
+            that is set by hand, only its values are drawn.
     """
 
     draw: Callable[[Trial], dict[str, Any]]
     defaults: Mapping[str, Any]
+    within: Mapping[str, str] = field(default_factory=dict)

@@ -251,6 +251,11 @@ def count_settings(options: Mapping[str, Any]) -> int:
     return sum(len(cs) for _, _, cs in grid)
 
 
+def check_values(options: Mapping[str, Any]) -> None:
+    """Check the values of all options of `train_svm`."""
+    check_grid(**options)
+
+
 def chosen(settings: Mapping[str, Any], _videos: int) -> dict[str, Any]:
     """The options of `train_svm` that fit one setting alone."""
     cs = "linear_cs" if settings["kernel"] == "linear" else "cs"
@@ -269,7 +274,9 @@ def _draw_options(trial: Trial) -> dict[str, Any]:
     }
 
 
-SEARCH_SPACE = SearchSpace(_draw_options, {"kernel": "rbf", "c": 10.0, "gamma": 1.0})
+SEARCH_SPACE = SearchSpace(
+    _draw_options, {"kernel": "rbf", "c": 10.0, "gamma": 1.0}, {"kernel": "kernels"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,15 @@ class Schedule:
         if step < rising:
             return (step + 1) / (rising + 1)
         return 0.5 * (1.0 + math.cos(math.pi * min((step - rising) / max(steps - rising, 1), 1.0)))
+
+
+def check_schedule(options: Mapping[str, Any]) -> None:
+    """Check those of a head's options that are the training loop's.
+
+    Raises:
+        InvalidInputError: A value is out of its range.
+    """
+    Schedule(**{one.name: options.get(one.name, 0.0) for one in fields(Schedule)})
 
 
 def fit_network(

@@ -94,6 +94,7 @@ def cross_validate(
     folds: int = DEFAULT_FOLDS,
     repeats: int = DEFAULT_REPEATS,
     trials: int = 0,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     on_step: Callable[[], None] = lambda: None,
@@ -108,6 +109,7 @@ def cross_validate(
         folds: Folds of a repeat, 2 or more.
         repeats: Number of cuts into folds.
         trials: Settings that a sweep tries in each fold; 0 for the head's own search.
+        options: Options of the head's trainer that every fold has; a sweep tries the others.
         seed: Seed of the cuts and of the heads.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
         on_step: Called after each epoch or setting; an exception that it raises ends it.
@@ -133,6 +135,7 @@ def cross_validate(
                 _trainable(samples, train, f"repeat {repeat}, fold {fold}"),
                 samples.take(val),
                 trials=trials,
+                options=options or {},
                 seed=seed,
                 device=device,
                 on_step=on_step,
@@ -251,11 +254,11 @@ def _fit(
     val: Samples,
     *,
     trials: int,
+    options: Mapping[str, Any],
     seed: int,
     device: str,
     on_step: Callable[[], None],
 ) -> Head:
-    options: Mapping[str, Any] = {}
     if trials:
         with tempfile.TemporaryDirectory() as folder:
             storage = Path(folder) / "sweep.db"
@@ -266,6 +269,7 @@ def _fit(
                 trials=trials,
                 storage=storage,
                 name="fold",
+                fixed=options,
                 seed=seed,
                 device=device,
                 on_trial=lambda _done: on_step(),

@@ -62,6 +62,7 @@ def cross_validate_head(
     folds: int = DEFAULT_FOLDS,
     repeats: int = DEFAULT_REPEATS,
     trials: int = 0,
+    options: Mapping[str, Any] | None = None,
     store: MlflowStore | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -75,6 +76,7 @@ def cross_validate_head(
         folds: Folds of a repeat.
         repeats: Number of cuts into folds.
         trials: Settings that a sweep tries in each fold; 0 for the head's own search.
+        options: Options of the head's trainer that every fold has; a sweep tries the others.
         store: Where the run goes; by default this home's MLflow store.
         seed: Seed of the cuts and of the heads.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
@@ -90,7 +92,7 @@ def cross_validate_head(
         head,
         data,
         code=code_digest(),
-        options={},
+        options=options or {},
         seed=seed,
         drop_leaks=False,
         by_reference=False,
@@ -111,7 +113,7 @@ def cross_validate_head(
         tags={**context.tags, **tags, "set_fingerprint": data.spec.fingerprint},
         about=descriptions.experiment_description(data.dataset.name, data.target, model),
     ) as log:
-        log.params({"head": head, "seed": seed, **cut})
+        log.params({"head": head, "seed": seed, **cut, **(options or {})})
         if not data.dataset.official_split:
             log.tags({TEST_IDS_DIGEST: ids_digest(sample_ids(data.table))})
         found = cross_validate(
@@ -120,6 +122,7 @@ def cross_validate_head(
             folds=folds,
             repeats=repeats,
             trials=trials,
+            options=options,
             seed=seed,
             device=device,
             on_step=context.on_step,

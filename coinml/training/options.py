@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from coinml.data.records import Target
 from coinml.data.targets import target_of
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
 from coinml.heads.kinds import DEFAULT_HEADS, HEADS, check_heads
+from coinml.training.head_options import parse_head_options
 
 
 class TrainOptions(BaseModel):
@@ -30,6 +34,11 @@ class TrainOptions(BaseModel):
         ge=0,
         description="First try this many hyperparameter settings of each head on val, and train "
         "with the best.",
+    )
+    head_options: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="An option of a head, as `mlp.class_weights=balanced`; may be given several "
+        "times. Sweeps leave it as it is and try the others.",
     )
     cv: int | None = Field(
         default=None,
@@ -62,6 +71,19 @@ class TrainOptions(BaseModel):
         if cv == 1:
             raise InvalidInputError("cv 1: two folds or more are allowed, or 0 for none")
         return cv
+
+    @model_validator(mode="after")
+    def _are_head_options(self) -> TrainOptions:
+        parse_head_options(self._texts(), self.heads)
+        return self
+
+    def options_of(self, head: str) -> Mapping[str, Any]:
+        """The options that are set by hand for this head; empty if there are none."""
+        return parse_head_options(self._texts(), self.heads).get(head, {})
+
+    def _texts(self) -> tuple[str, ...]:
+        given = self.head_options or ()
+        return (given,) if isinstance(given, str) else given
 
     def target_for(self, set_options: SetOptions) -> Target:
         """The target, or where none is named the one that is trained on the set's extent."""

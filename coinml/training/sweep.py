@@ -7,7 +7,7 @@ starts, so a killed sweep continues; the trial that was running is run again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from coinml.errors import InvalidInputError
 from coinml.evaluation.intervals import macro_f1
 from coinml.heads.calibration import fit_temperature, val_rank
 from coinml.heads.fit_head import fit_head
-from coinml.heads.kinds import head_kind
+from coinml.heads.kinds import HeadKind, head_kind
 from coinml.heads.protocol import Head, Numbers, head_input
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def sweep(
     trials: int,
     storage: Path,
     name: str,
+    fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     record: Record | None = None,
@@ -91,7 +92,8 @@ def sweep(
         val: The samples by which the trials are compared.
         trials: Number of trials in all, those of earlier calls with this name included.
         storage: SQLite file for the trials.
-        name: Name of the sweep; the same name means the same data, head and seed.
+        name: Name of the sweep; the same name means the same data, head, fixed options and seed.
+        fixed: Options that every trial has; the others are tried.
         seed: Seed of the options that are tried, and of each training.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
         record: Opens the record of a trial.
@@ -105,12 +107,13 @@ def sweep(
     if trials < 1:
         raise InvalidInputError(f"{trials} trials: 1 or more are allowed")
     with _study(storage, name) as study:
-        _take_up(study, kind.load_search_space().defaults)
+        space = _Space(kind, fixed or {})
+        _take_up(study, space.defaults())
         done = _done(study)
         if on_trial is not None and done:
             on_trial(min(len(done), trials))
         while len(done) < trials:
-            _run_trial(study, head, train, val, seed=seed, device=device, record=record)
+            _run_trial(study, space, train, val, seed=seed, device=device, record=record)
             done = _done(study)
             if on_trial is not None:
                 on_trial(1)
@@ -167,9 +170,49 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
+class _Space:
+    """A head's search space beside options that are fixed."""
+
+    def __init__(self, kind: HeadKind, fixed: Mapping[str, Any]) -> None:
+        self.kind, self.fixed = kind, fixed
+        self._space = kind.load_search_space()
+        # By the name of a choice: the values that are left of it.
+        self._left = {
+            name: tuple(fixed[option])
+            for name, option in self._space.within.items()
+            if option in fixed
+        }
+
+    def defaults(self) -> dict[str, Any]:
+        """Of what is drawn, without choices that are not left."""
+        return {
+            name: value
+            for name, value in self._space.defaults.items()
+            if value in self._left.get(name, (value,))
+        }
+
+    def draw(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Options of a trial, the fixed ones among them."""
+        drawn = self._space.draw(_Narrowed(trial, self._left) if self._left else trial)
+        # What is drawn from a fixed list is one of its values.
+        own = {self._space.within[name] for name in self._left}
+        return {**drawn, **{n: value for n, value in self.fixed.items() if n not in own}}
+
+
+class _Narrowed:
+    """Draws from a trial, and some choices from the values that are left of them."""
+
+    def __init__(self, trial: optuna.Trial, left: Mapping[str, Sequence[Any]]) -> None:
+        self._trial, self._left = trial, left
+        self.suggest_float, self.suggest_int = trial.suggest_float, trial.suggest_int
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._trial.suggest_categorical(name, self._left.get(name, choices))
+
+
 def _run_trial(
     study: optuna.Study,
-    head: str,
+    space: _Space,
     train: Samples,
     val: Samples,
     *,
@@ -180,12 +223,12 @@ def _run_trial(
     # The seed depends on the number of finished trials, not on the sampler's state, so a sweep that
     # was killed continues with the same options.
     study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(_done(study)))
-    is_first, kind = not _done(study), head_kind(head)
+    is_first, kind = not _done(study), space.kind
     trial = study.ask()
     # Drawn for the first trial too, since optuna learns from what is drawn.
-    options = kind.load_search_space().draw(trial)
+    options = space.draw(trial)
     if is_first and not kind.has_epochs:
-        options = {}
+        options = dict(space.fixed)
     trial.set_user_attr(_OPTIONS, options)
     epoch = 0
     with (record or _no_record)(trial.number, options) as log:
@@ -202,7 +245,7 @@ def _run_trial(
 
         try:
             fitted = fit_head(
-                head,
+                kind.name,
                 train,
                 val,
                 options=options,

@@ -59,6 +59,7 @@ def tune_head(
     *,
     trials: int,
     storage: Path,
+    fixed: Mapping[str, Any] | None = None,
     store: MlflowStore | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -73,6 +74,7 @@ def tune_head(
         data: Its training and validation videos are used.
         trials: Number of trials in all, those of earlier calls on the same data included.
         storage: SQLite file for optuna's trials.
+        fixed: Options that every trial has; the others are tried.
         store: Where the runs go; by default this home's MLflow store.
         seed: Seed of all random numbers.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
@@ -88,8 +90,9 @@ def tune_head(
     if drop_leaks:
         table = without_leaks(table, find_leaks(table, data.sha256s))
     train, val = tuning_samples(table, data.clips, classes=data.classes)
-    name = _sweep_name(head, seed, train, table)
+    name = _sweep_name(head, seed, train, table, fixed or {})
     with _sweep_run(head, data, name, train, store or home_store(), context) as (log, record):
+        log.params(fixed or {})
         result = sweep(
             head,
             train,
@@ -97,6 +100,7 @@ def tune_head(
             trials=trials,
             storage=storage,
             name=name,
+            fixed=fixed,
             seed=seed,
             device=device,
             record=record,
@@ -119,7 +123,9 @@ def tuning_samples(
     return parts["train"], parts["val"]
 
 
-def _sweep_name(head: str, seed: int, train: Samples, table: pd.DataFrame) -> str:
+def _sweep_name(
+    head: str, seed: int, train: Samples, table: pd.DataFrame, fixed: Mapping[str, Any]
+) -> str:
     """A digest of what the trials depend on; calls with the same one continue one sweep."""
     return digest_of(
         {
@@ -128,6 +134,7 @@ def _sweep_name(head: str, seed: int, train: Samples, table: pd.DataFrame) -> st
             "code": code_digest(),
             "classes": train.classes,
             "table": table_digest(table[table["split"].isin(TUNED_ON)]),
+            **({"fixed": dict(fixed)} if fixed else {}),
         }
     )
 

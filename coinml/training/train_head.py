@@ -226,7 +226,7 @@ def _run(training: _Training, split: SplitData, kept: FittedHead | None) -> Iter
         train=len(samples["train"]),
         measured=len(samples["test"]),
         official=data.official_sizes["test"],
-        tuned=bool(training.options),
+        tuned=training.context.sweep_trials > 0,
     )
     with store.run(
         training.model,

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,7 @@ def tune(
     trials: int,
     storage: Path,
     table: pd.DataFrame | None = None,
+    fixed: Mapping[str, Any] | None = None,
     on_trial: Callable[[int], None] | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> TuneReport:
@@ -173,6 +175,7 @@ def tune(
         trials=trials,
         store=store,
         storage=storage,
+        fixed=fixed,
         context=RunContext(on_step=on_step),
         on_trial=on_trial,
     )

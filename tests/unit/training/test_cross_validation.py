@@ -197,6 +197,10 @@ def test_a_cross_validation_is_a_run_that_is_found_again(
     assert again.accuracy == report.accuracy
     other = cross_validate_head("knn", data, folds=4, repeats=2, store=store)
     assert not other.reused
+    by_hand = cross_validate_head("knn", data, folds=3, repeats=2, options={"ks": [3]}, store=store)
+    assert not by_hand.reused
+    assert store.read_run(by_hand.run_id).data.params["ks"] == "[3]"
+    assert set(store.read_table(by_hand.run_id, "folds")["k"].astype(str)) == {"3"}
 
 
 def test_it_counts_as_a_look_at_the_test_videos(

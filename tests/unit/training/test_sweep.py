@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from coinml.embedding_sets.table import Samples
 from coinml.errors import InvalidInputError
+from coinml.evaluation.evaluate import evaluate
 from coinml.heads import mlp
+from coinml.heads.calibration import fit_temperature
 from coinml.heads.fit_head import fit_head
 from coinml.heads.kinds import HEADS, KINDS, HeadKind
 from coinml.heads.search_space import SearchSpace
@@ -48,7 +50,7 @@ def test_the_first_trial_has_the_defaults_and_the_best_can_be_fitted(
         return options
 
     with pytest.MonkeyPatch.context() as patch:
-        small = SearchSpace(noted, space.defaults)
+        small = SearchSpace(noted, space.defaults, space.within)
         patch.setattr(HeadKind, "load_search_space", lambda _kind: small)
         found = sweep(head, TRAIN, VAL, trials=3, storage=tmp_path / "s.db", name="first")
     assert len(tried) == 3
@@ -93,6 +95,39 @@ def test_a_sweep_is_never_worse_on_val_than_no_sweep(head: str, tmp_path: Path) 
                 assert round(found.val_loss, 2) <= round(plain["val_loss"], 2)
             if trials == 1:
                 assert found.options == {}
+
+
+def test_what_is_set_by_hand_is_in_every_trial_and_the_rest_is_searched(tmp_path: Path) -> None:
+    def trials(head: str, **fixed: Any) -> list[Mapping[str, Any]]:
+        seen: list[tuple[int, Any]] = []
+        name = "-".join([head, *fixed])
+        sweep(
+            head,
+            TRAIN,
+            VAL,
+            trials=4,
+            storage=tmp_path / "s.db",
+            name=name,
+            fixed=fixed,
+            record=Noted(seen),
+        )
+        return [options for _, options in seen]
+
+    first, *rest = trials("svm", kernels=["linear"])
+    assert first == {"kernels": ["linear"]}
+    assert all(set(one) == {"kernels", "linear_cs"} for one in rest)
+    assert all(one["kernels"] == ["linear"] for one in rest)
+    assert len({one["linear_cs"][0] for one in rest}) == 3
+    first, *rest = trials("svm", gammas=[0.5])
+    assert first == {"gammas": [0.5]}
+    assert all(one["gammas"] == [0.5] for one in rest)
+    networks = trials("mlp", class_weights="balanced", lr=2e-3, epochs=2)
+    assert all(
+        (one["class_weights"], one["lr"], one["epochs"]) == ("balanced", 2e-3, 2)
+        for one in networks
+    )
+    assert len({one["dropout"] for one in networks}) == 4
+    assert networks[0]["dropout"] == 0.4
 
 
 def test_a_larger_sweep_continues_a_smaller_one(tmp_path: Path) -> None:
@@ -235,10 +270,32 @@ def test_training_with_the_best_options_gives_the_trials_metrics(
     best = tuned.result
     report = train("logreg", store, material, options=dict(best.options))
     assert report.metrics["val_accuracy"] == best.val_accuracy
-    assert report.metrics["val_loss"] == pytest.approx(best.val_loss, rel=1e-5)
+    # The run's own loss is at the temperature that is fitted out of fold; a trial has none, and its
+    # loss is that at val's best temperature.
+    samples, val = tuning_samples(material.table)
+    head = fit_head("logreg", samples, val, options=dict(best.options))
+    proba = head.predict_proba(val.x)
+    loss = evaluate(val.y, proba, head.classes).loss
+    assert report.metrics["val_loss"] == pytest.approx(loss, rel=1e-5)
+    assert fit_temperature(proba, val.y)[1] == pytest.approx(best.val_loss, rel=1e-3)
     # The trials were not measured on the test videos.
     assert report.metrics["test_looks"] == 1
-    assert not train("logreg", store, material).reused
+    # A training without a sweep is the same one where the first trial, the defaults, is the best.
+    assert train("logreg", store, material).reused == (not best.options)
+    assert not train("logreg", store, material, options={"cs": [0.5]}).reused
+
+
+def test_a_sweep_with_options_set_by_hand_is_another_sweep(
+    store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    storage = store.artifact_root / "sweeps.db"
+    plain = tune("knn", store, material, trials=2, storage=storage)
+    fixed = tune("knn", store, material, trials=2, storage=storage, fixed={"ks": [3]})
+    assert plain.run_id != fixed.run_id
+    assert fixed.result.options == {"ks": [3]}
+    assert store.read_run(fixed.run_id).data.params == {"ks": "[3]"}
+    again = tune("knn", store, material, trials=2, storage=storage, fixed={})
+    assert again.run_id == plain.run_id
 
 
 @st.composite
