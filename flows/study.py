@@ -11,6 +11,7 @@ from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.studies.condition_data import files_here
+from coinml.studies.costs import ROUNDS
 from coinml.studies.options import StudyOptions
 from coinml.studies.plans import StudyPlan, make_plan
 from coinml.studies.report import StudyReport
@@ -20,8 +21,6 @@ from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.study import conduct_study, embed_reencoded, measure_costs, publish_study
 from tasks.training import check_tracking
-
-_ROUNDS = 4
 
 
 @flow(name="study", flow_run_name="study {study} {selection.title}")
@@ -61,7 +60,7 @@ def study(
     if plan.has_sets and options.timed:
         jobs = files_here(dataset, settings.ledger_url, made, videos_dir=videos_dir)
         jobs = jobs[: options.timed]
-        with progress.stage("time", len(jobs) * len(plan.conditions) * _ROUNDS):
+        with progress.stage("time", len(jobs) * len(plan.conditions) * (ROUNDS + 1)):
             measured = measure_costs(jobs, plan.conditions, dataset.name, options=embedding)
     notes: tuple[str, ...] = ()
     if study == "resolution":

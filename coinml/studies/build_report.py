@@ -9,13 +9,14 @@ import numpy as np
 
 from coinml.data.records import Split
 from coinml.errors import InvalidInputError
+from coinml.runtime.cpus import cpu_count
 from coinml.studies.conclusions import (
     conclude_conditions,
     conclude_data,
     conclude_dims,
     conclude_heads,
 )
-from coinml.studies.costs import Cost
+from coinml.studies.costs import ROUNDS, Cost, Spread
 from coinml.studies.estimates import Right, accuracy, difference
 from coinml.studies.plans import Condition, StudyPlan
 from coinml.studies.power_law import PowerLaw, fit_power_law
@@ -68,6 +69,8 @@ def build_report(
     laws: dict[str, PowerLaw] = {}
     predictions: tuple[Prediction, ...] = ()
     remarks = list(extras.notes)
+    if extras.costs:
+        remarks.append(_timing(extras.costs[0]))
     if plan.study == "data":
         try:
             laws = {head: _law(conditions, head, fits) for head in heads}
@@ -117,7 +120,7 @@ def _row(
         fits=len(own),
         train_videos=own[0].train_videos,
         dim=own[0].dim,
-        fit_s=float(np.median([fit.fit_s for fit in own])),
+        fit_s=Spread.of([fit.fit_s for fit in own]),
         val=accuracy(_right(fits, condition.name, head, "val")),
         test=accuracy(_right(fits, condition.name, head, "test")),
         difference=None
@@ -127,6 +130,15 @@ def _row(
             _right(fits, plan.reference, head, "test"),
         ),
         cost=cost,
+    )
+
+
+def _timing(cost: Cost) -> str:
+    return (
+        f"Times are medians of {len(cost.rounds)} rounds on {cost.videos} videos, with the least "
+        "and the greatest; the conditions took turns in each. The machine's load average was "
+        f"{cost.load:.1f} on {cpu_count()} CPUs. A speed-up is claimed if each of {ROUNDS} rounds "
+        "or more shows it."
     )
 
 

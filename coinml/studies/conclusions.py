@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from coinml.evaluation.intervals import Estimate
-from coinml.studies.costs import Cost
+from coinml.studies.costs import Cost, speed_up
 from coinml.studies.estimates import Difference
-from coinml.studies.report import Prediction, Row, speed_up
+from coinml.studies.report import Prediction, Row
 
 _SUBJECTS: dict[str, Callable[[Row, Row], str]] = {
     "snap": lambda _row, _: "letting clips begin at key frames",
@@ -100,25 +101,25 @@ def _effect(gap: Difference | None) -> str:
 def _price(cost: Cost | None, reference: Cost | None) -> str:
     if cost is None or reference is None:
         return ""
-    parts = ", ".join(
-        f"{name} {_ratio(before, after)}"
-        for name, before, after in (
-            ("decoding", reference.decode_s, cost.decode_s),
-            ("encoding", reference.encode_s, cost.encode_s),
-        )
-    )
     frames = ""
     if cost.frames != reference.frames:
         frames = f", reading {cost.frames:,} frames in place of {reference.frames:,}"
-    cpu = ""
-    if cost.encode_cpu_s and reference.encode_cpu_s:
-        before, after = (c.encode_cpu_s / max(c.clips, 1) for c in (reference, cost))
-        cpu = f"; {after:.3g} in place of {before:.3g} CPU s of encoding a clip"
-    return f" and embeds {speed_up(reference, cost):.2g} times as fast ({parts}{cpu}){frames}"
-
-
-def _ratio(before: float, after: float) -> str:
-    return f"{before / after:.2g}" if after else "-"
+    ratio = speed_up(reference, cost)
+    if not ratio.excludes_1:
+        return (
+            f"; that it embeds faster or slower is not shown ({ratio.low:.2g} to {ratio.high:.2g} "
+            f"times as fast in {ratio.rounds} rounds){frames}"
+        )
+    parts = ", ".join(
+        f"{name} {speed_up(reference, cost, seconds)}"
+        for name, seconds in (
+            ("decoding", attrgetter("decode_s")),
+            ("encoding", attrgetter("encode_s")),
+        )
+    )
+    before, after = (one.encode_cpu_s_a_clip for one in (reference, cost))
+    cpu = f"; {after} in place of {before} CPU s of encoding a clip" if after.value else ""
+    return f" and embeds {ratio} times as fast ({parts}{cpu}){frames}"
 
 
 def _points(e: Estimate, *, signed: bool = True) -> str:

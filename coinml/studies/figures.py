@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from coinml.evaluation.intervals import Estimate
 from coinml.figures.style import A_COLOUR, GREY, PALE, new_figure, series_colour
-from coinml.studies.report import Row, StudyReport, speed_up
+from coinml.studies.costs import speed_up
+from coinml.studies.report import Row, StudyReport
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -257,15 +258,17 @@ def _prices(axis: Axes, report: StudyReport, place: dict[str, int]) -> None:
     reference = report.reference_row(report.heads[0]).cost
     costs = [row.cost for row in rows if row.cost is not None]
     y = [place[row.condition.name] for row in rows]
-    decode = np.array([1000 * cost.decode_s / max(cost.videos, 1) for cost in costs])
-    encode = np.array([1000 * cost.encode_s / max(cost.videos, 1) for cost in costs])
+    decode = np.array([1000 * cost.decode_s.value / max(cost.videos, 1) for cost in costs])
+    encode = np.array([1000 * cost.encode_s.value / max(cost.videos, 1) for cost in costs])
     axis.barh(y, decode, height=0.55, color=PALE, label="decode")
     axis.barh(y, encode, left=decode, height=0.55, color=A_COLOUR, label="encode")
     for height, cost, length in zip(y, costs, decode + encode, strict=True):
-        ratio = "" if reference is None else f"  {speed_up(reference, cost):.2g}x"
-        axis.text(length, height, ratio, va="center", fontsize=8.5)
-    axis.set_xlim(0, 1.18 * float((decode + encode).max(initial=1e-9)))
-    axis.set_xlabel("ms per video (and speed-up)")
+        ratio = None if reference is None else speed_up(reference, cost)
+        if ratio is not None and ratio.excludes_1:
+            text = f"  {ratio.value:.2g}x [{ratio.low:.2g}, {ratio.high:.2g}]"
+            axis.text(length, height, text, va="center", fontsize=8.5)
+    axis.set_xlim(0, 1.4 * float((decode + encode).max(initial=1e-9)))
+    axis.set_xlabel("ms per video (and speed-up, where shown)")
     _legend_above(axis)
 
 

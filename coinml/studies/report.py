@@ -10,7 +10,7 @@ import pandas as pd
 
 from coinml.evaluation.intervals import Estimate
 from coinml.runtime.markdown import markdown_table
-from coinml.studies.costs import Cost
+from coinml.studies.costs import Cost, Spread, speed_up
 from coinml.studies.estimates import Difference
 from coinml.studies.plans import Condition
 
@@ -28,7 +28,7 @@ class Row:
         fits: Number of trainings, one per seed.
         train_videos: Number of training videos.
         dim: Width of the head's input.
-        fit_s: Median of the seconds of a training.
+        fit_s: Seconds of a training, over the seeds.
         val: Accuracy on val, the mean over the seeds.
         test: Accuracy on test, likewise.
         difference: Test accuracy minus that of the reference with the same head; None for the
@@ -41,7 +41,7 @@ class Row:
     fits: int
     train_videos: int
     dim: int
-    fit_s: float
+    fit_s: Spread
     val: Estimate
     test: Estimate
     difference: Difference | None
@@ -57,7 +57,9 @@ class Row:
             "fits": self.fits,
             "train_videos": self.train_videos,
             "dim": self.dim,
-            "fit_s": self.fit_s,
+            "fit_s": self.fit_s.value,
+            "fit_s_low": self.fit_s.low,
+            "fit_s_high": self.fit_s.high,
             "val_accuracy": asdict(self.val),
             "test_accuracy": asdict(self.test),
             "difference": None if gap is None else asdict(gap.value),
@@ -210,11 +212,6 @@ def points(difference: Estimate) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def speed_up(reference: Cost, cost: Cost) -> float:
-    """The speed of embedding as a multiple of the reference's."""
-    return reference.seconds / cost.seconds if cost.seconds else 0.0
-
-
 def markdown(report: StudyReport) -> str:
     """The report as Markdown, for an artifact or a run's description."""
     columns, rows = cells(report)
@@ -234,10 +231,10 @@ def _cost_cells(report: StudyReport, row: Row) -> list[str]:
     reference = report.reference_row(row.head).cost
     if row.cost is None or reference is None:
         return [""] * len(COST_HEADINGS)
-    return [
-        f"{row.cost.frames:,}",
-        f"{row.cost.decode_s:.2f}",
-        f"{row.cost.encode_s:.2f}",
-        f"{row.cost.clips_per_s:.1f}",
-        f"{speed_up(reference, row.cost):.2f}",
-    ]
+    ratio = speed_up(reference, row.cost)
+    if row.condition.name == report.reference:
+        speed = "reference"
+    else:
+        speed = str(ratio) if ratio.excludes_1 else f"not shown [{ratio.low:.3g}, {ratio.high:.3g}]"
+    spreads = (row.cost.decode_s, row.cost.encode_s, row.cost.clips_per_s)
+    return [f"{row.cost.frames:,}", *map(str, spreads), speed]

@@ -16,7 +16,7 @@ from coinml.embedding_sets.table import split_samples
 from coinml.errors import InvalidInputError
 from coinml.studies import figures
 from coinml.studies.build_report import ReportExtras
-from coinml.studies.costs import Cost, measure_costs
+from coinml.studies.costs import Cost, RoundTimes, measure_costs, speed_up
 from coinml.studies.plans import make_plan
 from coinml.studies.projections import projected_conditions
 from coinml.studies.report import StudyReport, markdown
@@ -89,6 +89,45 @@ def studied(
         extras=ReportExtras(**extras),
         **{"heads": ("svm",), "seeds": 2, **more},
     )
+
+
+def cost(condition: str, *encode_s: float) -> Cost:
+    rounds = tuple(
+        RoundTimes(decode_s=1.0, encode_s=seconds, encode_cpu_s=0.0) for seconds in encode_s
+    )
+    return Cost(condition=condition, videos=4, clips=32, frames=9, rounds=rounds, load=3.5)
+
+
+@pytest.mark.parametrize(
+    ("encode_s", "shown"),
+    [
+        ([1.0] * 6, True),
+        ([3.0] * 6, True),
+        # One round of six says the opposite.
+        ([1.0] * 5 + [3.0], False),
+        ([2.0] * 6, False),
+        # Five rounds agree by chance in 6 % of all studies.
+        ([1.0] * 5, False),
+    ],
+)
+def test_a_speed_up_is_claimed_where_every_round_shows_it(
+    encode_s: list[float],
+    shown: bool,
+    store: MlflowStore,
+    dataset: Dataset,
+    table: pd.DataFrame,
+) -> None:
+    costs = [cost("8", *[2.0] * len(encode_s)), cost("2", *encode_s)]
+    assert speed_up(*costs).excludes_1 == shown
+    report = studied(store, dataset, {"8": table, "2": table}, "clips", "2", costs=costs)
+    (sentence,) = report.conclusions
+    assert ("embeds faster or slower is not shown" in sentence) != shown
+    assert ("| not shown [" in markdown(report)) != shown
+    row = report.table().set_index("condition").loc["2"]
+    assert row["encode_s_low"] == min(encode_s)
+    assert row["encode_s_high"] == max(encode_s)
+    assert (row["load"], row["rounds"]) == (3.5, len(encode_s))
+    assert row["fit_s_low"] <= row["fit_s"] <= row["fit_s_high"]
 
 
 def test_dimensions_are_capped_by_the_data(table: pd.DataFrame) -> None:
@@ -220,7 +259,7 @@ def test_conditions_are_compared_on_the_videos_that_all_of_them_have(
         np.random.default_rng(1).normal(0, 4, (160, WIDTH)).astype(np.float32)
     )
     costs = [
-        Cost(condition=name, videos=4, clips=32, frames=9, decode_s=1.0, encode_s=encode_s)
+        cost(name, *(encode_s * noise for noise in (1.0, 1.1, 0.9, 1.0, 1.0, 1.0)))
         for name, encode_s in (("100 %", 7.0), ("25 %", 1.0))
     ]
     report = studied(
@@ -233,7 +272,11 @@ def test_conditions_are_compared_on_the_videos_that_all_of_them_have(
     assert part.difference.value.high < 0
     (sentence,) = report.conclusions
     assert sentence.startswith("Keeping 25 % of the tokens costs ")
-    assert sentence.endswith("embeds 4 times as fast (decoding 1, encoding 7).")
+    assert sentence.endswith(
+        "embeds 4 [3.84, 4.14] times as fast (decoding 1 [1, 1], encoding 7 [7, 7])."
+    )
+    assert "4 [3.84, 4.14] |" in markdown(report)
+    assert "The machine's load average was 3.5 on" in markdown(report)
     assert "| 25 % | svm |" in markdown(report)
 
 
@@ -275,10 +318,7 @@ def test_a_studys_figure_names_its_conditions(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:
     tables = {"8": table, "2": table}
-    costs = [
-        Cost(condition=name, videos=4, clips=32, frames=9, decode_s=1.0, encode_s=2.0)
-        for name in tables
-    ]
+    costs = [cost(name, *[2.0] * 6) for name in tables]
     report = studied(store, dataset, tables, "clips", "2", costs=costs)
     figure = figures.draw(report)
     labels = {label.get_text() for axis in figure.axes for label in axis.get_yticklabels()}
@@ -299,13 +339,15 @@ def test_costs_are_measured_on_the_same_videos_without_broken_ones(
         jobs,
         plan.conditions,
         device="cpu",
-        rounds=1,
+        rounds=2,
         on_video=lambda: ticks.append(1),
     )
     assert [(cost.condition, cost.videos, cost.clips) for cost in found] == [
         ("1", 3, 3),
         ("2", 3, 6),
     ]
-    assert all(cost.decode_s > 0 and cost.encode_s > 0 for cost in found)
+    assert all(cost.decode_s.low > 0 and cost.encode_s.low > 0 for cost in found)
+    assert all(len(cost.rounds) == 2 and cost.load >= 0 for cost in found)
+    assert not speed_up(*found).excludes_1
     assert found[1].frames >= found[0].frames > 0
-    assert len(ticks) == 4 + 3 + 3 + 3
+    assert len(ticks) == 4 + 3 + 2 * (3 + 3)
