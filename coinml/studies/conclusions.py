@@ -104,11 +104,13 @@ def _price(cost: Cost | None, reference: Cost | None) -> str:
     frames = ""
     if cost.frames != reference.frames:
         frames = f", reading {cost.frames:,} frames in place of {reference.frames:,}"
+    before, after = (one.encode_cpu_s_a_clip for one in (reference, cost))
+    cpu = f"; {after} in place of {before} CPU s of encoding a clip" if after.value else ""
     ratio = speed_up(reference, cost)
     if not ratio.excludes_1:
         return (
             f"; that it embeds faster or slower is not shown ({ratio.low:.2g} to {ratio.high:.2g} "
-            f"times as fast in {ratio.rounds} rounds){frames}"
+            f"times as fast in {ratio.rounds} rounds{cpu}){frames}"
         )
     parts = ", ".join(
         f"{name} {speed_up(reference, cost, seconds)}"
@@ -117,8 +119,6 @@ def _price(cost: Cost | None, reference: Cost | None) -> str:
             ("encoding", attrgetter("encode_s")),
         )
     )
-    before, after = (one.encode_cpu_s_a_clip for one in (reference, cost))
-    cpu = f"; {after} in place of {before} CPU s of encoding a clip" if after.value else ""
     return f" and embeds {ratio} times as fast ({parts}{cpu}){frames}"
 
 
