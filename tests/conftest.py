@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -110,6 +111,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DO_NOT_TRACK", "true")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_captured() -> None:
+    """Undo what Prefect and MLflow, started by an earlier test, set for coinml's loggers."""
+    logging.disable(logging.NOTSET)
+    for name in ("coinml", *(one for one in logging.root.manager.loggerDict if "coinml." in one)):
+        logger = logging.getLogger(name)
+        logger.disabled, logger.propagate = False, True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -51,6 +51,7 @@ def candidate(
                     "split": split,
                     "label": [classes[y] for y in truth],
                     "predicted": [classes[y] for y in answers],
+                    "score": 1.0,
                 }
             )
         )

@@ -91,7 +91,7 @@ def test_no_host_reads_files_unless_a_folder_is_named(
 
 
 PROGRAM = """
-import asyncio, json, os, socket, sys, threading, types
+import asyncio, json, os, socket, sys, tempfile, threading, types
 from contextlib import contextmanager
 from unittest import mock
 
@@ -130,7 +130,8 @@ found = {"program": error(rows=65)}
 found["thread"] = in_thread()
 found["event loop"] = asyncio.run(in_loop())
 found["socket"] = listening(socket.AF_INET, ("127.0.0.1", 0))
-found["unix socket"] = listening(socket.AF_UNIX, f"{store}/socket")
+with tempfile.TemporaryDirectory() as folder:
+    found["unix socket"] = listening(socket.AF_UNIX, f"{folder}/socket")
 with mock.patch.dict(sys.modules, celery=types.ModuleType("celery")):
     found["worker"] = error()
 found["empty root"] = with_root("")
