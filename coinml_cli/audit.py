@@ -27,7 +27,7 @@ def audit(
     selection: Selection,
     set_options: SetOptions,
     target: options.Target = "task",
-    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds.")] = 0,
     propose: Annotated[
         Path | None,
         typer.Option(
@@ -40,6 +40,8 @@ def audit(
     from coinml.audit import audit as run_audit
     from coinml.audit import log_audit
     from coinml.audit.proposals import check_proposals, write_proposals
+    from coinml.data.corrections import corrections_beside, read_corrections
+    from coinml.data.names import listed
     from coinml.embedding_sets import EmbeddingSet
     from coinml.ledger import DOWNLOADED, Ledger
     from coinml.runtime import progress
@@ -75,7 +77,11 @@ def audit(
     for text in found.notes:
         note(text)
     if propose is not None:
-        write_proposals(found, propose)
+        beside = corrections_beside(Path(dataset.origin))
+        decided = {one.video_id for one in read_corrections(beside)} if beside.is_file() else set()
+        write_proposals(found, propose, decided)
+        if again := sorted(decided & set(found.suspects["video_id"])):
+            note(f"{beside}: doubtful as well, and not among the proposals: {listed(again)}")
     if json:
         tables = {name: rows.to_dict(orient="records") for name, rows in found.tables.items()}
         print_json({"run_id": run_id, "videos": found.videos, **tables})

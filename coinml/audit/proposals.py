@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,14 @@ def check_proposals(path: Path) -> None:
         raise InvalidInputError(f"{path}: there is no folder {path.parent}")
 
 
-def write_proposals(found: Audit, path: Path) -> None:
+def write_proposals(found: Audit, path: Path, decided: Collection[str] = ()) -> None:
     """Write the suspects of train and val in the format of a file of corrections.
+
+    Args:
+        found: The audit.
+        path: The new file.
+        decided: Videos that have a correction already. They are left out: one video has one line,
+            and a line gives the label of the annotations, which is not the one that was audited.
 
     Raises:
         LocalError: The file cannot be written.
@@ -44,6 +51,7 @@ def write_proposals(found: Audit, path: Path) -> None:
         *(
             (one.video_id, LABEL, one.old, one.new, one.who, one.why)
             for one in found.corrections(WHO)
+            if one.video_id not in decided
         ),
     ]
     try:

@@ -150,7 +150,8 @@ def read_coin(path: Path, *, name: str = COIN, seed: int = 0) -> Dataset:
 
 def annotations_stamp(path: Path) -> Stamp:
     """Path, size and modification time of the file, the taxonomy and the corrections beside it."""
-    files = [path, *map(path.with_name, TAXONOMY_FILES), corrections_beside(path)]
+    beside = [path.parent / name for name in TAXONOMY_FILES]
+    files = [path, *beside, corrections_beside(path)]
     facts = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
 

@@ -162,7 +162,10 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
             "`coinml embed --precision int8` makes one from training videos"
         ) from err
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
-        raise LocalError(f"{path}: not a quantized model that can be read: {err}") from err
+        raise LocalError(
+            f"{path}: not a quantized model that can be read: {err}; restore it from a copy, or "
+            f"remove the set {path.parent} and embed again"
+        ) from err
     if not is_known:
         raise LocalError(
             f"{path}: format {described['format']!r}, and {_FORMAT!r} can be read: another version "

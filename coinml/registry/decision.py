@@ -37,7 +37,7 @@ def checked_decision(
         raise InvalidInputError(f"--because has {len(why)} characters; {_LONGEST} are allowed")
     if versions is None or len(set(versions)) != 1:
         raise InvalidInputError(
-            f"--because is a decision for one version, and --version names {len(versions or ())}"
+            "--because is a decision for one version: name it with --version, once"
         )
     if replace_lost:
         raise InvalidInputError(

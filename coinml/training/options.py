@@ -49,7 +49,9 @@ class TrainOptions(BaseModel):
     cv_repeats: int = Field(
         default=3, ge=1, description="Number of times that a cross-validation cuts the folds."
     )
-    seed: int = Field(default=0, description="Seed of everything random in training.")
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="Seed of everything random in training."
+    )
     drop_leaks: bool = Field(
         default=False,
         description="Train without videos that are in val or test as well, under any id.",

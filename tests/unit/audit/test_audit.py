@@ -227,6 +227,11 @@ def test_proposals_of_ids_with_a_minus_come_back_and_are_no_formulas(
     assert (one.video_id, one.new) == ("-oil0______", "=Boil")
 
 
+def test_videos_with_a_correction_are_not_proposed_again(found: Audit, tmp_path: Path) -> None:
+    write_proposals(found, tmp_path / "proposed.csv", {"Boil0______"})
+    assert read_corrections(tmp_path / "proposed.csv") == []
+
+
 def test_proposals_never_become_corrections_by_themselves(
     material: EmbeddedDataset, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from openpyxl import Workbook
 
 from coinml.data.annotations import load_dataset
 from coinml.errors import InvalidInputError
+from coinml.selection import Selection
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -169,3 +170,10 @@ def test_the_taxonomy_keeps_both_ids_of_a_label(shared_data: Path) -> None:
     assert len(taxonomy.steps) == 778
     labels = list(taxonomy.steps.values())
     assert len({label for label in labels if labels.count(label) > 1}) == 25
+
+
+@pytest.mark.parametrize("ref", ["", ".", "/"])
+def test_a_folder_in_place_of_the_file_is_refused_in_words(ref: str, tmp_path: Path) -> None:
+    selection = Selection(dataset=ref, name="coin")
+    with pytest.raises(InvalidInputError, match=r"[Dd]irectory"):
+        selection.load(tmp_path)
