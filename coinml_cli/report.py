@@ -45,7 +45,7 @@ def report(
     """Write one HTML page: coverage, every head, its errors with pictures, audit, map, lineage."""
     from coinml.data.targets import examples
     from coinml.ledger import Ledger
-    from coinml.report import write_report
+    from coinml.report import check_report, write_report
     from coinml.report.gathering import gather
     from coinml.report.strips import with_strips
     from coinml.runtime import progress
@@ -57,6 +57,7 @@ def report(
 
     settings = Settings()
     log_to(settings.logs_dir)
+    check_report(out, projections=split(projections))
     with watched(), Ledger.of(settings) as ledger:
         loaded = load_shown(selection, settings)
         with progress.stage("report"):

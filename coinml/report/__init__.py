@@ -1,5 +1,5 @@
 """One self-contained HTML page on a dataset's collection, heads and embeddings."""
 
-from coinml.report.page import write_report
+from coinml.report.page import check_report, write_report
 
-__all__ = ["write_report"]
+__all__ = ["check_report", "write_report"]

@@ -33,6 +33,18 @@ class EmbeddingMap:
     left_out: dict[str, str]
 
 
+def check_projections(names: Sequence[str]) -> None:
+    """Require that projections are known.
+
+    Raises:
+        InvalidInputError: One is not.
+    """
+    if unknown := sorted(set(names) - set(PROJECTIONS)):
+        raise InvalidInputError(
+            f"projection {', '.join(unknown)}: {', '.join(PROJECTIONS)} are allowed"
+        )
+
+
 def embedding_map(
     x: npt.NDArray[np.float32],
     y: npt.NDArray[np.int64],
@@ -54,11 +66,7 @@ def embedding_map(
     Raises:
         InvalidInputError: An unknown projection, or fewer than three videos.
     """
-    unknown = sorted(set(projections) - set(PROJECTIONS))
-    if unknown:
-        raise InvalidInputError(
-            f"projection {', '.join(unknown)}: of {', '.join(PROJECTIONS)} is allowed"
-        )
+    check_projections(projections)
     if len(x) < 3:
         raise InvalidInputError(f"a map needs three videos or more, and has {len(x)}")
     from sklearn.neighbors import NearestNeighbors

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from coinml.embedding_sets.table import feature_columns
-from coinml.errors import LocalError
+from coinml.errors import InvalidInputError, LocalError
 from coinml.report import charts
 from coinml.report.gathering import ReportData
-from coinml.report.mapping import PROJECTIONS, EmbeddingMap, embedding_map
+from coinml.report.mapping import PROJECTIONS, EmbeddingMap, check_projections, embedding_map
 from coinml.report.view import page_points, page_view
 from coinml.runtime.addresses import parts_of
 from coinml.runtime.atomic_files import write_whole
@@ -27,6 +27,21 @@ AUDITS = {
     "duplicates": "Videos that are the same file or look the same",
     "stills": "Videos in which nothing moves or is seen",
 }
+
+
+def check_report(path: Path | None, *, projections: Sequence[str] = PROJECTIONS) -> None:
+    """Require that a page can be made, before its pictures are; see `write_report`.
+
+    Args:
+        path: The file; None for the default.
+        projections: As for `write_report`.
+
+    Raises:
+        InvalidInputError: The path is a folder's, or a projection is unknown.
+    """
+    check_projections(projections)
+    if path is not None and path.is_dir():
+        raise InvalidInputError(f"{path}: is a folder; name the page's file, as {path}/report.html")
 
 
 def write_report(

@@ -14,8 +14,10 @@ import pytest
 from coinml.data.records import Dataset, Split, Video
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.spec import EncoderSpec
+from coinml.errors import InvalidInputError
 from coinml.evaluation.paired import compare
 from coinml.ledger import DOWNLOADED, FileFacts, Ledger
+from coinml.report import check_report
 from coinml.report.charts import confusion
 from coinml.report.gathering import HeadView, ReportData, gather
 from coinml.report.mapping import embedding_map
@@ -265,6 +267,14 @@ def test_local_files_are_linked_by_path(
         assert ledger.row("toy", "c000v000000").state != DOWNLOADED
     assert found.links["c000v000001"] == "file:///videos/c000v000001.mp4"
     assert found.links["c000v000000"] == ""
+
+
+def test_what_no_page_can_be_made_of_is_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is a folder; name the page's file"):
+        check_report(tmp_path)
+    with pytest.raises(InvalidInputError, match="projection umap: pca, lda, tsne are allowed"):
+        check_report(None, projections=("pca", "umap"))
+    check_report(tmp_path / "new.html")
 
 
 def test_each_projection_separates_separable_classes() -> None:
