@@ -183,7 +183,8 @@ def _quantized(graph: Any, batches: Sequence[torch.Tensor]) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        # Not `nncf.set_log_level`: after it, the handlers of the root logger had that level, too.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         return nncf.quantize(
             graph,
             nncf.Dataset([pixels.numpy() for pixels in batches]),

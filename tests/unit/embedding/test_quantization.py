@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -86,6 +87,11 @@ def test_vectors_agree_with_float_and_are_marked(
     assert cosine.min() > 0.99
     assert not np.array_equal(ours, theirs)
     assert set(embeddings.clips(["dtype"]).to_pandas()["dtype"]) == {"int8"}
+
+
+def test_quantizing_keeps_the_levels_of_the_log(quantized: Path) -> None:
+    assert quantized.is_dir()
+    assert all(handler.level <= logging.INFO for handler in logging.root.handlers)
 
 
 def test_the_file_says_which_training_clips_were_used(quantized: Path) -> None:
