@@ -169,8 +169,13 @@ def test_the_runs_of_both_heads_are_listed_and_compared(
     parameters = parameters[: parameters.index("Metrics")]
     assert re.search(r"head\s+(svm\s+mlp|mlp\s+svm)", parameters)
     assert {"C", "kernel", "epochs"} <= {line.split("\t")[0] for line in parameters.splitlines()}
-    metrics = shown[shown.index("\nMetrics\n") : shown.index("\nArtifacts\n")]
-    assert {"val_loss", "train_loss", "train_accuracy"} <= set(metrics.splitlines())
+    # The page holds only the rows that are in sight.
+    rows = page.locator(".ReactVirtualized__Grid", has_text="test_accuracy").last.element_handle()
+    metrics = set(rows.inner_text().splitlines())
+    while rows.evaluate("rows => rows.scrollTop !== (rows.scrollTop += 200, rows.scrollTop)"):
+        page.wait_for_timeout(200)
+        metrics |= set(rows.inner_text().splitlines())
+    assert {"val_loss", "train_loss", "train_accuracy"} <= metrics
     page.get_by_text("Show diff only").nth(1).scroll_into_view_if_needed()
     take("mlflow-compare")
 
