@@ -183,7 +183,8 @@ def _quantized(graph: Any, batches: Sequence[torch.Tensor]) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
-        # Not `nncf.set_log_level`: after it, the handlers of the root logger had that level, too.
+        # Not `nncf.set_log_level`, which also sets the level of every handler of nncf's logger, and
+        # with it that of a program that has attached its own handler there, as pytest does.
         logging.getLogger("nncf").setLevel(logging.ERROR)
         return nncf.quantize(
             graph,
