@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
@@ -11,6 +12,8 @@ from prefect.context import FlowRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.states import Completed
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -31,7 +34,12 @@ def completed(data: Result, *, message: str) -> Result:
     # state that the server knows. That one has the data only by a reference to a stored record.
     store = ResultStore(result_storage=LocalFileSystem(basepath=_folder()))
     record = store.create_result_record(data)
-    store.persist_result_record(record)
+    try:
+        store.persist_result_record(record)
+    # The record is only for a lost answer; no flow fails at its end for want of it.
+    except OSError as err:
+        logger.warning("the result is not stored beside the state: %s", err)
+        return cast("Result", Completed(message=message, data=data))
     return cast("Result", Completed(message=message, data=record))
 
 

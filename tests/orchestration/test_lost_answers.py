@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from prefect import flow
 from prefect.client.base import PrefectHttpxSyncClient
 from pydantic import BaseModel
 
+from tasks import outcomes
 from tasks.outcomes import completed
 
 
@@ -45,4 +47,13 @@ def test_a_flow_has_its_result_although_the_answers_to_its_states_are_lost(
     monkeypatch.setattr(PrefectHttpxSyncClient, "send", send_again)
     assert outer() == Counted(videos=4)
     assert lost == ["ACCEPT"] * 4
+    assert counting(return_state=True).message == "3 videos"
+
+
+def test_a_flow_ends_with_its_result_although_no_record_can_be_stored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(outcomes, "_folder", lambda: str(tmp_path / "file" / "folder"))
+    assert outer() == Counted(videos=4)
     assert counting(return_state=True).message == "3 videos"
