@@ -60,7 +60,7 @@ def register(
         InvalidInputError: `by_reference` with an encoder that is a local folder or quantized; or
             the quantized model of the set is missing.
     """
-    from coinml.registry.video_classifier import staged_model
+    from coinml.registry.model_files import staged_model
 
     if by_reference and checkpoint.commit is None:
         raise InvalidInputError(

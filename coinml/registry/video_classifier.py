@@ -6,20 +6,17 @@ files (or their hub id), the head's file and a copy of coinml.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
 import os
-import shutil
 import tempfile
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +24,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import numpy as np
 import pandas as pd
-from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_EXHAUSTED
 from mlflow.pyfunc.model import PythonModel
-from mlflow.types import ColSpec, Schema
-from mlflow.types.schema import Array, Object, Property
 
-from coinml.embedding_sets.spec import SetSpec
-from coinml.encoder.sampling import INT8
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
-from coinml.media import DecodePool, SampledClips, write_video
+from coinml.media import DecodePool, SampledClips
 from coinml.registry.serving_limits import (
     UNLIMITED,
     RefusedRequestError,
@@ -60,46 +52,7 @@ DEADLINE_S = 60.0
 _IDLE_S = 20.0
 TOP = 5
 SCORE_DIGITS = 6
-_SPEC = "spec.json"
 _ANSWER = ["label", "score", "top5", "error"]
-
-SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [
-            # MLflow lets columns of objects pass, so pathlib.Path works too. Of the type "any",
-            # its scoring server would take a column for one value.
-            ColSpec("string", "video", required=False),
-            ColSpec("string", "video_base64", required=False),
-            ColSpec("double", "start_s", required=False),
-            ColSpec("double", "end_s", required=False),
-        ]
-    ),
-    outputs=Schema(
-        [
-            ColSpec("string", "label", required=False),
-            ColSpec("double", "score", required=False),
-            ColSpec(
-                Array(Object([Property("label", "string"), Property("score", "double")])), "top5"
-            ),
-            ColSpec("string", "error", required=False),
-        ]
-    ),
-)
-
-REQUIREMENTS = (
-    "av",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pydantic-settings",
-    "safetensors",
-    "scikit-learn",
-    "scipy",
-    "skops",
-    "torch",
-    "transformers",
-)
-"""Packages that serving needs, pinned to the versions installed at registration."""
 
 
 class VideoClassifier(PythonModel):
@@ -265,75 +218,6 @@ class VideoClassifier(PythonModel):
             for index in order
         ]
         return {**top[0], "top5": top, "error": None}
-
-
-@contextmanager
-def staged_model(
-    head: Path,
-    encoder_files: Sequence[Path],
-    *,
-    spec: SetSpec,
-    encoder_ref: str | None = None,
-    revision: str | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Collect a model's files; yields keyword arguments for `mlflow.pyfunc.save_model`.
-
-    Args:
-        head: The head's file.
-        encoder_files: The checkpoint's files, which are copied into the model.
-        spec: The embedding set that the head was trained on.
-        encoder_ref: Hub id of the encoder, instead of a copy of its files.
-        revision: Commit of the hub id.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        described = {
-            "encoder": spec.encoder.as_dict(),
-            "snap": spec.snap,
-            "encoder_ref": encoder_ref,
-            "revision": revision,
-        }
-        (folder / _SPEC).write_text(json.dumps(described, indent=2))
-        artifacts = {"head": str(head), "spec": str(folder / _SPEC)}
-        if encoder_ref is None:
-            carried = folder / "encoder"
-            carried.mkdir()
-            for file in encoder_files:
-                shutil.copyfile(file, carried / file.name)
-            artifacts["encoder"] = str(carried)
-        package = Path(__file__).parents[1]
-        shutil.copytree(
-            package,
-            folder / "code" / "coinml",
-            ignore=shutil.ignore_patterns("__pycache__", "miniature", "migrations"),
-        )
-        yield {
-            "python_model": str(package / "registry" / "model_entry.py"),
-            "artifacts": artifacts,
-            "code_paths": [str(folder / "code" / "coinml")],
-            "signature": SIGNATURE,
-            "input_example": pd.DataFrame({"video_base64": [_example(folder)]}),
-            "pip_requirements": _requirements(spec.encoder),
-        }
-
-
-def _example(folder: Path) -> str:
-    """A small video as base64: the model's input example."""
-    rows, columns = np.mgrid[0:48, 0:64]
-    frames = (
-        np.stack([rows * 4, columns * 3, (rows + columns + 8 * t) % 128], axis=-1).astype(np.uint8)
-        for t in range(16)
-    )
-    file = write_video(folder / "example.mp4", frames, fps=8, crf=35)
-    return base64.b64encode(file.read_bytes()).decode()
-
-
-def _requirements(encoder: EncoderSpec) -> list[str]:
-    from importlib.metadata import version
-
-    quantized = ("openvino",) if encoder.precision == INT8 else ()
-    # Package indexes have no releases with a local version suffix such as "+cpu".
-    return [f"{name}=={version(name).split('+')[0]}" for name in (*REQUIREMENTS, *quantized)]
 
 
 def _failed(err: Exception) -> Future[SampledClips]:

@@ -319,7 +319,7 @@ def test_a_local_encoder_cannot_be_referenced_by_hub_id(
 def test_a_model_by_reference_contains_no_encoder(
     material: EmbeddedDataset, tmp_path: Path, new_store: Callable[[Path], MlflowStore]
 ) -> None:
-    from coinml.registry.video_classifier import staged_model
+    from coinml.registry.model_files import staged_model
 
     (tmp_path / "head.skops").touch()
     with staged_model(
