@@ -191,6 +191,9 @@ class VideoClassifier(PythonModel):
         try:
             left_s = end_s - time.monotonic()
             clips = future.result(timeout=None if math.isinf(left_s) else max(0.0, left_s))
+            # A future that is done gives its result however late it is asked.
+            if time.monotonic() > end_s:
+                raise TimeoutError
             return self._classify(clips)
         except CoinmlError as err:
             error = str(err)

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mlflow.pyfunc.scoring_server import init
 from coinml import media
 from coinml.errors import InvalidInputError, LocalError
 from coinml.registry.predict import predict_files
-from coinml.registry.serving_limits import RefusedRequestError, serving_limits
+from coinml.registry.serving_limits import RefusedRequestError, ServingLimits, serving_limits
 from coinml.registry.video_classifier import VideoClassifier
 from tests.helpers.kitchen_dataset import Trained
 
@@ -217,6 +218,14 @@ def test_a_request_ends_in_time(
     assert set(found) == {"not answered within 0.001 s (COINML_SERVE_MAX_S)"}
     monkeypatch.delenv("COINML_SERVE_MAX_S")
     assert errors_of(champion, video=[str(video)]) == [None]
+
+
+def test_no_row_is_classified_after_the_end_of_a_request(champion: Any) -> None:
+    model: VideoClassifier = champion.unwrap_python_model()
+    done: Future[Any] = Future()
+    done.set_result(None)
+    answer = model._answer(done, ServingLimits(max_s=0.5), time.monotonic() - 1)
+    assert answer["error"] == "not answered within 0.5 s (COINML_SERVE_MAX_S)"
 
 
 def test_requests_share_their_processes_and_wait_for_their_turn(
