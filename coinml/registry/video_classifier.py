@@ -189,12 +189,7 @@ class VideoClassifier(PythonModel):
         self, future: Future[SampledClips], limits: ServingLimits, end_s: float
     ) -> dict[str, Any]:
         try:
-            left_s = end_s - time.monotonic()
-            clips = future.result(timeout=None if math.isinf(left_s) else max(0.0, left_s))
-            # A future that is done gives its result however late it is asked.
-            if time.monotonic() > end_s:
-                raise TimeoutError
-            return self._classify(clips)
+            return self._classify(_result_until(future, end_s))
         except CoinmlError as err:
             error = str(err)
         except TimeoutError:
@@ -294,3 +289,11 @@ def _video_file(
     except OSError as err:
         raise LocalError(f"'video_base64' cannot be written: {err.strerror}") from err
     return temporary, "video_base64"
+
+
+def _result_until(future: Future[SampledClips], end_s: float) -> SampledClips:
+    left_s = end_s - time.monotonic()
+    # A future that is done gives its result however late it is asked.
+    if left_s <= 0:
+        raise TimeoutError
+    return future.result(timeout=None if math.isinf(left_s) else left_s)
