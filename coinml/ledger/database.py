@@ -171,6 +171,16 @@ def schema_version(url: str) -> str | None:
         engine.dispose()
 
 
+def is_current(url: str) -> bool:
+    """Whether a ledger exists and opening it would not migrate it.
+
+    Raises:
+        LocalError: The database does not answer.
+    """
+    path = Database(url).path
+    return (path is None or path.exists()) and schema_version(url) == HEAD
+
+
 def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)

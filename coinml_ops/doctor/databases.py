@@ -58,19 +58,6 @@ def check_ledger(settings: Settings) -> Finding:
     )
 
 
-def ledger_is_current(settings: Settings) -> bool:
-    """Whether the ledger exists and opening it would not migrate it."""
-    from coinml.ledger.database import schema_version
-    from coinml.ledger.schema import HEAD
-
-    if _is_missing(settings.ledger_url):
-        return False
-    try:
-        return schema_version(settings.ledger_url) == HEAD
-    except CoinmlError:
-        return False
-
-
 def check_mlflow_store(settings: Settings) -> Finding:
     """Whether MLflow's local database is at this MLflow's migration."""
     uri, version = settings.tracking_uri, installed("mlflow")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 
 from coinml.runtime.settings import Settings
-from coinml_ops.doctor.databases import ledger_is_current
+from coinml.upkeep.disk import forecast_disk
 from coinml_ops.doctor.finding import Finding
 
-DISK_LOW_GIB = 5.0
 TESTED_PYTHON = (3, 11)
 
 
@@ -105,12 +103,10 @@ def check_confinement() -> Finding:
 
 
 def check_disk(settings: Settings) -> Finding:
-    """Whether the free space suffices for the videos that may still be downloaded."""
+    """Whether the free space suffices for the videos to come and two more weeks."""
     place = settings.data_dir
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
-    text = f"{free / 2**30:.1f} GiB free for {settings.data_dir}"
     if not os.access(place, os.W_OK):
         return Finding(
             subject="disk",
@@ -118,10 +114,9 @@ def check_disk(settings: Settings) -> Finding:
             text=f"{place} cannot be written",
             remedy="set COINML_HOME to a folder that can",
         )
-    coming = _still_to_come_bytes(settings)
-    if coming:
-        text += f", {coming / 2**30:.1f} GiB of videos still to come"
-    if free - coming < DISK_LOW_GIB * 2**30:
+    forecast = forecast_disk(settings)
+    text = f"{settings.data_dir}: {forecast}"
+    if forecast.low:
         return Finding(
             subject="disk",
             state="warning",
@@ -129,20 +124,3 @@ def check_disk(settings: Settings) -> Finding:
             remedy="free some space, or set COINML_HOME to a larger disk",
         )
     return Finding(subject="disk", state="ok", text=text)
-
-
-def _still_to_come_bytes(settings: Settings) -> float:
-    """Number of videos that may still come times their mean size so far; 0 if none is known."""
-    from coinml.ledger import DOWNLOADED, Ledger
-
-    # Opening an older ledger would migrate it.
-    if not ledger_is_current(settings):
-        return 0.0
-    coming = 0.0
-    with Ledger.of(settings) as ledger:
-        for dataset in ledger.datasets():
-            rows = ledger.rows(dataset, state=DOWNLOADED)
-            sizes = [row.size_bytes for row in rows if row.size_bytes]
-            if sizes:
-                coming += ledger.status(dataset).possible * sum(sizes) / len(sizes)
-    return coming
