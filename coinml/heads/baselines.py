@@ -23,10 +23,10 @@ from coinml.heads.search_space import SearchSpace
 
 _ITERATIONS = 200
 
-_SCORED, _BANDWIDTH, _DECAY, _FLOOR = 100, 20, 3.0, 5.0
-"""A score counts this many neighbours of a video or more. With the distance from the nearest to
-neighbour `_BANDWIDTH` as the unit, their weights are exp(-`_DECAY` * distance beyond the nearest).
-Every class gets `_FLOOR` times the smallest weight."""
+_SCORED, _DECAY, _FLOOR = 100, 10.0, 5.0
+"""A score counts this many neighbours of a video or more. With the distance of the last of them as
+the unit, their weights are exp(-`_DECAY` * distance beyond the nearest). Every class gets `_FLOOR`
+times the smallest weight."""
 
 
 def train_logreg(
@@ -254,10 +254,10 @@ def _neighbour_scores(pipeline: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[
     shape = (len(x), len(model.classes_))
     won, scores = np.zeros(shape), np.zeros(shape)
     np.add.at(won, (rows, classes[:, :k]), votes)
-    beyond = distance - distance[:, :1]
-    unit = beyond[:, [min(max(k, _BANDWIDTH), counted) - 1]]
-    # Where all these neighbours are equally near, they count alike.
-    weights = np.exp(-_DECAY * beyond / np.where(unit > 0, unit, 1.0))
+    # The unit is a distance from the video, not one beyond the nearest: in such units a video far
+    # from all classes would look as clear as one that is near to its own.
+    unit = distance[:, -1:]
+    weights = np.exp(-_DECAY * (distance - distance[:, :1]) / np.where(unit > 0, unit, 1.0))
     np.add.at(scores, (rows, classes), weights)
     scores += _FLOOR * weights[:, -1:]
     return with_winners(scores / scores.sum(axis=1, keepdims=True), won.argmax(axis=1))
