@@ -70,7 +70,7 @@ def share_of(part: float, whole: float) -> Estimate:
 
 
 def clustered_proportion(
-    hits: npt.NDArray[np.bool_], groups: Sequence[object], n: int | None = None
+    hits: npt.NDArray[np.bool_ | np.floating], groups: Sequence[object], n: int | None = None
 ) -> Estimate:
     """A proportion of rows that come in groups, such as the segments of videos.
 
@@ -79,14 +79,14 @@ def clustered_proportion(
     variance, each group counts as one row at most, and the estimate says so.
 
     Args:
-        hits: Whether each row counts, shape (N,).
+        hits: Whether each row counts, or the share of times that it does, shape (N,).
         groups: Each row's group.
         n: Denominator of the proportion; N by default, more where rows are missing.
     """
     member = members(groups)
-    here, right = len(hits), int(hits.sum())
+    here, right = len(hits), float(hits.sum())
     n = here if n is None else n
-    plain = proportion(right, n)
+    plain = share_of(right, n)
     if int(member.max()) + 1 == here:
         return plain
     found = clustered_mean(hits.astype(float), member)

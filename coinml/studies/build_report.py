@@ -69,6 +69,11 @@ def build_report(
     laws: dict[str, PowerLaw] = {}
     predictions: tuple[Prediction, ...] = ()
     remarks = list(extras.notes)
+    if groups := fits[0].groups["test"]:
+        remarks.append(
+            f"Intervals and tests are over the groups (--group) of the test videos: "
+            f"{len(set(groups)):,}."
+        )
     if extras.costs:
         remarks.append(_timing(extras.costs[0]))
     if plan.study == "data":
@@ -113,6 +118,7 @@ def _row(
     plan: StudyPlan, condition: Condition, head: str, fits: Sequence[TrialResult], cost: Cost | None
 ) -> Row:
     own = [fit for fit in fits if (fit.condition, fit.head) == (condition.name, head)]
+    groups = own[0].groups
     is_reference = condition.name == plan.reference
     return Row(
         condition=condition,
@@ -121,13 +127,14 @@ def _row(
         train_videos=own[0].train_videos,
         dim=own[0].dim,
         fit_s=Spread.of([fit.fit_s for fit in own]),
-        val=accuracy(_right(fits, condition.name, head, "val")),
-        test=accuracy(_right(fits, condition.name, head, "test")),
+        val=accuracy(_right(fits, condition.name, head, "val"), groups["val"]),
+        test=accuracy(_right(fits, condition.name, head, "test"), groups["test"]),
         difference=None
         if is_reference
         else difference(
             _right(fits, condition.name, head, "test"),
             _right(fits, plan.reference, head, "test"),
+            groups["test"],
         ),
         cost=cost,
     )
@@ -149,7 +156,7 @@ def _conclude(
     fits: Sequence[TrialResult],
     predictions: Sequence[Prediction],
 ) -> list[str]:
-    own = [row for row in rows if row.head == chosen.head]
+    own, groups = [row for row in rows if row.head == chosen.head], fits[0].groups["test"]
     if plan.study == "dims":
         return conclude_dims(own, chosen)
     if plan.study != "data":
@@ -165,6 +172,7 @@ def _conclude(
             difference(
                 _right(fits, plan.reference, chosen.head, "test"),
                 _right(fits, row.condition.name, chosen.head, "test"),
+                groups,
             ),
         )
         for row in steps.values()
@@ -172,9 +180,9 @@ def _conclude(
     sentences = conclude_data(chosen, gaps, about)
     heads = tuple(dict.fromkeys(row.head for row in rows))
     for other in heads[1:]:
-        answers = [_right(fits, plan.reference, head, "test") for head in (heads[0], other)]
-        gap = difference(*answers)
-        sentences.append(conclude_heads(heads[0], other, gap, answers[0].shape[1]))
+        first, second = (_right(fits, plan.reference, head, "test") for head in (heads[0], other))
+        gap = difference(first, second, groups)
+        sentences.append(conclude_heads(heads[0], other, gap, first.shape[1]))
     return sentences
 
 
@@ -186,7 +194,9 @@ def _law(conditions: Sequence[Condition], head: str, fits: Sequence[TrialResult]
         for condition in conditions
     ]
     return fit_power_law(
-        sizes, 1 - np.stack([np.broadcast_to(r, (seeds, r.shape[1])) for r in answers])
+        sizes,
+        1 - np.stack([np.broadcast_to(r, (seeds, r.shape[1])) for r in answers]),
+        groups=fits[0].groups["test"],
     )
 
 

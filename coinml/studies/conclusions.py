@@ -94,7 +94,8 @@ def _effect(gap: Difference | None) -> str:
     if e.value > 0:
         text = f"gains {_points(e, signed=False)}"
     else:
-        text = f"costs {_points(Estimate(value=-e.value, low=-e.high, high=-e.low), signed=False)}"
+        lost = Estimate(value=-e.value, low=-e.high, high=-e.low, caveat=e.caveat)
+        text = f"costs {_points(lost, signed=False)}"
     return f"{text} of accuracy ({_p(gap.p_value)}{'' if gap.shown else ', not significant'})"
 
 
@@ -125,7 +126,8 @@ def _price(cost: Cost | None, reference: Cost | None) -> str:
 def _points(e: Estimate, *, signed: bool = True) -> str:
     sign = "+" if signed else ""
     value, low, high = (100 * (n + 0.0) for n in (e.value, e.low, e.high))
-    return f"{value:{sign}.1f} points [{low:{sign}.1f}, {high:{sign}.1f}]"
+    said = f"; {e.caveat}" if e.caveat else ""
+    return f"{value:{sign}.1f} points [{low:{sign}.1f}, {high:{sign}.1f}{said}]"
 
 
 def _percent(e: Estimate) -> str:

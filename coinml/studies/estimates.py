@@ -7,15 +7,18 @@ Heads that draw no random numbers have one row.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation.intervals import Estimate, share_of
+from coinml.evaluation.clusters import clustered_mean, members
+from coinml.evaluation.intervals import Estimate, caveat, clustered_proportion
 
 Right = npt.NDArray[np.bool_]
+Groups = Sequence[object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,38 +45,42 @@ class Difference:
         return self.p_value < 0.05
 
 
-def accuracy(right: Right) -> Estimate:
+def accuracy(right: Right, groups: Groups | None = None) -> Estimate:
     """Mean accuracy with a 95 % interval.
 
-    Wilson's interval over the videos, widened by the variation over seeds. For videos whose
-    answer depends on the seed it assumes the largest variance, so it is conservative.
+    Wilson's interval over the videos, or `clustered_proportion` over their groups, widened by the
+    variation over seeds. For videos whose answer depends on the seed it assumes the largest
+    variance, so it is conservative.
 
     Args:
         right: Shape (S, N).
+        groups: Each video's group, where videos are not independent.
 
     Raises:
         InvalidInputError: There are no videos.
     """
     _check(right)
-    share = float(right.mean())
-    low, high = _wilson(share, right.shape[1])
+    found = clustered_proportion(right.mean(axis=0), groups or range(right.shape[1]))
     spread = _seed_error(right.mean(axis=1))
-    return Estimate(
-        value=share,
-        low=max(0.0, share - math.hypot(share - low, spread)),
-        high=min(1.0, share + math.hypot(high - share, spread)),
+    return replace(
+        found,
+        low=max(0.0, found.value - math.hypot(found.value - found.low, spread)),
+        high=min(1.0, found.value + math.hypot(found.high - found.value, spread)),
     )
 
 
-def difference(right: Right, reference: Right) -> Difference:
+def difference(right: Right, reference: Right, groups: Groups | None = None) -> Difference:
     """Accuracy minus the reference's on the same videos, in the same order.
 
     A t-test and its interval, whose variance is that over videos and, with several seeds, that over
-    seeds. Test and interval are one procedure, so they cannot contradict each other.
+    seeds. Test and interval are one procedure, so they cannot contradict each other. Over groups,
+    the variance is that of the groups' sums, and neither the interval nor p is smaller than for
+    independent videos.
 
     Args:
         right: Shape (S, N).
         reference: Shape (S', N); S' is S, or one of them is 1.
+        groups: Each video's group, where videos are not independent.
 
     Raises:
         InvalidInputError: The two have different numbers of videos.
@@ -84,7 +91,18 @@ def difference(right: Right, reference: Right) -> Difference:
             f"paired answers of {right.shape[1]} and {reference.shape[1]} videos"
         )
     gain = right.mean(axis=0) - reference.mean(axis=0)
-    value, p_value = _crossed(gain, right.mean(axis=1) - reference.mean(axis=1))
+    by_seed = right.mean(axis=1) - reference.mean(axis=1)
+    value, p_value = _crossed(gain, by_seed, np.arange(len(gain)))
+    if groups is not None:
+        member = members(groups)
+        wider, larger = _crossed(gain, by_seed, member)
+        value = replace(
+            value,
+            low=min(value.low, wider.low),
+            high=max(value.high, wider.high),
+            caveat=caveat(int(member.max()) + 1),
+        )
+        p_value = max(p_value, larger)
     return Difference(
         value=value,
         p_value=p_value,
@@ -94,7 +112,9 @@ def difference(right: Right, reference: Right) -> Difference:
 
 
 def _crossed(
-    gain: npt.NDArray[np.float64], by_seed: npt.NDArray[np.float64]
+    gain: npt.NDArray[np.float64],
+    by_seed: npt.NDArray[np.float64],
+    member: npt.NDArray[np.intp],
 ) -> tuple[Estimate, float]:
     """A mean difference over videos and seeds: its interval, and the t-test's p.
 
@@ -108,16 +128,19 @@ def _crossed(
     Args:
         gain: Mean difference of each video, shape (N,).
         by_seed: Mean difference of each seed, shape (S,).
+        member: Index of each video's group, shape (N,).
     """
     from scipy.stats import t
 
-    padded = np.concatenate([gain, [-1.0, 1.0]])
-    n, seeds = len(padded), len(by_seed)
-    videos_part = padded.var(ddof=1) / n
+    added = int(member.max()) + 1
+    found = clustered_mean(
+        np.concatenate([gain, [-1.0, 1.0]]), np.concatenate([member, [added, added + 1]])
+    )
+    seeds = len(by_seed)
     seeds_part = by_seed.var(ddof=1) / seeds if seeds > 1 else 0.0
-    error = math.sqrt(videos_part + seeds_part)
-    freedom = error**4 / (videos_part**2 / (n - 1) + seeds_part**2 / max(seeds - 1, 1))
-    centre, half = float(padded.mean()), float(t.ppf(0.975, freedom)) * error
+    error = math.sqrt(found.variance + seeds_part)
+    freedom = error**4 / (found.variance**2 / found.freedom + seeds_part**2 / max(seeds - 1, 1))
+    centre, half = found.mean, float(t.ppf(0.975, freedom)) * error
     value = float(gain.mean())
     estimate = Estimate(
         value=value,
@@ -125,12 +148,6 @@ def _crossed(
         high=min(1.0, max(centre + half, value)),
     )
     return estimate, float(2 * t.sf(abs(centre) / error, freedom))
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's interval around a share that need not be a whole number of videos."""
-    found = share_of(share * n, n)
-    return (0.0 if share <= 0 else found.low), (1.0 if share >= 1 else found.high)
 
 
 def _seed_error(means: npt.NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
+from coinml.evaluation.clusters import members
 from coinml.evaluation.intervals import Estimate
 
 Array = npt.NDArray[np.float64]
@@ -56,13 +57,18 @@ class PowerLaw:
 
 
 def fit_power_law(
-    sizes: Sequence[int], wrong: npt.NDArray[Any], *, draws: int = 400, seed: int = 0
+    sizes: Sequence[int],
+    wrong: npt.NDArray[Any],
+    *,
+    groups: Sequence[object] | None = None,
+    draws: int = 400,
+    seed: int = 0,
 ) -> PowerLaw:
     """Fit error = a + b * n^-c to a learning curve.
 
     Least squares, each mean error weighted by its standard error; the intervals are percentiles
-    over resampled seeds and test videos, with a refit each. They do not measure how well a power
-    law fits the data.
+    over resampled seeds and test videos (or their groups), with a refit each. They do not measure
+    how well a power law fits the data.
 
     Source: Hestness, J. et al. (2017). Deep learning scaling is predictable, empirically
     (errors fall as power laws of the training size).
@@ -71,6 +77,7 @@ def fit_power_law(
         sizes: Number of training videos of each point.
         wrong: Shape (points, seeds, test videos): 1 where the answer is wrong. Seeds are
             resampled with all of their points, since a seed's subsets are nested.
+        groups: Each test video's group, where videos are not independent.
         draws: Number of resamplings.
         seed: Seed of the resampling.
 
@@ -90,11 +97,14 @@ def fit_power_law(
     errors = wrong.mean(axis=(1, 2))
     best = _fit(n / anchor, errors, videos)
     generator = np.random.default_rng(seed)
+    member = members(groups) if groups is not None else np.arange(videos)
+    units = int(member.max()) + 1
     found = []
     for _ in range(draws):
         rows = generator.integers(0, seeds, seeds)
-        weights = generator.multinomial(videos, np.full(videos, 1 / videos)) / videos
-        found.append(_fit(n / anchor, wrong[:, rows].mean(axis=1) @ weights, videos, start=best))
+        weights = generator.multinomial(units, np.full(units, 1 / units))[member]
+        errors = wrong[:, rows].mean(axis=1) @ (weights / weights.sum())
+        found.append(_fit(n / anchor, errors, videos, start=best))
     drawn = np.array(found)
     return PowerLaw(
         a=_estimate(float(best[0]), drawn[:, 0]),

@@ -209,7 +209,8 @@ def cells(report: StudyReport) -> tuple[list[str], list[list[str]]]:
 def points(difference: Estimate) -> str:
     """A difference of accuracies in percentage points, with its interval."""
     value, low, high = (100 * n for n in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    said = f"; {difference.caveat}" if difference.caveat else ""
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}{said}]"
 
 
 def markdown(report: StudyReport) -> str:

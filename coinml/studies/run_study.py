@@ -30,11 +30,6 @@ from coinml.training.looks import TEST_IDS_DIGEST, studies_experiment
 from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData
 
-_NO_GROUPS = (
-    "The videos come in groups (--group), and a study's intervals and tests take them as "
-    "independent: they are too narrow."
-)
-
 
 def experiment_name(dataset: str, target: Target = "task") -> str:
     """Name of the experiment with a dataset's studies; heads have an experiment of their own."""
@@ -102,9 +97,6 @@ def run_study(
             results.append(result)
             if on_fit is not None:
                 on_fit()
-        extras = extras or ReportExtras()
-        if parts[plan.reference]["test"].shared:
-            extras = replace(extras, notes=(*extras.notes, _NO_GROUPS))
         report = build_report(plan, conditions, results, dataset=dataset, extras=extras)
         report = replace(report, experiment=experiment, run_id=log.run_id)
         _log_report(log, report)

@@ -52,6 +52,8 @@ class TrialResult:
         dim: Width of the head's input.
         fit_s: Seconds that training took.
         right: Whether each val and test video was classified correctly, in the order of the ids.
+        groups: Each video's group in val and test, in the same order; None where videos are
+            independent.
         evaluations: The metrics of val and test.
         predictions: `video_id, split, label, predicted, score` of val and test.
     """
@@ -63,6 +65,7 @@ class TrialResult:
     dim: int
     fit_s: float
     right: Mapping[Split, npt.NDArray[np.bool_]]
+    groups: Mapping[Split, Sequence[str] | None]
     evaluations: Mapping[Split, Evaluation]
     predictions: pd.DataFrame
 
@@ -152,6 +155,7 @@ def _measure(
         dim=parts["train"].x.shape[1],
         fit_s=fit_s,
         right=right,
+        groups={split: parts[split].clusters for split in splits},
         evaluations=evaluations,
         predictions=pd.concat(tables, ignore_index=True),
     )

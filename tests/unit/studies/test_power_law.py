@@ -50,6 +50,19 @@ def test_more_test_videos_make_the_interval_of_a_prediction_narrower() -> None:
     assert widths[1] < widths[0] / 2
 
 
+def test_copies_of_a_video_in_one_group_are_worth_one_video() -> None:
+    wrong = answers(seeds=3, videos=100)
+    copied = np.repeat(wrong, 10, axis=2)
+
+    def width(wrong: np.ndarray, groups: list[int] | None = None) -> float:
+        predicted = fit_power_law(SIZES, wrong, groups=groups, draws=60).predict(6400)
+        return predicted.high - predicted.low
+
+    in_groups = width(copied, np.repeat(np.arange(100), 10).tolist())
+    assert in_groups == pytest.approx(width(wrong), rel=0.3)
+    assert width(copied) < in_groups / 2
+
+
 def test_a_flat_curve_predicts_no_gain_from_more_data() -> None:
     rng = np.random.default_rng(0)
     wrong = np.broadcast_to(rng.random((1, 3, 500)) < 0.4, (6, 3, 500))

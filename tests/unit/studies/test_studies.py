@@ -280,6 +280,25 @@ def test_conditions_are_compared_on_the_videos_that_all_of_them_have(
     assert "| 25 % | svm |" in markdown(report)
 
 
+def test_videos_of_one_group_count_once_in_a_studys_intervals_and_tests(
+    store: MlflowStore, dataset: Dataset, table: pd.DataFrame
+) -> None:
+    whole = studied(store, dataset, {"all": table}, "dims", "4")
+    people = [f"p{number // 20}" for number in range(len(table))]
+    report = studied(store, dataset, {"all": table.assign(group=people)}, "dims", "4")
+    for row, alone in zip(report.rows, whole.rows, strict=True):
+        assert row.test.value == alone.test.value
+        # The 80 test videos are of four people.
+        assert row.test.caveat == "4 groups: too few for an interval"
+        assert row.test.low < alone.test.low
+        if row.difference is not None:
+            assert alone.difference is not None
+            assert row.difference.p_value >= alone.difference.p_value
+    assert "over the groups (--group) of the test videos: 4." in " ".join(report.notes)
+    assert "too few for an interval" in str(report)
+    assert not any("--group" in note for note in whole.notes)
+
+
 def test_in_resolution_one_head_is_measured_on_every_version(
     store: MlflowStore, dataset: Dataset, table: pd.DataFrame
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from typer.testing import CliRunner
 
 from coinml.embedding_sets.options import SetOptions
@@ -190,3 +191,36 @@ def test_answers_on_different_videos_are_refused() -> None:
         difference(np.ones((1, 5), bool), np.ones((1, 6), bool))
     with pytest.raises(InvalidInputError, match=r"\(seeds, videos\)"):
         accuracy(np.ones((2, 0), bool))
+
+
+def test_over_groups_equal_heads_differ_as_often_as_the_level_says() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 20)
+    found = []
+    for _ in range(200):
+        of_group = 0.8 * rng.normal(size=10) + 0.6 * rng.normal(size=(2, 10))
+        each = 0.8 * rng.normal(size=200) + 0.6 * rng.normal(size=(2, 200))
+        a, b = np.sqrt(0.3) * of_group[:, groups] + np.sqrt(0.7) * each < ndtri(0.75)
+        gap, alone = difference(b[None], a[None], groups.tolist()), difference(b[None], a[None])
+        assert gap.shown != (gap.value.low <= 0 <= gap.value.high)
+        assert gap.value.low <= alone.value.low
+        assert gap.value.high >= alone.value.high
+        assert gap.p_value >= alone.p_value
+        held = accuracy(b[None], groups.tolist())
+        found.append([gap.shown, alone.shown, held.low <= 0.75 <= held.high])
+    wrong, wrong_alone, covered = np.mean(found, axis=0)
+    assert wrong <= 0.08
+    assert wrong_alone >= 0.2
+    assert covered >= 0.92
+
+
+def test_groups_of_one_video_change_nothing_and_few_groups_are_said() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 3, 60)) < np.array([[0.6], [0.7]])[:, None]
+    ones = [f"p{number}" for number in range(60)]
+    plain, alone = difference(b, a), difference(b, a, ones)
+    assert (alone.p_value, alone.value.low) == pytest.approx((plain.p_value, plain.value.low))
+    assert accuracy(a, ones) == accuracy(a)
+    three = difference(b, a, [number // 20 for number in range(60)])
+    assert three.value.caveat == "3 groups: too few for an interval"
+    assert accuracy(a, [number // 20 for number in range(60)]).caveat == three.value.caveat
