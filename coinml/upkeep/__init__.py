@@ -1,1 +1,1 @@
-"""Keeping a home for years: its sizes, its copies elsewhere, and what is let go."""
+"""Keeping a home for years: its sizes, and what is let go."""

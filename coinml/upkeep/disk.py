@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,11 +105,10 @@ def forecast_disk(settings: Settings, *, now_s: float | None = None) -> DiskFore
 
 
 def _databases(settings: Settings) -> Iterator[os.stat_result]:
-    folders: Iterable[Path] = (settings.home, settings.data_dir, settings.data_dir / "prefect")
-    for folder in folders:
-        for path in folder.glob("*.db*"):
-            if path.is_file():
-                yield path.stat()
+    below = (path for pattern in ("*.db*", "*/*.db*") for path in settings.data_dir.glob(pattern))
+    for path in (*settings.home.glob("*.db*"), *below):
+        if path.is_file():
+            yield path.stat()
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
