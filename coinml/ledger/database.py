@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,10 +24,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger.schema import HEAD
 from coinml.runtime.addresses import masked
+from coinml.runtime.sqlite_files import refuse_damaged, says_damaged, way_back
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+WITHOUT_COPY = "remove the file: `coinml collect` registers the videos that are there"
+"""What to do about a damaged ledger if there is no copy of it."""
 
 _BUSY_TIMEOUT_S = 60.0
 _RECONNECT_S = 60.0
@@ -132,6 +138,11 @@ class Database:
             return self._engine
         with self._opening:
             if self._engine is None:
+                path = self.path
+                if path is not None and path.exists():
+                    refuse_damaged(path, "ledger", WITHOUT_COPY)
+                elif path is not None:
+                    self._create(path)
                 engine = _create_engine(self.url)
                 try:
                     self._bring_to_head(engine)
@@ -140,6 +151,28 @@ class Database:
                     raise
                 self._engine = engine
             return self._engine
+
+    def _create(self, path: Path) -> None:
+        """Create a ledger with its tables under another name first.
+
+        A file that is empty under the ledger's own name was therefore not made here: it has lost
+        its content.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".ledger.") as folder:
+                begun = Path(folder) / path.name
+                engine = _create_engine(f"sqlite:///{begun}")
+                try:
+                    self._bring_to_head(engine)
+                finally:
+                    # The last connection to be closed empties the log into the file.
+                    engine.dispose()
+                # Unlike a rename, this keeps the ledger of a process that was faster.
+                with contextlib.suppress(FileExistsError):
+                    os.link(begun, path)
+        except OSError as err:
+            raise LocalError(f"the ledger {path} cannot be created: {err.strerror or err}") from err
 
     def _bring_to_head(self, engine: Engine) -> None:
         if _version(engine) == HEAD:
@@ -159,6 +192,8 @@ def schema_version(url: str) -> str | None:
     Raises:
         LocalError: The database does not answer.
     """
+    if (path := Database(url).path) is not None:
+        refuse_damaged(path, "ledger", WITHOUT_COPY)
     engine = _create_engine(url)
     try:
         with engine.connect() as connection:
@@ -287,4 +322,7 @@ def _shown(url: URL) -> str:
 
 
 def _translated(err: DBAPIError, url: str) -> LocalError:
-    return LocalError(f"the ledger {_shown(make_url(url))}: {masked(str(err.orig))}")
+    said = f"the ledger {_shown(make_url(url))}: {masked(str(err.orig))}"
+    return LocalError(
+        f"{said}; {way_back('ledger', WITHOUT_COPY)}" if says_damaged(err.orig) else said
+    )

@@ -115,7 +115,7 @@ class MlflowStore:
             mlflow.set_registry_uri(address)
         # What follows `file:` is a URI with options, such as `mode=ro`.
         if self.uri.startswith("sqlite:///") and not self.uri.startswith("sqlite:///file:"):
-            make_database(Path(self.uri.removeprefix("sqlite:///")))
+            make_database(Path(self.uri.removeprefix("sqlite:///")), self.artifact_root)
         return mlflow.MlflowClient(address)
 
     def _address(self) -> str:

@@ -13,6 +13,7 @@ from coinml.errors import CoinmlError
 from coinml.runtime.addresses import without_password
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.finding import Finding, installed
+from coinml_ops.home_databases import damage_and_remedy
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -27,6 +28,8 @@ def check_ledger(settings: Settings) -> Finding:
     url = settings.ledger_url
     if _is_missing(url):
         return Finding(subject="ledger", state="ok", text="none yet (the first run creates it)")
+    if damaged := _damaged("ledger", Path(url.removeprefix("sqlite:///"))):
+        return damaged
     try:
         version = schema_version(url)
         if version is None:
@@ -64,6 +67,8 @@ def check_mlflow_store(settings: Settings) -> Finding:
     shown = without_password(uri)
     if _is_missing(uri):
         return Finding(subject="mlflow", state="ok", text=f"{version}, no mlflow.db yet")
+    if damaged := _damaged("mlflow", Path(uri.removeprefix("sqlite:///"))):
+        return damaged
     found = _revision(uri)
     script = _migrations()
     expected = script.get_current_head()
@@ -84,6 +89,23 @@ def check_mlflow_store(settings: Settings) -> Finding:
         text=text,
         remedy="a newer mlflow has opened it: use that version, or a copy from before",
     )
+
+
+def check_prefect_database(path: Path) -> Finding:
+    """Whether the database of this home's Prefect is whole."""
+    if damaged := _damaged("prefect database", path, name="prefect"):
+        return damaged
+    text = f"{path.stat().st_size / 1e6:.0f} MB"
+    return Finding(subject="prefect database", state="ok", text=text)
+
+
+def _damaged(subject: str, path: Path, *, name: str = "") -> Finding | None:
+    """The finding that a database's file is damaged; None if it is whole or not there."""
+    found = damage_and_remedy(path, name or subject)
+    if found is None:
+        return None
+    text, remedy = found
+    return Finding(subject=subject, state="failed", text=f"{path} {text}", remedy=remedy)
 
 
 def _is_missing(url: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from coinml.runtime.proxies import named_proxies
 from coinml.runtime.settings import Settings
 from coinml_ops.doctor.access import check_access
-from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
+from coinml_ops.doctor.databases import check_ledger, check_mlflow_store, check_prefect_database
 from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import (
     check_confinement,
@@ -56,6 +56,9 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
     }
     if settings.tracking_uri.startswith(("http://", "https://")):
         checks["mlflow"] = lambda: check_mlflow_server(settings)
+    prefect_database = settings.data_dir / "prefect" / "prefect.db"
+    if prefect_database.exists():
+        checks["prefect database"] = lambda: check_prefect_database(prefect_database)
     if named_proxies():
         checks["http proxy"] = check_http_proxy
     if prefect_api is not None:

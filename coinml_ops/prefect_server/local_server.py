@@ -20,6 +20,7 @@ from coinml.errors import LocalError
 from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.process_identity import process_start
 from coinml_ops.access.password import PREFECT_SERVER, auth_string, ensure_password
+from coinml_ops.home_databases import PREFECT, check_database
 from coinml_ops.prefect_server import users
 from coinml_ops.stack import health
 from coinml_ops.stack.services import NOT_FOR_SERVERS, QUIET, RECORDER
@@ -63,9 +64,13 @@ class LocalPrefect:
 
         Returns:
             The address of its API.
+
+        Raises:
+            LocalError: Its database is damaged.
         """
         from filelock import FileLock
 
+        check_database(self.folder / "prefect.db", PREFECT)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             users.join(self.users)

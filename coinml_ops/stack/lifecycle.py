@@ -19,10 +19,11 @@ from pathlib import Path
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml_ops.access.password import VARIABLE, ensure_password, stored_password
+from coinml_ops.home_databases import check_database, databases
 from coinml_ops.stack import health, ports, record, running_processes
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Process, Stack
-from coinml_ops.stack.services import MARK, METRICS, services
+from coinml_ops.stack.services import MARK, services
 from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
 
 UP_TIMEOUT_S = 240.0
@@ -50,7 +51,6 @@ class StackOptions:
         host: The address to bind to; None: the running stack's, or loopback.
         prefect_port: Prefect's port; None: the previous one, the default, or any free port.
         mlflow_port: MLflow's port; None as above.
-        metrics_port: Port of the metrics; None as above.
         postgres: A PostgreSQL server's URL; "": none; None: the previous one.
         ledger_url: The workers' ledger if there is no such server.
         dataset: Dataset of the scheduled deployments; None: the previous one.
@@ -59,7 +59,6 @@ class StackOptions:
     host: str | None = None
     prefect_port: int | None = None
     mlflow_port: int | None = None
-    metrics_port: int | None = None
     postgres: str | None = field(default=None, repr=False)
     ledger_url: str = field(default="", repr=False)
     dataset: str | None = None
@@ -79,7 +78,8 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
 
     Raises:
         InvalidInputError: A port is in use, or the running stack has other settings.
-        LocalError: PostgreSQL refuses, or this installation is older than its code.
+        LocalError: PostgreSQL refuses, a database is damaged, or this installation is older than
+            its code.
     """
     if not entry_points(group="mlflow.app", name="coinml"):
         raise LocalError("coinml is installed from an earlier version: install it again (`make`)")
@@ -103,6 +103,10 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
         # Without a supervisor, services still run: the new supervisor adopts them.
     else:
         stack = _new_stack(home, before, options)
+        if not stack.postgres:
+            # The servers take an empty file for a new database, and forget all that was in it.
+            for name, path in databases(home).items():
+                check_database(path, name)
         ensure_password(home / "data")
         if stack.postgres:
             Databases(stack.postgres).create()
@@ -212,9 +216,6 @@ def _new_stack(home: Path, before: Stack | None, options: StackOptions) -> Stack
         mlflow_port=ports.choose(
             host, options.mlflow_port, last.mlflow_port, option="--mlflow-port"
         ),
-        metrics_port=ports.choose(
-            host, options.metrics_port, last.metrics_port, option="--metrics-port"
-        ),
         postgres=last.postgres if options.postgres is None else options.postgres,
         ledger_url=options.ledger_url,
         dataset=last.dataset if options.dataset is None else options.dataset,
@@ -233,7 +234,6 @@ def _same_settings(before: Stack, options: StackOptions) -> StackOptions:
         host=options.host or before.host,
         prefect_port=options.prefect_port or before.prefect_port,
         mlflow_port=options.mlflow_port or before.mlflow_port,
-        metrics_port=options.metrics_port or before.metrics_port,
         ledger_url=options.ledger_url or before.ledger_url,
     )
 
@@ -248,7 +248,6 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
         "--host": (options.host, running.host),
         "--prefect-port": (options.prefect_port, running.prefect_port),
         "--mlflow-port": (options.mlflow_port, running.mlflow_port),
-        "--metrics-port": (options.metrics_port, running.metrics_port),
     }
     for option, (given, current) in asked.items():
         if given is not None and given != current:
@@ -270,18 +269,16 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
 
 
 def _kill_outdated_supervisor(stack: Stack) -> None:
-    """Kill a supervisor that another version started; its services go on.
+    """Kill a supervisor that was started from another version's module; its services go on.
 
-    It would restart a service by a module name that this version may no longer have, and start
-    none that this version has added.
+    It would restart a service by a module name that this version may no longer have.
     """
     import psutil
 
     if stack.supervisor is None:
         return
     with contextlib.suppress(psutil.Error):
-        module = SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline()
-        if module and METRICS in stack.services:
+        if SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline():
             return
         _signal(stack, signal.SIGKILL)
         while stack.supervisor.alive():

@@ -87,6 +87,49 @@ def test_a_read_only_folder_is_a_local_error(tmp_path: Path) -> None:
         Ledger(f"sqlite:///{tmp_path}/file/ledger.db").datasets()
 
 
+@pytest.mark.parametrize(
+    ("left", "says"), [(0, "is empty"), (30, "is no database"), (0.5, "is truncated")]
+)
+def test_a_ledger_that_lost_content_is_named_and_not_taken_for_new(
+    tmp_path: Path, left: float, says: str
+) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger(f"sqlite:///{path}") as ledger:
+        ledger.register(dataset(40))
+    size_bytes = path.stat().st_size
+    os.truncate(path, int(size_bytes * left) if left < 1 else int(left))
+    content = path.read_bytes()
+    for use in (lambda one: one.datasets(), lambda one: one.register(dataset(2))):
+        with (
+            Ledger(f"sqlite:///{path}") as ledger,
+            pytest.raises(LocalError, match=rf"ledger\.db {says}.*coinml restore PLACE --only"),
+        ):
+            use(ledger)
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_page_is_named_with_the_way_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger(f"sqlite:///{path}") as ledger:
+        ledger.register(dataset(400))
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)
+    path.write_bytes(content)
+    with (
+        Ledger(f"sqlite:///{path}") as ledger,
+        pytest.raises(LocalError, match="malformed; `coinml restore PLACE --only ledger`"),
+    ):
+        ledger.rows("mini")
+
+
+def test_a_ledger_appears_with_its_tables(tmp_path: Path) -> None:
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        ledger.datasets()
+        names = sorted(one.name for one in tmp_path.iterdir())
+    assert names[0] == "ledger.db"
+    assert all(one.startswith("ledger.db") for one in names)
+
+
 def test_opening_a_ledger_at_head_does_not_import_alembic(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with Ledger(url) as ledger:

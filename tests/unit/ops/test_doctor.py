@@ -25,7 +25,11 @@ from coinml.ledger import Ledger
 from coinml.ledger.schema import HEAD
 from coinml.runtime.proxies import VARIABLES
 from coinml.runtime.settings import Settings
-from coinml_ops.doctor.databases import check_ledger, check_mlflow_store
+from coinml_ops.doctor.databases import (
+    check_ledger,
+    check_mlflow_store,
+    check_prefect_database,
+)
 from coinml_ops.doctor.examine import examine
 from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import check_confinement, check_disk, check_kernels
@@ -354,3 +358,19 @@ def test_the_proxy_of_the_environment_is_named_without_its_password(
     assert "ALL_PROXY=(not usable)" in found.text
     assert "socks5" in found.remedy
     assert "hush" not in found.text + found.remedy
+
+
+def test_a_database_that_lost_its_content_is_reported_with_the_way_back(
+    settings: Settings,
+) -> None:
+    prefect = settings.data_dir / "prefect" / "prefect.db"
+    for path in (settings.data_dir / "ledger.db", settings.home / "mlflow.db", prefect):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for subject, found in {
+        "ledger": check_ledger(settings),
+        "mlflow": check_mlflow_store(settings),
+        "prefect": check_prefect_database(prefect),
+    }.items():
+        assert (found.state, "is empty (0 bytes)" in found.text) == ("failed", True)
+        assert f"coinml restore PLACE --only {subject}" in found.remedy

@@ -11,13 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coinml.errors import InvalidInputError
+from coinml.errors import InvalidInputError, LocalError
+from coinml_ops.prefect_server.local_server import LocalPrefect
 from coinml_ops.stack import lifecycle, record, running_processes
 from coinml_ops.stack.lifecycle import StackOptions
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, SERVICE
 
-NAMES = ("prefect", "mlflow", "metrics", "worker-network", "worker-gpu")
+NAMES = ("prefect", "mlflow", "worker-network", "worker-gpu")
 OUTDATED = "coinml.stack.supervisor"
 
 
@@ -97,3 +98,23 @@ def test_down_ends_a_stack_of_another_version(outdated: Stack, tmp_path: Path) -
     now = record.read(tmp_path)
     assert now is not None
     assert (now.supervisor, now.services) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("ledger", "data/ledger.db"),
+        ("mlflow", "mlflow.db"),
+        ("prefect", "data/prefect/prefect.db"),
+    ],
+)
+def test_no_server_is_started_on_an_empty_database(tmp_path: Path, name: str, path: str) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    with pytest.raises(LocalError, match=f"{path} is empty.*coinml restore PLACE --only {name}"):
+        lifecycle.start(tmp_path)
+    assert record.read(tmp_path) is None
+    if name == "prefect":
+        with pytest.raises(LocalError, match="--only prefect"):
+            LocalPrefect(tmp_path / "data" / "prefect").start()
+        assert not (tmp_path / "data" / "prefect" / "users").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,15 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from coinml.errors import InvalidInputError, TransientError
+from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.runtime.addresses import without_password
 from coinml.tracking.epochs import EpochWriter
 from coinml.tracking.mlflow_store import MlflowStore
+
+if TYPE_CHECKING:
+    from tests.helpers.kitchen_dataset import Trained
 
 
 def status(store: MlflowStore, run_id: str) -> str:
@@ -332,3 +337,24 @@ with store.run("toy", "left", tags={}) as log:
         # The run of the live process is not changed.
         assert store.end_abandoned("toy") == []
     assert store.read_run(log.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("left", [0, 40, 20_000])
+def test_a_database_that_lost_its_runs_is_named(
+    trained: Trained, tmp_path: Path, left: int
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(trained.home, home)
+    os.truncate(home / "mlflow.db", left)
+    store = MlflowStore(uri=f"sqlite:///{home / 'mlflow.db'}", artifact_root=home / "mlartifacts")
+    with pytest.raises(LocalError, match=r"mlflow\.db is .*coinml restore PLACE --only mlflow"):
+        store.client()
+    assert (home / "mlflow.db").stat().st_size == left
+
+
+def test_an_empty_database_without_artifacts_is_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    store = MlflowStore(
+        uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "mlartifacts"
+    )
+    assert store.client().search_experiments()
