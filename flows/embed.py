@@ -69,6 +69,8 @@ def embed(
     jobs = find_jobs(dataset, extent)
     require_jobs(dataset, jobs, extent)
     embedding_set = open_set(dataset.name, made)
+    # A page of vectors that is damaged does not show in the keys.
+    embedding_set.set_aside_broken()
     done = embedding_set.done(set_aside=True)
     todo = [job for job in jobs if key_of(job) not in done]
     reports: list[EmbedReport] = []

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.data.records import Target
 from coinml.data.targets import extent_of
 from coinml.embedding.jobs import count_done
-from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding_sets import BrokenPartError, EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import quantized_file
 from coinml.encoder.checkpoint import Checkpoint
@@ -223,11 +223,16 @@ def _load_data(
     embedding_set = EmbeddingSet.open(
         settings.embeddings_root, dataset.name, fingerprint=fingerprint
     )
-    with Ledger.of(settings) as ledger:
-        return load_training_data(
-            dataset,
-            embedding_set,
-            ledger,
-            target=target,
-            with_clips=head_kind(head).takes_clips,
-        )
+    try:
+        with Ledger.of(settings) as ledger:
+            return load_training_data(
+                dataset,
+                embedding_set,
+                ledger,
+                target=target,
+                with_clips=head_kind(head).takes_clips,
+            )
+    except BrokenPartError:
+        # Embedding does not read the vectors of a set in a bucket: it would not find the part.
+        embedding_set.set_aside_broken(in_bucket=True)
+        raise

@@ -24,6 +24,9 @@ _ROW_GROUP_ROWS = 8192
 """Clips per row group, the unit of reading: 12 MB for vectors of length 768."""
 
 
+_HEALING = "`coinml embed` sets it aside and embeds its videos again"
+
+
 class BrokenPartError(LocalError):
     """A part exists but its content is not what was written."""
 
@@ -145,7 +148,9 @@ def iterate_part(
             if columns is not None and not set(columns) - set(table.column_names):
                 table = table.select(wanted.names)
             if not table.schema.equals(wanted):
-                raise BrokenPartError(f"{masked(path)}: its columns are not those of this set")
+                raise BrokenPartError(
+                    f"{masked(path)}: its columns are not those of this set; {_HEALING}"
+                )
             yield table
 
 
@@ -187,7 +192,7 @@ def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
         reason = f"{masked(path)}: cannot be read: {said}"
         # Arrow's errors about content have no errno; those of the operating system have one.
         if isinstance(err, pa.ArrowException) or (type(err) is OSError and err.errno is None):
-            raise BrokenPartError(reason) from err
+            raise BrokenPartError(f"{reason}; {_HEALING}") from err
         if isinstance(err, OSError) or not is_local(filesystem):
             raise LocalError(reason) from err
         raise

@@ -15,8 +15,12 @@ from coinml.runtime.addresses import masked, plain
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "r2", "hf"})
 
 
-def filesystem_of(url: str) -> tuple[Any, str]:
+def filesystem_of(url: str, *, purpose: str = "embedding sets") -> tuple[Any, str]:
     """The fsspec file system of a folder or URL, and the path in it.
+
+    Args:
+        url: The folder or URL.
+        purpose: What is to be there, for messages.
 
     Raises:
         InvalidInputError: The URL's protocol is unknown, or its driver is not installed.
@@ -29,7 +33,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as err:
         hint = "; pip install 'coinml[s3]'" if str(url).startswith(("s3:", "s3a:")) else ""
         raise InvalidInputError(
-            f"{masked(url)}: not a place for embedding sets: {masked(str(err))}{hint}"
+            f"{masked(url)}: not a place for {purpose}: {masked(str(err))}{hint}"
         ) from err
     except Exception as err:
         # Some drivers connect at once, and raise the errors of their libraries.

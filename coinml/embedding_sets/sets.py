@@ -33,7 +33,12 @@ from coinml.embedding_sets.places import (
     write_whole,
 )
 from coinml.embedding_sets.spec import SetSpec
-from coinml.embedding_sets.spec_file import SPEC_NAME, read_spec, write_spec
+from coinml.embedding_sets.spec_file import (
+    SPEC_NAME,
+    read_spec,
+    set_aside_broken_spec,
+    write_spec,
+)
 from coinml.errors import InvalidInputError
 from coinml.runtime.addresses import masked
 from coinml.runtime.cpus import cpu_count
@@ -100,7 +105,8 @@ class EmbeddingSet:
             dataset: Name of the dataset.
             spec: Spec of the set.
             fingerprint: Fingerprint of the set, if the spec is not known.
-            create: Create the set if it does not exist; needs the spec.
+            create: Create the set if it does not exist, and write its spec again if that is
+                damaged; needs the spec.
 
         Raises:
             InvalidInputError: There is no such set.
@@ -115,6 +121,9 @@ class EmbeddingSet:
         path = f"{root}/{dataset}/{wanted}"
         with as_local_error(path, filesystem):
             there = filesystem.exists(f"{path}/{SPEC_NAME}")
+            if there and create:
+                set_aside_broken_spec(filesystem, path)
+                there = bool(filesystem.exists(f"{path}/{SPEC_NAME}"))
             if not there and create and spec is not None:
                 write_spec(filesystem, path, spec)
                 there = True
@@ -158,7 +167,7 @@ class EmbeddingSet:
                 if isinstance(table, BrokenPartError):
                     if not set_aside:
                         raise table
-                    logger.warning("%s; it is set aside and its videos are embedded again", table)
+                    logger.warning("%s", table)
                     self.set_aside(part)
                     continue
                 columns = [table.column(name).to_pylist() for name in KEYS]
@@ -245,6 +254,7 @@ class EmbeddingSet:
         with as_local_error(f"{self.path}/{part}", self.filesystem):
             try:
                 self.filesystem.mv(f"{self.path}/{part}", f"{self.path}/bad-{part}")
+                logger.warning("%s is set aside as bad-%s", part, part)
             except FileNotFoundError:
                 logger.info("%s was set aside by another process", part)
 
@@ -267,6 +277,24 @@ class EmbeddingSet:
         dim = self.spec.encoder.dim
         found = self.consistently(lambda parts: self.in_threads(check, parts))
         return [problem for problem in found if problem is not None]
+
+    def set_aside_broken(self, *, in_bucket: bool = False) -> list[PartProblem]:
+        """Read every part completely, and rename the broken ones, so that they can be replaced.
+
+        Args:
+            in_bucket: In a bucket, too, where every byte of the set is transferred.
+
+        Returns:
+            The parts that were renamed.
+
+        Raises:
+            LocalError: A part cannot be reached or renamed.
+        """
+        problems = self.verify() if in_bucket or is_local(self.filesystem) else []
+        for problem in problems:
+            logger.warning("%s", problem.reason)
+            self.set_aside(problem.part)
+        return problems
 
     def read_keys(
         self, columns: Iterable[str]

@@ -244,3 +244,26 @@ def test_broken_files_fail_alone_and_the_ledger_has_the_reasons(
     assert "the decoder crashed (SIGSEGV)" in rows[crashing.stem].message
     again = embed(collected, options)
     assert (again.videos, again.embedded, again.failed) == (21, 0, {})
+
+
+def test_a_damaged_part_and_spec_heal_in_the_chain(
+    collected: Selection, tiny_encoder_dir: Path
+) -> None:
+    made = SetOptions(encoder=str(tiny_encoder_dir), clips=2)
+    embed(collected, made)
+    (found,) = list_sets(Settings().embeddings_root, "toy")
+    before = found.videos()
+    part = Path(found.path, found.parts()[0])
+    content = bytearray(part.read_bytes())
+    # A bit of a vector: the keys beside it are whole.
+    vector = found.read(part.name).column("embedding")[0].as_py()
+    content[content.index(np.array(vector, np.float16).tobytes())] ^= 1
+    part.write_bytes(content)
+    Path(found.path, "spec.json").write_text("{")
+    assert list_sets(Settings().embeddings_root, "toy") == []
+    report = embed(collected, made)
+    assert 0 < report.embedded <= 24
+    (healed,) = list_sets(Settings().embeddings_root, "toy")
+    assert healed.verify() == []
+    pd.testing.assert_frame_equal(healed.videos(), before)
+    assert Path(found.path, f"bad-{part.name}").read_bytes() == content

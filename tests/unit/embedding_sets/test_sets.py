@@ -172,6 +172,49 @@ def test_a_damaged_part_is_detected_on_every_read(embeddings: EmbeddingSet, harm
     assert embeddings.videos()["video_id"].tolist() == ["a"]
 
 
+def test_damaged_vectors_are_set_aside_although_the_keys_are_whole(
+    embeddings: EmbeddingSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    embeddings.append([rows("a")])
+    name = str(embeddings.append([rows("b", value=3)]))
+    path = Path(embeddings.path, name)
+    content = bytearray(path.read_bytes())
+    content[content.index((rows("b").embeddings + 3).astype(np.float16)[1].tobytes())] ^= 1
+    path.write_bytes(content)
+    assert len(embeddings.done(set_aside=True)) == 2
+    assert [problem.part for problem in embeddings.set_aside_broken()] == [name]
+    assert "`coinml embed` sets it aside and embeds its videos again" in caplog.text
+    assert embeddings.done() == {("a", None, None, "aa")}
+    assert Path(embeddings.path, f"bad-{name}").read_bytes() == content
+    assert embeddings.set_aside_broken() == []
+
+
+@pytest.mark.parametrize("harm", ["", "{", "[]", '{"encoder": 1}', "\x00" * 200])
+def test_a_damaged_spec_is_written_again_by_the_one_who_knows_it(
+    embeddings: EmbeddingSet, tmp_path: Path, harm: str
+) -> None:
+    embeddings.append([rows("a")])
+    spec = Path(embeddings.path, "spec.json")
+    content = spec.read_bytes()
+    spec.write_text(harm)
+    with pytest.raises(LocalError, match="`coinml embed`, with the options of the set, sets it"):
+        EmbeddingSet.open(str(tmp_path), "mini", SPEC)
+    healed = EmbeddingSet.open(str(tmp_path), "mini", SPEC, create=True)
+    assert healed.done() == {("a", None, None, "aa")}
+    assert spec.read_bytes() == content
+    assert Path(embeddings.path, "bad-spec.json").read_text() == harm
+
+
+def test_the_spec_of_another_set_is_not_replaced(embeddings: EmbeddingSet, tmp_path: Path) -> None:
+    other = replace(SPEC, dataset="other")
+    there = EmbeddingSet.open(str(tmp_path), "other", other, create=True)
+    content = Path(there.path, "spec.json").read_bytes()
+    Path(embeddings.path, "spec.json").write_bytes(content)
+    with pytest.raises(LocalError, match="describes set"):
+        EmbeddingSet.open(str(tmp_path), "mini", SPEC, create=True)
+    assert Path(embeddings.path, "spec.json").read_bytes() == content
+
+
 def test_videos_of_a_broken_part_are_not_done(
     embeddings: EmbeddingSet, caplog: pytest.LogCaptureFixture
 ) -> None:
