@@ -14,6 +14,7 @@ import typer
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml_cli import (
     audit,
+    backup,
     check,
     collect,
     count_annotations,
@@ -70,6 +71,7 @@ for group in (
     deploy,
     up,
     doctor,
+    backup,
 ):
     group.add_commands(app)
 

@@ -1,1 +1,0 @@
-"""The page that Prometheus reads: what is collected, embedded, waiting and free."""
