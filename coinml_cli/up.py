@@ -48,6 +48,10 @@ MlflowPort = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="MLflow's; by default 5000, or any other if in use."),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="That of the page for Prometheus; by default 4201."),
+]
 Scheduled = Annotated[
     str | None,
     typer.Option(help="Dataset of the scheduled deployments, as for `coinml deploy`."),
@@ -78,11 +82,12 @@ def up(
     host: Host = None,
     prefect_port: PrefectPort = None,
     mlflow_port: MlflowPort = None,
+    metrics_port: MetricsPort = None,
     print_: Print = None,
     out: Out = None,
     json: options.Json = False,
 ) -> None:
-    """Start Prefect, MLflow and two workers in the background, and apply the deployments."""
+    """Start Prefect, MLflow, metrics and two workers in the background; apply the deployments."""
     from coinml.runtime.settings import Settings
     from coinml_cli.print_service_files import print_files
     from coinml_ops.deployments.selection import absolute_dataset
@@ -105,6 +110,7 @@ def up(
             host=host or LOOPBACK,
             prefect_port=prefect_port or 4200,
             mlflow_port=mlflow_port or 5000,
+            metrics_port=metrics_port or 4201,
             postgres=postgres or "",
             dataset=dataset or "",
         )
@@ -116,6 +122,7 @@ def up(
             host=host,
             prefect_port=prefect_port,
             mlflow_port=mlflow_port,
+            metrics_port=metrics_port,
             postgres=postgres,
             ledger_url=ledger_url,
             dataset=dataset,
@@ -264,6 +271,7 @@ def _tell(stack: Stack, *, running: bool, json: bool) -> None:
         answer: dict[str, Any] = {
             **_addresses(stack),
             "prefect_api": stack.prefect_api,
+            "metrics": f"{stack.metrics_url}/metrics",
             "was_running": running,
             "database": database,
             "logs": str(stack.logs),
@@ -274,6 +282,7 @@ def _tell(stack: Stack, *, running: bool, json: bool) -> None:
         return
     for name, url in _addresses(stack).items():
         line(f"{name:<10}{url}")
+    line(f"{'metrics':<10}{stack.metrics_url}/metrics")
     line(f"{'workers':<10}of the queues network and gpu, as processes of this machine")
     line(f"{'state':<10}{database} (below {stack.home})")
     line(f"{'logs':<10}{stack.logs}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -128,6 +128,19 @@ class SignIn:
         else:
             refusal = PlainTextResponse("Wrong password: run `coinml ui` again\n", status_code=401)
             await refusal(scope, receive, send)
+
+
+def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
+    """An app that refuses requests with a foreign Host or Origin header.
+
+    Prefect checks neither. Without the first check, a page whose host name resolves to 127.0.0.1
+    (DNS rebinding) could read and start everything. Without the second, any page could open the
+    events' web socket, to which the browser's same-origin rule does not apply.
+    """
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    own = OwnPagesOnly(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
+    return TrustedHostMiddleware(own, allowed_hosts=hosts, www_redirect=False)
 
 
 def remember_basic(password: str) -> str:

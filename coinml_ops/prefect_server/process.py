@@ -13,18 +13,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinml_ops.access.gate import OwnPagesOnly, SignIn, remember_in_prefect
+from coinml_ops.access.gate import SignIn, guarded, remember_in_prefect
 from coinml_ops.access.password import PREFECT_SERVER, USER
 from coinml_ops.prefect_server.garbage_collection import collect_in_a_thread
 from coinml_ops.prefect_server.users import live_users
 
 if TYPE_CHECKING:
     import uvicorn
-    from starlette.types import ASGIApp
 
 POLL_S = 2.0
 GRACE_S = 10.0
@@ -71,19 +69,6 @@ def main() -> None:
         )
         watch.start()
     server.run()
-
-
-def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
-    """An app that refuses requests with a foreign Host or Origin header.
-
-    Prefect checks neither. Without the first check, a page whose host name resolves to 127.0.0.1
-    (DNS rebinding) could read and start everything. Without the second, any page could open the
-    events' web socket, to which the browser's same-origin rule does not apply.
-    """
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    own = OwnPagesOnly(app, [f"{f'[{name}]' if ':' in name else name}:{port}" for name in hosts])
-    return TrustedHostMiddleware(own, allowed_hosts=hosts, www_redirect=False)
 
 
 def _stop_when_unused(server: uvicorn.Server, users: Path) -> None:

@@ -1,7 +1,7 @@
 """Runs one service in the foreground, for systemd or Docker Compose.
 
-Run as ``python -P -m coinml_ops.stack prefect|mlflow|worker-network|worker-gpu``. Ports and hosts
-are options; COINML_HOME and COINML_POSTGRES are read from the environment.
+Run as ``python -P -m coinml_ops.stack prefect|mlflow|metrics|worker-network|worker-gpu``. Ports
+and hosts are options; COINML_HOME and COINML_POSTGRES are read from the environment.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import (
     LOOPBACK,
     MARK,
+    METRICS,
     MLFLOW,
     PREFECT,
     SERVICE,
@@ -37,7 +38,7 @@ from coinml_ops.work_pool import QUEUES
 if TYPE_CHECKING:
     import psutil
 
-NAMES = (PREFECT, MLFLOW, *(f"worker-{queue}" for queue in QUEUES))
+NAMES = (PREFECT, MLFLOW, METRICS, *(f"worker-{queue}" for queue in QUEUES))
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--prefect-port", type=int, default=4200)
     parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument("--metrics-port", type=int, default=4201)
     parser.add_argument("--allow-host", action="append", default=[])
     options = parser.parse_args()
     keep_loopback_direct(options.host)
@@ -63,6 +65,7 @@ def main() -> None:
         host=options.host,
         prefect_port=options.prefect_port,
         mlflow_port=options.mlflow_port,
+        metrics_port=options.metrics_port,
         names=tuple(options.allow_host),
         postgres=checked(postgres) if postgres else "",
         ledger_url=os.environ.get("COINML_LEDGER_URL", ""),
@@ -72,16 +75,13 @@ def main() -> None:
     (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
     service = next(one for one in services(stack) if one.name == options.service)
     if service.queue is None:
-        os.execve(sys.executable, list(service.command), service.full_environment())
+        os.execve(sys.executable, list(service.command), _environment(service))
     sys.exit(_run_worker(stack, service))
 
 
 def _run_worker(stack: Stack, service: Service) -> int:
     """Run a worker until it ends or SIGTERM arrives; its runs are stopped before it."""
-    environment = service.full_environment()
-    # In a container, the servers have other addresses than on this machine.
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        environment[name] = os.environ.get(name) or environment[name]
+    environment = _environment(service)
     api = Api(environment["PREFECT_API_URL"], read_password(Path(stack.home) / "data"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,6 +101,14 @@ def _run_worker(stack: Stack, service: Service) -> int:
         stop_worker(worker.pid, left, api=api)
         return 0
     return worker.wait()
+
+
+def _environment(service: Service) -> dict[str, str]:
+    """The service's environment; in a container, the servers' addresses are not this machine's."""
+    environment = service.full_environment()
+    for name in {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"} & set(service.environment):
+        environment[name] = os.environ.get(name) or environment[name]
+    return environment
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from typing import Any
 import yaml
 
 from coinml_ops.stack.record import Stack
-from coinml_ops.stack.services import MLFLOW, PREFECT
+from coinml_ops.stack.services import METRICS, MLFLOW, PREFECT
 from coinml_ops.work_pool import QUEUES
 
 IMAGE = "coinml:local"
 STATE = "/state"
 RUN_SERVICE = ("python", "-P", "-m", "coinml_ops.stack")
 HEADER = """\
-# Prefect, MLflow, two workers, and the deployments: docker compose up --detach --build
+# Prefect, MLflow, metrics, two workers, and the deployments: docker compose up --detach --build
 # The state is in the volume `state`, not in the COINML_HOME of this machine.
 # For a GPU, give worker-gpu `gpus: all`.
 """
@@ -52,6 +52,7 @@ def compose_file(stack: Stack, *, code: Path, secrets: tuple[Path, Path]) -> str
     servers = {
         PREFECT: _server(common, PREFECT, stack.prefect_port, "/api/health"),
         MLFLOW: _server(common, MLFLOW, stack.mlflow_port, "/health"),
+        METRICS: _server(common, METRICS, stack.metrics_port, "/health"),
     }
     workers = {
         f"worker-{queue}": {

@@ -23,7 +23,7 @@ from coinml_ops.home_databases import check_database, databases
 from coinml_ops.stack import health, ports, record, running_processes
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Process, Stack
-from coinml_ops.stack.services import MARK, services
+from coinml_ops.stack.services import MARK, METRICS, services
 from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
 
 UP_TIMEOUT_S = 240.0
@@ -51,6 +51,7 @@ class StackOptions:
         host: The address to bind to; None: the running stack's, or loopback.
         prefect_port: Prefect's port; None: the previous one, the default, or any free port.
         mlflow_port: MLflow's port; None as above.
+        metrics_port: Port of the metrics; None as above.
         postgres: A PostgreSQL server's URL; "": none; None: the previous one.
         ledger_url: The workers' ledger if there is no such server.
         dataset: Dataset of the scheduled deployments; None: the previous one.
@@ -59,6 +60,7 @@ class StackOptions:
     host: str | None = None
     prefect_port: int | None = None
     mlflow_port: int | None = None
+    metrics_port: int | None = None
     postgres: str | None = field(default=None, repr=False)
     ledger_url: str = field(default="", repr=False)
     dataset: str | None = None
@@ -216,6 +218,9 @@ def _new_stack(home: Path, before: Stack | None, options: StackOptions) -> Stack
         mlflow_port=ports.choose(
             host, options.mlflow_port, last.mlflow_port, option="--mlflow-port"
         ),
+        metrics_port=ports.choose(
+            host, options.metrics_port, last.metrics_port, option="--metrics-port"
+        ),
         postgres=last.postgres if options.postgres is None else options.postgres,
         ledger_url=options.ledger_url,
         dataset=last.dataset if options.dataset is None else options.dataset,
@@ -234,6 +239,7 @@ def _same_settings(before: Stack, options: StackOptions) -> StackOptions:
         host=options.host or before.host,
         prefect_port=options.prefect_port or before.prefect_port,
         mlflow_port=options.mlflow_port or before.mlflow_port,
+        metrics_port=options.metrics_port or before.metrics_port,
         ledger_url=options.ledger_url or before.ledger_url,
     )
 
@@ -248,6 +254,7 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
         "--host": (options.host, running.host),
         "--prefect-port": (options.prefect_port, running.prefect_port),
         "--mlflow-port": (options.mlflow_port, running.mlflow_port),
+        "--metrics-port": (options.metrics_port, running.metrics_port),
     }
     for option, (given, current) in asked.items():
         if given is not None and given != current:
@@ -269,16 +276,18 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
 
 
 def _kill_outdated_supervisor(stack: Stack) -> None:
-    """Kill a supervisor that was started from another version's module; its services go on.
+    """Kill a supervisor that another version started; its services go on.
 
-    It would restart a service by a module name that this version may no longer have.
+    It would restart a service by a module name that this version may no longer have, and start
+    none that this version has added.
     """
     import psutil
 
     if stack.supervisor is None:
         return
     with contextlib.suppress(psutil.Error):
-        if SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline():
+        module = SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline()
+        if module and METRICS in stack.services:
             return
         _signal(stack, signal.SIGKILL)
         while stack.supervisor.alive():

@@ -53,6 +53,7 @@ class Stack:
         host: The address that the servers bind to.
         prefect_port: Prefect's.
         mlflow_port: MLflow's.
+        metrics_port: That of the page for Prometheus.
         names: Additional host names that requests to the servers may use.
         postgres: URL of the PostgreSQL server, or "".
         ledger_url: The workers' COINML_LEDGER_URL, or "" for the home's own ledger.
@@ -67,6 +68,7 @@ class Stack:
     host: str = "127.0.0.1"
     prefect_port: int = 4200
     mlflow_port: int = 5000
+    metrics_port: int = 4201
     names: tuple[str, ...] = ()
     postgres: str = field(default="", repr=False)
     ledger_url: str = field(default="", repr=False)
@@ -99,6 +101,11 @@ class Stack:
     def mlflow_url(self) -> str:
         """Address of MLflow's pages, and value for MLFLOW_TRACKING_URI."""
         return f"http://{self._reachable}:{self.mlflow_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Address of the server whose /metrics Prometheus reads."""
+        return f"http://{self._reachable}:{self.metrics_port}"
 
     @property
     def _reachable(self) -> str:

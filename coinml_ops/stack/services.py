@@ -28,7 +28,7 @@ MARK = "COINML_STACK"
 SERVICE = "COINML_STACK_SERVICE"
 """Environment variable with the service's name."""
 
-PREFECT, MLFLOW = "prefect", "mlflow"
+PREFECT, MLFLOW, METRICS = "prefect", "mlflow", "metrics"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 NOT_FOR_SERVERS = (
@@ -84,7 +84,8 @@ class Service:
 
 def services(stack: Stack) -> tuple[Service, ...]:
     """The services of a stack, in the order of starting."""
-    return (_prefect(stack), _mlflow(stack), *(_worker(stack, queue) for queue in QUEUES))
+    workers = (_worker(stack, queue) for queue in QUEUES)
+    return (_prefect(stack), _mlflow(stack), _metrics(stack), *workers)
 
 
 def _prefect(stack: Stack) -> Service:
@@ -160,8 +161,30 @@ def _mlflow(stack: Stack) -> Service:
     )
 
 
+def _metrics(stack: Stack) -> Service:
+    ledger = _ledger_url(stack)
+    # It reads the embedding sets, unlike the other servers.
+    kept = {"COINML_EMBEDDINGS_ROOT", "COINML_LEDGER_URL", VARIABLE}
+    return Service(
+        name=METRICS,
+        command=(
+            *(sys.executable, "-P", "-m", "coinml_ops.metrics.process"),
+            *("--host", stack.host, "--port", str(stack.metrics_port)),
+            *(part for name in allowed_hosts(stack) for part in ("--allow-host", name)),
+        ),
+        environment={
+            **_common(stack, METRICS),
+            VARIABLE: _password(stack),
+            "PREFECT_API_URL": stack.prefect_api,
+            **({"COINML_LEDGER_URL": ledger} if ledger else {}),
+        },
+        unset=tuple(name for name in NOT_FOR_SERVERS if name not in kept),
+        health=f"{stack.metrics_url}/health",
+    )
+
+
 def _worker(stack: Stack, queue: str) -> Service:
-    ledger = Databases(stack.postgres).ledger if stack.postgres else stack.ledger_url
+    ledger = _ledger_url(stack)
     return Service(
         name=f"worker-{queue}",
         command=(
@@ -213,6 +236,10 @@ def allowed_hosts(stack: Stack) -> tuple[str, ...]:
     else:
         names.append(stack.host)
     return tuple(dict.fromkeys(names))
+
+
+def _ledger_url(stack: Stack) -> str:
+    return Databases(stack.postgres).ledger if stack.postgres else stack.ledger_url
 
 
 def _password(stack: Stack) -> str:

@@ -30,7 +30,7 @@ def units(stack: Stack, *, secrets: tuple[Path, Path], coinml: Sequence[str]) ->
     written[TARGET] = _unit(
         {
             "Unit": [
-                ("Description", "coinml: Prefect, MLflow and workers"),
+                ("Description", "coinml: Prefect, MLflow, metrics and workers"),
                 ("Wants", " ".join(written)),
             ],
             "Install": [("WantedBy", "multi-user.target")],
@@ -146,6 +146,7 @@ def _options(stack: Stack) -> list[str]:
         *("--host", stack.host),
         *("--prefect-port", str(stack.prefect_port)),
         *("--mlflow-port", str(stack.mlflow_port)),
+        *("--metrics-port", str(stack.metrics_port)),
     ]
 
 

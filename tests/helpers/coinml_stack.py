@@ -25,7 +25,7 @@ from coinml_ops.stack.services import services
 
 COMMAND = str(Path(sys.executable).parent / "coinml")
 PREFECT = str(Path(sys.executable).parent / "prefect")
-SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
+SERVICES = {"prefect", "mlflow", "metrics", "worker-network", "worker-gpu"}
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class CoinmlStack:
         home: COINML_HOME.
         variables: Additional environment variables of the commands.
         ports: Prefect's and MLflow's.
+        metrics_port: That of the metrics.
     """
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    metrics_port: int = field(default_factory=lambda: free_port())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,7 +70,8 @@ class CoinmlStack:
 
     def up(self, *options: str) -> Any:
         prefect, mlflow = map(str, self.ports)
-        return self.answer("up", "--prefect-port", prefect, "--mlflow-port", mlflow, *options)
+        ports = ["--prefect-port", prefect, "--mlflow-port", mlflow]
+        return self.answer("up", *ports, "--metrics-port", str(self.metrics_port), *options)
 
     def stack(self) -> Stack:
         found = record.read(self.home)

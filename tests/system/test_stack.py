@@ -104,6 +104,16 @@ def test_every_service_answers_and_the_deployments_exist(running_stack: CoinmlSt
                 assert connection.laddr.ip in ("127.0.0.1", "::1"), process.cmdline()
 
 
+def test_prometheus_reads_the_metrics_with_the_password(running_stack: CoinmlStack) -> None:
+    address = f"{running_stack.stack().metrics_url}/metrics"
+    assert status(address)[0] == 401
+    assert status(address, Host="evil.example", **running_stack.signed_in)[0] == 400
+    wait_for(lambda: b'coinml_worker_online{name="gpu@' in running_stack.get(address), seconds=60)
+    text = running_stack.get(address).decode()
+    for part in ("ledger", "embeddings", "prefect", "disk"):
+        assert f'coinml_part_readable{{part="{part}"}} 1.0' in text
+
+
 def test_a_second_up_finds_the_stack_running(running_stack: CoinmlStack) -> None:
     before = running_stack.stack().services
     again = running_stack.up()
@@ -236,6 +246,7 @@ def test_two_concurrent_ups_start_one_stack(running_stack: CoinmlStack) -> None:
     assert running_stack.processes() == []
     prefect, mlflow = map(str, running_stack.ports)
     call = [COMMAND, "up", "--prefect-port", prefect, "--mlflow-port", mlflow]
+    call += ["--metrics-port", str(running_stack.metrics_port)]
     both = [
         subprocess.Popen(
             call,

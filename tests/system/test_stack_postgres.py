@@ -53,6 +53,8 @@ def running_stack(
             prefect,
             "--mlflow-port",
             mlflow,
+            "--metrics-port",
+            str(here.metrics_port),
         ]
         with (here.home / "up.log").open("w") as log:
             up = subprocess.Popen(call, env=here.environment, stdout=log, stderr=log, cwd=here.home)

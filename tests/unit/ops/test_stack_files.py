@@ -24,7 +24,7 @@ from coinml_ops.stack.service_files import secrets_path, service_files, write_se
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "pass$word%40"
-SERVICES = {"prefect", "mlflow", "worker-network", "worker-gpu"}
+SERVICES = {"prefect", "mlflow", "metrics", "worker-network", "worker-gpu"}
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_the_compose_file_follows_its_schema(printed: Callable[..., Any], tmp_pa
         assert set(service.get("depends_on", {})) <= set(services)
     assert services["mlflow"]["ports"] == ["127.0.0.1:5432:5432"]
     assert services["worker-gpu"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5432"
-    for name in ("prefect", "mlflow"):
+    for name in ("prefect", "mlflow", "metrics"):
         assert services[name]["healthcheck"]["test"][:2] == ["CMD", "python"]
         # It listens on all addresses of its container, and accepts its service name as host name.
         command = services[name]["command"]

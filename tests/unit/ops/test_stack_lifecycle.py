@@ -18,7 +18,7 @@ from coinml_ops.stack.lifecycle import StackOptions
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import MARK, SERVICE
 
-NAMES = ("prefect", "mlflow", "worker-network", "worker-gpu")
+NAMES = ("prefect", "mlflow", "metrics", "worker-network", "worker-gpu")
 OUTDATED = "coinml.stack.supervisor"
 
 

@@ -96,6 +96,7 @@ def test_no_command_line_has_a_password(monkeypatch: pytest.MonkeyPatch) -> None
     assert with_secret == {
         "prefect": ["PREFECT_SERVER_DATABASE_CONNECTION_URL"],
         "mlflow": ["MLFLOW_BACKEND_STORE_URI"],
+        "metrics": ["COINML_LEDGER_URL"],
         "worker-network": ["COINML_LEDGER_URL"],
         "worker-gpu": ["COINML_LEDGER_URL"],
     }

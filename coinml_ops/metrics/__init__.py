@@ -1,0 +1,1 @@
+"""The page that Prometheus reads: what is collected, embedded, waiting and free."""
