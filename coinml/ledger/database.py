@@ -138,13 +138,13 @@ class Database:
             return self._engine
         with self._opening:
             if self._engine is None:
-                path = self.path
-                if path is not None and path.exists():
-                    refuse_damaged(path, "ledger", WITHOUT_COPY)
-                elif path is not None:
-                    self._create(path)
                 engine = _create_engine(self.url)
+                path = _file_of(engine.url)
                 try:
+                    if path is not None and path.exists():
+                        refuse_damaged(path, "ledger", WITHOUT_COPY)
+                    elif path is not None:
+                        self._create(path)
                     self._bring_to_head(engine)
                 except BaseException:
                     engine.dispose()
@@ -192,10 +192,10 @@ def schema_version(url: str) -> str | None:
     Raises:
         LocalError: The database does not answer.
     """
-    if (path := Database(url).path) is not None:
-        refuse_damaged(path, "ledger", WITHOUT_COPY)
     engine = _create_engine(url)
     try:
+        if (path := _file_of(engine.url)) is not None:
+            refuse_damaged(path, "ledger", WITHOUT_COPY)
         with engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
@@ -272,6 +272,12 @@ def _create_sqlite(url: URL) -> Engine:
             context.is_disconnect = False
 
     return engine
+
+
+def _file_of(url: URL) -> Path | None:
+    """The file of a SQLite database that is named by its path."""
+    named = url.database if url.get_backend_name() == "sqlite" else None
+    return None if named is None or named.startswith("file:") else Path(named)
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -65,10 +65,12 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger_url: str) -> None:
         ledger.datasets()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "sqlite://"])
-def test_a_bad_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "sqlite://", "sqlite:///:memory:"])
+def test_a_bad_url_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match=r"ledger( URL|'s URL)"):
         Ledger(url).datasets()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_server_is_reported_at_once_and_without_the_password() -> None:
