@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
 from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.sampling import INT8
 from coinml.encoder.spec import EncoderSpec
+from coinml.evaluation.abstention import ValAnswers
 from coinml.media import write_video
 
-_SPEC = "spec.json"
+_SPEC, _VAL_ANSWERS = "spec.json", "val_answers.json"
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -45,6 +46,8 @@ SIGNATURE = ModelSignature(
             ColSpec("string", "error", required=False),
         ]
     ),
+    # With a precision the answer has a column `accepted` as well.
+    params=ParamSchema([ParamSpec("precision", "double", None)]),
 )
 
 REQUIREMENTS = (
@@ -69,6 +72,7 @@ def staged_model(
     encoder_files: Sequence[Path],
     *,
     spec: SetSpec,
+    val_answers: ValAnswers | None = None,
     encoder_ref: str | None = None,
     revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -78,6 +82,7 @@ def staged_model(
         head: The head's file.
         encoder_files: The checkpoint's files, which are copied into the model.
         spec: The embedding set that the head was trained on.
+        val_answers: The head's answers on val, by which the model abstains.
         encoder_ref: Hub id of the encoder, instead of a copy of its files.
         revision: Commit of the hub id.
     """
@@ -91,6 +96,10 @@ def staged_model(
         }
         (folder / _SPEC).write_text(json.dumps(described, indent=2))
         artifacts = {"head": str(head), "spec": str(folder / _SPEC)}
+        if val_answers is not None:
+            file = folder / _VAL_ANSWERS
+            file.write_text(json.dumps(val_answers.as_dict()))
+            artifacts["val_answers"] = str(file)
         if encoder_ref is None:
             carried = folder / "encoder"
             carried.mkdir()

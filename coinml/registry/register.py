@@ -17,6 +17,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.encoder.sampling import INT8
 from coinml.errors import InvalidInputError
+from coinml.evaluation.abstention import ValAnswers
 from coinml.registry.versions import CHALLENGER, point_alias
 from coinml.tracking.mlflow_store import MlflowStore
 
@@ -32,6 +33,7 @@ def register(
     head_file: Path,
     checkpoint: Checkpoint,
     spec: SetSpec,
+    val_answers: ValAnswers | None = None,
     by_reference: bool,
     tags: Mapping[str, str],
     about: str = "",
@@ -48,6 +50,7 @@ def register(
         head_file: The head.
         checkpoint: The encoder's files.
         spec: The embedding set that the head was trained on.
+        val_answers: The head's answers on val, by which the model abstains.
         by_reference: Name the encoder on the hub instead of copying it into the model.
         tags: Tags of the version.
         about: Description of the registered model, used when it is created here.
@@ -81,6 +84,7 @@ def register(
         head_file,
         checkpoint.files,
         spec=spec,
+        val_answers=val_answers,
         encoder_ref=checkpoint.ref if by_reference else None,
         revision=checkpoint.commit if by_reference else None,
     ) as model:

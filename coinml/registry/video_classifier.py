@@ -29,6 +29,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
+from coinml.evaluation.abstention import SCORE_DIGITS, Threshold, ValAnswers
 from coinml.media import DecodePool, SampledClips
 from coinml.registry.serving_limits import (
     UNLIMITED,
@@ -51,7 +52,6 @@ logger = logging.getLogger(__name__)
 DEADLINE_S = 60.0
 _IDLE_S = 20.0
 TOP = 5
-SCORE_DIGITS = 6
 _ANSWER = ["label", "score", "top5", "error"]
 
 
@@ -61,6 +61,9 @@ class VideoClassifier(PythonModel):
     It classifies the whole video, or the part between `start_s` and `end_s` (seconds from the
     start of the video) if given. `top5` is a list of `{"label", "score"}`, best first. If a
     row's video cannot be read, `error` says why; the other rows are not affected.
+
+    With the parameter `precision` it abstains: `accepted` says whether the score is one from which
+    the model's val videos show that precision, as in `coinml predict --precision`.
     """
 
     def load_context(self, context: Any) -> None:
@@ -91,6 +94,9 @@ class VideoClassifier(PythonModel):
             ) from err
         self._clip_spec = self._encoder.clip_spec(described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
+        # Models of earlier versions carry none.
+        carried = context.artifacts.get("val_answers")
+        self._val = ValAnswers.from_dict(json.loads(Path(carried).read_text())) if carried else None
         self._turns = threading.BoundedSemaphore(serving_limits().parallel)
         # All requests share it. Its processes start with a request and end when there is none.
         self._pool = DecodePool(workers=max(1, cpu_count()), idle_s=_IDLE_S)
@@ -102,20 +108,40 @@ class VideoClassifier(PythonModel):
         """Classify each row's video: one row of `label, score, top5, error` a row, same order.
 
         `score` is float64, NaN where there is an error; the other columns hold objects, and None
-        where there is no value.
+        where there is no value. With a precision there is a column `accepted` (bool) too, which is
+        False where there is an error.
 
         Raises:
             RefusedRequestError: The request has too many rows or no column of videos, or too many
-                requests are running.
+                requests are running; or val does not show the precision.
         """
         try:
-            return self._predict(model_input)
+            threshold = self._threshold((params or {}).get("precision"))
+            table = self._predict(model_input)
         except RefusedRequestError:
             raise
         except Exception as err:
             logger.exception("a request failed")
             text = str(err) if isinstance(err, CoinmlError) else "the server failed; see its log"
             raise RefusedRequestError(text, INTERNAL_ERROR) from err
+        if threshold is not None:
+            table["accepted"] = pd.to_numeric(table["score"]) >= threshold.score
+        return table
+
+    def _threshold(self, precision: float | None) -> Threshold | None:
+        """From which score answers are accepted; None where no precision is wanted."""
+        if precision is None:
+            return None
+        if self._val is None:
+            raise RefusedRequestError(
+                "precision: this model was registered by an earlier version, and carries no "
+                "answers on val by which it could abstain; `coinml predict --precision` reads them "
+                "from its run"
+            )
+        try:
+            return self._val.threshold(float(precision))
+        except InvalidInputError as err:
+            raise RefusedRequestError(str(err)) from err
 
     def _predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         limits = request_limits()

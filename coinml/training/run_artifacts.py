@@ -10,6 +10,7 @@ import pandas as pd
 from coinml.data.records import SPLITS, Split
 from coinml.data.targets import domains_of_classes
 from coinml.embedding_sets.table import ids_digest
+from coinml.evaluation.abstention import ValAnswers
 from coinml.evaluation.evaluate import Evaluation, confused_pairs
 from coinml.evaluation.predictions import predictions_table
 from coinml.figures.evaluation import figures_of
@@ -52,8 +53,11 @@ def log_evaluation(
     data: TrainingData,
     split_data: SplitData,
     evaluations: Mapping[Split, Evaluation],
-) -> None:
+) -> pd.DataFrame:
     """Log a head's predictions, the figures and tables of the test split, and the videos' ids.
+
+    Returns:
+        The predictions, as `predictions_table` makes them, of all splits.
 
     Args:
         log: Log of its run.
@@ -79,6 +83,7 @@ def log_evaluation(
         ]
     )
     log.table("predictions", predictions)
+    log.table("abstention", ValAnswers.of(predictions).table())
     test = evaluations["test"]
     log.table("per_class", test.per_class)
     log.table("calibration", test.reliability)
@@ -99,3 +104,4 @@ def log_evaluation(
             for split in SPLITS
         },
     )
+    return predictions

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from coinml.data.records import SPLITS, Split, Target
 from coinml.embedding_sets.table import Samples, feature_columns, ids_digest, table_digest
 from coinml.encoder.checkpoint import Checkpoint
 from coinml.errors import InvalidInputError
+from coinml.evaluation.abstention import ValAnswers
 from coinml.evaluation.class_counts import classes_without, scarce_classes
 from coinml.evaluation.evaluate import Evaluation, evaluate
 from coinml.evaluation.leaks import contradiction_texts
@@ -122,8 +125,8 @@ def train_head(
         log.json("recipe", ingredients)
         fit = _fit(training, split, log) if kept is None else _take_up(kept, log)
         log_fit(head, fit, log)
-        metrics = _evaluate(training, split, fit.head, log)
-        version = _register(training, split, fit, metrics, log)
+        metrics, predictions = _evaluate(training, split, fit.head, log)
+        version = _register(training, split, fit, metrics, ValAnswers.of(predictions), log)
     if training.context.fits_folder:
         forget_fit(training.context.fits_folder, training.recipe)
     return TrainReport(
@@ -273,8 +276,14 @@ def _fit(training: _Training, split: SplitData, log: RunLog) -> FittedHead:
     return fit
 
 
-def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) -> dict[str, float]:
-    """Measure the head on all splits; log metrics, figures, tables and the dataset."""
+def _evaluate(
+    training: _Training, split: SplitData, head: Head, log: RunLog
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Measure the head on all splits; log metrics, figures, tables and the dataset.
+
+    Returns:
+        The metrics, and the predictions.
+    """
     data = training.data
     tested = split.samples["test"].ids
     log.tags({TEST_IDS_DIGEST: ids_digest(tested)})
@@ -303,7 +312,7 @@ def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) ->
     metrics["leaks_dropped"] = float(split.leaks_dropped)
     log.metrics(metrics)
     log.tags({"coverage": f"{evaluations['test'].coverage.value:.3f}"})
-    log_evaluation(log, head, data, split, evaluations)
+    predictions = log_evaluation(log, head, data, split, evaluations)
     features = feature_columns(split.table)
     log.dataset(
         # Embedding columns would only clutter MLflow's schema view.
@@ -318,7 +327,7 @@ def _evaluate(training: _Training, split: SplitData, head: Head, log: RunLog) ->
         },
     )
     log.describe(_described(training, split, metrics))
-    return metrics
+    return metrics, predictions
 
 
 def _register(
@@ -326,6 +335,7 @@ def _register(
     split: SplitData,
     fit: FittedHead,
     metrics: Mapping[str, float],
+    val_answers: ValAnswers,
     log: RunLog,
 ) -> int:
     """Register the head with its encoder; the version's number."""
@@ -340,6 +350,7 @@ def _register(
             head_file=file,
             checkpoint=training.checkpoint,
             spec=data.spec,
+            val_answers=val_answers,
             by_reference=training.by_reference,
             about=descriptions.model_description(data.dataset.name, data.target, training.model),
             description=_described(training, split, metrics, {"its run": page} if page else {}),

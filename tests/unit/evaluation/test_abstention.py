@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from coinml.evaluation.abstention import fewest_videos, threshold_for
+from coinml.evaluation.abstention import ValAnswers, fewest_videos, threshold_for
 
 
 def test_the_promised_precision_is_kept() -> None:
@@ -61,3 +64,27 @@ def test_as_many_right_answers_as_it_takes() -> None:
     threshold = threshold_for(np.ones(59), np.ones(59, dtype=bool), 0.95)
     assert threshold is not None
     assert threshold.taken == 59
+
+
+def test_the_table_has_the_threshold_of_each_precision_that_val_shows() -> None:
+    predictions = pd.DataFrame(
+        {
+            "split": ["test"] * 5 + ["val"] * 400,
+            "label": "Cut",
+            "predicted": ["Fry"] * 5 + ["Cut"] * 300 + ["Fry"] * 100,
+            "score": np.float32(1.0) - np.arange(405, dtype=np.float32) / 3000,
+        }
+    )
+    answers = ValAnswers.of(predictions)
+    again = ValAnswers.from_dict(json.loads(json.dumps(answers.as_dict())))
+    table = answers.table()
+    pd.testing.assert_frame_equal(again.table(), table)
+    assert table["precision"].tolist() == [0.8, 0.9, 0.95, 0.98, 0.99]
+    assert (table["videos"] == 400).all()
+    # 299 right answers without an error show 0.99.
+    assert table["taken"].is_monotonic_decreasing
+    assert table["taken"].iloc[-1] >= 299
+    assert (table["right"] / table["taken"] >= table["precision"]).all()
+    for row in table.itertuples():
+        assert answers.threshold(row.precision).score == row.score
+        assert (answers.score >= row.score).sum() == row.taken

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner, Result
 
 from coinml.errors import CoinmlError, InvalidInputError, RegistryError
@@ -171,6 +173,33 @@ def test_a_precision_that_val_does_not_show_is_refused_with_what_it_shows(
         abstention_threshold(trained.store, CHAMPION, 0.9)
 
 
+def test_a_model_carries_what_val_showed_and_abstains_as_the_command_does(
+    trained: Trained, champion: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(map(str, clips.rglob("*.mp4")))[1:]
+    asked = pd.DataFrame({"video": files})
+    # All six val videos are answered right, which shows a precision of a half.
+    accepted = champion.predict(asked, params={"precision": 0.5})["accepted"]
+    run = predict(trained, monkeypatch, *files, "--precision", 0.5, "--json")
+    assert [row["accepted"] for row in json.loads(run.stdout)] == accepted.tolist()
+    assert accepted.dtype == bool
+    assert accepted.tolist() == [False, True, True]
+    assert "accepted" not in champion.predict(asked)
+    for precision in (0.95, 1.0, float("nan")):
+        with pytest.raises(MlflowException, match=f"precision {precision:g}: ") as refused:
+            champion.predict(asked, params={"precision": precision})
+        assert refused.value.get_http_status_code() == 400
+    with pytest.raises(InvalidInputError, match="the 6 val videos of this model"):
+        champion.predict(asked, params={"precision": 0.95})
+
+
+def test_a_training_records_the_thresholds_of_some_precisions(trained: Trained) -> None:
+    table = trained.store.read_table(trained.reports["svm"].run_id, "abstention")
+    assert table["precision"].tolist() == [0.8, 0.9, 0.95, 0.98, 0.99]
+    assert (table["videos"] == 6).all()
+    assert table["score"].isna().all()
+
+
 def test_six_val_videos_show_next_to_nothing(trained: Trained) -> None:
     with pytest.raises(InvalidInputError, match="the 6 val videos of models:/kitchen-task@champi"):
         abstention_threshold(trained.store, CHAMPION, 0.95)
@@ -179,6 +208,10 @@ def test_six_val_videos_show_next_to_nothing(trained: Trained) -> None:
 def test_segments_of_one_video_count_once(trained: Trained, with_val: pd.DataFrame) -> None:
     with_val["of_video"] = [f"v{number // 20}" for number in range(100)]
     with pytest.raises(InvalidInputError, match="the 5 val videos"):
+        abstention_threshold(trained.store, CHAMPION, 0.95)
+    # Videos of one person are as little independent, whatever segments each has.
+    with_val["group"] = [f"p{number // 25}" for number in range(100)]
+    with pytest.raises(InvalidInputError, match="the 4 val videos"):
         abstention_threshold(trained.store, CHAMPION, 0.95)
 
 

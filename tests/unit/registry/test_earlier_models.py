@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from coinml.data.records import Dataset, Video
 from coinml.ledger import Ledger
@@ -143,6 +144,11 @@ def test_mlflow_loads_an_earlier_model_beside_this_coinml(earlier: Earlier) -> N
     model = mlflow.pyfunc.load_model(earlier.uri("mlp"), suppress_warnings=True)
     answers = model.predict(pd.DataFrame({"video": earlier.files})).to_dict(orient="records")
     assert_same_answers(answers, earlier.answers["mlp"])
+    # A process that loads it beside this coinml runs this code, and it carries no answers on val.
+    with pytest.raises(MlflowException, match="registered by an earlier version"):
+        model.unwrap_python_model().predict(
+            None, pd.DataFrame({"video": earlier.files}), {"precision": 0.9}
+        )
 
 
 def test_an_earlier_model_brings_its_own_code_where_no_coinml_is(

@@ -265,6 +265,7 @@ def test_the_model_has_a_signature_and_pinned_requirements(model_folder: Path) -
         "end_s",
     ]
     assert info.signature.outputs.input_names() == ["label", "score", "top5", "error"]
+    assert [one.name for one in info.signature.params] == ["precision"]
     example = json.loads((model_folder / "input_example.json").read_text())
     assert example["columns"] == ["video_base64"]
     assert len(example["data"][0][0]) < 8000
