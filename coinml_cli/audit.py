@@ -37,18 +37,15 @@ def audit(
     json: options.Json = False,
 ) -> None:
     """Look for doubtful labels, outliers, near-duplicates and stills; changes no label."""
-    from coinml.audit import audit as run_audit
-    from coinml.audit import log_audit
+    from coinml.audit import audit_set
     from coinml.audit.proposals import check_proposals, write_proposals
     from coinml.data.corrections import corrections_beside, read_corrections
     from coinml.data.names import listed
     from coinml.embedding_sets import EmbeddingSet
-    from coinml.ledger import DOWNLOADED, Ledger
+    from coinml.ledger import Ledger
     from coinml.runtime import progress
     from coinml.runtime.settings import Settings
     from coinml.tracking.mlflow_store import home_store
-    from coinml.training.train_head import model_name
-    from coinml.training.training_data import load_training_data
     from coinml_cli.console import note, print_json
     from coinml_cli.flow_session import load_shown, watched
     from coinml_ops.environment import log_to
@@ -64,16 +61,16 @@ def audit(
         embedding_set = EmbeddingSet.open(
             settings.embeddings_root, dataset.name, made.spec(dataset.name)
         )
-        data = load_training_data(dataset, embedding_set, ledger, target=wanted, with_clips=True)
-        rows = ledger.rows_of(dataset, state=DOWNLOADED)
         with progress.stage("look"):
-            found = run_audit(
-                data,
-                {row.video_id: row.path for row in rows if row.path},
+            found, run_id = audit_set(
+                dataset,
+                embedding_set,
+                ledger,
+                home_store(settings),
+                target=wanted,
                 seed=seed,
                 tick=lambda: progress.advance("look"),
             )
-        run_id = log_audit(found, data, home_store(settings), model_name(dataset.name, wanted))
     for text in found.notes:
         note(text)
     if propose is not None:

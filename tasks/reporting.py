@@ -18,7 +18,7 @@ from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
-from tasks.summaries import TrainSummary
+from tasks.summaries import AuditSummary, TrainSummary
 
 _FOLDS = ("head", "accuracy", "macro-F1", "cut", "videos", "groups", "run")
 _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
@@ -36,6 +36,23 @@ def report_attrition(dataset: str) -> None:
         key=attrition_key(dataset),
         markdown=attrition_markdown(status, duplicates=duplicates, sources=sources),
         description=f"Downloaded, lost and possible videos of {dataset}",
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def report_audit(summary: AuditSummary) -> None:
+    """Publish how much an audit found, under `audit-<dataset>-<target>`."""
+    settings = Settings()
+    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    page = store.page_of(summary.run_id)
+    run = Markdown(f"[{summary.run_id}]({page})") if page else summary.run_id
+    rows = [[name, f"{count:,}", run] for name, count in summary.found.items()]
+    notes = "".join(f"\n- {note}" for note in summary.notes)
+    create_markdown_artifact(
+        key=key_of("audit", summary.dataset, summary.target),
+        markdown=f"# Audit of {summary.dataset} ({summary.target})\n\n"
+        f"{markdown_table(('what', f'of {summary.videos:,} videos', 'run'), rows)}\n{notes}",
+        description=str(summary),
     )
 
 

@@ -310,3 +310,33 @@ class ReprocessSummary:
             "trained": self.trained.as_dict() if self.trained else None,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSummary:
+    """What an audit found.
+
+    Attributes:
+        dataset: Its name.
+        target: Whose labels.
+        videos: Number of videos (or segments) that were audited.
+        found: Number of rows of each of the audit's tables.
+        notes: What was not audited and why, a sentence each.
+        run_id: The MLflow run with the tables and pictures.
+    """
+
+    dataset: str
+    target: Target
+    videos: int
+    found: Mapping[str, int]
+    notes: tuple[str, ...]
+    run_id: str
+
+    @property
+    def suspects(self) -> int:
+        """Number of labels that are probably wrong."""
+        return self.found["suspects"]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.found.items())
+        return f"{self.videos:,} videos of {self.dataset} audited: {counts}"

@@ -13,12 +13,16 @@ from coinml.audit.labels import doubtful_labels
 from coinml.audit.out_of_fold import out_of_fold
 from coinml.audit.vectors import clip_spread, near_duplicates, outliers
 from coinml.data.corrections import Correction
+from coinml.data.records import Dataset, Target
+from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.table import feature_columns, ids_digest, sample_ids, table_digest
 from coinml.errors import InvalidInputError
 from coinml.figures.film_strips import film_sheet
+from coinml.ledger import DOWNLOADED, Ledger
 from coinml.media.film_strips import FilmStrip, film_strips
 from coinml.tracking.mlflow_store import MlflowStore
-from coinml.training.training_data import TrainingData
+from coinml.training.train_head import model_name
+from coinml.training.training_data import TrainingData, load_training_data
 
 TABLES = ("suspects", "outliers", "duplicates", "stills")
 KIND = {"kind": "audit"}
@@ -72,6 +76,37 @@ class Audit:
             for row in self.suspects.to_dict(orient="records")
             if row["split"] != "test"
         ]
+
+
+def audit_set(
+    dataset: Dataset,
+    embedding_set: EmbeddingSet,
+    ledger: Ledger,
+    store: MlflowStore,
+    *,
+    target: Target = "task",
+    seed: int = 0,
+    tick: Callable[[], None] | None = None,
+) -> tuple[Audit, str]:
+    """Audit the videos of a dataset that are in a set; what was found, and the run that has it.
+
+    Args:
+        dataset: The videos, with labels and splits.
+        embedding_set: Their embeddings.
+        ledger: Says where their files are.
+        store: Where the run goes, in the experiment of the dataset's heads.
+        target: Whose labels.
+        seed: Seed of the folds.
+        tick: Called after each video whose frames were read.
+
+    Raises:
+        InvalidInputError: None of the videos is in the set.
+    """
+    data = load_training_data(dataset, embedding_set, ledger, target=target, with_clips=True)
+    rows = ledger.rows_of(dataset, state=DOWNLOADED)
+    paths = {row.video_id: row.path for row in rows if row.path}
+    found = audit(data, paths, seed=seed, tick=tick)
+    return found, log_audit(found, data, store, model_name(dataset.name, target))
 
 
 def audit(

@@ -32,6 +32,7 @@ SCHEDULED = {
     "train/on-growth": {"weekly": "30 5 * * 0"},
     "reprocess/nightly": {"nightly": "30 2 * * *"},
     "reprobe/monthly": {"monthly": "0 4 1 * *"},
+    "audit/monthly": {"monthly": "0 6 2 * *"},
 }
 STRATEGIES = {
     "collect/hourly": "CANCEL_NEW",
@@ -39,6 +40,7 @@ STRATEGIES = {
     "train/on-growth": "ENQUEUE",
     "reprocess/nightly": "CANCEL_NEW",
     "reprobe/monthly": "CANCEL_NEW",
+    "audit/monthly": "CANCEL_NEW",
     "pipeline/mini": "ENQUEUE",
     "pipeline/coin": "ENQUEUE",
 }

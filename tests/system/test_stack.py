@@ -40,6 +40,7 @@ DEPLOYMENTS = {
     "train/on-growth",
     "reprocess/nightly",
     "reprobe/monthly",
+    "audit/monthly",
     "pipeline/mini",
     "pipeline/coin",
 }
@@ -95,6 +96,7 @@ def test_every_service_answers_and_the_deployments_exist(running_stack: CoinmlSt
         "collect/hourly",
         "reprocess/nightly",
         "reprobe/monthly",
+        "audit/monthly",
         "train/on-growth",
     } <= scheduled
     # The servers listen on loopback only.
