@@ -1,7 +1,8 @@
-"""`coinml promote` and `registry`: the versions of registered models."""
+"""`coinml promote`, `registry` and `registry export`: the versions of registered models."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     from coinml.tracking.mlflow_store import MlflowStore
 
 
+registry = typer.Typer(
+    name="registry",
+    invoke_without_command=True,
+    epilog="Example: coinml registry --dataset mini",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(epilog="Example: coinml promote --dataset coin --version 7")(promote)
-    app.command(epilog="Example: coinml registry --dataset mini")(registry)
+    app.add_typer(registry)
 
 
 def promote(
@@ -91,14 +99,51 @@ def promote(
         print_verdicts(verdicts)
 
 
-def registry(
+@registry.callback()
+def main(
+    context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset's models.")] = None,
     target: Annotated[
         str | None, typer.Option(help="Only models of `task`, `domain` or `step`.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the versions with their aliases, and the gate's reasons."""
+    """Show the versions with their aliases, and the gate's reasons; or export one."""
+    if context.invoked_subcommand is None:
+        _list(dataset, target, json=json)
+    elif dataset is not None or target is not None or json:
+        name = context.invoked_subcommand
+        raise typer.BadParameter(f"options go after the command: coinml registry {name} …")
+
+
+@registry.command(epilog="Example: coinml registry export champion --dataset coin")
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    dataset: Known = None,
+    target: Target = "task",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
+    ] = None,
+) -> None:
+    """Write a version with its encoder to a folder, which loads without the tracking server."""
+    from coinml.registry.export import export_model
+    from coinml.registry.predict import answering_alias
+    from coinml.registry.versions import model_uri
+    from coinml.runtime.settings import Settings
+    from coinml.training.train_head import model_name
+    from coinml_cli.console import line
+
+    settings = Settings()
+    store = _store(settings)
+    if model is None:
+        name = model_name(known_dataset(settings, dataset), options.target(target))
+        model = model_uri(name, answering_alias(store, name))
+    size_bytes = export_model(store, model, folder)
+    line(f"{model}: {size_bytes / 1e6:,.1f} MB in {folder}")
+
+
+def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
     from coinml.data.targets import TARGETS
     from coinml.registry.versions import list_versions
     from coinml.runtime.settings import Settings

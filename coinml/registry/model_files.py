@@ -1,4 +1,4 @@
-"""The files of a registered model: head, encoder, a copy of coinml, and what serving needs."""
+"""The files of a registered model: head, a copy of coinml, and what serving needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,10 @@ REQUIREMENTS = (
 @contextmanager
 def staged_model(
     head: Path,
-    encoder_files: Sequence[Path],
     *,
     spec: SetSpec,
     val_answers: ValAnswers | None = None,
+    encoder_digest: str | None = None,
     encoder_ref: str | None = None,
     revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -80,10 +80,10 @@ def staged_model(
 
     Args:
         head: The head's file.
-        encoder_files: The checkpoint's files, which are copied into the model.
         spec: The embedding set that the head was trained on.
         val_answers: The head's answers on val, by which the model abstains.
-        encoder_ref: Hub id of the encoder, instead of a copy of its files.
+        encoder_digest: Digest of the stored encoder.
+        encoder_ref: Hub id of the encoder, where it is not stored.
         revision: Commit of the hub id.
     """
     with tempfile.TemporaryDirectory() as temporary:
@@ -91,6 +91,7 @@ def staged_model(
         described = {
             "encoder": spec.encoder.as_dict(),
             "snap": spec.snap,
+            "encoder_digest": encoder_digest,
             "encoder_ref": encoder_ref,
             "revision": revision,
         }
@@ -100,12 +101,6 @@ def staged_model(
             file = folder / _VAL_ANSWERS
             file.write_text(json.dumps(val_answers.as_dict()))
             artifacts["val_answers"] = str(file)
-        if encoder_ref is None:
-            carried = folder / "encoder"
-            carried.mkdir()
-            for file in encoder_files:
-                shutil.copyfile(file, carried / file.name)
-            artifacts["encoder"] = str(carried)
         package = Path(__file__).parents[1]
         shutil.copytree(
             package,

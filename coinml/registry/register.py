@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import LoggedModel, LoggedModelOutput
@@ -20,9 +19,6 @@ from coinml.errors import InvalidInputError
 from coinml.evaluation.abstention import ValAnswers
 from coinml.registry.versions import CHALLENGER, point_alias
 from coinml.tracking.mlflow_store import MlflowStore
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 def register(
@@ -51,7 +47,7 @@ def register(
         checkpoint: The encoder's files.
         spec: The embedding set that the head was trained on.
         val_answers: The head's answers on val, by which the model abstains.
-        by_reference: Name the encoder on the hub instead of copying it into the model.
+        by_reference: The model names its encoder on the hub, and the encoder is not stored.
         tags: Tags of the version.
         about: Description of the registered model, used when it is created here.
         description: Description of the version.
@@ -63,15 +59,13 @@ def register(
         InvalidInputError: `by_reference` with an encoder that is a local folder or quantized; or
             the quantized model of the set is missing.
     """
-    from coinml.registry.model_files import staged_model
-
     if by_reference and checkpoint.commit is None:
         raise InvalidInputError(
             f"{checkpoint.ref}: is a folder; only an encoder on the hub can be referred to"
         )
     if spec.encoder.precision == INT8 and (by_reference or checkpoint.quantized is None):
         raise InvalidInputError(
-            f"the encoder of set {spec.fingerprint} is quantized, and a registered model contains "
+            f"the encoder of set {spec.fingerprint} is quantized, and a registered model needs "
             "its quantized model: "
             + (
                 "it cannot be registered by reference"
@@ -80,15 +74,9 @@ def register(
             )
         )
     client = store.client()
-    with staged_model(
-        head_file,
-        checkpoint.files,
-        spec=spec,
-        val_answers=val_answers,
-        encoder_ref=checkpoint.ref if by_reference else None,
-        revision=checkpoint.commit if by_reference else None,
-    ) as model:
-        logged = _log_model(client, run_id, model)
+    logged = _log_model(
+        store, run_id, head_file, checkpoint, spec, val_answers, by_reference=by_reference
+    )
     with contextlib.suppress(MlflowException):
         client.create_registered_model(name, description=about)
     version = client.create_model_version(
@@ -104,12 +92,25 @@ def register(
     return int(version.version)
 
 
-def _log_model(client: MlflowClient, run_id: str, model: Mapping[str, Any]) -> LoggedModel:
-    """Write a model to a run's artifacts.
+def _log_model(
+    store: MlflowStore,
+    run_id: str,
+    head_file: Path,
+    checkpoint: Checkpoint,
+    spec: SetSpec,
+    val_answers: ValAnswers | None,
+    *,
+    by_reference: bool,
+) -> LoggedModel:
+    """Write a model to a run's artifacts, and store its encoder.
 
     `mlflow.pyfunc.log_model` would load the whole model with its encoder to try its input
     example, and end the run.
     """
+    from coinml.registry.model_files import staged_model
+    from coinml.registry.stored_encoders import store_encoder
+
+    client = store.client()
     run = client.get_run(run_id)
     logged = client.create_logged_model(
         run.info.experiment_id, "model", source_run_id=run_id, params=dict(run.data.params)
@@ -120,12 +121,21 @@ def _log_model(client: MlflowClient, run_id: str, model: Mapping[str, Any]) -> L
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        digest = None if by_reference else store_encoder(store, logged.model_id, checkpoint.files)
+        staged = staged_model(
+            head_file,
+            spec=spec,
+            val_answers=val_answers,
+            encoder_digest=digest,
+            encoder_ref=checkpoint.ref if by_reference else None,
+            revision=checkpoint.commit if by_reference else None,
+        )
+        with staged as model, tempfile.TemporaryDirectory() as folder:
             mlflow.pyfunc.save_model(Path(folder) / "model", mlflow_model=described, **model)
             client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
-        except BaseException:
-            client.finalize_logged_model(logged.model_id, "FAILED")
-            raise
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return client.finalize_logged_model(logged.model_id, "READY")

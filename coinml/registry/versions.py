@@ -77,7 +77,7 @@ def list_versions(store: MlflowStore, name: str | None = None) -> list[dict[str,
     wanted = None if name is None else f"name = '{name}'"
     found = []
     with store.outages_as_transient():
-        for model in _all(client.search_registered_models, wanted):
+        for model in all_results(client.search_registered_models, wanted):
             aliases: dict[str, list[str]] = {}
             for alias, version in model.aliases.items():
                 aliases.setdefault(str(version), []).append(alias)
@@ -89,7 +89,7 @@ def list_versions(store: MlflowStore, name: str | None = None) -> list[dict[str,
                     "run_id": version.run_id,
                     "tags": dict(version.tags),
                 }
-                for version in _all(client.search_model_versions, f"name = '{model.name}'")
+                for version in all_results(client.search_model_versions, f"name = '{model.name}'")
             ]
     return sorted(found, key=lambda row: (row["model"], -row["version"]))
 
@@ -110,10 +110,10 @@ def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> No
             return
 
 
-def _all(search: Callable[..., Any], condition: str | None) -> Iterator[Any]:
-    """All results of a search, page after page."""
-    page = search(condition)
+def all_results(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """All results of a search by MLflow's client, page after page."""
+    page = search(*arguments, **options)
     yield from page
     while page.token:
-        page = search(condition, page_token=page.token)
+        page = search(*arguments, **options, page_token=page.token)
         yield from page

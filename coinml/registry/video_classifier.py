@@ -1,11 +1,13 @@
 """The registered model: it takes a video file and answers with its class.
 
-One MLflow model contains decoder, encoder and head and loads anywhere: it carries the encoder's
-files (or their hub id), the head's file and a copy of coinml.
+One MLflow model contains decoder and head, and loads wherever MLflow reaches its tracking server:
+it has the head's file, a copy of coinml, and the digest of the encoder, which is stored once for
+all models. An exported model has the encoder's files instead, as models of an earlier coinml have.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -70,28 +72,14 @@ class VideoClassifier(PythonModel):
         """Load encoder and head.
 
         Raises:
-            RegistryError: The encoder is not the one that the head was trained with.
+            RegistryError: The encoder is not the one that the head was trained with, or is not
+                stored at the tracking server.
             LocalError: A variable `COINML_SERVE_…` has a value that is not allowed.
         """
-        from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
         from coinml.heads.kinds import load_head
 
         described = json.loads(Path(context.artifacts["spec"]).read_text())
-        spec = EncoderSpec.from_dict(described["encoder"])
-        carried = context.artifacts.get("encoder")
-        ref = carried or described["encoder_ref"]
-        try:
-            self._encoder: ClipEncoder = load_matching_encoder(
-                spec,
-                ref,
-                revision=None if carried else described["revision"],
-                device=os.environ.get("COINML_DEVICE", "auto"),
-            )
-        except OtherEncoderError as err:
-            raise RegistryError(
-                f"this model was trained with encoder {spec.fingerprint} and finds {err.found} "
-                f"({ref})"
-            ) from err
+        self._encoder = _load_encoder(described, context.artifacts.get("encoder"))
         self._clip_spec = self._encoder.clip_spec(described["snap"])
         self._head: Head = load_head(Path(context.artifacts["head"]))
         # Models of earlier versions carry none.
@@ -242,6 +230,29 @@ class VideoClassifier(PythonModel):
             for index in order
         ]
         return {**top[0], "top5": top, "error": None}
+
+
+def _load_encoder(described: dict[str, Any], carried: str | None) -> ClipEncoder:
+    """The encoder that a model contains, or that is stored, or that is on the hub."""
+    from coinml.encoder.matching import OtherEncoderError, load_matching_encoder
+    from coinml.registry.stored_encoders import encoder_folder
+
+    spec = EncoderSpec.from_dict(described["encoder"])
+    digest = described.get("encoder_digest")
+    with contextlib.ExitStack() as opened:
+        ref, revision = carried, None
+        if ref is None and digest is not None:
+            ref = str(opened.enter_context(encoder_folder(digest)))
+        elif ref is None:
+            ref, revision = described["encoder_ref"], described["revision"]
+        device = os.environ.get("COINML_DEVICE", "auto")
+        try:
+            return load_matching_encoder(spec, ref, revision=revision, device=device)
+        except OtherEncoderError as err:
+            raise RegistryError(
+                f"this model was trained with encoder {spec.fingerprint} and finds {err.found} "
+                f"({ref})"
+            ) from err
 
 
 def _failed(err: Exception) -> Future[SampledClips]:

@@ -63,7 +63,7 @@ def training_ingredients(
         options: Of its trainer.
         seed: Of all random numbers.
         drop_leaks: Whether it is trained without leaks.
-        by_reference: Whether the model names its encoder instead of containing it.
+        by_reference: Whether the model names its encoder on the hub.
     """
     clips, sha256s = data.clips, data.sha256s
     if not head_kind(head).takes_clips:

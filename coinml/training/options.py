@@ -58,7 +58,7 @@ class TrainOptions(BaseModel):
     )
     by_reference: bool = Field(
         default=False,
-        description="The registered model names its encoder on the hub instead of containing it.",
+        description="The registered model names its encoder on the hub; no copy of it is stored.",
     )
 
     @field_validator("heads")

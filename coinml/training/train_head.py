@@ -81,14 +81,14 @@ def train_head(
     Args:
         head: One of `heads.kinds.HEADS`.
         data: What it is trained and measured on.
-        checkpoint: The encoder's files, which the registered model contains.
+        checkpoint: The encoder's files, which are stored with the registered models.
         store: Where the run goes; by default this home's MLflow store.
         options: Options of the head's trainer; the others have their defaults.
         seed: Seed of all random numbers.
         device: `cpu`, `cuda`, `cuda:1` or `auto`, for heads with epochs.
         drop_leaks: Leave out training videos that are also in val or test, and val videos that are
             also in test.
-        by_reference: The model names its encoder on the hub instead of containing it.
+        by_reference: The model names its encoder on the hub, and no copy of it is stored.
         context: More tags and links for the run, and a callback for its progress.
 
     Raises:

@@ -92,15 +92,11 @@ def champion(trained: Trained) -> Any:
 
 @pytest.fixture
 def model_folder(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the champion's files, for tests that change them."""
-    import mlflow
+    """The exported champion, for tests that change its files."""
+    from coinml.registry.export import export_model
 
-    from coinml.registry.versions import version_at
-
-    trained.store.client()
-    version = version_at(trained.store, "kitchen-task", "champion")
-    assert version is not None
-    return Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path)))
+    export_model(trained.store, "models:/kitchen-task@champion", tmp_path / "model")
+    return tmp_path / "model"
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import quantized_file
 from coinml.embedding_sets.table import build_table
 from coinml.errors import InvalidInputError
+from coinml.registry.export import export_model
 from coinml.registry.register import register
 from coinml.registry.versions import version_at
 from coinml.tracking.mlflow_store import MlflowStore
@@ -47,7 +48,8 @@ def test_it_predicts_with_the_vectors_of_the_set(
     train("mlp", store, quantized)
     version = version_at(store, MODEL, "challenger")
     assert version is not None
-    folder = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path / "m")))
+    folder = tmp_path / "model"
+    export_model(store, f"models:/{MODEL}@challenger", folder)
     (carried,) = folder.rglob("int8.zip")
     assert carried.read_bytes() == quantized_file(embeddings).read_bytes()
     assert "openvino==" in (folder / "requirements.txt").read_text()

@@ -325,7 +325,6 @@ def test_a_model_by_reference_contains_no_encoder(
     (tmp_path / "head.skops").touch()
     with staged_model(
         tmp_path / "head.skops",
-        material.checkpoint.files,
         spec=material.spec,
         encoder_ref="MCG-NJU/videomae-base",
         revision="abc123",

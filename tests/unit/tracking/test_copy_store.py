@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from coinml.errors import InvalidInputError, LocalError
+from coinml.registry.export import export_model
+from coinml.registry.stored_encoders import encoder_folder, encoders_in_use, store_encoder
 from coinml.tracking.copy_store import copy_store
 from coinml.tracking.mlflow_store import MlflowStore
 
@@ -88,6 +90,19 @@ def test_a_server_shows_and_loads_what_was_copied(
         video = trained.material.videos["Boil0______"]
         model = mlflow.pyfunc.load_model(CHAMPION)
         assert model.predict(pd.DataFrame({"video": [str(video)]}))["label"].tolist() == ["Boil"]
+        (digest,) = encoders_in_use(there)
+        export_model(there, CHAMPION, tmp_path / "exported")
+        assert (tmp_path / "exported" / "artifacts" / "encoder" / "model.safetensors").is_file()
+        # The server's encoder is used by new models, and another one is uploaded.
+        files = trained.material.checkpoint.files
+        before = set((tmp_path / "served").rglob("*"))
+        model_id = str(client.create_logged_model(there.experiment("new")).model_id)
+        assert store_encoder(there, model_id, files) == digest
+        assert set((tmp_path / "served").rglob("*")) == before
+        other = store_encoder(there, model_id, files[:1])
+        with encoder_folder(other) as folder:
+            assert (folder / files[0].name).read_bytes() == files[0].read_bytes()
+        assert encoders_in_use(there) == {digest, other}
 
 
 def test_a_store_with_a_live_run_is_refused(store: MlflowStore, tmp_path: Path) -> None:
