@@ -13,6 +13,7 @@ import typer
 
 from coinml.errors import CoinmlError, InvalidInputError
 from coinml_cli import (
+    alerts,
     audit,
     backup,
     check,
@@ -70,6 +71,7 @@ for group in (
     report,
     deploy,
     up,
+    alerts,
     doctor,
     backup,
 ):

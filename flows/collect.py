@@ -16,6 +16,7 @@ from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from tasks.alerts import announce_disk
 from tasks.counting import collect_report
 from tasks.download import adopt_in_place, download_batch, find_due, sources_for, still_open
 from tasks.events import announce_collected
@@ -37,7 +38,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     """Download the videos that are due; the files of a folder are verified where they are.
 
     A video that is not available does not fail the flow: the report says what is still due. Emits
-    `coinml.collected` if there are new videos.
+    `coinml.collected` if there are new videos, and `coinml.disk_low` if the disk begins to be low.
 
     Args:
         selection: Which videos.
@@ -61,6 +62,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     report_attrition(dataset.name)
     report = collect_report(dataset, tried=due, blocked_until=blocked_until)
     announce_collected(selection, report, collection.source)
+    announce_disk()
     name = f"collect {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
     return completed(report, message=report.outcome)

@@ -6,6 +6,7 @@ from prefect import flow
 
 from coinml.registry.gate import COVERAGE_FLOOR
 from coinml.registry.promotion import GateVerdict
+from tasks.alerts import announce_champion
 from tasks.outcomes import completed
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts
@@ -21,6 +22,8 @@ def promote(
     because: str | None = None,
 ) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first.
+
+    Emits `coinml.champion` if one has become the champion.
 
     Args:
         model: Name of the registered model, such as `coin-task`.
@@ -38,5 +41,6 @@ def promote(
     promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
     message = f"champion: version {promoted[-1]}" if promoted else "no version passed"
     report_verdicts(model, verdicts)
+    announce_champion(verdicts)
     rename_run(f"promote {model}", f"promote {model}: {message}")
     return completed(verdicts, message=message)

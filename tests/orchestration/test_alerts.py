@@ -1,0 +1,109 @@
+"""The events that alerts are made of: one when a state changes, from runs of deployments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+
+from coinml.collection.options import CollectOptions
+from coinml.miniature.host import FlakyHost
+from coinml.registry.promotion import GateVerdict
+from coinml.selection import Selection
+from flows.collect import collect
+from tasks import alerts
+from tasks.alerts import announce_champion, announce_changes
+
+Coin = tuple[Path, list[str]]
+
+
+@pytest.fixture
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Name and payload of every alert that is emitted; those are still sent to the server."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    emit = alerts.emit_event
+
+    def record(event: str, *, resource: dict[str, str], payload: dict[str, Any]) -> object:
+        assert event in alerts.ALERTS
+        assert resource["prefect.resource.id"].startswith("coinml.")
+        found.append((event, payload))
+        return emit(event, resource=resource, payload=payload)
+
+    monkeypatch.setattr(alerts, "emit_event", record)
+    return found
+
+
+def run_of_deployment(some_flow: Any, **parameters: Any) -> Any:
+    """Run a flow here as a worker runs a deployment of it."""
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(flow_id=client.create_flow(some_flow), name="alerts")
+        run = client.create_flow_run_from_deployment(made)
+    return run_flow(some_flow, flow_run=run, parameters=parameters)
+
+
+@flow
+def judged(troubles: dict[str, str]) -> None:
+    """A flow that finds these troubles."""
+    announce_changes("coinml.dataset.toy", "toy", troubles)
+
+
+@flow
+def parent() -> None:
+    """A flow whose subflow finds that all is well."""
+    judged({})
+
+
+def test_a_change_is_told_once(emitted: list[Any]) -> None:
+    low = {"coinml.disk_low": "2.0 GiB free"}
+    for troubles in ({}, low, low, {}, {}, low):
+        run_of_deployment(judged, troubles=troubles)
+    told = [(event, payload["title"], payload["text"]) for event, payload in emitted]
+    assert told == [
+        ("coinml.disk_low", "toy: disk low", "2.0 GiB free"),
+        ("coinml.recovered", "toy: no longer disk low", "Still wrong: nothing."),
+        ("coinml.disk_low", "toy: disk low", "2.0 GiB free"),
+    ]
+    # A run by hand tells nothing, and does not make others forget to.
+    judged({})
+    assert len(emitted) == 3
+    # A subflow of a deployment's run does.
+    run_of_deployment(parent)
+    assert emitted[3][0] == "coinml.recovered"
+
+
+def test_collecting_tells_of_a_low_disk(
+    home: Path,
+    coin: Coin,
+    selection: Selection,
+    emitted: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A disk cannot be made small here: more is reserved than any has.
+    monkeypatch.setattr("coinml.upkeep.disk.RESERVE_BYTES", 2**70)
+    with FlakyHost(coin[0] / "videos") as host:
+        source = CollectOptions(source=host.source, budget=2)
+        for _ in range(2):
+            run_of_deployment(collect, selection=selection, collection=source)
+        monkeypatch.setattr("coinml.upkeep.disk.RESERVE_BYTES", 0)
+        run_of_deployment(collect, selection=selection, collection=source)
+    assert [event for event, _ in emitted] == ["coinml.disk_low", "coinml.recovered"]
+    assert "GiB free" in emitted[0][1]["text"]
+
+
+def test_a_new_champion_is_told(emitted: list[Any]) -> None:
+    @flow
+    def promoting() -> None:
+        announce_champion(
+            GateVerdict(model="toy-task", version=number, promoted=number == 2, reason="better")
+            for number in (1, 2)
+        )
+
+    promoting()
+    ((event, payload),) = emitted
+    assert (event, payload["version"]) == ("coinml.champion", 2)
+    assert payload["title"] == "toy-task: version 2 is the champion"
+    assert payload["text"] == "better"

@@ -1,0 +1,105 @@
+"""Alerts on a real Prefect server: what is emitted arrives at webhook and mailbox, once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.helpers.prefect_stack import PrefectStack, prefect_stack, wait_for
+from tests.helpers.receivers import HookServer, MailServer, serving
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+HOOK_SECRET, MAIL_SECRET = "hook-Qm3xT7vb", "mail-Zk8wP2ye"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
+    with prefect_stack(tmp_path_factory.mktemp("alerts") / "home") as stack:
+        yield stack
+
+
+def alerts(stack: PrefectStack, *arguments: str, says: str | None = None) -> Any:
+    """The JSON of `coinml alerts`, which fails and says something if that is given."""
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "coinml_cli", "alerts", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        env=stack.client_environment,
+    )
+    for secret in (HOOK_SECRET, MAIL_SECRET):
+        assert secret not in run.stdout + run.stderr
+    if says is not None:
+        assert says in run.stdout + run.stderr
+        return run.returncode
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_alerts_arrive_and_their_addresses_stay_secret(stack: PrefectStack) -> None:
+    with HookServer() as hook, MailServer() as mail, serving(hook), serving(mail):
+        address = f"{hook.url}/{HOOK_SECRET}?key={HOOK_SECRET}"
+        postbox = (
+            f"mailto://ann:{MAIL_SECRET}@127.0.0.1:{mail.port}"
+            "?from=coinml@example.org&to=ann@example.org"
+        )
+        shown = {"number": 1, "kind": "webhook", "address": f"{hook.url}/…", "enabled": True}
+        assert alerts(stack, "add", address) == shown | {"new": True}
+        assert alerts(stack, "add", address) == shown | {"new": False}
+        assert alerts(stack, "add", postbox)["kind"] == "mail"
+        before = alerts(stack, "list")
+        assert [one["number"] for one in before] == [1, 2]
+
+        # `coinml up` applies the deployments; the addresses stay, and none is there twice.
+        stack.coinml("deploy")
+        assert alerts(stack, "list") == before
+
+        assert [one["outcome"] for one in alerts(stack, "test")] == ["sent", "sent"]
+        ((path, got),) = hook.got
+        assert path == f"/{HOOK_SECRET}?key={HOOK_SECRET}"
+        assert (got["event"], got["title"]) == ("coinml.test", "coinml: test")
+        (message,) = mail.got
+        assert "Subject: coinml: test" in message
+        assert "A test of coinml's alerts" in message
+
+        event = {
+            "occurred": datetime.now(UTC).isoformat(),
+            "id": str(uuid4()),
+            "event": "coinml.champion",
+            "resource": {"prefect.resource.id": "coinml.model.toy-task"},
+            "payload": {"title": 'the "best" <one>', "text": "ä: {{ event }}", "version": 7},
+        }
+        stack.ask("events", [event])
+        wait_for(lambda: len(hook.got) == len(mail.got) == 2, 60, "the alert to arrive")
+        assert hook.got[1][1] == {
+            "event": "coinml.champion",
+            "title": 'the "best" <one>',
+            "text": "ä: {{ event }}",
+            "details": event["payload"],
+        }
+
+        # An address that refuses is named, and `remove` ends it.
+        hook.status = 403
+        assert alerts(stack, "test", says="HTTP 403") == 1
+        assert alerts(stack, "remove", "7", says="numbers: 1, 2") == 2
+        assert alerts(stack, "remove", address) == shown
+        assert [one["number"] for one in alerts(stack, "list")] == [2]
+        told = len(hook.got)
+        assert [one["outcome"] for one in alerts(stack, "test")] == ["sent"]
+        assert len(hook.got) == told
+    # Nobody answers any more.
+    assert alerts(stack, "test", says="Notification failed") == 1
+    for file in stack.home.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert HOOK_SECRET.encode() not in content, file
+            assert MAIL_SECRET.encode() not in content, file
