@@ -23,6 +23,7 @@ from coinml_cli import (
     doctor,
     embed,
     embeddings,
+    gc,
     move_dataset,
     move_runs,
     predict,
@@ -74,6 +75,7 @@ for group in (
     alerts,
     doctor,
     backup,
+    gc,
 ):
     group.add_commands(app)
 

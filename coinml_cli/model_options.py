@@ -34,6 +34,7 @@ MODELS = {
     "EmbedOptions": "coinml.embedding.options",
     "TrainOptions": "coinml.training.options",
     "StudyOptions": "coinml.studies.options",
+    "GcOptions": "coinml.upkeep.gc_options",
 }
 """Modules of the models that commands may name."""
 

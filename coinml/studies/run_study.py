@@ -26,7 +26,8 @@ from coinml.studies.trials import (
 )
 from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
-from coinml.training.looks import TEST_IDS_DIGEST, studies_experiment
+from coinml.tracking.test_looks import TEST_IDS_DIGEST
+from coinml.training.looks import studies_experiment
 from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData
 

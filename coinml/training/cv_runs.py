@@ -10,6 +10,7 @@ from coinml.embedding_sets.table import ids_digest, sample_ids
 from coinml.evaluation.intervals import Estimate, caveat
 from coinml.figures.folds import folds_figure
 from coinml.tracking.mlflow_store import MlflowStore, home_store
+from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training import descriptions
 from coinml.training.cross_validation import (
     DEFAULT_FOLDS,
@@ -18,7 +19,7 @@ from coinml.training.cross_validation import (
     cross_validate,
 )
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
-from coinml.training.looks import CROSS_VALIDATION, TEST_IDS_DIGEST
+from coinml.training.looks import CROSS_VALIDATION
 from coinml.training.run_context import RunContext
 from coinml.training.train_head import model_name
 from coinml.training.training_data import TrainingData

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 
 from coinml.errors import InvalidInputError
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.test_looks import TEST_IDS_DIGEST, is_look, looks_of_deleted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-TEST_IDS_DIGEST = "test_ids_digest"
-"""Tag of every run that is evaluated on test videos, set before it looks at them."""
-
 CROSS_VALIDATION = "cv"
 """Value of the tag `kind` of a cross-validation, which is evaluated on all of its videos."""
-
-NOT_A_LOOK = ("study",)
-"""Values of the tag `kind` of runs that contain evaluations and are none."""
 
 
 def studies_experiment(model: str) -> str:
@@ -31,7 +26,9 @@ def studies_experiment(model: str) -> str:
 
 
 def count_looks(store: MlflowStore, model: str, digest: str, test_ids: Set[str]) -> int:
-    """Number of runs that were evaluated on some of these test videos, failed ones included.
+    """Number of runs that were evaluated on some of these test videos.
+
+    Failed and deleted ones count.
 
     Args:
         store: Where the runs are.
@@ -39,8 +36,11 @@ def count_looks(store: MlflowStore, model: str, digest: str, test_ids: Set[str])
         digest: `ids_digest` of the ids.
         test_ids: Ids of the test videos (or segments).
     """
-    overlaps, looks, unread = {digest: True}, 0, dict[str, int]()
-    for run in _evaluated(store, (model, studies_experiment(model))):
+    overlaps, unread = {digest: True}, dict[str, int]()
+    experiments = (model, studies_experiment(model))
+    # Of which videos these were is not known any more: they count.
+    looks = looks_of_deleted(store, experiments)
+    for run in _evaluated(store, experiments):
         of_run = run.data.tags[TEST_IDS_DIGEST]
         if of_run not in overlaps:
             found = _test_ids(store, run)
@@ -66,7 +66,7 @@ def _evaluated(store: MlflowStore, experiments: tuple[str, ...]) -> Iterator[Run
             order_by=["attributes.start_time DESC"],
             page_token=page,
         )
-        yield from (run for run in runs if run.data.tags.get("kind") not in NOT_A_LOOK)
+        yield from filter(is_look, runs)
         page = runs.token or ""
 
 

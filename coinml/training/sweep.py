@@ -131,6 +131,27 @@ def sweep(
         )
 
 
+def sweeps_before(storage: Path, moment_s: float) -> list[str]:
+    """Names of the sweeps in a file that began before a time.
+
+    Args:
+        storage: SQLite file of the trials.
+        moment_s: Seconds since the epoch.
+    """
+    summaries = optuna.get_all_study_summaries(f"sqlite:///{storage}")
+    return [
+        one.study_name
+        for one in summaries
+        if one.datetime_start is None or one.datetime_start.timestamp() < moment_s
+    ]
+
+
+def forget_sweep(storage: Path, name: str) -> None:
+    """Remove a sweep's trials; the file keeps its size, and later trials use the space."""
+    optuna.delete_study(study_name=name, storage=f"sqlite:///{storage}")
+    storage.with_name(f"{storage.name}.{name}.lock").unlink(missing_ok=True)
+
+
 @contextmanager
 def _study(storage: Path, name: str) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)

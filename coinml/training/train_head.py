@@ -27,9 +27,10 @@ from coinml.registry.register import register
 from coinml.registry.versions import has_version
 from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
+from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
-from coinml.training.looks import TEST_IDS_DIGEST, count_looks
+from coinml.training.looks import count_looks
 from coinml.training.run_artifacts import log_evaluation, log_fit
 from coinml.training.run_context import RunContext
 from coinml.training.train_report import TrainReport

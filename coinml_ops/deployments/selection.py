@@ -58,6 +58,8 @@ def set_selection(content: dict[str, Any], selection: dict[str, Any], settings: 
         else {"dataset": str(settings.data_dir / "COIN.json")}
     )
     for config in content["deployments"]:
+        if "selection" not in config["parameters"]:
+            continue
         if config["name"] not in WITH_OWN_DATASET:
             config["parameters"]["selection"] = selection
         elif config["name"] == "coin":

@@ -121,6 +121,7 @@ def check_disk(settings: Settings) -> Finding:
             subject="disk",
             state="warning",
             text=text,
-            remedy="free some space, or set COINML_HOME to a larger disk",
+            remedy="free some space (`coinml gc` lists what can go), or set COINML_HOME to a "
+            "larger disk",
         )
     return Finding(subject="disk", state="ok", text=text)

@@ -46,6 +46,12 @@ RECORDER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
+_DAY_S = 86400
+# By default only events are removed: runs, with their logs and artifacts, stay for ever.
+VACUUM = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * _DAY_S),
+}
 QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -122,6 +128,7 @@ def _prefect(stack: Stack) -> Service:
             "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "true",
             "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true",
             "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "true",
+            **{name: os.environ.get(name, value) for name, value in VACUUM.items()},
         },
         unset=("PREFECT_API_URL", "PREFECT_API_KEY", PREFECT_CLIENT, *NOT_FOR_SERVERS),
         health=f"{stack.prefect_api}/health",

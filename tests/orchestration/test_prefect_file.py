@@ -33,6 +33,7 @@ SCHEDULED = {
     "reprocess/nightly": {"nightly": "30 2 * * *"},
     "reprobe/monthly": {"monthly": "0 4 1 * *"},
     "audit/monthly": {"monthly": "0 6 2 * *"},
+    "retention/daily": {"daily": "40 3 * * *"},
 }
 STRATEGIES = {
     "collect/hourly": "CANCEL_NEW",
@@ -41,6 +42,7 @@ STRATEGIES = {
     "reprocess/nightly": "CANCEL_NEW",
     "reprobe/monthly": "CANCEL_NEW",
     "audit/monthly": "CANCEL_NEW",
+    "retention/daily": "CANCEL_NEW",
     "pipeline/mini": "ENQUEUE",
     "pipeline/coin": "ENQUEUE",
 }
@@ -88,7 +90,8 @@ def test_the_form_describes_every_parameter(name: str, monkeypatch: pytest.Monke
     fields = {f"{name}.{key}": field for key, field in schema["properties"].items()}
     for model, definition in schema["definitions"].items():
         fields |= {f"{model}.{key}": field for key, field in definition["properties"].items()}
-    assert "Selection.limit" in fields
+    assert ("Selection.limit" in fields) is (name != "retention/daily")
+    assert len(fields) > 3
     unexplained = [
         key for key, field in fields.items() if not field.get("title") or not field["description"]
     ]
@@ -245,7 +248,8 @@ def test_deploying_again_keeps_what_was_paused(
                     "name": "toy",
                 }
             )
-            assert deployed.parameters == config["parameters"] | {"selection": expected}
+            own = {"selection": expected} if "selection" in config["parameters"] else {}
+            assert deployed.parameters == config["parameters"] | own
             assert deployed.concurrency_options is not None
             assert deployed.concurrency_options.collision_strategy == STRATEGIES[name]
             assert deployed.job_variables["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}

@@ -24,6 +24,7 @@ SCHEDULES = {
     "reprocess/nightly": ("nightly", "30 2 * * *"),
     "reprobe/monthly": ("monthly", "0 4 1 * *"),
     "audit/monthly": ("monthly", "0 6 2 * *"),
+    "retention/daily": ("daily", "40 3 * * *"),
 }
 LONG_S = 600
 """On an idle machine, no step takes a tenth of it."""
@@ -48,8 +49,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
 def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
     """Every schedule exists with its cron, and the server has scheduled runs."""
     runs: list[dict[str, Any]] = []
-    by_hand = ("pipeline/mini", "pipeline/coin")
-    for name in (*CHAIN, "reprocess/nightly", "reprobe/monthly", "audit/monthly", *by_hand):
+    others = ("audit/monthly", "retention/daily", "pipeline/mini", "pipeline/coin")
+    for name in (*CHAIN, "reprocess/nightly", "reprobe/monthly", *others):
         schedules = stack.deployment(name)["schedules"]
         found = [(one["slug"], one["schedule"]["cron"], one["active"]) for one in schedules]
         assert found == ([(*SCHEDULES[name], True)] if name in SCHEDULES else [])

@@ -41,6 +41,7 @@ DEPLOYMENTS = {
     "reprocess/nightly",
     "reprobe/monthly",
     "audit/monthly",
+    "retention/daily",
     "pipeline/mini",
     "pipeline/coin",
 }
@@ -97,6 +98,7 @@ def test_every_service_answers_and_the_deployments_exist(running_stack: CoinmlSt
         "reprocess/nightly",
         "reprobe/monthly",
         "audit/monthly",
+        "retention/daily",
         "train/on-growth",
     } <= scheduled
     # The servers listen on loopback only.

@@ -242,3 +242,21 @@ def test_down_and_ui_without_a_stack(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "hush" not in refused.stdout + refused.stderr
     assert coinml("up", "--print", "cron").returncode == 2
+
+
+def test_prefects_server_removes_old_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    def vacuum() -> ServerServicesDBVacuumSettings:
+        with monkeypatch.context() as patch:
+            server = services(Stack(id="x", home=str(tmp_path)))[0]
+            for name, value in server.environment.items():
+                patch.setenv(name, value)
+            return ServerServicesDBVacuumSettings()
+
+    assert vacuum().enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert vacuum().retention_period == timedelta(days=30)
+    monkeypatch.setenv("PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD", str(90 * 86400))
+    assert vacuum().retention_period == timedelta(days=90)

@@ -6,7 +6,8 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.studies.plans import make_plan
 from coinml.studies.run_study import run_study
 from coinml.tracking.mlflow_store import MlflowStore
-from coinml.training.looks import TEST_IDS_DIGEST, count_looks
+from coinml.tracking.test_looks import TEST_IDS_DIGEST
+from coinml.training.looks import count_looks
 from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, train, training_data
 
 
