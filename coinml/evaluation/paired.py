@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation.clusters import clustered_mean, members
+from coinml.evaluation.clusters import clustered_mean, few_gains, members
 from coinml.evaluation.intervals import (
     Estimate,
     caveat,
@@ -224,7 +224,8 @@ def clustered_difference(
     plain = paired_difference(b, c, both, n)
     if int(member.max()) + 1 == n:
         return plain
-    found = clustered_mean(correct_b.astype(float) - correct_a, member)
+    gain = correct_b.astype(float) - correct_a
+    found = clustered_mean(gain, member)
     if found.variance > 0:
         half = found.quantile * math.sqrt(found.variance)
         low, high = max(-1.0, found.mean - half), min(1.0, found.mean + half)
@@ -237,7 +238,7 @@ def clustered_difference(
         value=plain.value,
         low=min(low, plain.low),
         high=max(high, plain.high),
-        caveat=caveat(found.groups),
+        caveat=caveat(found.groups, few=few_gains(gain, member)),
     )
 
 

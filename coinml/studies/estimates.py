@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinml.errors import InvalidInputError
-from coinml.evaluation.clusters import clustered_mean, members
+from coinml.evaluation.clusters import clustered_mean, few_gains, members
 from coinml.evaluation.intervals import Estimate, caveat, clustered_proportion
 
 Right = npt.NDArray[np.bool_]
@@ -100,7 +100,7 @@ def difference(right: Right, reference: Right, groups: Groups | None = None) -> 
             value,
             low=min(value.low, wider.low),
             high=max(value.high, wider.high),
-            caveat=caveat(int(member.max()) + 1),
+            caveat=caveat(int(member.max()) + 1, few=few_gains(gain, member)),
         )
         p_value = max(p_value, larger)
     return Difference(
