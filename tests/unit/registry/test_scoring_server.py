@@ -192,9 +192,8 @@ def test_the_scoring_server_answers_with_valid_json(
     # Set here so that monkeypatch restores it: `init` sets it for good.
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "false")
     monkeypatch.setenv("COINML_SERVE_ROOT", "/")
-    answer = TestClient(init(champion)).post(
-        "/invocations", json={"dataframe_split": {"columns": ["video"], "data": rows}}
-    )
+    client, asked = TestClient(init(champion)), {"columns": ["video"], "data": rows}
+    answer = client.post("/invocations", json={"dataframe_split": asked})
     assert answer.status_code == 200, answer.text
     good, missing = answer.json()["predictions"]
     assert (good["label"], good["error"]) == ("Cut", None)
@@ -205,3 +204,12 @@ def test_the_scoring_server_answers_with_valid_json(
         "top5": [],
         "error": "/nowhere.mp4: no such file",
     }
+    abstaining = {"dataframe_split": asked, "params": {"precision": 0.5}}
+    answer = client.post("/invocations", json=abstaining)
+    assert answer.json()["predictions"] == [
+        good | {"accepted": True},
+        missing | {"accepted": False},
+    ]
+    answer = client.post("/invocations", json=abstaining | {"params": {"precision": 0.99}})
+    assert answer.status_code == 400
+    assert "the 6 val videos of this model" in answer.text
