@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coinml.errors import InvalidInputError
 from coinml.runtime.escaping import printable
+from coinml.runtime.process_identity import user_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +54,7 @@ def write_decision(client: MlflowClient, version: ModelVersion, why: str) -> Non
         version: The version decided for.
         why: The reason, as `checked_decision` returns it.
     """
-    who, when = _user(), datetime.now(UTC)
+    who, when = user_name(), datetime.now(UTC)
     reason = f"{who} decided on {when:%Y-%m-%d at %H:%M UTC}, without the gate: {why}"
     if version.tags.get("gate") not in (None, DECIDED):
         reason += f" (before: {version.tags.get('gate_reason', 'no reason recorded')})"
@@ -68,11 +67,3 @@ def write_decision(client: MlflowClient, version: ModelVersion, why: str) -> Non
     }
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def _user() -> str:
-    """The user of this process by the system's account, whatever the environment says."""
-    try:
-        return printable(pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:
-        return f"user {os.getuid()}"

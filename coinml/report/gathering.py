@@ -21,6 +21,7 @@ from coinml.ledger import Ledger, LedgerRow, Status
 from coinml.registry.versions import CHALLENGER, CHAMPION, list_versions
 from coinml.runtime.settings import YOUTUBE
 from coinml.tracking.compare_runs import RunComparison, compare_runs
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.train_head import model_name
 from coinml.training.training_data import load_training_data
@@ -225,7 +226,7 @@ def _view(store: MlflowStore, row: Mapping[str, Any]) -> HeadView:
         aliases=row["aliases"],
         name=_kind(row),
         run_id=row["run_id"],
-        metrics=dict(run.data.metrics),
+        metrics=own_metrics(run.data.metrics),
         params=dict(run.data.params),
         tags=row["tags"],
         history=store.read_history(row["run_id"]),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import pwd
 import uuid
 from pathlib import Path
+
+from coinml.runtime.escaping import printable
 
 
 def new_owner() -> str:
@@ -57,3 +60,11 @@ def _host() -> str:
     except OSError:
         boot, namespace = f"{uuid.getnode():x}", ""
     return f"{platform.node()}/{boot}/{namespace}"
+
+
+def user_name() -> str:
+    """The user of this process by the system's account, whatever the environment says."""
+    try:
+        return printable(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return f"user {os.getuid()}"

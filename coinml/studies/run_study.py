@@ -24,6 +24,7 @@ from coinml.studies.trials import (
     run_trained_once,
     run_trials,
 )
+from coinml.tracking.metric_names import CONDITION
 from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
@@ -166,7 +167,7 @@ def _log_trial(
     result: TrialResult,
 ) -> None:
     own = {"kind": "fit", "condition": result.condition, "head": result.head}
-    name = f"{identity['study']} {result.condition} {result.head} seed {result.seed}"
+    name = f"{result.condition} {result.head} s{result.seed}"
     with store.run(experiment, name, tags={**identity, **own}, parent_run_id=parent_run_id) as log:
         log.params(
             {
@@ -198,7 +199,8 @@ def _log_report(log: RunLog, report: StudyReport) -> None:
                 "val_accuracy": row.val.value,
             }
             for row in report.of(report.head)
-        ]
+        ],
+        group=CONDITION,
     )
     log.tags(
         {

@@ -14,6 +14,7 @@ from coinml.evaluation.intervals import Estimate
 from coinml.evaluation.paired import Comparison, compare
 from coinml.runtime.settings import YOUTUBE
 from coinml.selection import MINI
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.run_log import RunLog
 
@@ -129,7 +130,7 @@ def compare_runs(
     )
     before = tuple(runs[1].data.tags.get(tag) for tag in ("compared_with", "compared_on"))
     if record and before != (run_a, split):
-        _record(store, found, [run.data.metrics for run in runs])
+        _record(store, found, [own_metrics(run.data.metrics) for run in runs])
     return found
 
 

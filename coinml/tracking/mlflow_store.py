@@ -31,7 +31,11 @@ import mlflow
 import requests
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
+    MLFLOW_PARENT_RUN_ID,
+)
 
 from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.runtime.addresses import Url, is_loopback, masked, parts_of, plain, without_user
@@ -39,8 +43,10 @@ from coinml.runtime.process_identity import is_dead, new_owner
 from coinml.runtime.proxies import keep_loopback_direct
 from coinml.runtime.settings import Settings
 from coinml.tracking.local_store import allows_folders, make_database
+from coinml.tracking.metric_names import PRIMARY, curve_name
 from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
+from coinml.tracking.run_origin import origin_tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +56,13 @@ OWNER = "coinml.process"
 """Tag with the process that writes the run."""
 
 _NOTE = "mlflow.note.content"
+
+_EXPERIMENT_TAGS = {
+    # Otherwise MLflow's page of an experiment opens with traces, judges and prompts.
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: PRIMARY,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
+}
 
 _untold: dict[str, str] = {}
 """Final status, by run id, of runs of this process that MLflow did not take."""
@@ -133,19 +146,19 @@ class MlflowStore:
         return without_user(self.uri)
 
     def experiment(self, name: str, *, description: str = "") -> str:
-        """The id of an experiment, which is created if needed; a description is not overwritten.
+        """The id of an experiment, which is created if needed; tags are not overwritten.
 
         Raises:
             LocalError: The experiment is deleted; says how it is restored.
         """
         client = self.client()
+        tags = {**_EXPERIMENT_TAGS, **({_NOTE: description} if description else {})}
         found = client.get_experiment_by_name(name)
         if found is None:
             local = self.uri.startswith("sqlite")
             location = (self.artifact_root / name).resolve().as_uri() if local else None
             try:
-                note = {_NOTE: description} if description else None
-                client.create_experiment(name, artifact_location=location, tags=note)
+                client.create_experiment(name, artifact_location=location, tags=tags)
             except MlflowException:
                 # Another process may have created it meanwhile.
                 if client.get_experiment_by_name(name) is None:
@@ -159,10 +172,10 @@ class MlflowStore:
                 f"runs that were deleted in it: MLFLOW_TRACKING_URI='{self.shown}' "
                 f"mlflow experiments restore -x {experiment_id}; or record under another --name"
             )
-        if description and _NOTE not in found.tags:
+        for key in tags.keys() - found.tags.keys():
             # Of two processes that set the tag at the same time, the second one fails.
             with suppress(MlflowException):
-                client.set_experiment_tag(experiment_id, _NOTE, description)
+                client.set_experiment_tag(experiment_id, key, tags[key])
         return experiment_id
 
     @contextmanager
@@ -193,7 +206,7 @@ class MlflowStore:
             run = client.create_run(
                 self.experiment(experiment, description=about),
                 run_name=name,
-                tags={**tags, **nested, OWNER: new_owner()},
+                tags={**origin_tags(), **tags, **nested, OWNER: new_owner()},
             )
             run_id = str(run.info.run_id)
         else:
@@ -315,6 +328,8 @@ class MlflowStore:
     def read_history(self, run_id: str) -> pd.DataFrame:
         """Metrics that a run logged at several steps: a table with `step` and a column a metric.
 
+        The columns have coinml's names, such as `val_loss`.
+
         Raises:
             InvalidInputError: There is no run with this id.
         """
@@ -323,9 +338,12 @@ class MlflowStore:
         client = self.client()
         columns = {}
         for name in sorted(self.read_run(run_id).data.metrics):
+            curve = curve_name(name)
+            if curve is None and "/" in name:
+                continue
             history = client.get_metric_history(run_id, name)
             if len(history) > 2:
-                columns[name] = pd.Series({one.step: one.value for one in history})
+                columns[curve or name] = pd.Series({one.step: one.value for one in history})
         table = pd.DataFrame(columns).sort_index()
         return table.rename_axis("step").reset_index()
 

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from coinml.runtime.escaping import write_csv
 from coinml.tracking.epochs import EpochWriter, Numbers
+from coinml.tracking.metric_names import EPOCH, logged_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +36,6 @@ class RunLog:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self.run_id = run_id
-        self.last_step = 0
-        self._by_step: set[str] = set()
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, as text."""
@@ -49,21 +48,27 @@ class RunLog:
         self._client.log_batch(self.run_id, tags=tags)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Log final metrics of the run.
+        """Log final metrics of the run, at step 0 alone: MLflow draws those as bars."""
+        self._log([{logged_name(key): value for key, value in values.items()}], 0)
 
-        A metric that was also logged by step gets one more step, so that MLflow shows the final
-        value as the latest. Other metrics get step 0 alone: MLflow draws those as bars.
+    def history(
+        self, steps: Sequence[Mapping[str, float]], *, group: str = EPOCH, first_step: int = 1
+    ) -> None:
+        """Log a sequence of metrics, one mapping per step, in batches.
+
+        Args:
+            steps: The metrics by coinml's names.
+            group: `metric_names.EPOCH` or `CONDITION`: what a step is.
+            first_step: The first one's number.
         """
-        curves = {key: value for key, value in values.items() if key in self._by_step}
-        self.history([curves], first_step=self.last_step + 1)
-        self._log([{key: value for key, value in values.items() if key not in curves}], 0)
+        self._log(
+            [{f"{group}/{key}": value for key, value in values.items()} for values in steps],
+            first_step,
+        )
 
-    def history(self, steps: Sequence[Mapping[str, float]], *, first_step: int = 1) -> None:
-        """Log a sequence of metrics, one mapping per step, in batches."""
-        self._log(steps, first_step)
-        if any(steps):
-            self._by_step.update(*steps)
-            self.last_step = max(self.last_step, first_step + len(steps) - 1)
+    def rename(self, name: str) -> None:
+        """Set the run's name."""
+        self._client.update_run(self.run_id, name=name)
 
     def _log(self, steps: Sequence[Mapping[str, float]], first_step: int) -> None:
         now_ms = int(time.time() * 1000)
@@ -100,11 +105,9 @@ class RunLog:
         """Log those of `steps` that a run started by another process does not have yet."""
         if steps:
             name = next(iter(steps[-1]))
-            logged = self._client.get_metric_history(self.run_id, name)
+            logged = self._client.get_metric_history(self.run_id, f"{EPOCH}/{name}")
             done = min(max((one.step for one in logged), default=0), len(steps))
             self.history(steps[done:], first_step=done + 1)
-            self.last_step = max(self.last_step, len(steps))
-            self._by_step.update(*steps)
 
     def describe(self, text: str) -> None:
         """Set the description (Markdown) that MLflow shows on the run's page."""

@@ -9,6 +9,7 @@ from typing import Any
 from coinml.embedding_sets.table import ids_digest, sample_ids
 from coinml.evaluation.intervals import Estimate, caveat
 from coinml.figures.folds import folds_figure
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training import descriptions
@@ -100,8 +101,8 @@ def cross_validate_head(
     )
     recipe = digest_of({**ingredients, **cut})
     for run_id in store.find_runs(model, {"cv_recipe": recipe}):
-        metrics = store.read_run(run_id).data.metrics
-        return _report(head, run_id, dict(metrics), cut, reused=True)
+        metrics = own_metrics(store.read_run(run_id).data.metrics)
+        return _report(head, run_id, metrics, cut, reused=True)
     tags = {
         "kind": CROSS_VALIDATION,
         "head": head,
@@ -110,7 +111,7 @@ def cross_validate_head(
     }
     with store.run(
         model,
-        f"{head}, {folds}-fold cross-validation, {repeats} times",
+        f"cv {head} {folds}x{repeats} {len(data.table)}v",
         tags={**context.tags, **tags, "set_fingerprint": data.spec.fingerprint},
         about=descriptions.experiment_description(data.dataset.name, data.target, model),
     ) as log:

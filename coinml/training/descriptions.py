@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _ROWS = (
     ("accuracy on val", "val_accuracy"),
 )
 
+_SIZES = ("tiny", "small", "base", "large", "huge", "giant")
+
 _EXTENTS: dict[str, tuple[str, str]] = {
     "video": ("video", ""),
     "annotated": (
@@ -40,25 +43,25 @@ _EXTENTS: dict[str, tuple[str, str]] = {
 """By extent: what a row is called, and how training differs from prediction."""
 
 
-def run_name(
-    head: str, spec: SetSpec, *, train: int, measured: int, official: int, tuned: bool
-) -> str:
-    """A run's name, which distinguishes it from others in a list.
+def run_name(head: str, spec: SetSpec, *, train: int, val_accuracy: float | None = None) -> str:
+    """A run's name, whose first 20 characters distinguish it from others: `mlp b 0.962 139v`.
 
     Args:
         head: Name of the head.
         spec: The embedding set.
         train: Number of training videos (or segments).
-        measured: Number of test videos (or segments) that are embedded.
-        official: Number of all test videos (or segments).
-        tuned: Whether a sweep chose its options.
+        val_accuracy: Accuracy on val; None while it is not known.
     """
-    what = f"{_EXTENTS[spec.extent][0]}s"
-    encoder = spec.encoder.encoder.rstrip("/").rpartition("/")[2]
-    return (
-        f"{head}{' tuned' if tuned else ''}, {encoder}, {train:,} training {what}, "
-        f"{measured / official:.0%} of test"
-    )
+    measured = [] if val_accuracy is None else [f"{val_accuracy:.3f}"]
+    counted = f"{train}{_EXTENTS[spec.extent][0][0]}"
+    return " ".join([head, _short_name(spec.encoder.encoder), *measured, counted])
+
+
+def _short_name(encoder: str) -> str:
+    """`b` for VideoMAE-base, else the first letters of the encoder's name."""
+    name = encoder.rstrip("/").rpartition("/")[2].lower()
+    sizes = [word for word in re.split("[-_.]", name) if word in _SIZES]
+    return sizes[0][0] if sizes else name[:4]
 
 
 def run_description(
@@ -147,7 +150,7 @@ def experiment_description(dataset: str, target: Target, model: str) -> str:
         f"Heads that predict the {target} of videos of **{dataset}**; registered heads are "
         f"versions of `{model}`. Sweeps contain their trials.\n\n"
         "To filter: `tags.kind = 'head'` (or `sweep`, `trial`, `cv`), `tags.head = 'mlp'`, "
-        "`tags.encoder = '…'`, `tags.set_fingerprint = '…'`, `metrics.test_coverage > 0.9`."
+        "`tags.encoder = '…'`, `tags.set_fingerprint = '…'`, metrics.`test/coverage` > 0.9."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from coinml.data.records import SPLITS
 from coinml.registry.versions import list_versions
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore
 
 
@@ -39,6 +40,6 @@ def _videos(
         if run.tags.get("version") not in judged:
             continue
         # Dropped leaks count as known videos: they are no reason to train again.
-        dropped = int(run.metrics.get("leaks_dropped", 0))
+        dropped = int(own_metrics(run.metrics).get("leaks_dropped", 0))
         return dropped + sum(int(run.params.get(f"{split}_videos", 0)) for split in SPLITS)
     return 0

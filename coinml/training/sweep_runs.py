@@ -154,7 +154,7 @@ def _sweep_run(
     earlier = store.find_runs(experiment, identity, finished=False)
     with store.run(
         experiment,
-        f"sweep {head}, {len(train):,} training {train.things}",
+        f"sweep {head} {len(train)}{train.things[0]}",
         tags={**context.tags, **identity, "kind": "sweep", "head": head},
         about=descriptions.experiment_description(data.dataset.name, data.target, experiment),
         run_id=earlier[0] if earlier else None,
@@ -168,7 +168,7 @@ def _sweep_run(
                 "sweep_run_id": log.run_id,
                 "trial": str(number),
             }
-            title = f"sweep {head}, trial {number}"
+            title = f"trial {number} {head}"
             with (
                 store.run(experiment, title, tags=tags, parent_run_id=log.run_id) as child,
                 child.epochs() as add,

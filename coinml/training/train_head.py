@@ -25,6 +25,7 @@ from coinml.heads.kinds import head_file, head_kind
 from coinml.heads.protocol import Head, Numbers, head_input
 from coinml.registry.register import register
 from coinml.registry.versions import has_version
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
 from coinml.tracking.run_log import RunLog
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
@@ -205,7 +206,7 @@ def _find_earlier(training: _Training) -> TrainReport | None:
                 run_id=run_id,
                 model=training.model,
                 version=int(version),
-                metrics={**run.data.metrics, "test_looks": float(looks)},
+                metrics={**own_metrics(run.data.metrics), "test_looks": float(looks)},
                 reused=True,
                 classes_without=classes_without(counts),
                 scarce_classes=scarce_classes(counts),
@@ -224,17 +225,9 @@ def _find_kept(training: _Training) -> FittedHead | None:
 def _run(training: _Training, split: SplitData, kept: FittedHead | None) -> Iterator[RunLog]:
     """The training's run, with its description and parameters; that of a kept fit is continued."""
     data, samples, store = training.data, split.samples, training.store
-    name = descriptions.run_name(
-        training.head,
-        data.spec,
-        train=len(samples["train"]),
-        measured=len(samples["test"]),
-        official=data.official_sizes["test"],
-        tuned=training.context.sweep_trials > 0,
-    )
     with store.run(
         training.model,
-        name,
+        _run_name(training, split),
         tags={**training.context.tags, **training.tags(split), "kind": "head"},
         about=descriptions.experiment_description(data.dataset.name, data.target, training.model),
         run_id=kept.run_id if kept and store.has_run(kept.run_id) else None,
@@ -242,6 +235,17 @@ def _run(training: _Training, split: SplitData, kept: FittedHead | None) -> Iter
         log.describe(_described(training, split))
         log.params(_params(training, samples))
         yield log
+
+
+def _run_name(
+    training: _Training, split: SplitData, metrics: Mapping[str, float] | None = None
+) -> str:
+    return descriptions.run_name(
+        training.head,
+        training.data.spec,
+        train=len(split.samples["train"]),
+        val_accuracy=None if metrics is None else metrics["val_accuracy"],
+    )
 
 
 def _take_up(kept: FittedHead, log: RunLog) -> FittedHead:
@@ -328,6 +332,7 @@ def _evaluate(
         },
     )
     log.describe(_described(training, split, metrics))
+    log.rename(_run_name(training, split, metrics))
     return metrics, predictions
 
 

@@ -170,12 +170,12 @@ def test_the_runs_of_both_heads_are_listed_and_compared(
     assert re.search(r"head\s+(svm\s+mlp|mlp\s+svm)", parameters)
     assert {"C", "kernel", "epochs"} <= {line.split("\t")[0] for line in parameters.splitlines()}
     # The page holds only the rows that are in sight.
-    rows = page.locator(".ReactVirtualized__Grid", has_text="test_accuracy").last.element_handle()
+    rows = page.locator(".ReactVirtualized__Grid", has_text="test/accuracy").last.element_handle()
     metrics = set(rows.inner_text().splitlines())
     while rows.evaluate("rows => rows.scrollTop !== (rows.scrollTop += 200, rows.scrollTop)"):
         page.wait_for_timeout(200)
         metrics |= set(rows.inner_text().splitlines())
-    assert {"val_loss", "train_loss", "train_accuracy"} <= metrics
+    assert {"val/loss", "train/loss", "epoch/train_accuracy"} <= metrics
     page.get_by_text("Show diff only").nth(1).scroll_into_view_if_needed()
     take("mlflow-compare")
 
@@ -192,7 +192,7 @@ def test_the_epochs_of_the_mlp_are_curves_beside_the_svm(
         page,
         f"{running_stack.stack().mlflow_url}/#/experiments/{experiment}/runs?compareRunsMode=CHART",
     )
-    page.get_by_placeholder("Search metric charts").fill("^(val|train)_(loss|accuracy)$")
+    page.get_by_placeholder("Search metric charts").fill("^epoch/(val|train)_(loss|accuracy)$")
     charts = page.locator(".js-plotly-plot")
     charts.first.wait_for()
     page.wait_for_timeout(2000)

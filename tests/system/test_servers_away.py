@@ -260,8 +260,8 @@ def assert_complete(place: Place, *, runs: int) -> None:
     assert len(client.search_model_versions("name = 'toy-task'")) == runs
     for run in found:
         epochs = int(run.data.params["epochs_trained"])
-        steps = {one.step for one in client.get_metric_history(run.info.run_id, "val_loss")}
-        assert steps == set(range(1, epochs + 2))
+        steps = {one.step for one in client.get_metric_history(run.info.run_id, "epoch/val_loss")}
+        assert steps == set(range(1, epochs + 1))
         listed = {one.path for one in client.list_artifacts(run.info.run_id, "figures")}
         assert {"figures/curves.png", "figures/confusion.png"} <= listed
 

@@ -249,7 +249,7 @@ def test_the_run_has_tables_and_pictures(
     assert latest_audit(store, "kitchen-task") == {}
     run_id = log_audit(found, training_data("svm", material), store, "kitchen-task")
     run = store.read_run(run_id)
-    assert run.data.metrics["audit_suspects"] == 2
+    assert run.data.metrics["audit/suspects"] == 2
     assert run.data.tags["kind"] == "audit"
     assert store.read_figure(run_id, "suspects") is not None
     assert store.read_figure(run_id, "stills") is not None

@@ -203,10 +203,12 @@ def test_a_data_study_has_a_rising_curve_a_power_law_and_nested_runs(
     nested = store.find_runs(experiment, {"mlflow.parentRunId": report.run_id})
     assert len(nested) == 14
     child = store.read_run(nested[0])
-    assert {"val_accuracy", "test_accuracy", "test_accuracy_low"} <= set(child.data.metrics)
+    logged = set(child.data.metrics)
+    assert {"val/accuracy", "test/accuracy", "test_interval/accuracy_low", "time/fit_s"} <= logged
     assert len(store.read_table(nested[0], "predictions")) == 100
     assert compare_runs(store, nested[0], nested[-1]).result.n == 80
     parent = store.read_run(report.run_id)
+    assert "condition/test_accuracy" in parent.data.metrics
     assert parent.data.tags["conclusion"] == said
     assert report.question in parent.data.tags["mlflow.note.content"]
     assert len(store.read_table(report.run_id, "conditions")) == 8

@@ -157,8 +157,8 @@ def test_a_recorded_comparison_is_written_to_the_second_run(trained: Trained) ->
     assert classes["support"].sum() == found.result.n
     assert classes["difference"].sum() == found.result.mcnemar.c - found.result.mcnemar.b
     metrics = trained.store.read_run(svm).data.metrics
-    assert metrics["test_difference"] == found.result.difference.value
-    assert metrics["test_mcnemar_p"] == found.result.mcnemar.p_value
+    assert metrics["versus/test_difference"] == found.result.difference.value
+    assert metrics["versus/test_mcnemar_p"] == found.result.mcnemar.p_value
     table = trained.store.read_table(svm, "discordant")
     assert len(table) == found.result.mcnemar.b + found.result.mcnemar.c
     tags = trained.store.read_run(svm).data.tags

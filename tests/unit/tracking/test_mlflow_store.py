@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from coinml.errors import InvalidInputError, LocalError, TransientError
 from coinml.runtime.addresses import without_password
 from coinml.tracking.epochs import EpochWriter
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
@@ -73,19 +75,52 @@ def test_a_nested_run_has_its_parents_id(store: MlflowStore) -> None:
     assert "mlflow.parentRunId" not in store.read_run(whole.run_id).data.tags
 
 
-def test_metrics_keep_their_steps_and_the_final_value_is_the_latest(store: MlflowStore) -> None:
+def test_the_curves_of_epochs_and_final_metrics_are_in_groups(store: MlflowStore) -> None:
     steps = [{"val_loss": 1 / step, "val_accuracy": step / 1500} for step in range(1, 1201)]
     with store.run("e", "long", tags={}) as log:
         log.history(steps)
-        assert log.last_step == 1200
         log.metrics({"val_loss": 0.25, "test_loss": 0.5})
     client = store.client()
-    assert [m.step for m in client.get_metric_history(log.run_id, "val_loss")][-1] == 1201
+    assert [m.step for m in client.get_metric_history(log.run_id, "epoch/val_loss")][-1] == 1200
     # MLflow draws metrics without steps as bars.
-    assert [m.step for m in client.get_metric_history(log.run_id, "test_loss")] == [0]
-    history = client.get_metric_history(log.run_id, "val_accuracy")
+    assert [m.step for m in client.get_metric_history(log.run_id, "test/loss")] == [0]
+    history = client.get_metric_history(log.run_id, "epoch/val_accuracy")
     assert [(m.step, m.value) for m in history] == [(s, s / 1500) for s in range(1, 1201)]
-    assert store.read_run(log.run_id).data.metrics["val_loss"] == 0.25
+    logged = store.read_run(log.run_id).data.metrics
+    assert logged["val/loss"] == 0.25
+    assert own_metrics(logged) == {"val_loss": 0.25, "test_loss": 0.5}
+    table = store.read_history(log.run_id)
+    assert list(table) == ["step", "val_accuracy", "val_loss"]
+    assert table["val_loss"].tolist() == [1 / step for step in range(1, 1201)]
+
+
+def test_an_experiment_opens_for_model_training_also_if_it_is_older(store: MlflowStore) -> None:
+    client = store.client()
+    older = client.create_experiment("older", tags={"mlflow.experimentKind": "genai_development"})
+    client.create_experiment("oldest")
+    for name in ("new", "oldest"):
+        tags = client.get_experiment(store.experiment(name, description="what is in it")).tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+        assert tags["mlflow.experiment.primaryMetric.name"] == "val/accuracy"
+        assert tags["mlflow.note.content"] == "what is in it"
+    # What a user has chosen stays.
+    assert store.experiment("older") == older
+    assert client.get_experiment(older).tags["mlflow.experimentKind"] == "genai_development"
+
+
+def test_a_run_says_who_made_it_with_which_code(
+    store: MlflowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/coinml", "collect", "--source", "https://u:p@host"])
+    with store.run("e", "r", tags={"k": "v"}) as log:
+        pass
+    tags = store.read_run(log.run_id).data.tags
+    assert tags["mlflow.user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("coinml collect", "LOCAL")
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    head = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    # An exported source tree has no commit.
+    assert tags.get("mlflow.source.git.commit", "") == head
 
 
 def test_tables_are_read_back_unchanged(store: MlflowStore) -> None:
@@ -208,8 +243,7 @@ def test_a_continued_run_gets_its_missing_steps(store: MlflowStore) -> None:
     store.client().set_terminated(log.run_id, "KILLED")
     with store.run("e", "r", tags={}, run_id=log.run_id) as log:
         log.complete_history(steps)
-        assert log.last_step == 5
-    history = store.client().get_metric_history(log.run_id, "loss")
+    history = store.client().get_metric_history(log.run_id, "epoch/loss")
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, 6)]
     assert status(store, log.run_id) == "FINISHED"
 

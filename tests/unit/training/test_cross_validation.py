@@ -187,7 +187,7 @@ def test_a_cross_validation_is_a_run_that_is_found_again(
     report = cross_validate_head("knn", data, folds=3, repeats=2, store=store)
     run = store.read_run(report.run_id)
     assert run.data.tags["kind"] == "cv"
-    assert run.data.metrics["cv_accuracy"] == report.accuracy.value
+    assert run.data.metrics["cv/accuracy"] == report.accuracy.value
     assert len(store.read_table(report.run_id, "folds")) == 6
     assert len(store.read_table(report.run_id, "predictions")) == 120
     assert store.read_figure(report.run_id, "folds") is not None
