@@ -10,6 +10,7 @@ from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.training.train_head import model_name
+from tasks.alerts import announcing_failures
 from tasks.audit import audit_embedded
 from tasks.outcomes import completed
 from tasks.reporting import report_audit
@@ -18,6 +19,7 @@ from tasks.training import check_tracking
 from tasks.watching import progress_shown, rename_run
 
 
+@announcing_failures
 @flow(name="audit", flow_run_name="audit {selection.title}")
 def audit(
     selection: Selection,

@@ -16,7 +16,7 @@ from coinml.errors import LocalError, SourceBlockedError, TransientError
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from tasks.alerts import announce_disk
+from tasks.alerts import announce_disk, announcing_failures
 from tasks.counting import collect_report
 from tasks.download import adopt_in_place, download_batch, find_due, sources_for, still_open
 from tasks.events import announce_collected
@@ -29,6 +29,7 @@ from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
 
+@announcing_failures
 @flow(
     name="collect",
     flow_run_name="collect {selection.title}",

@@ -16,6 +16,7 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
+from tasks.alerts import announcing_failures
 from tasks.counting import embed_summary
 from tasks.embedding import (
     embed_shard,
@@ -34,6 +35,7 @@ from tasks.threads import threads
 from tasks.watching import progress_shown, rename_run
 
 
+@announcing_failures
 @flow(
     name="embed",
     flow_run_name="embed {selection.title}",

@@ -16,6 +16,7 @@ from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
+from tasks.alerts import announcing_failures
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.summaries import PipelineSummary
@@ -23,6 +24,7 @@ from tasks.training import check_tracking
 from tasks.watching import rename_run
 
 
+@announcing_failures
 @flow(name="pipeline", flow_run_name="pipeline {selection.title}")
 def pipeline(
     selection: Selection,

@@ -8,12 +8,14 @@ from coinml.collection.options import CollectOptions, DownloadOptions
 from coinml.faults.classification import Fault
 from coinml.selection import Selection
 from flows.collect import collect
+from tasks.alerts import announcing_failures
 from tasks.events import announce_collected, tagged
 from tasks.outcomes import completed
 from tasks.summaries import CollectReport
 from tasks.watching import rename_run
 
 
+@announcing_failures
 @flow(name="reprobe", flow_run_name="reprobe {selection.title}")
 def reprobe(selection: Selection, download: DownloadOptions = DownloadOptions()) -> CollectReport:
     """Try every video that is gone, before its next scheduled attempt; some come back.

@@ -19,6 +19,7 @@ from flows.collect import collect
 from flows.embed import embed
 from flows.promote import promote
 from flows.train import train
+from tasks.alerts import announcing_failures
 from tasks.download import recheck_files
 from tasks.events import tagged
 from tasks.outcomes import completed
@@ -27,6 +28,7 @@ from tasks.training import check_tracking, count_trained
 from tasks.watching import rename_run
 
 
+@announcing_failures
 @flow(name="reprocess", flow_run_name="reprocess {selection.title}")
 def reprocess(
     selection: Selection,

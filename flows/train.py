@@ -18,6 +18,7 @@ from coinml.training.sweep_runs import TuneReport
 from coinml.training.train_head import model_name
 from coinml.training.train_report import TrainReport
 from flows.promote import promote
+from tasks.alerts import announcing_failures
 from tasks.evaluation import compare_runs
 from tasks.events import tagged
 from tasks.outcomes import completed
@@ -35,6 +36,7 @@ from tasks.training import (
 from tasks.watching import progress_shown, rename_run
 
 
+@announcing_failures
 @flow(name="train", flow_run_name="train {selection.title}", task_runner=threads(2))
 def train(
     selection: Selection,

@@ -5,9 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
+from prefect import Flow, State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 from prefect.runtime import deployment
 from prefect.variables import Variable
@@ -16,10 +28,17 @@ from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import forecast_disk
 
-DISK_LOW, CHAMPION, RECOVERED = "coinml.disk_low", "coinml.champion", "coinml.recovered"
-ALERTS = (DISK_LOW, CHAMPION, RECOVERED)
+FAILED, DISK_LOW = "coinml.failed", "coinml.disk_low"
+CHAMPION, RECOVERED = "coinml.champion", "coinml.recovered"
+ALERTS = (FAILED, DISK_LOW, CHAMPION, RECOVERED)
 TEST = "coinml.test"
 """What `coinml alerts test` emits."""
+
+FAILURES = 2
+"""Failed runs of a deployment in a row that somebody is told of; one may be a passing fault."""
+ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
+
+AnyFlow = TypeVar("AnyFlow", bound=Flow[..., Any])
 
 logger = logging.getLogger(__name__)
 
@@ -49,42 +68,77 @@ def announce_disk() -> None:
     announce_changes(f"coinml.machine.{host}", host, troubles)
 
 
+def announcing_failures(some_flow: AnyFlow) -> AnyFlow:
+    """A decorator: two failed runs of a deployment in a row are told as `coinml.failed`.
+
+    `coinml.recovered` follows when a run completes. A run that crashes with its process counts,
+    too, as soon as its worker or the server's automation has marked it.
+    """
+    for at in (some_flow.on_failure, some_flow.on_crashed, some_flow.on_completion):
+        at(_announce_end)
+    return some_flow
+
+
 def announce_changes(resource: str, name: str, troubles: Mapping[str, str]) -> None:
     """Emit each trouble that is new, and `coinml.recovered` once for those that are over.
 
-    What was told is a variable on the server that sends the alerts, so that every run of every
-    machine knows it. Runs that no deployment has started tell nothing: their server may be one
-    that sends nothing, and somebody reads their output.
+    Runs that no deployment has started tell nothing: their server may be one that sends nothing,
+    and somebody reads their output.
 
     Args:
         resource: Id of the thing in trouble, for Prefect's automations.
         name: Its name for people.
         troubles: A text for each event that should have been emitted by now.
     """
-    variable = f"coinml_alerts_{hashlib.sha256(resource.encode()).hexdigest()[:12]}"
-    try:
+    with _no_fault_of_the_run(name):
         # Of a subflow: its parent's.
-        if not deployment.id:
-            return
-        known = cast("dict[str, Any]", Variable.get(variable, default={}))
-        told: list[str] = known.get("troubles", [])
-        for event in troubles.keys() - set(told):
-            what = _words(event)
-            _emit(event, resource, name, title=f"{name}: {what}", text=troubles[event])
-        over = [_words(event) for event in told if event not in troubles]
-        if over:
-            left = ", ".join(_words(event) for event in troubles) or "nothing"
-            _emit(
-                RECOVERED,
-                resource,
-                name,
-                title=f"{name}: no longer {', '.join(over)}",
-                text=f"Still wrong: {left}.",
-            )
-        if sorted(troubles) != sorted(told):
-            value = {"resource": resource, "troubles": sorted(troubles)}
-            Variable.set(variable, value, overwrite=True)
-    # The run has done its work; it must not fail because nobody can be told. The next one tells.
+        if deployment.id:
+            _tell_changes(resource, name, troubles)
+
+
+def _announce_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    wanted = flow_run.deployment_id
+    if wanted is None:
+        return
+    with _no_fault_of_the_run(flow_run.name), get_client(sync_client=True) as client:
+        name = f"{flow.name}/{client.read_deployment(wanted).name}"
+        last = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[wanted])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDS)))
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=FAILURES,
+        )
+        failed = [one for one in last if one.state_type != StateType.COMPLETED]
+        text = f"{FAILURES} runs in a row have failed. {state.message or ''}".strip()
+        troubles = {FAILED: text} if len(failed) == FAILURES else {}
+        _tell_changes(f"coinml.deployment.{name}", name, troubles)
+
+
+def _tell_changes(resource: str, name: str, troubles: Mapping[str, str]) -> None:
+    # What was told is a variable on the server that sends the alerts, so that every run of every
+    # machine knows it.
+    variable = f"coinml_alerts_{hashlib.sha256(resource.encode()).hexdigest()[:12]}"
+    known = cast("dict[str, Any]", Variable.get(variable, default={}))
+    told: list[str] = known.get("troubles", [])
+    for event in troubles.keys() - set(told):
+        _emit(event, resource, name, title=f"{name}: {_words(event)}", text=troubles[event])
+    over = [_words(event) for event in told if event not in troubles]
+    if over:
+        left = ", ".join(_words(event) for event in troubles) or "nothing"
+        title = f"{name}: no longer {', '.join(over)}"
+        _emit(RECOVERED, resource, name, title=title, text=f"Still wrong: {left}.")
+    if sorted(troubles) != sorted(told):
+        value = {"resource": resource, "troubles": sorted(troubles)}
+        Variable.set(variable, value, overwrite=True)
+
+
+@contextmanager
+def _no_fault_of_the_run(name: str) -> Iterator[None]:
+    """A run must not fail because nobody can be told; the next one tells."""
+    try:
+        yield
     except Exception as err:
         logger.warning("alerts of %s cannot be sent: %s", name, err)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prefect import flow
@@ -11,12 +11,13 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 
 from coinml.collection.options import CollectOptions
+from coinml.errors import LocalError
 from coinml.miniature.host import FlakyHost
 from coinml.registry.promotion import GateVerdict
 from coinml.selection import Selection
 from flows.collect import collect
 from tasks import alerts
-from tasks.alerts import announce_champion, announce_changes
+from tasks.alerts import announce_champion, announce_changes, announcing_failures
 
 Coin = tuple[Path, list[str]]
 
@@ -37,12 +38,14 @@ def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]
     return found
 
 
-def run_of_deployment(some_flow: Any, **parameters: Any) -> Any:
+def run_of_deployment(
+    some_flow: Any, *, return_type: Literal["result", "state"] = "result", **parameters: Any
+) -> Any:
     """Run a flow here as a worker runs a deployment of it."""
     with get_client(sync_client=True) as client:
         made = client.create_deployment(flow_id=client.create_flow(some_flow), name="alerts")
         run = client.create_flow_run_from_deployment(made)
-    return run_flow(some_flow, flow_run=run, parameters=parameters)
+    return run_flow(some_flow, flow_run=run, parameters=parameters, return_type=return_type)
 
 
 @flow
@@ -73,6 +76,30 @@ def test_a_change_is_told_once(emitted: list[Any]) -> None:
     # A subflow of a deployment's run does.
     run_of_deployment(parent)
     assert emitted[3][0] == "coinml.recovered"
+
+
+@announcing_failures
+@flow(name="moody")
+def moody(fail: bool) -> None:
+    """A flow that fails if it is told to."""
+    if fail:
+        raise LocalError("the hub is away")
+
+
+def test_the_second_failure_in_a_row_is_told_once(emitted: list[Any]) -> None:
+    for fail in (True, False, True, True, True, False, False):
+        run_of_deployment(moody, fail=fail, return_type="state")
+    told = [(event, payload["title"]) for event, payload in emitted]
+    assert told == [
+        ("coinml.failed", "moody/alerts: failed"),
+        ("coinml.recovered", "moody/alerts: no longer failed"),
+    ]
+    assert emitted[0][1]["text"].startswith("2 runs in a row have failed. ")
+    assert "the hub is away" in emitted[0][1]["text"]
+    # By hand, somebody reads the error.
+    for _ in range(2):
+        moody(fail=True, return_state=True)
+    assert len(emitted) == 2
 
 
 def test_collecting_tells_of_a_low_disk(

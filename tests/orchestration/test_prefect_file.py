@@ -54,6 +54,13 @@ def flow_of(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[...
     return load_flow_from_entrypoint(config["entrypoint"], use_placeholder_flow=False)
 
 
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_failures_of_the_deployment_are_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = flow_of(DEPLOYMENTS[name], monkeypatch)
+    hooks = (found.on_failure_hooks, found.on_crashed_hooks, found.on_completion_hooks)
+    assert [[one.__module__ for one in some] for some in hooks] == [["tasks.alerts"]] * 3
+
+
 def test_these_deployments_exist_with_their_schedules() -> None:
     assert set(DEPLOYMENTS) == set(STRATEGIES)
     assert {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -45,7 +46,31 @@ def alerts(stack: PrefectStack, *arguments: str, says: str | None = None) -> Any
     return json.loads(run.stdout)
 
 
-def test_alerts_arrive_and_their_addresses_stay_secret(stack: PrefectStack) -> None:
+def _fail_twice_and_recover(
+    stack: PrefectStack, mail: MailServer, make_video: Callable[..., Path]
+) -> None:
+    """Runs of a worker: the second failure is told, and the success after it."""
+    stack.start_worker("collector", "network")
+    before = len(mail.got)
+    empty, folder = stack.home / "empty", stack.home / "clips"
+    empty.mkdir()
+    for number in range(6):
+        place = folder / ("jump" if number % 2 else "swim")
+        place.mkdir(parents=True, exist_ok=True)
+        make_video(place / f"{number}.mp4", seconds=1.0, seed=number)
+    for place, end in ((empty, "FAILED"),) * 2 + ((folder, "COMPLETED"),):
+        run = stack.run("collect/hourly", selection={"dataset": f"folder:{place}"})
+        stack.await_state(run, end, within_s=200)
+    wait_for(lambda: len(mail.got) == before + 2, 60, "the alerts to arrive")
+    failed, recovered = mail.got[before:]
+    assert "Subject: collect/hourly: failed" in failed
+    assert "2 runs in a row have failed." in failed
+    assert "Subject: collect/hourly: no longer failed" in recovered
+
+
+def test_alerts_arrive_and_their_addresses_stay_secret(
+    stack: PrefectStack, make_video: Callable[..., Path]
+) -> None:
     with HookServer() as hook, MailServer() as mail, serving(hook), serving(mail):
         address = f"{hook.url}/{HOOK_SECRET}?key={HOOK_SECRET}"
         postbox = (
@@ -96,6 +121,7 @@ def test_alerts_arrive_and_their_addresses_stay_secret(stack: PrefectStack) -> N
         told = len(hook.got)
         assert [one["outcome"] for one in alerts(stack, "test")] == ["sent"]
         assert len(hook.got) == told
+        _fail_twice_and_recover(stack, mail, make_video)
     # Nobody answers any more.
     assert alerts(stack, "test", says="Notification failed") == 1
     for file in stack.home.rglob("*"):
