@@ -6,10 +6,12 @@ from prefect import flow
 
 from coinml.upkeep.gc import GcReport
 from coinml.upkeep.gc_options import GcOptions
+from tasks.alerts import announcing_failures
 from tasks.outcomes import completed
 from tasks.upkeep import remove_garbage
 
 
+@announcing_failures
 @flow(name="retention", flow_run_name="retention")
 def retention(options: GcOptions = GcOptions(), delete: bool = False) -> GcReport:
     """Remove what the home of the worker's machine needs no longer.
