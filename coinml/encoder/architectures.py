@@ -88,11 +88,11 @@ class Architecture:
         """Size of a frame as (height, width) in pixels."""
         return _pair(config, self.size_field)
 
-    def grid(self, config: Mapping[str, Any], frames: int) -> tuple[int, int]:
-        """Number of token positions in time and in space, without a class token."""
+    def grid(self, config: Mapping[str, Any], frames: int) -> tuple[int, int, int]:
+        """Number of token positions: in time, rows and columns, without a class token."""
         step, patch_height, patch_width = self._tubelet(config)
         height, width = self.size(config)
-        return max(1, frames // step), (height // patch_height) * (width // patch_width)
+        return max(1, frames // step), height // patch_height, width // patch_width
 
     def pooling(self, config: Mapping[str, Any], tensor_names: Collection[str]) -> str:
         """How the tokens are pooled into one vector; see `EncoderSpec`."""

@@ -5,6 +5,7 @@ The only importer of transformers, except the miniature's trainer.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import warnings
@@ -14,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from coinml.encoder.checkpoint import Checkpoint, first_line
-from coinml.encoder.kernel_choice import KernelChoice, choose_kernel
+from coinml.encoder.kernel_choice import KernelChoice, LayerSample, choose_kernel
 from coinml.encoder.kernels import Kernel, Run
 from coinml.encoder.model_config import dropped_weights
 from coinml.encoder.spec import EncoderSpec
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_SAMPLE_TOKENS = 256
+"""Tokens that the kernels are measured with: enough for the rate of large products."""
 
 
 def load_backbone(
@@ -98,7 +102,8 @@ class Backbone:
         from coinml.encoder.pooled_model import PooledModel
 
         architecture = checkpoint.architecture
-        times, positions = architecture.grid(checkpoint.config, spec.frames)
+        times, rows, columns = architecture.grid(checkpoint.config, spec.frames)
+        positions = rows * columns
         kept = kept_positions(positions, keep_tokens=spec.keep_tokens, keep_seed=spec.keep_seed)
         if spec.keep_tokens < 1:
             select_tokens(model, kept, positions=positions, times=times)
@@ -116,6 +121,8 @@ class Backbone:
         self.tokens = times * len(kept)
         values_per_token = 3 * spec.frames * spec.crop[0] * spec.crop[1] // (times * positions)
         self.width = max(spec.dim, values_per_token)
+        # Divided attention takes whole rows of positions; a selection of tokens has none.
+        self._row_tokens = times * columns if spec.keep_tokens == 1 else 1
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn normalised pixels into vectors.
@@ -152,10 +159,7 @@ class Backbone:
         model: Any = self._run
         choice = choose_kernel(
             kernels,
-            model.first_layer,
-            layers=len(model.layers),
-            example=self._noise,
-            batch_clips=batch_clips,
+            lambda: self._layer_sample(batch_clips),
             fingerprint=self._spec.fingerprint,
         )
         try:
@@ -169,6 +173,25 @@ class Backbone:
             choice = replace(choice, kernel=kernels[0], reason=f"kernel {failed}")
             self._run = kernels[0].prepare(model, self._noise(1))
         return choice
+
+    def _layer_sample(self, batch_clips: int) -> LayerSample:
+        model: Any = self._run
+        layer, states = model.first_layer(self._noise(1))
+        tokens = states.shape[1]
+        some = self._row_tokens * max(1, _SAMPLE_TOKENS // self._row_tokens)
+        # A class token is not in the rows.
+        some = min(tokens, some + tokens - self.tokens)
+        clips = max(1, min(batch_clips, _SAMPLE_TOKENS // some))
+        # Products grow with the number of tokens, attention with its square.
+        linear = 6 * self._spec.dim
+        share = some * (linear + some) / (tokens * (linear + tokens))
+        return LayerSample(
+            # A kernel may change its model.
+            make=lambda: copy.deepcopy(layer),
+            states=states[:, :some].repeat(clips, 1, 1),
+            layers=len(model.layers),
+            clips=clips * share / len(model.layers),
+        )
 
     def use_prepared(self, kernel: Kernel) -> None:
         """Compute by a kernel that does not need the torch model, which is freed."""

@@ -47,22 +47,22 @@ class KernelFigure:
         return f"{self.name} {self.clip_s:.3g} CPU s a clip (cosine {self.cosine:.6f})"
 
 
-def cached_figures(kernels: Sequence[str], fingerprint: str) -> tuple[KernelFigure, ...] | None:
-    """The kept figures of these kernels for an encoder on this machine; None if there are none."""
+def cached_figures(kernels: Sequence[str], fingerprint: str) -> tuple[KernelFigure, ...]:
+    """The kept figures of some of these kernels for an encoder on this machine."""
     path = _path(kernels, fingerprint)
     try:
         found = _read(path)
     except FileNotFoundError:
-        return None
+        return ()
     except (OSError, ValueError, TypeError, KeyError) as err:
         logger.info("%s is not used: %s", path, err)
-        return None
-    return found if [figure.name for figure in found] == list(kernels) else None
+        return ()
+    return tuple(figure for figure in found if figure.name in kernels)
 
 
-def keep_figures(figures: Sequence[KernelFigure], fingerprint: str) -> None:
-    """Keep figures for later runs; a folder that cannot be written is no error."""
-    path = _path([figure.name for figure in figures], fingerprint)
+def keep_figures(kernels: Sequence[str], figures: Sequence[KernelFigure], fingerprint: str) -> None:
+    """Keep figures of some of these kernels; a folder that cannot be written is no error."""
+    path = _path(kernels, fingerprint)
     kept = {
         "machine": machine(),
         "encoder": fingerprint,

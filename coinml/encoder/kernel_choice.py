@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CLIPS = 64
-"""Number of clips for which preparing a kernel must pay: a fraction of most runs."""
+UNKNOWN_WORK_CLIPS = 64
+"""Clips for which preparing a kernel must pay where nobody says how many there are to embed, as for
+a served model: eight videos of eight clips."""
 _SHORT_S = 1.0
-"""Seconds for `_CLIPS` clips, below which nothing is gained by looking for a faster kernel."""
+"""Seconds for those clips, below which nothing is gained by looking for a faster kernel."""
+_PROBE_S = 1.0
+"""Seconds after which no further kernel is tried."""
 _MEASURED_S = 0.05
 """CPU seconds for which a kernel is run at least."""
 _REFERENCE = KERNELS["torch-float32"]
@@ -47,26 +50,41 @@ class KernelChoice:
         return "; ".join(part for part in (self.kernel.name, self.reason, measured) if part)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSample:
+    """One of a model's layers and an input of it, to measure kernels with.
+
+    Attributes:
+        make: Makes the layer, a model of its own; a new one at each call.
+        states: Its input: float32 (clips, tokens, D), of which the tokens may be a part.
+        layers: Number of layers of the model.
+        clips: Number of clips that the model computes in the time of this layer and input; less
+            than one.
+    """
+
+    make: Callable[[], torch.nn.Module]
+    states: torch.Tensor
+    layers: int
+    clips: float
+
+
 def choose_kernel(
     kernels: Sequence[Kernel],
-    layer_model: Callable[[], torch.nn.Module],
+    sample: Callable[[], LayerSample],
     *,
-    layers: int,
-    example: Callable[[int], torch.Tensor],
-    batch_clips: int,
     fingerprint: str,
+    clips: int = UNKNOWN_WORK_CLIPS,
 ) -> KernelChoice:
     """Choose the kernel that embeds a number of clips in the least time, with its preparation.
 
     Figures are kept for the machine and the encoder, and measured again if either is another.
+    Kernels for which there was no time are tried at the next call.
 
     Args:
         kernels: Those to choose from, as `find_kernels` returns them.
-        layer_model: Makes the model with only the first of its layers; a new one at each call.
-        layers: Number of layers of the whole model.
-        example: Makes an input of this number of clips.
-        batch_clips: Clips per batch.
+        sample: Makes the layer that is measured.
         fingerprint: The encoder's.
+        clips: The number of clips.
 
     Raises:
         InvalidInputError: There is only one kernel, and it cannot compute this encoder.
@@ -75,23 +93,38 @@ def choose_kernel(
     if len(kernels) == 1 and plainest.name.startswith("torch-"):
         return KernelChoice(kernel=plainest)
     named = [kernel.name for kernel in kernels]
-    if (figures := cached_figures(named, fingerprint)) is None:
-        probe = _Probe(layer_model, layers, example, batch_clips)
-        first = probe.measure(plainest)
-        if len(kernels) > 1 and first.clip_s * _CLIPS < _SHORT_S * cpu_count():
-            return KernelChoice(
-                kernel=plainest,
-                reason=f"no other was tried, as a clip takes {1000 * first.clip_s:.1f} ms",
-            )
-        figures = (first, *(probe.measure(kernel) for kernel in kernels[1:]))
-        keep_figures(figures, fingerprint)
+    known = {figure.name: figure for figure in cached_figures(named, fingerprint)}
+    # The last ones are the fastest on most machines.
+    if left := [kernel for kernel in reversed(kernels) if kernel.name not in known]:
+        ends = time.perf_counter() + _PROBE_S
+        probe = _Probe(sample())
+        if plainest in left:
+            left.remove(plainest)
+            first = known[plainest.name] = probe.measure(plainest)
+            if left and first.clip_s * UNKNOWN_WORK_CLIPS < _SHORT_S * cpu_count():
+                return KernelChoice(
+                    kernel=plainest,
+                    reason=f"no other was tried, as a clip takes {1000 * first.clip_s:.1f} ms",
+                )
+        # At least one: with too little time for any, none would ever be tried.
+        for number, kernel in enumerate(left):
+            if number and time.perf_counter() > ends:
+                break
+            known[kernel.name] = probe.measure(kernel)
+        keep_figures(named, [known[name] for name in named if name in known], fingerprint)
+    figures = tuple(known[name] for name in named if name in known)
     good = {figure.name: figure for figure in figures if not figure.fault}
     if not good:
         raise InvalidInputError(
             f"kernel {plainest.name!r} cannot compute this encoder: {figures[0].fault}"
         )
-    best = min(good.values(), key=lambda figure: figure.seconds(_CLIPS, cores=cpu_count()))
-    return KernelChoice(kernel=KERNELS[best.name], figures=figures)
+    best = min(good.values(), key=lambda figure: figure.seconds(clips, cores=cpu_count()))
+    untried = ", ".join(name for name in named if name not in known)
+    return KernelChoice(
+        kernel=KERNELS[best.name],
+        figures=figures,
+        reason=f"not yet tried: {untried}" if untried else "",
+    )
 
 
 class _Probe:
@@ -101,44 +134,38 @@ class _Probe:
     what else the machine is doing.
     """
 
-    def __init__(
-        self,
-        layer_model: Callable[[], torch.nn.Module],
-        layers: int,
-        example: Callable[[int], torch.Tensor],
-        batch_clips: int,
-    ) -> None:
-        self._layer_model = layer_model
-        self._layers = layers
-        self._one = self._pixels = example(1)
-        reference = _REFERENCE.prepare(layer_model(), self._one)
-        seconds, self._wanted = _timed(reference, self._one)
-        # A batch as in the engine, if that is quick; one clip of a large model fills the caches.
-        self._clips = max(1, min(batch_clips, int(_MEASURED_S / seconds)))
-        if self._clips > 1:
-            self._pixels = example(self._clips)
-            _, self._wanted = _timed(reference, self._pixels)
+    def __init__(self, sample: LayerSample) -> None:
+        self._sample = sample
+        reference = _REFERENCE.prepare(sample.make(), sample.states)
+        # The first run is slower.
+        _timed(reference, sample.states)
+        self._reference_s, self._wanted = _timed(reference, sample.states)
 
     def measure(self, kernel: Kernel) -> KernelFigure:
         """Measure a kernel; the figure of one that fails has the fault."""
-        begun = time.process_time()
+        sample = self._sample
         try:
-            run = kernel.prepare(self._layer_model(), self._one)
+            begun = time.process_time()
+            run = kernel.prepare(sample.make(), sample.states)
             prepare_s = time.process_time() - begun
-            run_s, vectors = _timed(run, self._pixels)
+            run_s, vectors = _timed(run, sample.states)
             spent_s = run_s
             while spent_s < _MEASURED_S:
-                again_s, _ = _timed(run, self._pixels)
+                again_s, _ = _timed(run, sample.states)
                 run_s, spent_s = min(run_s, again_s), spent_s + again_s
         # Whatever a conversion raises, another kernel is used.
         except Exception as err:
             logger.debug("kernel %s fails", kernel.name, exc_info=True)
             return KernelFigure(name=kernel.name, fault=first_line(err))
         cosine = least_cosine(vectors, self._wanted)
+        prepare_s *= sample.layers
+        if kernel.is_traced:
+            # With the whole model it computes a clip, and not this input for each layer.
+            prepare_s += (self._reference_s + run_s) * (1 / sample.clips - sample.layers)
         return KernelFigure(
             name=kernel.name,
-            clip_s=run_s / self._clips * self._layers,
-            prepare_s=prepare_s * self._layers,
+            clip_s=run_s / sample.clips,
+            prepare_s=max(0.0, prepare_s),
             cosine=cosine,
             fault=disagreement(kernel, cosine),
         )

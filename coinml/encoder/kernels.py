@@ -36,6 +36,7 @@ class Kernel:
         is_available: Whether it can be used on this machine.
         prepare: Makes a function from a model and an example of its input. It may change the model
             or share its memory: the model is not used for anything else afterwards.
+        is_traced: Whether preparing it computes the example once by torch and once by the kernel.
         is_automatic: Whether it is used without being named.
         batch_values: Values (tokens by their width) per batch of a thread.
         install: How to install what it needs, for the message.
@@ -46,6 +47,7 @@ class Kernel:
     least_cosine: float
     prepare: Callable[[torch.nn.Module, torch.Tensor], Run]
     is_available: Callable[[], bool] = lambda: True
+    is_traced: bool = False
     is_automatic: bool = True
     batch_values: int = 5_000_000
     install: str = ""
@@ -203,6 +205,7 @@ def _has_openvino() -> bool:
 
 _OPENVINO: Mapping[str, Any] = {
     "is_available": _has_openvino,
+    "is_traced": True,
     "install": "pip install 'coinml[openvino]'",
     "batch_values": OPENVINO_BATCH_VALUES,
 }

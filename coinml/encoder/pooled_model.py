@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +52,54 @@ class PooledModel(torch.nn.Module):
         # V-JEPA 2's predictor has layers too, behind the encoder's.
         return next(one for one in self.modules() if isinstance(one, torch.nn.ModuleList))
 
-    def first_layer(self) -> PooledModel:
-        """A copy of this model with only the first of its layers."""
-        layers = self.layers
-        # `deepcopy` takes what is in its memo for a copy that is there already.
-        return copy.deepcopy(self, {id(layers): torch.nn.ModuleList([copy.deepcopy(layers[0])])})
+    def first_layer(self, pixels: torch.Tensor) -> tuple[FirstLayer, torch.Tensor]:
+        """The first of the layers as a model of its own, which shares its weights with this one.
+
+        Args:
+            pixels: As `forward` takes them.
+
+        Returns:
+            The model, and what it is given for these pixels: (N, tokens, D).
+        """
+        given: list[tuple[Any, ...]] = []
+
+        def keep(_: torch.nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            given.append((*inputs, options))
+            raise _GivenError
+
+        hook = self.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            with torch.no_grad(), contextlib.suppress(_GivenError):
+                self(pixels)
+        finally:
+            hook.remove()
+        ((states, *inputs, options),) = given
+        return FirstLayer(self.layers[0], inputs, options), states
+
+
+class FirstLayer(torch.nn.Module):
+    """Turns hidden states, (N, tokens, D), into the mean of one layer's tokens, float32 (N, D).
+
+    Args:
+        layer: The layer.
+        inputs: What it is given besides the hidden states.
+        options: Likewise, by name.
+    """
+
+    def __init__(
+        self, layer: torch.nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.model = layer
+        self._inputs = tuple(inputs)
+        self._options = dict(options)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Turn hidden states in the layer's dtype into vectors."""
+        found = self.model(states, *self._inputs, **self._options)
+        tokens: torch.Tensor = found[0] if isinstance(found, tuple) else found
+        return tokens.mean(dim=1, dtype=torch.float32)
+
+
+class _GivenError(Exception):
+    """The first layer has been given its input: the rest of the model is not run."""

@@ -18,7 +18,7 @@ from coinml.embedding.engine import embed
 from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.spec import SetSpec
-from coinml.encoder import kernel_cache, kernel_choice, kernels
+from coinml.encoder import backbone, kernel_cache, kernel_choice, kernels
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.encoder.kernels import KERNELS, find_kernels
 from coinml.encoder.sampling import Sampling
@@ -39,8 +39,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure all kernels although a tiny model is not worth it."""
+    """Measure all kernels although a tiny model is not worth it, however busy the machine is."""
     monkeypatch.setattr(kernel_choice, "_SHORT_S", 0.0)
+    monkeypatch.setattr(kernel_choice, "_PROBE_S", 60.0)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -134,19 +135,77 @@ def test_every_kernel_is_measured_once(
     assert len(list(state.iterdir())) == 1
 
 
-def slow_after(prepare_s: float, clip_s: float, name: str = "torch-float32") -> object:
+@pytest.mark.usefixtures("all_are_tried")
+def test_kernels_for_which_there_is_no_time_are_tried_later(
+    tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_choice, "_PROBE_S", 0.0)
+    tried = [kernel.name for kernel in find_kernels("auto")]
+    # The plainest at first; of the others, those that are usually the fastest.
+    order = [tried[0], *reversed(tried[1:])]
+    for count in range(2, len(tried) + 1):
+        choice = load_encoder(tiny_encoder_dir, device="cpu").kernel
+        assert choice is not None
+        assert {figure.name for figure in choice.figures} == set(order[:count])
+        for name in order[count:]:
+            assert name in choice.reason
+    assert not choice.reason
+    monkeypatch.setattr(kernel_choice, "_Probe", None)
+    assert load_encoder(tiny_encoder_dir, device="cpu").kernel == choice
+
+
+def test_a_layer_alone_computes_what_it_does_in_the_model(family: str, checkpoint: Path) -> None:
+    encoder = load_encoder(checkpoint, device="cpu", kernel="torch-float32")
+    model = encoder._backbone.torch_model()
+    pixels = torch.randn(2, encoder.spec.frames, 3, *encoder.spec.crop)
+    layer, states = model.first_layer(pixels)
+    found: list[torch.Tensor] = []
+    hook = model.layers[0].register_forward_hook(
+        lambda *given: found.append(given[2][0] if isinstance(given[2], tuple) else given[2])
+    )
+    with torch.no_grad():
+        model(pixels)
+        hook.remove()
+        (wanted,) = found
+        torch.testing.assert_close(layer(states), wanted.mean(dim=1))
+
+
+@pytest.mark.parametrize("tokens", [1, 10_000])
+def test_kernels_are_measured_with_a_part_of_the_tokens(
+    family: str, checkpoint: Path, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "_SAMPLE_TOKENS", tokens)
+    encoder = load_encoder(checkpoint, device="cpu", kernel="torch-float32")
+    sample = encoder._backbone._layer_sample(batch_clips=3)
+    clips, some, _ = sample.states.shape
+    # With a class token.
+    extra = encoder._backbone.torch_model().first_layer(encoder._backbone._noise(1))[1].shape[1]
+    extra -= encoder._backbone.tokens
+    if tokens == 1:
+        assert (clips, some - extra) == (1, encoder._backbone._row_tokens)
+        assert some - extra < encoder._backbone.tokens
+        assert sample.clips < some / (some + encoder._backbone.tokens)
+    else:
+        assert (clips, some - extra) == (3, encoder._backbone.tokens)
+        assert sample.clips == pytest.approx(3 / sample.layers)
+    assert torch.isfinite(sample.make()(sample.states)).all()
+
+
+def slow_after(
+    prepare_s: float, clip_s: float, name: str = "torch-float32"
+) -> kernel_cache.KernelFigure:
     return kernel_cache.KernelFigure(name=name, clip_s=clip_s, prepare_s=prepare_s, cosine=1.0)
 
 
-def choose(figures: list[object], monkeypatch: pytest.MonkeyPatch) -> str:
+def choose(
+    figures: list[kernel_cache.KernelFigure], monkeypatch: pytest.MonkeyPatch, **clips: int
+) -> str:
     monkeypatch.setattr(kernel_choice, "cached_figures", lambda *_: tuple(figures))
     choice = kernel_choice.choose_kernel(
-        find_kernels("auto"),
+        [KERNELS[figure.name] for figure in figures],
         lambda: pytest.fail("a layer is run"),
-        layers=1,
-        example=torch.zeros,
-        batch_clips=1,
         fingerprint="f",
+        **clips,
     )
     return choice.kernel.name
 
@@ -161,7 +220,7 @@ def test_preparing_a_kernel_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_faster_kernel_with_other_vectors_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = dataclasses.replace(slow_after(0, 0.1, "openvino-bfloat16"), fault="differs")  # type: ignore[type-var]
+    wrong = dataclasses.replace(slow_after(0, 0.1, "openvino-bfloat16"), fault="differs")
     assert choose([slow_after(0, 1.0), wrong], monkeypatch) == "torch-float32"
     with pytest.raises(InvalidInputError, match="cannot compute this encoder: differs"):
         choose([wrong], monkeypatch)
@@ -247,7 +306,8 @@ def test_torch_computes_what_cannot_be_converted_as_a_whole(
     with_kernel(monkeypatch, row.name, prepare=layers_only(row.prepare))
     with pytest.raises(InvalidInputError, match=r"'openvino-float32' fails: No conversion rule"):
         load_encoder(tiny_encoder_dir, device="cpu", kernel=row.name)
-    figures = [slow_after(0, 1.0), slow_after(0, 0.1, row.name)]
+    figures = [slow_after(0, 1.0, name) for name in kernels.available_kernels()]
+    figures.append(slow_after(0, 0.1, row.name))
     monkeypatch.setattr(kernel_choice, "cached_figures", lambda *_: tuple(figures))
     encoder = load_encoder(tiny_encoder_dir, device="cpu")
     assert encoder.dtype_name == "float32"

@@ -115,7 +115,7 @@ def test_the_doctor_says_how_encoders_are_computed(
         KernelFigure(name="torch-float32", clip_s=4.2, cosine=1.0),
         KernelFigure(name="openvino-float32", fault="No conversion rule found"),
     )
-    keep_figures(figures, "0123456789ab")
+    keep_figures(["torch-float32", "openvino-float32"], figures, "0123456789ab")
     state, text = checked(check_kernels())
     assert state == "ok"
     assert text.startswith("torch-float32, torch-bfloat16, ")
