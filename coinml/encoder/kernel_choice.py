@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,12 +138,17 @@ class _Probe:
     def __init__(self, sample: LayerSample) -> None:
         self._sample = sample
         reference = _REFERENCE.prepare(sample.make(), sample.states)
-        # The first run is slower.
-        _timed(reference, sample.states)
-        self._reference_s, self._wanted = _timed(reference, sample.states)
+        with _one_thread():
+            # The first run is slower.
+            _timed(reference, sample.states)
+            self._reference_s, self._wanted = _timed(reference, sample.states)
 
     def measure(self, kernel: Kernel) -> KernelFigure:
         """Measure a kernel; the figure of one that fails has the fault."""
+        with _one_thread():
+            return self._measured(kernel)
+
+    def _measured(self, kernel: Kernel) -> KernelFigure:
         sample = self._sample
         try:
             begun = time.process_time()
@@ -171,16 +177,24 @@ class _Probe:
         )
 
 
-def _timed(run: Run, pixels: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """CPU seconds in one thread, and the vectors."""
+def _timed(run: Run, states: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """CPU seconds, and the vectors."""
+    import torch
+
+    with torch.inference_mode():
+        begun = time.process_time()
+        vectors = run(states)
+        return max(time.process_time() - begun, 1e-6), vectors
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: several would wait for each other, in loops that take CPU seconds."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            begun = time.process_time()
-            vectors = run(pixels)
-            return max(time.process_time() - begun, 1e-6), vectors
+        yield
     finally:
         torch.set_num_threads(threads)
