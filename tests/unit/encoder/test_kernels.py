@@ -21,6 +21,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder import backbone, kernel_cache, kernel_choice, kernels
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.encoder.kernels import KERNELS, find_kernels
+from coinml.encoder.pooled_model import FirstLayer
 from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError
 from coinml.media import write_video
@@ -291,7 +292,8 @@ def layers_only(prepare: Callable[..., kernels.Run]) -> Callable[..., kernels.Ru
     """A preparation that fails for the whole model."""
 
     def only(model: torch.nn.Module, example: torch.Tensor) -> kernels.Run:
-        return prepare(model, example) if len(model.layers) == 1 else failing(model, example)
+        is_layer = isinstance(model, FirstLayer)
+        return prepare(model, example) if is_layer else failing(model, example)
 
     return only
 
