@@ -25,6 +25,7 @@ from coinml_cli import (
     embeddings,
     gc,
     move_dataset,
+    move_ledger,
     move_runs,
     predict,
     registry,
@@ -76,6 +77,7 @@ for group in (
     doctor,
     backup,
     gc,
+    move_ledger,
 ):
     group.add_commands(app)
 

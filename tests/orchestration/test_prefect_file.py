@@ -17,12 +17,13 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
 from coinml.errors import LocalError
 from coinml_cli.model_options import MODELS
 from coinml_ops.deployments import apply, automations, pull_step
+from coinml_ops.deployments.edits_in_file import edits_in
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -229,6 +230,16 @@ def test_deploying_again_keeps_what_was_paused(
         queue = client.read_work_queue_by_name("gpu", work_pool_name=apply.POOL)
         assert queue.concurrency_limit == 1
         client.update_work_queue(queue.id, concurrency_limit=2)
+
+    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    edits = edits_in(Path(url.removeprefix("sqlite+aiosqlite:///")))
+    assert {
+        "deployment reprobe/monthly is paused",
+        "schedule reprocess/nightly nightly is inactive",
+        f"automation {trigger} is disabled",
+        "work queue gpu has 2 runs at once",
+    } <= set(edits)
+    assert not [one for one in edits if "collect/hourly" in one]
 
     again = deploy(tmp_path, api, *call)
     assert again.returncode == 0, again.stderr
