@@ -13,7 +13,13 @@ from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
 from coinml.embedding.quantization import quantize_for
 from coinml.embedding.report import EmbedReport, Progress
-from coinml.embedding.shards import Embedder, LocalEmbedder, Shard, split_jobs
+from coinml.embedding.shards import (
+    Embedder,
+    LocalEmbedder,
+    Shard,
+    expected_clips,
+    split_jobs,
+)
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.ledger import DOWNLOADED, Ledger
@@ -75,6 +81,7 @@ def make_shards(
             decoder=options.decoder,
             kernel=options.kernel,
             deadline_s=options.deadline_s,
+            expected_clips=expected_clips(jobs, set_options, workers=workers),
         )
         for some in split_jobs(jobs, workers=workers, size=options.shard_size)
     ]

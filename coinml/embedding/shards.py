@@ -17,6 +17,7 @@ from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import quantized_file
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.kernel_choice import UNKNOWN_WORK_CLIPS
 from coinml.errors import LocalError
 
 SHARD_VIDEOS = 2048
@@ -46,6 +47,8 @@ class Shard:
         decoder: As in `engine.embed`.
         kernel: As in `load_encoder`.
         deadline_s: Seconds that decoding one video may take.
+        expected_clips: Clips that each process of the run embeds, in all its shards; None if they
+            are so many, or unknown, that preparing the fastest kernel pays.
     """
 
     jobs: tuple[EmbedJob, ...]
@@ -56,6 +59,7 @@ class Shard:
     decoder: str = "auto"
     kernel: str = "auto"
     deadline_s: float = 60
+    expected_clips: int | None = None
 
 
 class Embedder(Protocol):
@@ -116,7 +120,9 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
     embeddings = EmbeddingSet.open(
         shard.embeddings_root, shard.dataset, fingerprint=shard.fingerprint
     )
-    encoder = load_encoder_once(shard.set_options, device, shard.kernel, quantized_file(embeddings))
+    encoder = load_encoder_once(
+        shard.set_options, device, shard.kernel, quantized_file(embeddings), shard.expected_clips
+    )
     with _DECODE_POOLS.pool(encoder) as pool:
         return engine.embed(
             shard.jobs,
@@ -131,7 +137,11 @@ def embed_shard(shard: Shard, *, device: str, progress: Progress | None = None) 
 
 @lru_cache(maxsize=1)
 def load_encoder_once(
-    options: SetOptions, device: str, kernel: str = "auto", quantized: Path | None = None
+    options: SetOptions,
+    device: str,
+    kernel: str = "auto",
+    quantized: Path | None = None,
+    expected_clips: int | None = None,
 ) -> ClipEncoder:
     """The encoder, loaded once per process for all its shards."""
     return load_encoder(
@@ -141,7 +151,17 @@ def load_encoder_once(
         kernel=kernel,
         sampling=options.sampling,
         quantized=quantized,
+        expected_clips=expected_clips,
     )
+
+
+def expected_clips(jobs: Sequence[EmbedJob], options: SetOptions, *, workers: int) -> int | None:
+    """The value of `Shard.expected_clips` for the jobs of a run with this number of processes.
+
+    All large runs have the same value, so that a process that does several loads its encoder once.
+    """
+    clips = -(-len(jobs) // max(1, workers)) * options.sampling.clips
+    return clips if clips < UNKNOWN_WORK_CLIPS else None
 
 
 def split_jobs(

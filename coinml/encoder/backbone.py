@@ -136,7 +136,9 @@ class Backbone:
         """
         return self._run(pixels)
 
-    def use_kernel(self, kernels: Sequence[Kernel], *, batch_clips: int) -> KernelChoice:
+    def use_kernel(
+        self, kernels: Sequence[Kernel], *, batch_clips: int, expected_clips: int | None = None
+    ) -> KernelChoice:
         """Compute by the fastest of some kernels from now on; the model is in float32 on a CPU.
 
         If the model cannot be prepared for it, the first of them is used.
@@ -144,6 +146,7 @@ class Backbone:
         Args:
             kernels: Those to choose from, as `find_kernels` returns them.
             batch_clips: Clips per batch.
+            expected_clips: As in `choose_kernel`.
 
         Returns:
             The choice, once: the torch model is no longer there afterwards if another is used.
@@ -153,14 +156,17 @@ class Backbone:
         """
         # Tracing looks at all attributes of a model, and transformers comments on some.
         with _quiet_transformers():
-            return self._use_kernel(kernels, batch_clips)
+            return self._use_kernel(kernels, batch_clips, expected_clips)
 
-    def _use_kernel(self, kernels: Sequence[Kernel], batch_clips: int) -> KernelChoice:
+    def _use_kernel(
+        self, kernels: Sequence[Kernel], batch_clips: int, expected_clips: int | None
+    ) -> KernelChoice:
         model: Any = self._run
         choice = choose_kernel(
             kernels,
             lambda: self._layer_sample(batch_clips),
             fingerprint=self._spec.fingerprint,
+            expected_clips=expected_clips,
         )
         try:
             self._run = choice.kernel.prepare(model, self._noise(1))

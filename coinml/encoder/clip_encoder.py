@@ -58,6 +58,7 @@ def load_encoder(
     kernel: str = "auto",
     sampling: Sampling = DEFAULT,
     quantized: Path | None = None,
+    expected_clips: int | None = None,
 ) -> ClipEncoder:
     """Load a checkpoint of one of the families in `architectures.ARCHITECTURES`.
 
@@ -71,6 +72,8 @@ def load_encoder(
             an encoder) or a name of `kernels.KERNELS`.
         sampling: How videos are sampled, and the precision.
         quantized: File of the quantized model, for precision "int8"; by default the checkpoint's.
+        expected_clips: Number of clips to encode, for which preparing a kernel must pay; None if it
+            is not known.
 
     Raises:
         InvalidInputError: There is no such checkpoint, its family is not supported, a value is
@@ -99,7 +102,11 @@ def load_encoder(
     kernels = find_kernels(kernel, dtype=dtype)
     # A kernel takes pixels and a model in float32, whatever it computes in.
     backbone = load_backbone(checkpoint, spec, device=torch_device, dtype=torch.float32)
-    choice = backbone.use_kernel(kernels, batch_clips=_cpu_batch(backbone, kernels[0]))
+    choice = backbone.use_kernel(
+        kernels,
+        batch_clips=_cpu_batch(backbone, kernels[0]),
+        expected_clips=expected_clips,
+    )
     return ClipEncoder(
         spec, checkpoint, backbone, device=torch_device, dtype=torch.float32, kernel=choice
     )

@@ -74,7 +74,7 @@ def choose_kernel(
     sample: Callable[[], LayerSample],
     *,
     fingerprint: str,
-    clips: int = UNKNOWN_WORK_CLIPS,
+    expected_clips: int | None = None,
 ) -> KernelChoice:
     """Choose the kernel that embeds a number of clips in the least time, with its preparation.
 
@@ -85,7 +85,7 @@ def choose_kernel(
         kernels: Those to choose from, as `find_kernels` returns them.
         sample: Makes the layer that is measured.
         fingerprint: The encoder's.
-        clips: The number of clips.
+        expected_clips: The number of clips; None if nobody knows.
 
     Raises:
         InvalidInputError: There is only one kernel, and it cannot compute this encoder.
@@ -119,6 +119,7 @@ def choose_kernel(
         raise InvalidInputError(
             f"kernel {plainest.name!r} cannot compute this encoder: {figures[0].fault}"
         )
+    clips = UNKNOWN_WORK_CLIPS if expected_clips is None else expected_clips
     best = min(good.values(), key=lambda figure: figure.seconds(clips, cores=cpu_count()))
     untried = ", ".join(name for name in named if name not in known)
     return KernelChoice(

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from coinml.embedding import shards
 from coinml.embedding.jobs import EmbedJob
-from coinml.embedding.shards import LocalEmbedder, Shard, device_environment, split_jobs
+from coinml.embedding.shards import (
+    LocalEmbedder,
+    Shard,
+    device_environment,
+    expected_clips,
+    load_encoder_once,
+    split_jobs,
+)
+from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.errors import LocalError
 
@@ -44,6 +55,45 @@ def test_a_process_sees_only_its_own_gpu() -> None:
     hidden = {"CUDA_VISIBLE_DEVICES": "5, GPU-8a6f"}
     assert device_environment("cuda:0", hidden)["CUDA_VISIBLE_DEVICES"] == "5"
     assert device_environment("cuda:1", hidden)["CUDA_VISIBLE_DEVICES"] == "GPU-8a6f"
+
+
+def test_a_small_run_says_how_many_clips_it_has() -> None:
+    options = SetOptions(encoder="tiny", clips=8)
+    assert expected_clips(jobs(1), options, workers=1) == 8
+    assert expected_clips(jobs(7), options, workers=2) == 32
+    # From here on all runs choose alike, and a process loads its encoder once.
+    assert expected_clips(jobs(8), options, workers=1) is None
+    assert expected_clips(jobs(1000), options, workers=2) is None
+
+
+def test_the_encoder_of_a_small_run_is_chosen_for_its_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def load(*_: object, **given: object) -> None:
+        asked.append(given["expected_clips"])
+        raise LocalError("enough")
+
+    options = SetOptions(encoder="tiny", clips=8).resolved(mini=True)
+    spec = options.spec("toy")
+    EmbeddingSet.open(str(tmp_path), "toy", spec, create=True)
+    (tmp_path / "0.mp4").touch()
+    job = EmbedJob(video_id="0", path=str(tmp_path / "0.mp4"), file_sha256="0" * 64)
+    shard = Shard(
+        jobs=(job,),
+        dataset="toy",
+        fingerprint=spec.fingerprint,
+        embeddings_root=str(tmp_path),
+        set_options=options,
+        expected_clips=expected_clips([job], options, workers=1),
+    )
+    load_encoder_once.cache_clear()
+    # Only what it is asked for: which kernel is chosen for it is tested with the kernels.
+    monkeypatch.setattr(shards, "load_encoder", load)
+    with pytest.raises(LocalError, match="enough"):
+        LocalEmbedder("cpu").embed(shard)
+    assert asked == [8]
 
 
 def test_a_machine_without_the_videos_is_a_local_error() -> None:

@@ -220,6 +220,15 @@ def test_preparing_a_kernel_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(("clips", "name"), [(8, "torch-float32"), (64, "openvino-float32")])
+def test_it_must_pay_for_the_clips_that_there_are(
+    clips: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_choice, "cpu_count", lambda: 2)
+    figures = [slow_after(0, 1.0), slow_after(10, 0.5, "openvino-float32")]
+    assert choose(figures, monkeypatch, expected_clips=clips) == name
+
+
 def test_a_faster_kernel_with_other_vectors_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = dataclasses.replace(slow_after(0, 0.1, "openvino-bfloat16"), fault="differs")
     assert choose([slow_after(0, 1.0), wrong], monkeypatch) == "torch-float32"
