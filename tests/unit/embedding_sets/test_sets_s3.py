@@ -23,7 +23,10 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError, LocalError
+from coinml.runtime.settings import Settings
 from coinml_cli.app import app
+from coinml_ops.upkeep.backup import back_up
+from coinml_ops.upkeep.restore import restore
 from tests.helpers.small_sets import SPEC, rows
 
 moto = pytest.importorskip("moto.server", reason="pip install 'coinml[dev]'")
@@ -172,3 +175,22 @@ def test_errors_of_a_bucket_contain_no_secrets(
         assert SECRET not in text
         assert KEY not in text
         assert "hidden" not in text
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_home_is_backed_up_to_a_bucket_and_comes_back(tmp_path: Path) -> None:
+    place = "s3://bucket/copies"
+    home = Settings(home=tmp_path / "home", embeddings_root=f"{tmp_path}/home/sets")
+    EmbeddingSet.open(home.embeddings_root, "mini", SPEC, create=True).append([rows("a")])
+    (home.data_dir / "splits").mkdir(parents=True)
+    (home.data_dir / "splits" / "x.json").write_text("{}")
+    first = back_up(home, place)
+    assert first.files["embeddings"] == 2
+    assert back_up(home, place, keep=1).written_bytes == 0
+    there = Settings(home=tmp_path / "there", embeddings_root=f"{tmp_path}/there/sets")
+    restore(there, place)
+    found = EmbeddingSet.open(there.embeddings_root, "mini", SPEC)
+    assert found.done() == {("a", None, None, "aa")}
+    assert (there.data_dir / "splits" / "x.json").read_text() == "{}"
+    # Sets in a bucket are not copied, and that is said.
+    assert any("in a bucket" in one for one in back_up(Settings(), place).left_out)
