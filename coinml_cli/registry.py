@@ -156,7 +156,7 @@ def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
         models = {model_name(dataset, one) for one in sought}
         versions = [row for row in versions if row["model"] in models]
     elif target is not None:
-        versions = [row for row in versions if row["tags"].get("target", "task") in sought]
+        versions = [row for row in versions if row["model"].rpartition("-")[2] in sought]
     if json:
         print_json(versions)
         return

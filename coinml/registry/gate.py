@@ -10,6 +10,7 @@ from coinml.evaluation.paired import compare
 from coinml.evaluation.superiority import Answers, answers_of, least_right, least_wins
 from coinml.registry.error_budget import Try
 from coinml.registry.gate_checks import VAL_ALPHA, checks_of_challenger, checks_of_first, passes
+from coinml.tracking.metric_names import own_metrics
 from coinml.tracking.mlflow_store import MlflowStore
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def judge(
     if champion is not None:
         try:
             old = _predictions(store, champion)
-            floor = number_of(champion, "test_accuracy_low")
+            floor = _number_of_run(store, champion, "test_accuracy_low")
         except (InvalidInputError, RegistryError) as err:
             lost = f"champion {champion.version}, which cannot be compared any more ({err})"
             if not replace_lost:
@@ -88,7 +89,7 @@ def judge(
         )
     if champion is None or old is None:
         return _judge_first(candidate, new, offered, coverage_floor, lost)
-    return _judge_challenger(candidate, new, champion, old, floor, offered, coverage_floor)
+    return _judge_challenger(store, candidate, new, champion, old, floor, offered, coverage_floor)
 
 
 def _judge_first(
@@ -133,6 +134,7 @@ def _judge_first(
 
 
 def _judge_challenger(
+    store: MlflowStore,
     candidate: ModelVersion,
     new: pd.DataFrame,
     champion: ModelVersion,
@@ -160,7 +162,7 @@ def _judge_challenger(
         )
     test, coverage = (number_of(candidate, tag) for tag in ("test_accuracy", "test_coverage"))
     p_value = paired.mcnemar.p_better
-    ratio = _settings_ratio(candidate, champion)
+    ratio = _settings_ratio(store, candidate, champion)
     checks = checks_of_challenger(
         p_value,
         test,
@@ -229,11 +231,13 @@ def _as_try(offered: Try, tested: bool, level: float, where: str = "") -> str:
     return f"; try {offered.number}, p up to {level:.2g} passes{where}"
 
 
-def _settings_ratio(candidate: ModelVersion, champion: ModelVersion) -> float:
+def _settings_ratio(store: MlflowStore, candidate: ModelVersion, champion: ModelVersion) -> float:
     """From how many times as many settings the candidate was chosen; 1 if that is not known."""
     try:
-        new, old = (number_of(version, "settings_tried") for version in (candidate, champion))
-    except RegistryError:
+        new, old = (
+            _number_of_run(store, version, "settings_tried") for version in (candidate, champion)
+        )
+    except (InvalidInputError, RegistryError):
         return 1.0
     return max(1.0, new / max(old, 1.0))
 
@@ -260,6 +264,23 @@ def number_of(version: ModelVersion, tag: str) -> float:
             f"version {version.version} of {version.name} has no number in its tag {tag!r}; "
             "it was not registered by coinml"
         ) from err
+
+
+def _number_of_run(store: MlflowStore, version: ModelVersion, name: str) -> float:
+    """A metric or the number in a tag of a version's run; versions of an earlier coinml have it.
+
+    Raises:
+        RegistryError: Neither has it, or it is not a number.
+        InvalidInputError: There is no such run.
+    """
+    if name in version.tags:
+        return number_of(version, name)
+    run = store.read_run(str(version.run_id)).data
+    try:
+        numbers: dict[str, str | float] = {**run.tags, **own_metrics(run.metrics)}
+        return float(numbers[name])
+    except (KeyError, ValueError) as err:
+        raise RegistryError(f"run {version.run_id} has no number {name!r}") from err
 
 
 def _predictions(store: MlflowStore, version: ModelVersion) -> pd.DataFrame:

@@ -228,7 +228,8 @@ def _view(store: MlflowStore, row: Mapping[str, Any]) -> HeadView:
         run_id=row["run_id"],
         metrics=own_metrics(run.data.metrics),
         params=dict(run.data.params),
-        tags=row["tags"],
+        # A version of an earlier coinml has the tags of its run itself.
+        tags={**run.data.tags, **row["tags"]},
         history=store.read_history(row["run_id"]),
     )
 

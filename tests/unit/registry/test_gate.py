@@ -152,6 +152,23 @@ def test_a_version_from_a_larger_search_needs_a_smaller_p(store: MlflowStore) ->
     assert promote(store, NAME, [new])[0].promoted
 
 
+def test_numbers_that_are_no_tags_of_a_version_are_read_from_its_run(store: MlflowStore) -> None:
+    old = candidate(store, right=0.6, test_right=0.8)
+    promote(store, NAME)
+    new = candidate(store, right=0.9, test_right=0.7)
+    # Eight gains and no loss: p = 1/256, below 0.01 and above 0.001.
+    later = candidate(store, right=0.6 + 8 / 60, test_right=0.8)
+    client = store.client()
+    for version, settings in ((old, 2), (new, 2), (later, 20)):
+        client.delete_model_version_tag(NAME, str(version), "test_accuracy_low")
+        run_id = client.get_model_version(NAME, str(version)).run_id
+        client.set_tag(run_id, "settings_tried", str(settings))
+        client.log_metric(run_id, "test_interval/accuracy_low", 0.75)
+    verdicts = {verdict.version: verdict.reason for verdict in promote(store, NAME, [new, later])}
+    assert "its test accuracy 0.700 lies below the champion's interval" in verdicts[new]
+    assert "since val chose it from 10 times as many settings as the champion" in verdicts[later]
+
+
 def test_segments_are_judged_by_videos(store: MlflowStore) -> None:
     version = candidate(store, right=0.9)
     run_id = store.client().get_model_version(NAME, str(version)).run_id

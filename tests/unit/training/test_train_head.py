@@ -120,7 +120,8 @@ def test_the_version_says_from_how_many_settings_val_chose(
     )
 
     def tried(where: MlflowStore, version: int) -> int:
-        return int(where.client().get_model_version(MODEL, str(version)).tags["settings_tried"])
+        run_id = where.client().get_model_version(MODEL, str(version)).run_id
+        return int(where.read_run(run_id).data.tags["settings_tried"])
 
     # Epochs of a network are not counted.
     assert tried(trained.store, trained.reports["mlp"].version) == 1
@@ -150,12 +151,16 @@ def test_the_lineage_goes_from_the_ledger_to_the_version(trained: Trained) -> No
             "code_version": code_version(),
             "recipe": run.data.tags["recipe"],
         }.items():
-            assert version.tags[name] == run.data.tags[name] == value
-        for name in ("val_accuracy", "test_accuracy", "test_f1_macro", "test_coverage"):
+            assert run.data.tags[name] == value
+        assert version.tags["head"] == head
+        for name in ("val_accuracy", "test_accuracy", "test_coverage"):
             assert float(version.tags[name]) == pytest.approx(report.metrics[name], abs=1e-4)
         (output,) = run.outputs.model_outputs
         assert version.source == f"models:/{output.model_id}"
         assert run.data.tags["version"] == str(report.version)
+        # The gate's four among them.
+        assert {"gate", "gate_reason"} <= version.tags.keys()
+        assert len(version.tags) <= 8
 
 
 def test_runs_are_found_by_name_and_tags(trained: Trained) -> None:
