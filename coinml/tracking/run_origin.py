@@ -33,7 +33,7 @@ def origin_tags() -> dict[str, str]:
 def _command() -> str:
     """`coinml train`, say; no more of the command line, where secrets may be."""
     program = Path(sys.argv[0])
-    is_coinml = program.stem == "coinml" or program.parent.name == "coinml_cli"
+    is_coinml = program.stem == "coinml" or program.parent.name.startswith("coinml_")
     words = [word for word in sys.argv[1:2] if is_coinml and word.isalpha()]
     return " ".join(["coinml", *words])
 
