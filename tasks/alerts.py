@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -63,8 +63,11 @@ def announce_disk() -> None:
     `coinml.recovered` follows when it suffices again.
     """
     host = platform.node()
-    forecast = forecast_disk(Settings())
-    troubles = {DISK_LOW: str(forecast)} if forecast.low else {}
+
+    def troubles() -> dict[str, str]:
+        forecast = forecast_disk(Settings())
+        return {DISK_LOW: str(forecast)} if forecast.low else {}
+
     announce_changes(f"coinml.machine.{host}", host, troubles)
 
 
@@ -79,7 +82,9 @@ def announcing_failures(some_flow: AnyFlow) -> AnyFlow:
     return some_flow
 
 
-def announce_changes(resource: str, name: str, troubles: Mapping[str, str]) -> None:
+def announce_changes(
+    resource: str, name: str, find_troubles: Callable[[], Mapping[str, str]]
+) -> None:
     """Emit each trouble that is new, and `coinml.recovered` once for those that are over.
 
     Runs that no deployment has started tell nothing: their server may be one that sends nothing,
@@ -88,12 +93,13 @@ def announce_changes(resource: str, name: str, troubles: Mapping[str, str]) -> N
     Args:
         resource: Id of the thing in trouble, for Prefect's automations.
         name: Its name for people.
-        troubles: A text for each event that should have been emitted by now.
+        find_troubles: Returns a text for each event that should have been emitted by now. It is
+            called only where something can be told, and may fail.
     """
     with _no_fault_of_the_run(name):
         # Of a subflow: its parent's.
         if deployment.id:
-            _tell_changes(resource, name, troubles)
+            _tell_changes(resource, name, find_troubles())
 
 
 def _announce_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

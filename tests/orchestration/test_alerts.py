@@ -51,7 +51,7 @@ def run_of_deployment(
 @flow
 def judged(troubles: dict[str, str]) -> None:
     """A flow that finds these troubles."""
-    announce_changes("coinml.dataset.toy", "toy", troubles)
+    announce_changes("coinml.dataset.toy", "toy", lambda: troubles)
 
 
 @flow
@@ -119,6 +119,24 @@ def test_collecting_tells_of_a_low_disk(
         run_of_deployment(collect, selection=selection, collection=source)
     assert [event for event, _ in emitted] == ["coinml.disk_low", "coinml.recovered"]
     assert "GiB free" in emitted[0][1]["text"]
+
+
+def test_a_disk_that_cannot_be_read_fails_no_run(
+    emitted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: object) -> None:
+        raise OSError("stale file handle")
+
+    # A file system that goes away in the middle of a run cannot be had here.
+    monkeypatch.setattr(alerts, "forecast_disk", unreadable)
+
+    @flow
+    def telling() -> str:
+        alerts.announce_disk()
+        return "done"
+
+    assert run_of_deployment(telling) == "done"
+    assert emitted == []
 
 
 def test_a_new_champion_is_told(emitted: list[Any]) -> None:
