@@ -74,8 +74,9 @@ def announce_disk() -> None:
 def announcing_failures(some_flow: AnyFlow) -> AnyFlow:
     """A decorator: two failed runs of a deployment in a row are told as `coinml.failed`.
 
-    `coinml.recovered` follows when a run completes. A run that crashes with its process counts,
-    too, as soon as its worker or the server's automation has marked it.
+    `coinml.recovered` follows when a run completes. A run that crashed with its process counts,
+    too, but mostly only once the next run ends: its worker may be gone, and Prefect 3.8 often
+    cannot load the flow of a killed run to call its hooks.
     """
     for at in (some_flow.on_failure, some_flow.on_crashed, some_flow.on_completion):
         at(_announce_end)
