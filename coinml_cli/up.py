@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinml.errors import CoinmlError, InvalidInputError, LocalError
-from coinml_cli import options
+from coinml_cli import deploy, options
 from coinml_ops.environment import FROM_STACK
 
 if TYPE_CHECKING:
@@ -52,10 +53,6 @@ MetricsPort = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="That of the page for Prometheus; by default 4201."),
 ]
-Scheduled = Annotated[
-    str | None,
-    typer.Option(help="Dataset of the scheduled deployments, as for `coinml deploy`."),
-]
 Print = Annotated[
     str | None,
     typer.Option(
@@ -77,7 +74,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def up(
-    dataset: Scheduled = None,
+    dataset: deploy.Dataset = None,
+    name: deploy.Name = None,
+    source: deploy.Source = None,
+    encoder: deploy.Encoder = None,
+    budget: deploy.Budget = None,
+    min_new: deploy.MinNew = None,
+    cron: deploy.Cron = None,
+    reset: deploy.Reset = False,
     postgres: Postgres = None,
     host: Host = None,
     prefect_port: PrefectPort = None,
@@ -100,6 +104,11 @@ def up(
         postgres = "" if postgres in (NO_POSTGRES, "") else checked(postgres)
     settings = Settings()
     dataset = None if dataset is None else absolute_dataset(dataset)
+    choices = _deploy_options(name, source, encoder, budget, min_new, cron, reset=reset)
+    if choices and print_ is not None:
+        raise InvalidInputError(
+            f"{choices[0]} does not go with --print: `coinml deploy` takes it once they are started"
+        )
     if out is not None and print_ is None:
         raise InvalidInputError("--out goes with --print")
     ledger_url = _own_ledger_url()
@@ -127,6 +136,7 @@ def up(
             ledger_url=ledger_url,
             dataset=dataset,
         ),
+        choices,
     )
     _tell(stack, running=running, json=json)
 
@@ -176,6 +186,8 @@ def ui(
     else:
         for name, url in shown.items():
             line(f"{name:<8}{url}")
+        if which is None:
+            line(f"{'shell':<8}{_exports(stack)}")
     files = write_sign_in_files(settings.data_dir, shown)
     # Without a display, Python would open a browser that runs in this terminal.
     display = sys.platform in ("darwin", "win32") or any(
@@ -197,18 +209,48 @@ def _own_ledger_url() -> str:
     return "" if "COINML_LEDGER_URL" in FROM_STACK else url
 
 
-def _start_and_deploy(settings: Settings, options: StackOptions) -> tuple[Stack, bool]:
+def _deploy_options(
+    name: str | None,
+    source: list[str] | None,
+    encoder: str | None,
+    budget: int | None,
+    min_new: int | None,
+    cron: list[str] | None,
+    *,
+    reset: bool,
+) -> list[str]:
+    """What was given of `coinml deploy`'s options, as it takes them."""
+    from coinml_ops.deployments.selection import absolute_encoder
+
+    given = [("--name", name), *(("--source", one) for one in source or ())]
+    given += [
+        ("--encoder", None if encoder is None else absolute_encoder(encoder)),
+        ("--budget", None if budget is None else str(budget)),
+        ("--min-new", None if min_new is None else str(min_new)),
+        *(("--cron", one) for one in cron or ()),
+    ]
+    return [
+        *(part for option, value in given if value is not None for part in (option, value)),
+        *(["--reset"] if reset else []),
+    ]
+
+
+def _start_and_deploy(
+    settings: Settings, options: StackOptions, choices: list[str]
+) -> tuple[Stack, bool]:
     """Start the stack, apply the deployments, and wait until every service answers.
 
     Returns:
         The stack, and whether it was running before; if not, a failure stops it again.
     """
     from coinml_cli.console import note
+    from coinml_ops.deployments.chosen import read_chosen
     from coinml_ops.prefect_server.local_server import LocalPrefect
     from coinml_ops.stack import lifecycle
     from coinml_ops.stack.deploying import finish_deploy, start_deploy
     from coinml_ops.stack.services import PREFECT
 
+    chosen = read_chosen(settings.data_dir)
     with lifecycle.exclusive(settings.home):
         LocalPrefect(settings.data_dir / "prefect").make_way()
         if lifecycle.is_open(settings.home):
@@ -221,14 +263,22 @@ def _start_and_deploy(settings: Settings, options: StackOptions) -> tuple[Stack,
             note("it is running; restarting dead services and applying the deployments again")
         else:
             note("starting Prefect, MLflow and workers; this takes about half a minute")
-        deploy = start_deploy(stack, COINML)
+        # A version before the file of choices kept the dataset in the stack's record.
+        dataset = options.dataset or (stack.dataset if chosen.dataset is None else "")
+        process = start_deploy(
+            stack, COINML, [*(["--dataset", dataset] if dataset else []), *choices]
+        )
         try:
             lifecycle.wait_until_up(stack, (PREFECT,))
-            finish_deploy(deploy)
+            edits = finish_deploy(process)
+            for edit in edits:
+                note(str(edit["said"]))
+            if any(edit["kept"] for edit in edits):
+                note("`coinml up --reset` overwrites what was edited on the server")
             stack = lifecycle.wait_until_up(stack, on_up=lambda name: note(f"{name} is up"))
         except (KeyboardInterrupt, CoinmlError):
-            deploy.kill()
-            deploy.wait()
+            process.kill()
+            process.wait()
             if not running:
                 lifecycle.stop(settings.home)
             raise
@@ -261,6 +311,15 @@ def _addresses(stack: Stack) -> dict[str, str]:
     return {"prefect": stack.prefect_url, "mlflow": stack.mlflow_url}
 
 
+def _exports(stack: Stack) -> str:
+    """A shell's line after which `prefect` and `mlflow` use these servers."""
+    from coinml_ops.access.password import password_file
+
+    password = shlex.quote(str(password_file(Path(stack.home) / "data")))
+    addresses = f"PREFECT_API_URL={stack.prefect_api} MLFLOW_TRACKING_URI={stack.mlflow_url}"
+    return f"set -a; . {password}; {addresses}; set +a"
+
+
 def _tell(stack: Stack, *, running: bool, json: bool) -> None:
     from coinml_cli.console import line, print_json
     from coinml_ops.access.password import password_file
@@ -287,4 +346,5 @@ def _tell(stack: Stack, *, running: bool, json: bool) -> None:
     line(f"{'state':<10}{database} (below {stack.home})")
     line(f"{'logs':<10}{stack.logs}")
     line(f"{'password':<10}in {password_file(Path(stack.home) / 'data')}; `coinml ui` signs in")
+    line(f"{'shell':<10}{_exports(stack)}")
     line("`coinml down` stops all of it; other coinml commands of this home use it meanwhile")

@@ -1,7 +1,7 @@
 """Applies pool, queues, limit, automations and deployments to a Prefect server.
 
 What is missing is created. What a person has changed stays: a queue's concurrency limit, a paused
-schedule or deployment, a disabled automation.
+schedule or deployment, a disabled automation, and what was edited of a deployment (`edits`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,23 @@ from typing import TYPE_CHECKING, Any
 from coinml.errors import LocalError
 from coinml.runtime.addresses import without_user
 from coinml_ops.deployments.automations import automations
+from coinml_ops.deployments.chosen import flow_of
+from coinml_ops.deployments.edits import (
+    Edit,
+    digests,
+    keep_edits,
+    of_config,
+    of_server,
+    read_record,
+    slug_of,
+    write_record,
+)
 from coinml_ops.prefect_project import PROJECT
 from coinml_ops.work_pool import POOL, QUEUES
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +54,25 @@ class Applied:
     detail: str = ""
 
 
-def apply_all(content: dict[str, Any], api: str, *, wait_s: float = 0) -> list[Applied]:
+def apply_all(
+    content: dict[str, Any],
+    api: str,
+    *,
+    before: dict[str, Any] | None = None,
+    reset: bool = False,
+    wait_s: float = 0,
+) -> tuple[list[Applied], list[Edit]]:
     """Apply everything to the server that PREFECT_API_URL names.
 
     Args:
         content: `prefect.yaml`, with the parameters of this machine.
         api: The server's address.
+        before: The same with the choices before this command, if it has changed some.
+        reset: Overwrite what was edited on the server.
         wait_s: Seconds to wait for the server to answer.
+
+    Returns:
+        What is on the server, and what was edited there.
 
     Raises:
         LocalError: The server does not answer, or refuses.
@@ -71,10 +95,10 @@ def apply_all(content: dict[str, Any], api: str, *, wait_s: float = 0) -> list[A
                 )
             )
             applied += apply_automations(client)
-            applied += apply_deployments(client, content)
+            deployed, edits = apply_deployments(client, content, before=before, reset=reset)
     except (httpx.HTTPError, PrefectHTTPStatusError) as err:
         raise LocalError(f"the Prefect server at {without_user(api)} refused: {err}") from err
-    return applied
+    return applied + deployed, edits
 
 
 def apply_pool(client: SyncPrefectClient) -> list[Applied]:
@@ -158,35 +182,63 @@ def read_file() -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def apply_deployments(client: SyncPrefectClient, content: dict[str, Any]) -> list[Applied]:
-    """Apply the deployments as `prefect deploy` does; what a person paused stays paused.
+def apply_deployments(
+    client: SyncPrefectClient,
+    content: dict[str, Any],
+    *,
+    before: dict[str, Any] | None = None,
+    reset: bool = False,
+) -> tuple[list[Applied], list[Edit]]:
+    """Apply the deployments as `prefect deploy` does; what a person paused or edited stays.
+
+    Args:
+        client: Of the server.
+        content: As `apply_all`.
+        before: As `apply_all`.
+        reset: As `apply_all`; what is paused stays paused.
 
     Raises:
         LocalError: `prefect deploy` failed; has its output.
     """
     from prefect.exceptions import ObjectNotFound
 
-    applied = []
+    applied: list[Applied] = []
+    edits: list[Edit] = []
+    earlier = {full_name(config): config for config in (before or content)["deployments"]}
+    # Of the configuration and not of what is applied: a kept edit still differs from it next time.
+    record = {full_name(config): digests(of_config(config)) for config in content["deployments"]}
+    earlier_fields = {name: of_config(config) for name, config in earlier.items()}
     for config in content["deployments"]:
         name = full_name(config)
+        made = False
         try:
-            existing = client.read_deployment_by_name(name)
+            found = client.read_deployment_by_name(name)
         except ObjectNotFound:
-            existing = None
+            made = True
         else:
-            _keep_pauses(client, config, existing)
-        applied.append(
-            Applied(
-                kind="deployment", name=name, made=existing is None, detail=_when_it_runs(config)
+            edits += keep_edits(
+                config,
+                of_server(found),
+                name=name,
+                last=read_record(client, name),
+                before=earlier_fields.get(name, {}),
+                reset=reset,
             )
+            if reset:
+                _remove_added_schedules(client, config, found)
+            _keep_pauses(client, config, found)
+        applied.append(
+            Applied(kind="deployment", name=name, made=made, detail=_when_it_runs(config))
         )
     _prefect_deploy(content)
-    return applied
+    for name, fields in record.items():
+        write_record(client, name, fields)
+    return applied, edits
 
 
 def full_name(config: dict[str, Any]) -> str:
     """A deployment's name on the server, `<flow>/<name>`; a flow has the name of its file."""
-    return f"{Path(config['entrypoint'].split(':')[0]).stem}/{config['name']}"
+    return f"{flow_of(config)}/{config['name']}"
 
 
 def _wait_for_answer(api: str, *, within_s: float) -> None:
@@ -210,10 +262,20 @@ def _wait_for_answer(api: str, *, within_s: float) -> None:
         time.sleep(0.3)
 
 
+def _remove_added_schedules(
+    client: SyncPrefectClient, config: dict[str, Any], existing: DeploymentResponse
+) -> None:
+    """Remove schedules that a person has added; `prefect deploy` leaves them."""
+    ours = {schedule["slug"] for schedule in config.get("schedules", ())}
+    for schedule in existing.schedules:
+        if schedule.slug not in ours:
+            client.delete_deployment_schedule(existing.id, schedule.id)
+
+
 def _keep_pauses(client: SyncPrefectClient, config: dict[str, Any], existing: Any) -> None:
     """Copy into a deployment's configuration what a person has paused on the server."""
     config["paused"] = existing.paused
-    active = {schedule.slug: schedule.active for schedule in existing.schedules}
+    active = {slug_of(schedule): schedule.active for schedule in existing.schedules}
     for schedule in config.get("schedules", ()):
         schedule["active"] = active.get(schedule["slug"], True)
     for trigger in config.get("triggers", ()):
@@ -226,7 +288,9 @@ def _when_it_runs(config: dict[str, Any]) -> str:
     parts = []
     for schedule in config.get("schedules", ()):
         paused = "" if schedule.get("active", True) else " (paused)"
-        parts.append(f"{schedule['slug']} at {schedule['cron']} {schedule['timezone']}{paused}")
+        times = next(schedule[kind] for kind in ("cron", "interval", "rrule") if kind in schedule)
+        zone = schedule.get("timezone", "UTC")
+        parts.append(f"{schedule['slug']} at {times} {zone}{paused}")
     for trigger in config.get("triggers", ()):
         disabled = "" if trigger.get("enabled", True) else " (disabled)"
         parts.append(f"on {', '.join(trigger['expect'])}{disabled}")

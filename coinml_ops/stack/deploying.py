@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml_ops.stack.lifecycle import UP_TIMEOUT_S
@@ -14,17 +16,18 @@ WRONG_INPUT = 2
 """Exit code of `coinml deploy` for a dataset that it cannot read."""
 
 
-def start_deploy(stack: Stack, coinml: Sequence[str]) -> subprocess.Popen[str]:
+def start_deploy(
+    stack: Stack, coinml: Sequence[str], options: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """Start `coinml deploy`, which waits until the stack's Prefect server answers.
 
     Args:
         stack: A stack that was started.
         coinml: Command line of `coinml`.
+        options: Of `coinml deploy`.
     """
     worker = services(stack)[-1]
-    command = [*coinml, "deploy", "--json", "--wait", str(UP_TIMEOUT_S)]
-    if stack.dataset:
-        command += ["--dataset", stack.dataset]
+    command = [*coinml, "deploy", "--json", "--wait", str(UP_TIMEOUT_S), *options]
     # Its output is short enough for a pipe's buffer, so that it is read only at the end.
     return subprocess.Popen(
         command,
@@ -35,16 +38,19 @@ def start_deploy(stack: Stack, coinml: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
-def finish_deploy(deploy: subprocess.Popen[str]) -> None:
+def finish_deploy(deploy: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """Wait until the deployments are applied.
+
+    Returns:
+        What was edited on the server, as `coinml deploy --json` lists it.
 
     Raises:
         InvalidInputError: The dataset cannot be read.
         LocalError: They could not be applied.
     """
-    _, errors = deploy.communicate()
+    answer, errors = deploy.communicate()
     if deploy.returncode == 0:
-        return
+        return list(json.loads(answer)["edits"])
     said = errors.strip().rpartition("error: ")[2] or f"exit code {deploy.returncode}"
     error = InvalidInputError if deploy.returncode == WRONG_INPUT else LocalError
     raise error(f"the deployments were not applied: {said}")
