@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -210,6 +211,29 @@ def test_ui_prints_the_addresses(running_stack: CoinmlStack) -> None:
     assert running_stack.coinml("ui", "grafana").returncode == 2
     assert b"<html" in fetch(stack.prefect_url + "/").lower()
     assert b"<html" in running_stack.get(stack.mlflow_url + "/").lower()
+
+
+def test_prefect_and_mlflow_run_against_its_servers(running_stack: CoinmlStack) -> None:
+    """By `coinml prefect` and `coinml mlflow`, and by a fresh shell with the printed line."""
+    inspected = running_stack.coinml("prefect", "deployment", "inspect", "pipeline/mini")
+    assert inspected.returncode == 0, inspected.stderr
+    assert "'work_pool_name': 'coinml'" in inspected.stdout
+    assert running_stack.coinml("mlflow", "experiments", "search").returncode == 0
+    # Their own options and exit codes, too.
+    assert "Usage: prefect" in running_stack.coinml("prefect", "--help").stdout
+    assert running_stack.coinml("prefect", "deployment", "inspect", "no/such").returncode == 1
+    printed = running_stack.coinml("ui", "--no-open").stdout
+    (line,) = re.findall(r"^shell\s+(.*)$", printed, re.MULTILINE)
+    shell = subprocess.run(
+        ["sh", "-c", f"{line} && {PREFECT} deployment inspect pipeline/mini"],
+        env=running_stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert shell.returncode == 0, shell.stderr
+    assert "'work_pool_name': 'coinml'" in shell.stdout
 
 
 def test_only_the_owner_can_read_the_record(running_stack: CoinmlStack) -> None:
