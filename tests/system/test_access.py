@@ -115,7 +115,8 @@ def test_a_stranger_s_request_gets_401_at_every_socket_of_the_stack(
     running_stack: CoinmlStack,
 ) -> None:
     stack = running_stack.stack()
-    servers = {stack.prefect_port: "prefect", stack.mlflow_port: "mlflow"}
+    metrics = running_stack.metrics_port
+    servers = {stack.prefect_port: "prefect", stack.mlflow_port: "mlflow", metrics: "metrics"}
     ports = listening(running_stack)
     assert ports.items() >= servers.items()
     # The others belong to workers and their runs, which cancel a run by them: Prefect's runner
@@ -134,6 +135,7 @@ def test_a_stranger_s_request_gets_401_at_every_socket_of_the_stack(
             httpx.get(f"{api}/admin/version", headers=headers),
             httpx.post(f"{api}/flow_runs/filter", json={}, headers=headers),
             httpx.post(f"{api}/variables/", json={"name": "x", "value": 1}, headers=headers),
+            httpx.get(f"http://127.0.0.1:{metrics}/metrics", headers=headers),
             httpx.get(f"{stack.mlflow_url}/", headers=headers),
             httpx.get(f"{stack.mlflow_url}/version", headers=headers),
             httpx.get(f"{tracking}/experiments/search?max_results=5", headers=headers),
