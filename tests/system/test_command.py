@@ -62,7 +62,7 @@ def coin(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pat
         (["collect", "--dataset", "folder:/nowhere"], 2, "/nowhere: no such folder"),
         (["promote", "--dataset", "moon"], 2, "--dataset moon"),
         (["promote", "--version", "1", "--because", " "], 2, "--because ' '"),
-        (["promote", "--because", "it is better"], 2, "--version names 0"),
+        (["promote", "--because", "it is better"], 2, "name it with --version, once"),
         (["promote", "--because", "it is better", "--rollback"], 2, "give one of them"),
         (["frobnicate"], 2, "frobnicate"),
         ([], 2, "Usage"),
