@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana-board.json"
 
 
 @pytest.fixture
-def page(collected: Selection, tiny_encoder_dir: Path) -> dict[str, dict[tuple[str, ...], float]]:
-    """The samples of a home with 24 embedded videos: values by labels, by name."""
+def page(
+    collected: Selection, tiny_encoder_dir: Path
+) -> Iterator[dict[str, dict[tuple[str, ...], float]]]:
+    """The samples of a home with 24 embedded videos: values by labels, by name.
+
+    The shared test server is left without the pool and the deployment, which other tests create.
+    """
     embed(collected, SetOptions(encoder=str(tiny_encoder_dir), clips=1))
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="coinml", type="process"), overwrite=True)
@@ -51,7 +57,10 @@ def page(collected: Selection, tiny_encoder_dir: Path) -> dict[str, dict[tuple[s
             path_params={"name": "coinml"},
             json={"name": "gpu@here"},
         )
-    return samples(Settings(), str(PREFECT_API_URL.value()))
+    yield samples(Settings(), str(PREFECT_API_URL.value()))
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(made)
+        client.delete_work_pool("coinml")
 
 
 def samples(settings: Settings, api: str) -> dict[str, dict[tuple[str, ...], float]]:
