@@ -176,6 +176,9 @@ def test_the_runs_of_both_heads_are_listed_and_compared(
         page.wait_for_timeout(200)
         metrics |= set(rows.inner_text().splitlines())
     assert {"val/loss", "train/loss", "epoch/train_accuracy"} <= metrics
+    # Names and values are scrolled apart, and meet again at the top.
+    rows.evaluate("rows => { rows.scrollTop = 0 }")
+    page.wait_for_timeout(500)
     page.get_by_text("Show diff only").nth(1).scroll_into_view_if_needed()
     take("mlflow-compare")
 
