@@ -20,7 +20,7 @@ from tests.helpers.prefect_stack import (
 )
 from tests.helpers.receivers import HookServer, MailServer, serving
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
 HOOK_SECRET, MAIL_SECRET = "hook-Qm3xT7vb", "mail-Zk8wP2ye"
 
