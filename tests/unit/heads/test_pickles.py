@@ -17,7 +17,7 @@ from coinml.encoder.clip_encoder import load_encoder
 from coinml.encoder.sampling import Sampling
 from coinml.errors import CoinmlError
 from coinml.heads.kinds import load_head
-from coinml.registry.versions import version_at
+from coinml.registry.export import export_model
 from tests.helpers.kitchen_dataset import Trained
 
 
@@ -94,10 +94,8 @@ def test_no_part_of_a_registered_model_is_unpickled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
-    trained.store.client()
-    version = version_at(trained.store, "kitchen-task", "champion")
-    assert version is not None
-    folder = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path)))
+    folder = tmp_path / "exported"
+    export_model(trained.store, "models:/kitchen-task@champion", folder)
     (place,) = folder.rglob(wanted)
     write(place, mark)
     with pytest.raises(CoinmlError, match=wanted):
