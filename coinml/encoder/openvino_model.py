@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coinml.runtime.cpus import cpu_count
+from coinml.runtime.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     import torch
@@ -87,23 +88,25 @@ def compiled(graph: Any, precision: str) -> Run:
 class _CompiledModel:
     def __init__(self, graph: Any, precision: str) -> None:
         cores = cpu_count()
-        self._compiled = (
-            load_openvino()
-            .Core()
-            .compile_model(
-                graph,
-                "CPU",
-                {
-                    # By default it is bf16 where the processor has it.
-                    "INFERENCE_PRECISION_HINT": precision,
-                    # A stream computes a request with one thread: threads that share one wait
-                    # for each other, and decoding processes use the same cores.
-                    "INFERENCE_NUM_THREADS": cores,
-                    "NUM_STREAMS": cores,
-                    "ENABLE_CPU_PINNING": False,
-                },
+        # Compiling leaves a signal stack of OpenVINO's own in this thread (2026.4).
+        with kept_signal_stack():
+            self._compiled = (
+                load_openvino()
+                .Core()
+                .compile_model(
+                    graph,
+                    "CPU",
+                    {
+                        # By default it is bf16 where the processor has it.
+                        "INFERENCE_PRECISION_HINT": precision,
+                        # A stream computes a request with one thread: threads that share one wait
+                        # for each other, and decoding processes use the same cores.
+                        "INFERENCE_NUM_THREADS": cores,
+                        "NUM_STREAMS": cores,
+                        "ENABLE_CPU_PINNING": False,
+                    },
+                )
             )
-        )
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

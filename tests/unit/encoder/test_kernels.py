@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import subprocess
@@ -21,6 +22,7 @@ from coinml.embedding_sets.spec import SetSpec
 from coinml.encoder import backbone, kernel_cache, kernel_choice, kernels
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.encoder.kernels import KERNELS, find_kernels
+from coinml.encoder.openvino_model import compiled, converted
 from coinml.encoder.pooled_model import FirstLayer
 from coinml.encoder.sampling import Sampling
 from coinml.errors import InvalidInputError
@@ -361,6 +363,21 @@ def test_a_dtype_takes_the_kernels_of_that_dtype() -> None:
     assert {kernel.dtype for kernel in find_kernels("auto", dtype="bfloat16")} == {"bfloat16"}
     assert [kernel.name for kernel in find_kernels("auto", dtype="float16")] == ["torch-float16"]
     assert find_kernels("auto")[0] == find_kernels("auto", dtype="float32")[0]
+
+
+def test_compiling_keeps_the_signal_stack_of_its_thread() -> None:
+    """With OpenVINO's own, the next signal ended the process without a message."""
+
+    def stack() -> bytes:
+        found = ctypes.create_string_buffer(64)
+        assert ctypes.CDLL(None).sigaltstack(None, found) == 0
+        return found.raw
+
+    layer, pixels = torch.nn.Linear(64, 64), torch.ones(2, 64)
+    before = stack()
+    run = compiled(converted(layer, pixels)[0], "f32")
+    assert run(pixels).shape == (2, 64)
+    assert stack() == before
 
 
 def test_openvino_is_imported_without_its_telemetry() -> None:
