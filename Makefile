@@ -32,12 +32,9 @@ up: $(STAMP)
 down: $(STAMP)
 	@$(BIN)/coinml down
 
-# Processes that share the tests; 0: this one runs all of them.
-PROCESSES ?= auto
-
 # With a new worker in the place of one that died, a run by files waits for ever (pytest-xdist 3.8).
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
