@@ -88,7 +88,8 @@ def compiled(graph: Any, precision: str) -> Run:
 class _CompiledModel:
     def __init__(self, graph: Any, precision: str) -> None:
         cores = cpu_count()
-        # Compiling leaves a signal stack of OpenVINO's own in this thread (2026.4).
+        # Compiling leaves a signal stack of the model's in this thread, and a model that is let go
+        # puts back the one that it has found, which may be freed by then (2026.4).
         with kept_signal_stack():
             self._compiled = (
                 load_openvino()
