@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coinml.encoder.batch_size import cpu_batch, cuda_batch
 from coinml.encoder.checkpoint import QUANTIZED_FILE, Checkpoint, find_checkpoint
 from coinml.encoder.device_queue import DeviceQueue, pin
 from coinml.encoder.devices import find_dtype, is_out_of_memory
@@ -34,17 +35,9 @@ if TYPE_CHECKING:
 
     from coinml.encoder.backbone import Backbone
     from coinml.encoder.kernel_choice import KernelChoice
-    from coinml.encoder.kernels import Kernel
 
 logger = logging.getLogger(__name__)
 
-_MAX_BATCH_CPU, _MAX_BATCH_CUDA = 64, 256
-"""Clips per batch; larger batches are not faster, even with a small encoder."""
-_MAX_BATCH_TOKENS_CUDA = 200_000
-"""Tokens per batch (127 clips of VideoMAE-base); larger batches are not faster, even on a large
-GPU."""
-_MEMORY_SHARE = 0.6
-"""Share of a GPU's free memory for a batch; the rest is for clips that wait or are resized."""
 _MEMORY_WAITS_S = (0.0, 1.0, 4.0)
 """Wait in seconds after each failed attempt to upload a clip to a device without free memory."""
 
@@ -104,7 +97,7 @@ def load_encoder(
     backbone = load_backbone(checkpoint, spec, device=torch_device, dtype=torch.float32)
     choice = backbone.use_kernel(
         kernels,
-        batch_clips=_cpu_batch(backbone, kernels[0]),
+        batch_clips=cpu_batch(backbone, kernels[0]),
         expected_clips=expected_clips,
     )
     return ClipEncoder(
@@ -373,26 +366,17 @@ class ClipEncoder:
         pixels = self._preprocessor.normalised(torch.stack(list(clips)), dtype=self._dtype)
         return self._backbone(pixels)
 
+    def _find_batch(self) -> int:
+        if self.device.type != "cuda":
+            assert self.kernel is not None
+            return cpu_batch(self._backbone, self.kernel.kernel)
+        return cuda_batch(self._backbone, self._queue, self._zeros)
+
     def _zeros(self, clips: int) -> torch.Tensor:
         import torch
 
         shape = (clips, self.spec.frames, 3, *self.spec.crop)
         return torch.zeros(shape, dtype=self._dtype, device=self.device)
-
-    def _find_batch(self) -> int:
-        if self.device.type != "cuda":
-            assert self.kernel is not None
-            return _cpu_batch(self._backbone, self.kernel.kernel)
-        fitting = self._queue.max_items(
-            lambda clips: self._backbone(self._zeros(clips)), share=_MEMORY_SHARE
-        )
-        most = _MAX_BATCH_TOKENS_CUDA // self._backbone.tokens
-        return max(1, min(fitting, most, _MAX_BATCH_CUDA))
-
-
-def _cpu_batch(backbone: Backbone, kernel: Kernel) -> int:
-    clips = kernel.batch_values // (backbone.tokens * backbone.width)
-    return int(np.clip(clips, 1, _MAX_BATCH_CPU))
 
 
 def _clip_spec(spec: EncoderSpec, snap: str = "exact") -> ClipSpec:
