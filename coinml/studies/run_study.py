@@ -25,8 +25,9 @@ from coinml.studies.trials import (
     run_trials,
 )
 from coinml.tracking.metric_names import CONDITION
-from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
+from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.tracking.run_log import RunLog
+from coinml.tracking.run_origin import code_version
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training.looks import studies_experiment
 from coinml.training.train_head import model_name

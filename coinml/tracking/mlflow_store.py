@@ -9,11 +9,10 @@ If a server does not answer, MLflow's client retries a call for about four minut
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,19 +30,16 @@ import mlflow
 import requests
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
-    MLFLOW_PARENT_RUN_ID,
-)
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from coinml.errors import InvalidInputError, LocalError, TransientError
+from coinml.errors import InvalidInputError, TransientError
 from coinml.runtime.addresses import Url, is_loopback, masked, parts_of, plain, without_user
 from coinml.runtime.process_identity import is_dead, new_owner
 from coinml.runtime.proxies import keep_loopback_direct
 from coinml.runtime.settings import Settings
+from coinml.tracking.experiments import experiment_id
 from coinml.tracking.local_store import allows_folders, make_database
-from coinml.tracking.metric_names import PRIMARY, curve_name
+from coinml.tracking.metric_names import curve_name
 from coinml.tracking.mlflow_errors import is_away, is_missing
 from coinml.tracking.run_log import RunLog
 from coinml.tracking.run_origin import origin_tags
@@ -54,15 +50,6 @@ if TYPE_CHECKING:
 
 OWNER = "coinml.process"
 """Tag with the process that writes the run."""
-
-_NOTE = "mlflow.note.content"
-
-_EXPERIMENT_TAGS = {
-    # Otherwise MLflow's page of an experiment opens with traces, judges and prompts.
-    "mlflow.experimentKind": "custom_model_development",
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: PRIMARY,
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
-}
 
 _untold: dict[str, str] = {}
 """Final status, by run id, of runs of this process that MLflow did not take."""
@@ -151,32 +138,14 @@ class MlflowStore:
         Raises:
             LocalError: The experiment is deleted; says how it is restored.
         """
-        client = self.client()
-        tags = {**_EXPERIMENT_TAGS, **({_NOTE: description} if description else {})}
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            local = self.uri.startswith("sqlite")
-            location = (self.artifact_root / name).resolve().as_uri() if local else None
-            try:
-                client.create_experiment(name, artifact_location=location, tags=tags)
-            except MlflowException:
-                # Another process may have created it meanwhile.
-                if client.get_experiment_by_name(name) is None:
-                    raise
-            found = client.get_experiment_by_name(name)
-            assert found is not None  # It was created just now.
-        experiment_id = str(found.experiment_id)
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            raise LocalError(
-                f"experiment {name!r} is deleted in MLflow at {self.shown}. Restore it, with the "
-                f"runs that were deleted in it: MLFLOW_TRACKING_URI='{self.shown}' "
-                f"mlflow experiments restore -x {experiment_id}; or record under another --name"
-            )
-        for key in tags.keys() - found.tags.keys():
-            # Of two processes that set the tag at the same time, the second one fails.
-            with suppress(MlflowException):
-                client.set_experiment_tag(experiment_id, key, tags[key])
-        return experiment_id
+        local = self.uri.startswith("sqlite")
+        return experiment_id(
+            self.client(),
+            name,
+            location=(self.artifact_root / name).resolve().as_uri() if local else None,
+            description=description,
+            shown=self.shown,
+        )
 
     @contextmanager
     def run(
@@ -408,8 +377,3 @@ class MlflowStore:
     def masked(self, err: BaseException) -> str:
         """An error's message without the secrets of the URI."""
         return masked(str(err).replace(self.uri, self.shown))
-
-
-def code_version() -> str:
-    """The version of the running coinml."""
-    return importlib.metadata.version("coinml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from mlflow.utils.git_utils import get_git_commit
@@ -28,6 +29,11 @@ def origin_tags() -> dict[str, str]:
         MLFLOW_SOURCE_TYPE: "LOCAL",
         **({MLFLOW_GIT_COMMIT: commit} if commit else {}),
     }
+
+
+def code_version() -> str:
+    """The version of the running coinml."""
+    return version("coinml")
 
 
 def _command() -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from coinml.embedding_sets.table import sample_ids, table_digest
 from coinml.heads.kinds import head_kind
-from coinml.tracking.mlflow_store import code_version
+from coinml.tracking.run_origin import code_version
 from coinml.training.training_data import TrainingData
 
 _PACKAGE = Path(__file__).parents[1]

@@ -26,8 +26,9 @@ from coinml.heads.protocol import Head, Numbers, head_input
 from coinml.registry.register import register
 from coinml.registry.versions import has_version
 from coinml.tracking.metric_names import own_metrics
-from coinml.tracking.mlflow_store import MlflowStore, code_version, home_store
+from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.tracking.run_log import RunLog
+from coinml.tracking.run_origin import code_version
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients

@@ -15,7 +15,8 @@ import pytest
 from coinml.embedding_sets.table import ids_digest, table_digest
 from coinml.errors import InvalidInputError
 from coinml.tracking.metric_names import own_metrics
-from coinml.tracking.mlflow_store import MlflowStore, code_version
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.run_origin import code_version
 from coinml.training.run_context import RunContext
 from coinml.training.train_head import train_head
 from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, Trained, train, training_data
@@ -245,7 +246,8 @@ import pickle, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.helpers.kitchen_dataset import train
-from coinml.tracking.mlflow_store import MlflowStore, code_version
+from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.run_origin import code_version
 folder = Path(sys.argv[1])
 material = pickle.loads((folder / "material.pickle").read_bytes())
 store = MlflowStore(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder / "mlartifacts")
