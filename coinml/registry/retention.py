@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ _ENCODER = re.compile(r"[0-9a-f]{12}")
 
 _LET_GO = "coinml.let_go"
 """Tag of a run that was deleted here, until its rows are removed."""
+
+_UNFINISHED_DAYS = 1.0
+"""Age from which an encoder that is being stored is taken for one that nobody will finish."""
 
 _BATCH = 200
 _DAY_S = 86400.0
@@ -170,14 +173,11 @@ def find_unused_encoders(store: MlflowStore, *, min_age_days: float) -> list[tup
         return []
     # A server has a folder for the experiment's id, a local store one for its name.
     roots = (store.artifact_root / one for one in (EXPERIMENT, str(experiment.experiment_id)))
-    before_s = time.time() - min_age_days * _DAY_S
     return [
         (folder, _size_of(folder))
         for root in roots
         for folder in sorted(root.glob("*"))
-        if _ENCODER.fullmatch(folder.name)
-        and folder.name not in used
-        and folder.stat().st_mtime < before_s
+        if _is_unused(folder, used, min_age_days)
     ]
 
 
@@ -187,24 +187,22 @@ def remove_unused_encoder(store: MlflowStore, folder: Path) -> None:
     Raises:
         TransientError: MLflow does not answer.
     """
+    digest = folder.name.removeprefix(".").removesuffix(".unused")
+    final, hidden = folder.with_name(digest), folder.with_name(f".{digest}.unused")
     # Who registers a model names the encoder first and then looks for it: either the model is seen
     # here after the folder is hidden, or the folder is missed there and stored again.
-    hidden = folder.with_name(f".{folder.name}.unused")
     folder.rename(hidden)
-    with store.outages_as_transient():
-        if folder.name in encoders_in_use(store) and not folder.exists():
+    try:
+        with store.outages_as_transient():
+            needed = digest in encoders_in_use(store)
+    except BaseException:
+        if not folder.exists():
             hidden.rename(folder)
-            return
+        raise
+    if needed and not final.exists():
+        hidden.rename(final)
+        return
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _delete_version(client: MlflowClient, model: str, version: str) -> None:
-    """Delete a version with its tags; MLflow keeps them, and a row by which it goes on counting."""
-    for tag in client.get_model_version(model, version).tags:
-        # Without it, the version would be one that was not judged if this process is killed now.
-        if tag != "gate":
-            client.delete_model_version_tag(model, version, tag)
-    client.delete_model_version(model, version)
 
 
 def find_orphans(store: MlflowStore, *, min_age_days: float) -> list[tuple[Path, int]]:
@@ -229,6 +227,24 @@ def find_orphans(store: MlflowStore, *, min_age_days: float) -> list[tuple[Path,
         for name, folder in sorted(_folders_by_id(store.artifact_root).items())
         if name not in known and folder.stat().st_mtime < before_s
     ]
+
+
+def _is_unused(folder: Path, used: Collection[str], min_age_days: float) -> bool:
+    if folder.name.startswith("."):
+        # Left by a process that was killed while it stored or removed an encoder.
+        min_age_days = max(min_age_days, _UNFINISHED_DAYS)
+    elif not _ENCODER.fullmatch(folder.name) or folder.name in used:
+        return False
+    return folder.stat().st_mtime < time.time() - min_age_days * _DAY_S
+
+
+def _delete_version(client: MlflowClient, model: str, version: str) -> None:
+    """Delete a version with its tags; MLflow keeps them, and a row by which it goes on counting."""
+    for tag in client.get_model_version(model, version).tags:
+        # Without it, the version would be one that was not judged if this process is killed now.
+        if tag != "gate":
+            client.delete_model_version_tag(model, version, tag)
+    client.delete_model_version(model, version)
 
 
 def _is_over(run: Run, now_s: float, min_age_days: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coinml.embedding_sets import EmbeddingSet
+from coinml.errors import TransientError
+from coinml.registry import retention, stored_encoders
 from coinml.registry.retention import delete_old_runs, find_old_runs
 from coinml.registry.versions import list_versions
 from coinml.runtime.settings import Settings
@@ -174,29 +177,56 @@ def test_folders_that_mlflow_does_not_know_are_removed(
 def test_an_encoder_goes_with_the_last_model_that_needs_it(
     settings: Settings, store: MlflowStore, tmp_path: Path
 ) -> None:
-    from coinml.registry.stored_encoders import encoder_folder, store_encoder
-
-    def stored(run_id: str, weights: bytes) -> str:
-        file = tmp_path / "weights.safetensors"
-        file.write_bytes(weights)
-        experiment = store.read_run(run_id).info.experiment_id
-        (model,) = [
-            one.model_id
-            for one in store.client().search_logged_models([experiment])
-            if one.source_run_id == run_id
-        ]
-        return store_encoder(store, model, [file])
-
     trained(store, tmp_path / "x", 1)
     old, *_, new = trained(store, tmp_path / "x", 3)
-    lost, kept = stored(old, b"old"), stored(new, b"new")
+    lost, kept = stored(store, old, b"old", tmp_path), stored(store, new, b"new", tmp_path)
     report = collected(settings, store)
     assert [Path(one.name).name for one in report.items if one.kind == "encoder"] == [lost]
-    with encoder_folder(kept) as folder:
+    with stored_encoders.encoder_folder(kept) as folder:
         assert (folder / "weights.safetensors").read_bytes() == b"new"
-    assert stored(new, b"old") == lost
-    with encoder_folder(lost) as folder:
+    assert stored(store, new, b"old", tmp_path) == lost
+    with stored_encoders.encoder_folder(lost) as folder:
         assert (folder / "weights.safetensors").read_bytes() == b"old"
+
+
+def test_encoders_of_killed_processes_are_removed_or_brought_back(
+    settings: Settings, store: MlflowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run_id,) = trained(store, tmp_path / "x", 1)
+    needed = stored(store, run_id, b"needed", tmp_path)
+    root = store.artifact_root / stored_encoders.EXPERIMENT
+    # As kills leave them: while one is removed, and while one is stored.
+    (root / needed).rename(root / f".{needed}.unused")
+    for name in (".0123456789ab.unused", ".tmpab12", ".tmpcd34"):
+        (root / name).mkdir()
+    for name in (f".{needed}.unused", ".0123456789ab.unused", ".tmpab12"):
+        os.utime(root / name, (0, 0))
+    collected(settings, store)
+    assert {one.name for one in root.iterdir()} == {needed, ".tmpcd34"}
+
+    # Replaced, since MLflow cannot be made to go away in this moment.
+    monkeypatch.setattr(retention, "encoders_in_use", refuse)
+    with pytest.raises(TransientError):
+        retention.remove_unused_encoder(store, root / needed)
+    with stored_encoders.encoder_folder(needed) as folder:
+        assert (folder / "weights.safetensors").read_bytes() == b"needed"
+
+
+def stored(store: MlflowStore, run_id: str, weights: bytes, folder: Path) -> str:
+    """Store an encoder for a run's model; its digest."""
+    file = folder / "weights.safetensors"
+    file.write_bytes(weights)
+    experiment = store.read_run(run_id).info.experiment_id
+    (model,) = [
+        one.model_id
+        for one in store.client().search_logged_models([experiment])
+        if one.source_run_id == run_id
+    ]
+    return stored_encoders.store_encoder(store, model, [file])
+
+
+def refuse(_: MlflowStore) -> set[str]:
+    raise TransientError("MLflow does not answer")
 
 
 def test_leftovers_of_sets_studies_and_sweeps_are_removed(
