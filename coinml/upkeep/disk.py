@@ -75,9 +75,6 @@ def forecast_disk(settings: Settings, *, now_s: float | None = None) -> DiskFore
         OSError: The disk cannot be read.
     """
     now_s = time.time() if now_s is None else now_s
-    place = settings.data_dir
-    while not place.exists():
-        place = place.parent
     files = {
         "artifacts": [*_files(settings.artifact_root)],
         "embeddings": [*_files(settings.data_dir / "embeddings")],
@@ -97,11 +94,28 @@ def forecast_disk(settings: Settings, *, now_s: float | None = None) -> DiskFore
     # A database is one file that changes all the time: its mean growth is all that can be said.
     per_day = recent / window_days + sizes["databases"] / age_days
     return DiskForecast(
-        free_bytes=shutil.disk_usage(place).free,
+        free_bytes=free_bytes(settings),
         videos_bytes=_still_to_come_bytes(settings),
         bytes_per_day=per_day,
         sizes_bytes=sizes,
     )
+
+
+def free_bytes(settings: Settings) -> int:
+    """Free space of the disk with a home's data.
+
+    Raises:
+        OSError: The disk cannot be read.
+    """
+    return shutil.disk_usage(data_place(settings)).free
+
+
+def data_place(settings: Settings) -> Path:
+    """The folder of a home's data, or the one in which it will be made."""
+    place = settings.data_dir
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _databases(settings: Settings) -> Iterator[os.stat_result]:

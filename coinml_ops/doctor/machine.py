@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from coinml.runtime.settings import Settings
-from coinml.upkeep.disk import forecast_disk
+from coinml.upkeep.disk import data_place, forecast_disk
 from coinml_ops.doctor.finding import Finding
 
 TESTED_PYTHON = (3, 11)
@@ -104,9 +104,7 @@ def check_confinement() -> Finding:
 
 def check_disk(settings: Settings) -> Finding:
     """Whether the free space suffices for the videos to come and two more weeks."""
-    place = settings.data_dir
-    while not place.exists():
-        place = place.parent
+    place = data_place(settings)
     if not os.access(place, os.W_OK):
         return Finding(
             subject="disk",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -19,7 +17,7 @@ from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.ledger.database import is_current
 from coinml.runtime.settings import Settings
-from coinml.upkeep.disk import DiskForecast, forecast_disk
+from coinml.upkeep.disk import DiskForecast, forecast_disk, free_bytes
 from coinml_ops.metrics.prefect_metrics import prefect_metrics
 from coinml_ops.stack.health import Api
 
@@ -139,7 +137,7 @@ class HomeCollector(Collector):
         yield GaugeMetricFamily(
             "coinml_disk_free_bytes",
             "Free space of the disk with the home's data",
-            value=shutil.disk_usage(_existing(self._settings.data_dir)).free,
+            value=free_bytes(self._settings),
         )
         yield GaugeMetricFamily(
             "coinml_disk_low",
@@ -152,9 +150,3 @@ class HomeCollector(Collector):
         for part, size in forecast.sizes_bytes.items():
             sizes.add_metric([part], size)
         yield sizes
-
-
-def _existing(place: Path) -> Path:
-    while not place.exists():
-        place = place.parent
-    return place
