@@ -15,6 +15,14 @@ Known = Annotated[
     typer.Option("--dataset", help="Dataset name; not needed if there is only one."),
 ]
 Target = Annotated[str, typer.Option(help="Predicted classes: `task`, `domain` or `step`.")]
+ModelUri = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="URI",
+        help="Such as `models:/mini-task/3`; by default the champion.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 
 

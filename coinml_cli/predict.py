@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinml_cli import options
-from coinml_cli.options import Json, Known, Target, known_dataset
+from coinml_cli.options import Json, Known, ModelUri, Target, known_dataset
 
 if TYPE_CHECKING:
     from coinml.runtime.settings import Settings
@@ -26,10 +26,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     dataset: Known = None,
     target: Target = "task",
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
-    ] = None,
+    model: ModelUri = None,
     start: Annotated[
         float | None,
         typer.Option(min=0, metavar="S", help="Start of the classified part, in seconds."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coinml_cli import options
-from coinml_cli.options import Json, Known, Target, known_dataset
+from coinml_cli.options import Json, Known, ModelUri, Target, known_dataset
 
 if TYPE_CHECKING:
     from coinml.runtime.settings import Settings
@@ -121,10 +121,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     dataset: Known = None,
     target: Target = "task",
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="Such as `models:/mini-task/3`; by default the champion."),
-    ] = None,
+    model: ModelUri = None,
 ) -> None:
     """Write a version with its encoder to a folder, which loads without the tracking server."""
     from coinml.registry.export import export_model
