@@ -45,8 +45,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
     except (KeyboardInterrupt, progress.StoppedError):
         note("interrupted: finished work is kept, and the next call continues from here")
         raise typer.Exit(INTERRUPTED) from None
-    # Any error: it is raised again, and the log has its traceback.
-    except Exception:
+    except Exception:  # Whatever it is, the log has its traceback; it is raised again.
         note(f"the log is {log}")
         raise
     finally:
