@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coinml.errors import LocalError
-from coinml.runtime.sqlite_files import damage_of, way_back
+from coinml.runtime.sqlite_files import damage_of, refuse_damaged, way_back
 
 LEDGER, MLFLOW, PREFECT = "ledger", "mlflow", "prefect"
 
@@ -25,9 +24,7 @@ def check_database(path: Path, name: str) -> None:
     Raises:
         LocalError: It is.
     """
-    found = damage_and_remedy(path, name)
-    if found is not None:
-        raise LocalError(f"the database {path} {found[0]}; {found[1]}")
+    refuse_damaged(path, name, _without_copy(name))
 
 
 def damage_and_remedy(path: Path, name: str) -> tuple[str, str] | None:
