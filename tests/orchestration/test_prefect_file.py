@@ -92,6 +92,10 @@ def test_the_flow_of_a_deployment_loads_and_accepts_its_parameters(
         assert set(trigger["parameters"]) <= set(parameter_schema(flow).properties)
 
 
+def test_nothing_is_removed_that_a_person_has_not_agreed_to() -> None:
+    assert DEPLOYMENTS["retention/daily"]["parameters"] == {"delete": False}
+
+
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_the_form_describes_every_parameter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = parameter_schema(flow_of(DEPLOYMENTS[name], monkeypatch)).model_dump()
