@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger.schema import HEAD
 from coinml.runtime.addresses import masked
+from coinml.runtime.atomic_files import name_first
 from coinml.runtime.sqlite_files import refuse_damaged, says_damaged, way_back
 
 log = logging.getLogger(__name__)
@@ -168,9 +168,7 @@ class Database:
                 finally:
                     # The last connection to be closed empties the log into the file.
                     engine.dispose()
-                # Unlike a rename, this keeps the ledger of a process that was faster.
-                with contextlib.suppress(FileExistsError):
-                    os.link(begun, path)
+                name_first(begun, path)
         except OSError as err:
             raise LocalError(f"the ledger {path} cannot be created: {err.strerror or err}") from err
 

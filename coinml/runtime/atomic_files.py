@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import Any
 
 PARTIAL_GLOB = ".*.partial*"
 """Matches the temporary files that killed processes left in a folder."""
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""Errors by which a file system says that it has no hard links, as exFAT has none."""
 
 
 @contextmanager
@@ -53,6 +57,31 @@ def write_whole(path: Path, content: Any, *, durable: bool = True, private: bool
         partial.open("wb") as file,
     ):
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def name_first(begun: Path, path: Path) -> None:
+    """Give a finished file its final name, unless another process was faster: its file stays.
+
+    Args:
+        begun: The file, in the same file system; it may still be there afterwards.
+        path: Its final name.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    try:
+        # Unlike a rename, this replaces nothing.
+        os.link(begun, path)
+    except FileExistsError:
+        return
+    except OSError as err:
+        if err.errno not in _NO_LINKS:
+            raise
+        from filelock import FileLock
+
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                begun.rename(path)
 
 
 def _sync(path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
 from coinml.errors import LocalError
+from coinml.runtime.atomic_files import name_first
 from coinml.runtime.home import home
 
 _BYTES = 32
@@ -37,11 +36,9 @@ def _key(path: Path) -> bytes:
             begun.touch(mode=0o600, exist_ok=False)
             try:
                 begun.write_bytes(secrets.token_bytes(_BYTES))
-                # Unlike a rename, this keeps the key of a process that was faster.
-                with contextlib.suppress(FileExistsError):
-                    os.link(begun, path)
+                name_first(begun, path)
             finally:
-                begun.unlink()
+                begun.unlink(missing_ok=True)
         key = path.read_bytes()
     except OSError as err:
         raise LocalError(f"{path}: {err.strerror or err}") from err

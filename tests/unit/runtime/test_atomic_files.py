@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from coinml.runtime.atomic_files import PARTIAL_GLOB, write_whole, written_whole
+from coinml.ledger import Ledger
+from coinml.runtime.atomic_files import PARTIAL_GLOB, name_first, write_whole, written_whole
+from coinml.runtime.home_key import keyed_digest
 
 
 def names(folder: Path) -> set[str]:
@@ -73,3 +76,42 @@ def _interrupted(target: Path) -> None:
     with written_whole(target) as partial:
         partial.write_text("half")
         raise KeyboardInterrupt
+
+
+@pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP])
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without hard links; a file system without them cannot be mounted in a test."""
+
+    def link(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    if request.param is not None:
+        monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("_links")
+def test_the_first_file_of_a_name_stays(tmp_path: Path) -> None:
+    first, second, path = tmp_path / "1", tmp_path / "2", tmp_path / "key"
+    first.write_text("first")
+    second.write_text("second")
+    name_first(first, path)
+    name_first(second, path)
+    assert path.read_text() == "first"
+
+
+@pytest.mark.usefixtures("_links")
+def test_a_home_begins_on_every_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        assert ledger.datasets() == []
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as again:
+        assert again.datasets() == []
+    monkeypatch.setenv("COINML_HOME", str(tmp_path))
+    assert keyed_digest(b"a") == keyed_digest(b"a") != keyed_digest(b"b")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "begun").touch()
+    with pytest.raises(FileNotFoundError):
+        name_first(tmp_path / "begun", tmp_path / "missing" / "key")
