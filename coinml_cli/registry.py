@@ -174,6 +174,6 @@ def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
 
 
 def _store(settings: Settings) -> MlflowStore:
-    from coinml.tracking.mlflow_store import MlflowStore
+    from coinml.tracking.mlflow_store import home_store
 
-    return MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    return home_store(settings)

@@ -50,7 +50,7 @@ def report(
     from coinml.report.strips import with_strips
     from coinml.runtime import progress
     from coinml.runtime.settings import YOUTUBE, Settings
-    from coinml.tracking.mlflow_store import MlflowStore
+    from coinml.tracking.mlflow_store import home_store
     from coinml_cli.console import line, print_json
     from coinml_cli.flow_session import load_shown, watched
     from coinml_ops.environment import log_to
@@ -63,7 +63,7 @@ def report(
         with progress.stage("report"):
             data = gather(
                 loaded,
-                store=MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+                store=home_store(settings),
                 ledger=ledger,
                 embeddings_root=settings.embeddings_root,
                 target=options.target(target),

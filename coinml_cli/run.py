@@ -65,9 +65,9 @@ def _prediction(
     from coinml.ledger import DOWNLOADED, Ledger
     from coinml.registry.predict import answering_alias, predict_files
     from coinml.registry.versions import model_uri
-    from coinml.tracking.mlflow_store import MlflowStore
+    from coinml.tracking.mlflow_store import home_store
 
-    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = home_store(settings)
     model = summary.trained.heads[0].model
     alias = answering_alias(store, model)
     videos = selection.load(settings.data_dir).videos

@@ -9,7 +9,7 @@ from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
 from coinml.tracking import compare_runs as tracking
 from coinml.tracking.compare_runs import RunComparison
-from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.mlflow_store import home_store
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -22,6 +22,6 @@ from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 def compare_runs(run_a: str, run_b: str) -> RunComparison:
     """Compare two runs with a paired test; logs table and figure to the second run."""
     settings = Settings()
-    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = home_store(settings)
     with store.outages_as_transient(), Ledger.of(settings) as ledger:
         return tracking.compare_runs(store, run_a, run_b, ledger=ledger, record=True)

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from coinml.registry import promotion
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
-from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.mlflow_store import home_store
 from tasks.policies import RETRIES, RETRY_DELAYS_S, only_transient
 
 
@@ -28,7 +28,7 @@ def promote_versions(
 ) -> list[GateVerdict]:
     """Send versions through the gate, those best on val first, or record a decision for one."""
     settings = Settings()
-    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = home_store(settings)
     with store.outages_as_transient():
         return promotion.promote(
             store,

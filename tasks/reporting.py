@@ -15,7 +15,7 @@ from coinml.registry.promotion import GateVerdict
 from coinml.runtime.escaping import Markdown
 from coinml.runtime.markdown import markdown_table
 from coinml.runtime.settings import Settings
-from coinml.tracking.mlflow_store import MlflowStore
+from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
 from tasks.summaries import AuditSummary, TrainSummary
@@ -43,7 +43,7 @@ def report_attrition(dataset: str) -> None:
 def report_audit(summary: AuditSummary) -> None:
     """Publish how much an audit found, under `audit-<dataset>-<target>`."""
     settings = Settings()
-    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = home_store(settings)
     page = store.page_of(summary.run_id)
     run = Markdown(f"[{summary.run_id}]({page})") if page else summary.run_id
     rows = [[name, f"{count:,}", run] for name, count in summary.found.items()]
@@ -66,7 +66,7 @@ def report_training(summary: TrainSummary) -> None:
     if not summary.heads:
         return
     settings = Settings()
-    store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
+    store = home_store(settings)
     names = (summary.dataset, summary.target)
     rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
     create_markdown_artifact(
