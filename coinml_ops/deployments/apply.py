@@ -148,13 +148,18 @@ def apply_pool(client: SyncPrefectClient) -> list[Applied]:
 
 
 def apply_automations(client: SyncPrefectClient) -> list[Applied]:
-    """Create or update the automations that mark lost runs as crashed."""
+    """Create or update the automations that mark lost runs as crashed.
+
+    One that is there as it should be is left alone: an update gives its trigger a new id, and the
+    server would forget the runs for which it waits.
+    """
     applied = []
     for automation in automations():
         existing = client.read_automations_by_name(automation.name)
         if existing:
             automation.enabled = existing[0].enabled
-            client.update_automation(existing[0].id, automation)
+            if existing[0].model_dump(exclude={"id"}) != automation.model_dump():
+                client.update_automation(existing[0].id, automation)
         else:
             client.create_automation(automation)
         applied.append(
