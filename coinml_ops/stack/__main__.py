@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from coinml.runtime.home import home
 from coinml.runtime.proxies import keep_loopback_direct
 from coinml_ops.access.password import VARIABLE, ensure_password, read_password
 from coinml_ops.stack import running_processes
+from coinml_ops.stack.dead_runs import crash_dead_runs
+from coinml_ops.stack.hanging import HangWatch
 from coinml_ops.stack.health import Api
 from coinml_ops.stack.postgres import Databases, checked
 from coinml_ops.stack.record import Stack
@@ -80,7 +83,10 @@ def main() -> None:
 
 
 def _run_worker(stack: Stack, service: Service) -> int:
-    """Run a worker until it ends or SIGTERM arrives; its runs are stopped before it."""
+    """Run a worker until it ends or SIGTERM arrives; its runs are stopped before it.
+
+    One that hangs is replaced.
+    """
     environment = _environment(service)
     api = Api(environment["PREFECT_API_URL"], read_password(Path(stack.home) / "data"))
     stop = threading.Event()
@@ -89,18 +95,28 @@ def _run_worker(stack: Stack, service: Service) -> int:
     while not api.answers(service.needs or ""):
         if stop.wait(1.0):
             return 0
-    worker = subprocess.Popen(service.command, env=environment, start_new_session=True)
+    while True:
+        if service.queue is not None:
+            crash_dead_runs(service.queue, api)
+        worker = subprocess.Popen(service.command, env=environment, start_new_session=True)
+        watch = HangWatch(service, api)
+        find = partial(_left, worker, environment)
+        while worker.poll() is None and not watch.hangs() and not stop.wait(0.5):
+            pass
+        if stop.is_set():
+            stop_worker(worker.pid, find, api=api)
+            return 0
+        if worker.poll() is not None:
+            return worker.returncode
+        # It hangs. This process stays, so that systemd does not end the flow runs, too.
+        worker.kill()
+        worker.wait()
 
-    def left() -> list[psutil.Process]:
-        worker.poll()
-        return running_processes.of_stack(environment[MARK], service=environment[SERVICE])
 
-    while worker.poll() is None and not stop.wait(0.5):
-        pass
-    if stop.is_set():
-        stop_worker(worker.pid, left, api=api)
-        return 0
-    return worker.wait()
+def _left(worker: subprocess.Popen[bytes], environment: dict[str, str]) -> list[psutil.Process]:
+    # A worker that has ended remains as a zombie until it is reaped.
+    worker.poll()
+    return running_processes.of_stack(environment[MARK], service=environment[SERVICE])
 
 
 def _environment(service: Service) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from coinml_ops.stack.services import Service, worker_name
 from coinml_ops.work_pool import POOL
 
 TIMEOUT_S = 5.0
+MISSED_HEARTBEATS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def answers(url: str, *, password: str = "") -> bool:
 
 
 def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
-    """Whether a service's process lives and answers; a worker must have sent a heartbeat."""
+    """Whether a service's process lives and answers; a worker must have sent a heartbeat lately."""
     if process is None or not process.alive():
         return False
     if service.health is not None:
@@ -75,20 +77,42 @@ def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
     return service.queue is not None and _has_reported(stack, service.queue, process)
 
 
+def worker_silent_s() -> float:
+    """A worker that has sent no heartbeat for so many seconds hangs."""
+    # As the worker reads it from the same environment.
+    every_s = float(os.environ.get("PREFECT_WORKER_HEARTBEAT_SECONDS") or 30)
+    return max(MISSED_HEARTBEATS * every_s, 30.0)
+
+
+def last_heartbeat(api: Api, queue: str) -> str | None:
+    """When this machine's worker of a queue last sent a heartbeat, as Prefect's server writes it.
+
+    Returns:
+        None if it never did.
+
+    Raises:
+        OSError: The server does not answer, or refuses.
+    """
+    try:
+        answer = api.post(f"/work_pools/{POOL}/workers/filter", {})
+        workers: list[dict[str, Any]] = json.loads(answer)
+        own = [one for one in workers if one["name"] == worker_name(queue)]
+    except (http.client.HTTPException, ValueError, LookupError, TypeError) as err:
+        raise OSError(f"{api.url} does not list its workers: {err}") from err
+    return own[0]["last_heartbeat_time"] if own else None
+
+
 def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
-    """Whether the worker has sent a heartbeat since its process started."""
+    """Whether the worker has sent a heartbeat since its process started, and still sends them."""
     import psutil
 
     try:
-        answer = api_of(stack).post(f"/work_pools/{POOL}/workers/filter", {})
-        workers: list[dict[str, Any]] = json.loads(answer)
+        last = last_heartbeat(api_of(stack), queue)
         began = datetime.fromtimestamp(psutil.Process(process.pid).create_time(), UTC)
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, psutil.Error):
+    except (OSError, psutil.Error):
         return False
-    heard = [
-        worker["last_heartbeat_time"] for worker in workers if worker["name"] == worker_name(queue)
-    ]
-    return any(time and datetime.fromisoformat(time) > began for time in heard)
+    fresh = datetime.now(UTC) - timedelta(seconds=worker_silent_s())
+    return last is not None and datetime.fromisoformat(last) > max(began, fresh)
 
 
 def _open(request: urllib.request.Request, password: str, timeout_s: float = TIMEOUT_S) -> Any:

@@ -96,7 +96,7 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
     if before is not None and running:
         stack = _with_dataset(before, options)
         ensure_password(home / "data")
-        _kill_outdated_supervisor(before)
+        _kill_useless_supervisor(before)
         if before.up():
             record.update(home, dataset=stack.dataset)
             # Services that wait for their next restart are restarted at once.
@@ -275,19 +275,20 @@ def _with_dataset(running: Stack, options: StackOptions) -> Stack:
     return dataclasses.replace(running, dataset=options.dataset)
 
 
-def _kill_outdated_supervisor(stack: Stack) -> None:
-    """Kill a supervisor that another version started; its services go on.
+def _kill_useless_supervisor(stack: Stack) -> None:
+    """Kill a supervisor that is stopped, or that another version started; its services go on.
 
-    It would restart a service by a module name that this version may no longer have, and start
-    none that this version has added.
+    Another version's would restart a service by a module name that this version may no longer
+    have, and start none that this version has added.
     """
     import psutil
 
     if stack.supervisor is None:
         return
     with contextlib.suppress(psutil.Error):
-        module = SUPERVISOR in psutil.Process(stack.supervisor.pid).cmdline()
-        if module and METRICS in stack.services:
+        process = psutil.Process(stack.supervisor.pid)
+        is_of_this_version = SUPERVISOR in process.cmdline() and METRICS in stack.services
+        if is_of_this_version and process.status() != psutil.STATUS_STOPPED:
             return
         _signal(stack, signal.SIGKILL)
         while stack.supervisor.alive():

@@ -101,10 +101,25 @@ def mark_crashed(flow_run: str, api: Api) -> None:
     is_open = {"state": {"type": {"any_": list(OPEN_STATES)}}}
     found: list[dict[str, Any]] = []
     for which in ({"id": {"any_": [flow_run]}}, {"parent_flow_run_id": {"any_": [flow_run]}}):
-        found += _ask(api, "/flow_runs/filter", {"flow_runs": {**is_open, **which}}) or []
+        found += ask(api, "/flow_runs/filter", {"flow_runs": {**is_open, **which}}) or []
     state = {"type": "CRASHED", "name": "Crashed", "message": MESSAGE}
     for run in found:
-        _ask(api, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        ask(api, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+
+def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
+    """The server's answer to a JSON document; None if it does not answer."""
+    for left in reversed(range(BUSY_TRIES)):
+        try:
+            return json.loads(api.post(path, body))
+        except urllib.error.HTTPError as err:
+            # On SQLite, the server answers 503 while the database is locked.
+            if err.code != http.HTTPStatus.SERVICE_UNAVAILABLE or not left:
+                return None
+            time.sleep(BUSY_PAUSE_S)
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
+            return None
+    return None
 
 
 def _parent(process: psutil.Process) -> int:
@@ -120,18 +135,3 @@ def _send(pid: int | None, number: signal.Signals) -> None:
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def _ask(api: Api, path: str, body: dict[str, Any]) -> Any:
-    """The server's answer; None if it does not answer."""
-    for left in reversed(range(BUSY_TRIES)):
-        try:
-            return json.loads(api.post(path, body))
-        except urllib.error.HTTPError as err:
-            # On SQLite, the server answers 503 while the database is locked.
-            if err.code != http.HTTPStatus.SERVICE_UNAVAILABLE or not left:
-                return None
-            time.sleep(BUSY_PAUSE_S)
-        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
-            return None
-    return None

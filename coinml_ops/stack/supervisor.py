@@ -1,4 +1,4 @@
-"""Starts the services of a stack, restarts those that die, and stops all of them on SIGTERM.
+"""Starts the services of a stack, restarts those that die or hang, and stops all on SIGTERM.
 
 Run as ``python -P -m coinml_ops.stack.supervisor HOME``. If the supervisor itself is killed, the
 services go on; the next `coinml up` starts another supervisor, which adopts them.
@@ -6,6 +6,7 @@ services go on; the next `coinml up` starts another supervisor, which adopts the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinml_ops.stack import health, record, running_processes
+from coinml_ops.stack.dead_runs import crash_dead_runs
+from coinml_ops.stack.hanging import HangWatch
+from coinml_ops.stack.health import Api
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import Service, services
 from coinml_ops.stack.shutdown import SERVER_GRACE_S, stop_service
@@ -41,7 +45,7 @@ logger = logging.getLogger(__name__)
 class WatchedService:
     """A service, its process, and when it may be restarted."""
 
-    def __init__(self, service: Service, process: Process | None) -> None:
+    def __init__(self, service: Service, process: Process | None, api: Api) -> None:
         self.service = service
         self.process = process
         self.restarts = 0 if process is None else process.restarts
@@ -49,6 +53,8 @@ class WatchedService:
         self._backoff_s = FIRST_BACKOFF_S
         self._child: subprocess.Popen[bytes] | None = None
         self._since = time.monotonic()
+        self._api = api
+        self._watch = HangWatch(service, api)
 
     def alive(self) -> bool:
         """Whether it runs; reaps it if it was a child of this process."""
@@ -82,7 +88,16 @@ class WatchedService:
             )
         self.process = Process.of(self._child.pid, restarts=self.restarts)
         self._since = time.monotonic()
+        self._watch = HangWatch(self.service, self._api)
         logger.info("%s: started as %d", self.service.name, self._child.pid)
+
+    def end_if_hung(self) -> None:
+        """Kill it if it answers nothing any more; flow runs of a worker go on."""
+        if self.process is not None and self._watch.hangs():
+            logger.warning("%s: it hangs, killing %d", self.service.name, self.process.pid)
+            # A stopped process does not take SIGTERM.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     def on_death(self) -> None:
         """Decide when it may be restarted."""
@@ -112,7 +127,8 @@ class Supervisor:
         self._stop = threading.Event()
         self._skip_backoff = threading.Event()
         self._watched = [
-            WatchedService(service, _adopted(stack, service)) for service in services(stack)
+            WatchedService(service, _adopted(stack, service), health.api_of(stack))
+            for service in services(stack)
         ]
 
     def run(self) -> None:
@@ -136,6 +152,7 @@ class Supervisor:
         """Start a service if it is due; whether anything has changed."""
         if one.alive():
             _rotate(self.stack.logs / f"{one.service.name}.log")
+            one.end_if_hung()
             return False
         if one.process is not None:
             one.on_death()
@@ -146,6 +163,8 @@ class Supervisor:
             one.service.needs
         ):
             return False
+        if one.service.queue is not None:
+            crash_dead_runs(one.service.queue, health.api_of(self.stack))
         one.start(self.stack)
         return True
 

@@ -63,6 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
 def running_stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[CoinmlStack]:
     """A stack in a home that was used without servers before."""
     with coinml_stack(tmp_path_factory.mktemp("stack")) as here:
+        # A worker counts as hanging after four times as long, so that the test need not wait.
+        here.variables["PREFECT_WORKER_HEARTBEAT_SECONDS"] = "10"
         collected = here.coinml("collect", "--dataset", f"folder:{folder}")
         assert collected.returncode == 0, collected.stderr
         store = MlflowStore(
@@ -269,6 +271,29 @@ def test_services_of_a_killed_supervisor_are_adopted(running_stack: CoinmlStack)
     assert running_stack.are_up() == SERVICES
 
 
+def test_a_stopped_worker_is_replaced(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack().services["worker-network"]
+    os.kill(before.pid, signal.SIGSTOP)
+    wait_for(
+        lambda: (
+            running_stack.are_up() == SERVICES
+            and running_stack.stack().services["worker-network"].pid != before.pid
+        ),
+        seconds=180,
+        said=running_stack.logs,
+    )
+    assert not before.alive()
+
+
+def test_up_replaces_a_stopped_supervisor(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack()
+    assert before.supervisor is not None
+    os.kill(before.supervisor.pid, signal.SIGSTOP)
+    assert running_stack.up()["was_running"] is True
+    assert not before.supervisor.alive()
+    assert _same(before.services, running_stack.stack().services) == SERVICES
+
+
 def test_two_concurrent_ups_start_one_stack(running_stack: CoinmlStack) -> None:
     running_stack.coinml("down")
     assert running_stack.processes() == []
@@ -308,6 +333,25 @@ def test_a_worker_runs_a_deployment(running_stack: CoinmlStack) -> None:
     assert done["state_type"] == "COMPLETED"
     registry = running_stack.answer("registry", "--dataset", "mini")
     assert registry
+
+
+def test_after_a_power_cut_no_run_stays_running(running_stack: CoinmlStack) -> None:
+    """Everything is killed at once, with a run in progress."""
+    run_id = running_stack.start_run("pipeline/mini")
+    wait_for(
+        lambda: running_stack.run_state(run_id) == "RUNNING", seconds=120, said=running_stack.logs
+    )
+    triggers = _triggers(running_stack)
+    for process in running_stack.processes():
+        process.kill()
+    wait_for(lambda: not running_stack.processes(), seconds=30)
+    assert running_stack.up()["was_running"] is False
+    wait_for(
+        lambda: running_stack.run_state(run_id) == "CRASHED", seconds=30, said=running_stack.logs
+    )
+    # The automations still wait for the runs that a worker of another machine may have had. The
+    # next test starts the deployment again: its one slot is free.
+    assert _triggers(running_stack) == triggers
 
 
 def test_down_ends_a_run_and_leaves_no_process(running_stack: CoinmlStack) -> None:
@@ -386,6 +430,15 @@ def test_a_worker_in_the_foreground_ends_its_run_on_sigterm(running_stack: Coinm
         for process in running.values():
             process.terminate()
             process.wait(60)
+
+
+def _triggers(running_stack: CoinmlStack) -> dict[str, str]:
+    """Ids of the triggers of the automations that mark lost runs, by the automation's name."""
+    return {
+        one["name"]: one["trigger"]["id"]
+        for one in running_stack.api("/automations/filter", {})
+        if one["name"].startswith("coinml: a run ")
+    }
 
 
 def _same(before: dict[str, Process], after: dict[str, Process]) -> set[str]:
