@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from coinml.collection.lane import Lane
@@ -126,7 +126,7 @@ class Batch:
         raise BatchUnfinishedError(
             f"{len(times)} of {len(ids)} videos are to be tried again",
             report=report,
-            delay_s=max(0.0, max(times.values()) - time.time()),
+            delay_s=max(0.0, max(times.values()) - time.monotonic()),
         )
 
     @property
@@ -135,7 +135,7 @@ class Batch:
         return len(self.lanes) == 1
 
     def _again(self, video_id: str) -> float | None:
-        """When this run may ask a source for a video again, in seconds since the epoch."""
+        """When this run may ask a source for a video again, in seconds of `time.monotonic`."""
         times = [lane.again[video_id] for lane in self.lanes if video_id in lane.again]
         return min(times, default=None)
 
@@ -266,14 +266,13 @@ class Batch:
         given_up = policy.attempts_in_all is not None and failures >= policy.attempts_in_all
         again = not given_up and tries < policy.attempts_in_run
         delay = policy.delay_in_run_s(tries) if again else policy.delay_later_s(failures)
-        next_at = None
         if delay is not None:
-            next_at = time.time() + delay * random.uniform(1 - JITTER, 1 + JITTER)
+            delay *= random.uniform(1 - JITTER, 1 + JITTER)
         kept = None
         if fault is Fault.CORRUPT:
             # The last bad copy is kept for inspection.
             kept = self.folder.put_aside(video_id, keep=given_up)
-        next_attempt_at = None if next_at is None else datetime.fromtimestamp(next_at, UTC)
+        next_attempt_at = None if delay is None else datetime.now(UTC) + timedelta(seconds=delay)
         self.history.add(
             AttemptRow(
                 video_id=video_id,
@@ -306,8 +305,9 @@ class Batch:
             keep_lease=not self._alone,
         )
         lane.again.pop(video_id, None)
-        if again and next_at is not None:
-            lane.again[video_id] = next_at
+        if again and delay is not None:
+            # Not by the clock of day: if that is set back, this run would sleep for days.
+            lane.again[video_id] = time.monotonic() + delay
         self.failed[video_id] = fault
         self._tell(
             VideoOutcome(

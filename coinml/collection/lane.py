@@ -41,7 +41,7 @@ class Lane:
         options: How to download from it.
         alone: Whether it is the only source.
         queue: The videos that it is to be asked for.
-        again: When this run may ask it again, by video, in seconds since the epoch.
+        again: When this run may ask it again, by video, in seconds of `time.monotonic`.
         refusals: Number of its refusals in this batch, by video.
         failures: Number of failures in a row that were no answer about a video.
         paused: Why it is not asked any more in this batch.

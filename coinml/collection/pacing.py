@@ -23,6 +23,15 @@ log = logging.getLogger(__name__)
 _PROBE_S = 180.0
 """A probe not reported after this time was lost with its process."""
 
+_WAITING = 128
+"""Collectors of a source that may wait for their tokens at once."""
+
+_UNASKED_S = 2 * 86400.0
+"""A refusal so long after the last pause says nothing about the time in between."""
+
+_SLACK_S = 60.0
+"""A clock may be corrected by so much without having jumped."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
@@ -33,11 +42,19 @@ class Pauses:
             the last repeats.
         unreachable_s: The same where no connection can be made.
         longest_s: Upper limit of a pause that the source asks for (Retry-After).
+
+    A time in the database that is further away than any of these was written by a clock that was
+    ahead, and counts as over.
     """
 
     by_strike_s: tuple[float, ...] = (30.0, 300.0, 1800.0, 3600.0)
     unreachable_s: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
     longest_s: float = 6 * 3600.0
+
+    def may_end_at(self, until: float | None, now: float) -> bool:
+        """Whether a pause that ends then can have begun by now; times in seconds."""
+        longest = max(self.longest_s, *self.by_strike_s, *self.unreachable_s)
+        return until is not None and until <= now + longest + _SLACK_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +132,11 @@ class Pacer:
 
         def work(connection: Connection) -> float:
             now, row = self._locked(connection)
-            full_at: float = max(finite(row.full_at) or 0.0, now) + self._interval_s
+            full_at = max(finite(row.full_at) or 0.0, now)
+            if full_at > now + (self._burst + _WAITING) * self._interval_s + _SLACK_S:
+                # The clock was ahead: how full the bucket is, is unknown. Empty is the safe guess.
+                full_at = now + self._burst * self._interval_s
+            full_at += self._interval_s
             self._set(connection, full_at=full_at)
             return max(0.0, full_at - self._burst * self._interval_s - now)
 
@@ -134,11 +155,15 @@ class Pacer:
         until = finite(row.blocked_until)
         if until is None:
             return Admission(kind="go", strikes=row.strikes)
-        if now < until:
+        if now < until and self.pauses.may_end_at(until, now):
             return Admission(
                 kind="wait", wait_s=until - now, blocked_until=until, reason=row.reason
             )
-        if row.probe_owner not in (None, self.owner) and now < (finite(row.probe_until) or 0.0):
+        probe_until = finite(row.probe_until) or 0.0
+        if (
+            row.probe_owner not in (None, self.owner)
+            and now < probe_until <= now + _PROBE_S + _SLACK_S
+        ):
             return Admission(kind="wait", wait_s=0.2, reason=row.reason)
         self._set(connection, probe_owner=self.owner, probe_until=now + _PROBE_S)
         return Admission(kind="probe", reason=row.reason, strikes=row.strikes)
@@ -210,13 +235,19 @@ class Pacer:
             else:
                 steps = self.pauses.unreachable_s if unreachable else self.pauses.by_strike_s
                 pause = steps[min(max(strikes - suspicion, 1), len(steps)) - 1]
-            until: float = max(now + pause, row.blocked_until or 0.0)
+            before = finite(row.blocked_until)
+            until = now + pause
+            if before is not None and self.pauses.may_end_at(before, now):
+                until = max(until, before)
+            since = finite(row.blocked_since)
+            if since is None or since > now or before is None or now - before > _UNASKED_S:
+                since = now
             self._set(
                 connection,
                 blocked_until=until,
                 reason=reason,
                 strikes=strikes,
-                blocked_since=row.blocked_since if late else now,
+                blocked_since=since,
                 **({} if late else {"probe_owner": None, "probe_until": None}),
             )
             log.info("%s refuses (%s): paused for %.0f s", self.source, reason, until - now)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from coinml.collection.sources import Source
-from coinml.faults.classification import POLICY, Fault, policy_of
+from coinml.faults.classification import POLICY, Fault, Policy, policy_of
 from coinml.ledger import (
     DOWNLOADED,
     PENDING,
@@ -18,6 +18,7 @@ from coinml.ledger import (
     Overall,
     downloader_version,
 )
+from coinml.ledger.schema import CLOCK_SLACK_S
 
 
 class SourceHistory:
@@ -83,7 +84,7 @@ class SourceHistory:
             return tries < policy.attempts_in_run
         if self._retry_now is True or last.outcome in set(self._retry_now or ()):
             return True
-        if last.next_attempt_at is not None and last.next_attempt_at <= self._now:
+        if last.next_attempt_at is not None and not self._is_waiting(last, policy):
             return True
         return (
             policy.returns_with == "downloader" and last.tool_version != downloader_version()
@@ -135,6 +136,14 @@ class SourceHistory:
             # Tried in this run: due only while the fault's policy allows more attempts.
             return tries < POLICY[Fault(row.state)].attempts_in_run
         return row.state == PENDING or row.video_id in self._due
+
+    def _is_waiting(self, last: AttemptRow, policy: Policy) -> bool:
+        """Whether the time of the next attempt is to come."""
+        wait_s = ((last.next_attempt_at or self._now) - self._now).total_seconds()
+        ahead_s = (last.started_at - self._now).total_seconds()
+        # Written by a clock that was ahead: nobody asked for such a long wait.
+        is_believable = ahead_s <= CLOCK_SLACK_S or wait_s <= policy.longest_s
+        return wait_s > 0 and is_believable
 
     def _key(self, video_id: str, source: Source) -> str | None:
         return None if len(self.sources) == 1 else source.shown(video_id)

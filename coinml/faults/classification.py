@@ -81,6 +81,13 @@ class Policy:
             self.later_s * self.later_factor ** min(max(failures, 1) - 1, 50), self.later_cap_s
         )
 
+    @property
+    def longest_s(self) -> float:
+        """The longest time until an attempt that it can ask for, with jitter, in seconds."""
+        grows = self.later_s is not None and self.later_factor > 1
+        later_s = self.later_cap_s if grows else (self.later_s or 0.0)
+        return (1 + JITTER) * max(later_s, *self.delays_in_run_s)
+
 
 POLICY: dict[Fault, Policy] = {
     Fault.TRANSIENT: Policy(
@@ -120,6 +127,13 @@ JITTER = 0.3
 def policy_of(fault: Fault, rule: str | None) -> Policy:
     """The retry policy of a failure."""
     return RULE_POLICY.get(rule or "", POLICY[fault])
+
+
+def longest_wait_s(fault: Fault) -> float:
+    """The longest time until a video with a fault is due again, in seconds."""
+    rules = {name for name, of, _ in COMPILED if of == fault}
+    special = [policy for rule, policy in RULE_POLICY.items() if rule in rules]
+    return max(policy.longest_s for policy in (POLICY[fault], *special))
 
 
 def classify(failure: str | BaseException) -> Fault:

@@ -22,9 +22,9 @@ from sqlalchemy import (
 from coinml.errors import InvalidInputError
 from coinml.ledger.database import Database
 from coinml.ledger.foreign_values import finite
+from coinml.ledger.leases import is_held
 from coinml.ledger.schema import attempts, metadata, sources, videos
 from coinml.runtime.addresses import masked, plain
-from coinml.runtime.process_identity import is_dead
 
 _ROWS = 1000
 
@@ -94,9 +94,10 @@ def copy_ledger(url: str, destination: str) -> CopiedLedger:
 
 
 def _check_at_rest(reading: Connection) -> None:
-    owners = select(videos.c.lease_owner).where(videos.c.lease_until > time.time()).distinct()
-    for owner in reading.scalars(owners):
-        if owner and not is_dead(str(owner)):
+    now = time.time()
+    leases = select(videos.c.lease_owner, videos.c.lease_until).where(videos.c.lease_until > now)
+    for owner, until in reading.execute(leases.distinct()):
+        if owner and is_held(str(owner), until, now=now):
             process = str(owner).split("|")[1:2]
             raise InvalidInputError(
                 f"process {' '.join(process) or owner} is downloading videos of this ledger: wait "

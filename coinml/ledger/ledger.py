@@ -16,12 +16,12 @@ from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
 from coinml.faults.classification import POLICY, Fault
 from coinml.ledger.database import Database
-from coinml.ledger.foreign_values import finite, text
+from coinml.ledger.foreign_values import text
+from coinml.ledger.leases import is_held
 from coinml.ledger.queries import LedgerReader
 from coinml.ledger.records import DOWNLOADED, PENDING, Attempt, FileFacts, Overall
 from coinml.ledger.registration import register_rows
 from coinml.ledger.schema import attempts, chunks, seconds, videos
-from coinml.runtime.process_identity import is_dead
 
 if TYPE_CHECKING:
     from coinml.runtime.settings import Settings
@@ -131,7 +131,7 @@ class Ledger(LedgerReader):
             dataset: Name of the dataset.
             ids: The videos wanted.
             owner: From `coinml.ledger.new_owner`; the lease of a dead process is void.
-            lease_s: Length of the lease in seconds; `extend` renews it.
+            lease_s: Length of the lease in seconds, an hour at most; `extend` renews it.
             now: Default: the current time.
 
         Returns:
@@ -141,7 +141,7 @@ class Ledger(LedgerReader):
 
         def work(connection: Connection) -> list[str]:
             free: set[str] = set()
-            dead: dict[str, bool] = {}
+            known: dict[tuple[str, Any], bool] = {}
             for chunk in chunks(sorted(set(ids))):
                 rows = connection.execute(
                     select(videos.c.video_id, videos.c.lease_owner, videos.c.lease_until)
@@ -156,10 +156,11 @@ class Ledger(LedgerReader):
                 )
                 taken = []
                 for video_id, holder, until in rows:
-                    if holder is not None and holder != owner and (finite(until) or 0.0) > moment:
-                        if holder not in dead:
-                            dead[holder] = is_dead(text(holder))
-                        if not dead[holder]:
+                    if holder is not None and holder != owner:
+                        lease = (text(holder), until)
+                        if lease not in known:
+                            known[lease] = is_held(*lease, now=moment)
+                        if known[lease]:
                             continue
                     taken.append(video_id)
                 connection.execute(

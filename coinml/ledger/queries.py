@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from sqlalchemy.sql import Select
 
 from coinml.data.records import Dataset
 from coinml.errors import InvalidInputError
-from coinml.faults.classification import POLICY, Fault
+from coinml.faults.classification import POLICY, Fault, longest_wait_s
 from coinml.ledger.database import Database
-from coinml.ledger.foreign_values import STATES, VideosFolder, attempt_row, ledger_row, text
+from coinml.ledger.foreign_values import (
+    STATES,
+    VideosFolder,
+    attempt_row,
+    finite,
+    ledger_row,
+    text,
+)
 from coinml.ledger.origins import origin_of, require_same
 from coinml.ledger.records import DOWNLOADED, PENDING, AttemptRow, LedgerRow, Status
-from coinml.ledger.schema import CHUNK, attempts, chunks, datasets, seconds, videos
+from coinml.ledger.schema import CHUNK, CLOCK_SLACK_S, attempts, chunks, datasets, seconds, videos
 from coinml.ledger.status import summarise
 
 
@@ -206,6 +213,15 @@ class LedgerReader:
         )
         return int(self._all(query)[0][0])
 
+    def last_answer(self, dataset: str) -> datetime | None:
+        """When the last attempt began that a source answered, be it that the video is gone."""
+        silent = [str(Fault.TRANSIENT), str(Fault.BLOCKED), str(Fault.LOCAL)]
+        query = select(func.max(attempts.c.started_at)).where(
+            attempts.c.dataset == dataset, attempts.c.outcome.not_in(silent)
+        )
+        moment = finite(self._all(query)[0][0])
+        return None if moment is None else datetime.fromtimestamp(moment, UTC)
+
     def attempts_in_run(
         self, dataset: str, ids: Sequence[str], *, run_id: str
     ) -> dict[str, Counter[str]]:
@@ -345,6 +361,11 @@ def _is_due(now: float, credentials: str | None) -> ColumnElement[bool]:
         videos.c.next_attempt_at <= now,
     ]
     for fault, policy in POLICY.items():
+        # Written by a clock that was ahead: nobody asked for such a long wait.
+        too_far = videos.c.next_attempt_at > now + longest_wait_s(fault)
+        ways.append(
+            and_(videos.c.state == str(fault), videos.c.updated_at > now + CLOCK_SLACK_S, too_far)
+        )
         if policy.returns_with == "downloader":
             other = videos.c.tool_version != downloader_version()
             ways.append(and_(videos.c.state == str(fault), other))

@@ -110,6 +110,9 @@ datasets = Table(
     Column("origin", Text, nullable=False),
 )
 
+CLOCK_SLACK_S = 3600.0
+"""A row that was written later than so long from now was written by a clock that was ahead."""
+
 CHUNK = 500
 """Ids per statement: databases limit the parameters of a statement."""
 

@@ -20,10 +20,16 @@ def new_owner() -> str:
 
 def is_dead(owner: str) -> bool:
     """Whether the process behind a name ran on this host and has ended."""
-    parts = owner.split("|")
-    if len(parts) != 4 or parts[0] != _host() or not parts[1].isdecimal():
+    if not is_here(owner):
         return False
-    return process_start(int(parts[1])) != parts[2]
+    _, pid, start, _ = owner.split("|")
+    return process_start(int(pid)) != start
+
+
+def is_here(owner: str) -> bool:
+    """Whether the process behind a name ran or runs on this host, since it was last started."""
+    parts = owner.split("|")
+    return len(parts) == 4 and parts[0] == _host() and parts[1].isdecimal()
 
 
 def process_start(pid: int) -> str:

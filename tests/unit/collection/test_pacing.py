@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import select
 
 from coinml.collection.pacing import Pace, Pacer, Pauses, source_name
 from coinml.ledger import Ledger, new_owner
+from coinml.ledger.schema import sources
 from coinml.runtime.addresses import is_loopback
 
 
@@ -113,3 +117,81 @@ def test_retry_after_is_limited(database) -> None:
     who = pacer(database, pauses=Pauses(longest_s=60.0))
     until = who.refused(who.admit(), "429", retry_after_s=1e9)
     assert until - time.time() == pytest.approx(60, abs=5)
+
+
+@contextmanager
+def clock_ahead(monkeypatch: pytest.MonkeyPatch, *, days: float) -> Iterator[None]:
+    """Another clock for the collector: the machine's cannot be set. PostgreSQL has its own."""
+    with monkeypatch.context() as patched:
+        now = time.time
+        patched.setattr("coinml.collection.pacing.time.time", lambda: now() + days * 86400)
+        yield
+
+
+def only_sqlite(database) -> None:
+    if database.path is None:
+        pytest.skip("the clock of PostgreSQL is the database's")
+
+
+def test_a_clock_that_was_two_days_ahead_makes_no_request_wait_for_days(
+    database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_sqlite(database)
+    who = pacer(database, rate_per_hour=300, burst=8)
+    with clock_ahead(monkeypatch, days=2):
+        for _ in range(20):
+            who.reserve()
+    # The bucket counts as empty, and the rate is kept from here on.
+    assert [round(who.reserve()) for _ in range(3)] == [12, 24, 36]
+
+
+def test_tokens_that_many_collectors_wait_for_are_believed(database) -> None:
+    who = pacer(database, rate_per_hour=300, burst=8)
+    waits = [who.reserve() for _ in range(100)]
+    assert waits[-1] == pytest.approx(12 * 92, abs=5)
+
+
+def test_pauses_and_probes_of_a_clock_that_was_ahead_are_over(
+    database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_sqlite(database)
+    one, two = pacer(database), pacer(database)
+    with clock_ahead(monkeypatch, days=2):
+        one.refused(one.admit(), "429", retry_after_s=3600)
+    probe = two.admit()
+    assert probe.kind == "probe"
+    # The next pause has the length of its own.
+    assert two.refused(probe, "429", retry_after_s=40) - time.time() == pytest.approx(40, abs=5)
+    with clock_ahead(monkeypatch, days=2):
+        assert one.admit().kind == "probe"
+    assert two.admit().kind == "wait"
+    with clock_ahead(monkeypatch, days=0.01):
+        # The lost probe of the clock that was ahead does not hold for two days.
+        assert two.admit().kind == "probe"
+
+
+def test_a_long_retry_after_is_believed_to_its_end(database) -> None:
+    who = pacer(database)
+    who.refused(who.admit(), "429", retry_after_s=1e9)
+    assert who.admit().wait_s == pytest.approx(6 * 3600, abs=5)
+
+
+def test_since_when_a_source_refuses_is_the_first_refusal_in_a_row(
+    database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_sqlite(database)
+    who = pacer(database)
+
+    def since_days() -> float:
+        query = select(sources.c.blocked_since)
+        found = database.read(lambda connection: connection.execute(query).scalar())
+        return round((found - time.time()) / 86400, 1)
+
+    for days in (0.0, 0.5, 1.0):
+        with clock_ahead(monkeypatch, days=days):
+            who.refused(who.admit(), "429", retry_after_s=30)
+    assert since_days() == 0.0
+    # Nobody asked for a week: whether it refused meanwhile is unknown.
+    with clock_ahead(monkeypatch, days=8):
+        who.refused(who.admit(), "429", retry_after_s=30)
+    assert since_days() == 8.0

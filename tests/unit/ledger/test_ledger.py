@@ -3,7 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -327,3 +328,37 @@ def test_each_attempt_says_which_source_was_asked(ledger: Ledger) -> None:
     ledger.quarantine("mini", video_id, "does not decode")
     assert ledger.attempts("mini", video_id)[-1].url == mirror["url"]
     assert ledger.row("mini", video_id).source is None
+
+
+def test_waits_written_by_a_clock_that_was_ahead_are_over(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon, later, gone = ids()[:3]
+    ahead = timedelta(days=3)
+    # The machine's clock cannot be set: rows are written as if it were.
+    with monkeypatch.context() as patched:
+        now_s = time.time
+        patched.setattr("coinml.ledger.ledger.time.time", lambda: now_s() + ahead.total_seconds())
+        fail(ledger, soon, Fault.TRANSIENT, NOW + ahead + timedelta(minutes=15))
+        fail(ledger, gone, Fault.GONE, NOW + ahead + timedelta(days=28))
+    # Two sources can make a wait that is longer than the fault's own; no clock was ahead.
+    fail(ledger, later, Fault.TRANSIENT, NOW + timedelta(days=3))
+    assert ledger.due("mini", ids=ids()[:3]) == [soon]
+    assert ledger.status("mini").due == 1 + len(ids()[3:])
+    # While the clock is ahead, the wait is what it is.
+    assert soon not in ledger.due("mini", now=NOW + ahead)
+
+
+def test_a_lease_that_no_clock_can_have_given_holds_only_for_a_process_that_lives(
+    ledger: Ledger,
+) -> None:
+    first, second = ids()[:2]
+    me, elsewhere = new_owner(), "elsewhere/0/|1|1|abc"
+    ahead = datetime.now(UTC) + timedelta(days=2)
+    assert ledger.claim("mini", [first], owner=me, now=ahead) == [first]
+    assert ledger.claim("mini", [second], owner=elsewhere, now=ahead) == [second]
+    assert ledger.claim("mini", [first, second], owner=new_owner()) == [second]
+    # An ordinary lease of a process that cannot be seen holds.
+    ledger.release("mini", owner=me)
+    assert ledger.claim("mini", [first], owner=elsewhere) == [first]
+    assert ledger.claim("mini", [first], owner=new_owner()) == []
