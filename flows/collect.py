@@ -20,6 +20,7 @@ from tasks.alerts import announce_disk, announcing_failures
 from tasks.counting import collect_report
 from tasks.download import adopt_in_place, download_batch, find_due, sources_for, still_open
 from tasks.events import announce_collected
+from tasks.health import judge_collection
 from tasks.limits import batch_slots
 from tasks.outcomes import completed
 from tasks.reporting import report_attrition
@@ -40,6 +41,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
 
     A video that is not available does not fail the flow: the report says what is still due. Emits
     `coinml.collected` if there are new videos, and `coinml.disk_low` if the disk begins to be low.
+    A run of a deployment fails if its collection has been blocked or has stalled for a day.
 
     Args:
         selection: Which videos.
@@ -49,6 +51,8 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
         InvalidInputError: A source is neither a URL template nor a folder or bucket, or is a folder
             that is not there.
         LocalError: This machine is at fault; no video is blamed.
+        SourceBlockedError: As `judge_collection`.
+        TransientError: As `judge_collection`.
     """
     check_folders(collection.sources)
     dataset = selection.load(Settings().data_dir)
@@ -66,6 +70,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     announce_disk()
     name = f"collect {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
+    judge_collection(dataset.name, selection, collection)
     return completed(report, message=report.outcome)
 
 

@@ -24,18 +24,18 @@ from prefect.events import emit_event
 from prefect.runtime import deployment
 from prefect.variables import Variable
 
+from coinml.collection.health import FAILURES
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import forecast_disk
 
 FAILED, DISK_LOW = "coinml.failed", "coinml.disk_low"
+BLOCKED, STALLED = "coinml.blocked", "coinml.stalled"
 CHAMPION, RECOVERED = "coinml.champion", "coinml.recovered"
-ALERTS = (FAILED, DISK_LOW, CHAMPION, RECOVERED)
+ALERTS = (FAILED, BLOCKED, STALLED, DISK_LOW, CHAMPION, RECOVERED)
 TEST = "coinml.test"
 """What `coinml alerts test` emits."""
 
-FAILURES = 2
-"""Failed runs of a deployment in a row that somebody is told of; one may be a passing fault."""
 ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
 
 AnyFlow = TypeVar("AnyFlow", bound=Flow[..., Any])

@@ -72,7 +72,7 @@ def announce_embedded(selection: Selection, summary: EmbedSummary, options: SetO
 
 
 def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) -> bool:
-    if not new or _is_subflow():
+    if not new or is_subflow():
         return False
     resource = {
         "prefect.resource.id": f"coinml.dataset.{dataset}",
@@ -81,7 +81,8 @@ def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) ->
     return emit_event(event, resource=resource, payload=payload) is not None
 
 
-def _is_subflow() -> bool:
+def is_subflow() -> bool:
+    """Whether the code runs in a flow that another flow has called, or in none."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run is None or run.parent_task_run_id is not None

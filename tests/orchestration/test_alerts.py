@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,12 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
+from sqlalchemy import update
 
 from coinml.collection.options import CollectOptions
 from coinml.errors import LocalError
+from coinml.ledger import Ledger
+from coinml.ledger.schema import sources
 from coinml.miniature.host import FlakyHost
 from coinml.registry.promotion import GateVerdict
 from coinml.selection import Selection
@@ -152,3 +156,48 @@ def test_a_new_champion_is_told(emitted: list[Any]) -> None:
     assert (event, payload["version"]) == ("coinml.champion", 2)
     assert payload["title"] == "toy-task: version 2 is the champion"
     assert payload["text"] == "better"
+
+
+def _let_it_refuse_since(home: Path, *, days: float) -> None:
+    """Rewrite the ledger as if the source had refused for days, and may be asked again now."""
+    with Ledger(f"sqlite:///{home / 'data' / 'ledger.db'}") as ledger:
+        since = sources.c.blocked_since - days * 86400
+        values = {"blocked_since": since, "blocked_until": time.time() - 1}
+        ledger.database.write(lambda made: made.execute(update(sources).values(values)).close())
+
+
+def test_a_source_that_refuses_for_more_than_a_day_fails_the_run(
+    home: Path, coin: Coin, selection: Selection, emitted: list[Any]
+) -> None:
+    plan = {"source": [{"after_requests": 0, "answer": "429", "retry_after_s": 600, "times": 99}]}
+
+    def collect_from(host: FlakyHost, some_flow: Any = collect) -> Any:
+        options = CollectOptions(source=host.source, budget=1, max_wait_s=0)
+        parameters = {"selection": selection, "collection": options}
+        return run_of_deployment(some_flow, return_type="state", **parameters)
+
+    with FlakyHost(coin[0] / "videos", plan) as host:
+        # Sources have bad days.
+        assert collect_from(host).is_completed()
+        _let_it_refuse_since(home, days=2)
+        refused = collect_from(host)
+        assert refused.is_failed()
+        assert "the source has refused everyone since" in refused.message
+        # By hand, it is said and no failure; and a parent goes on with what is there.
+        options = CollectOptions(source=host.source, budget=1, max_wait_s=0)
+        assert collect(selection, options).blocked_until is not None
+        assert collect_from(host, nightly).is_completed()
+        _let_it_refuse_since(home, days=0)
+    with FlakyHost(coin[0] / "videos", port=host.port) as host:
+        assert collect_from(host).is_completed()
+    told = [(event, payload["title"]) for event, payload in emitted]
+    assert told == [
+        ("coinml.blocked", "toy: blocked"),
+        ("coinml.recovered", "toy: no longer blocked"),
+    ]
+
+
+@flow
+def nightly(selection: Selection, collection: CollectOptions) -> None:
+    """A flow that collects among other things."""
+    collect(selection, collection)
