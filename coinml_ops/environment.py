@@ -93,14 +93,14 @@ def send_password_home_only() -> None:
     )
     for address, own, names in servers:
         named = os.environ.get(address, "")
-        if _is_at(named, own):
+        if same_place(named, own):
             os.environ.update({name: variables[name] for name in names})
         elif any(os.environ.get(name) == variables[name] for name in names[-1:]):
             for name in names:
                 os.environ.pop(name, None)
 
 
-def _is_at(url: str, own: str) -> bool:
+def same_place(url: str, own: str) -> bool:
     """Whether a URL is of the server at another URL, by any of this machine's loopback names."""
     from coinml.runtime.addresses import parts_of
 

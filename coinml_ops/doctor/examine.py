@@ -17,7 +17,12 @@ from coinml_ops.doctor.machine import (
     check_python,
     check_torch,
 )
-from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
+from coinml_ops.doctor.servers import (
+    check_mlflow_server,
+    check_prefect,
+    check_runs,
+    check_workers,
+)
 from coinml_ops.doctor.source import (
     check_cookies,
     check_http_proxy,
@@ -26,6 +31,8 @@ from coinml_ops.doctor.source import (
     check_proxy,
     check_ytdlp,
 )
+from coinml_ops.environment import same_place
+from coinml_ops.stack import record
 
 __all__ = ["Finding", "examine"]
 
@@ -51,6 +58,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
         "disk": lambda: check_disk(settings),
         "access": lambda: check_access(settings),
         "ledger": lambda: check_ledger(settings),
+        **({} if prefect_api is None else {"runs": lambda: check_runs(settings, prefect_api)}),
         "mlflow": lambda: check_mlflow_store(settings),
         "prefect": lambda: check_prefect(prefect_api),
     }
@@ -62,7 +70,9 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
     if named_proxies():
         checks["http proxy"] = check_http_proxy
     if prefect_api is not None:
-        checks["workers"] = lambda: check_workers(prefect_api)
+        stack = record.read(settings.home)
+        is_its = stack is not None and stack.up() and same_place(prefect_api, stack.prefect_api)
+        checks["workers"] = lambda: check_workers(prefect_api, stack if is_its else None)
     findings = []
     for subject, check in checks.items():
         try:

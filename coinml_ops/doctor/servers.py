@@ -6,6 +6,9 @@ By plain HTTP: importing either client takes longer than all other checks togeth
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -14,7 +17,10 @@ from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.settings import Settings
 from coinml_ops.access.password import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_CLIENT
 from coinml_ops.doctor.finding import Finding, installed
-from coinml_ops.work_pool import POOL
+from coinml_ops.stack.health import worker_silent_s
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.services import worker_name
+from coinml_ops.work_pool import POOL, QUEUES
 
 TIMEOUT_S = 5.0
 _PASSWORDS = {"prefect": PREFECT_CLIENT, "mlflow": f"{MLFLOW_USER} and {MLFLOW_PASSWORD}"}
@@ -49,8 +55,13 @@ def check_prefect(api: str | None) -> Finding:
     )
 
 
-def check_workers(api: str) -> Finding:
-    """Whether workers are online to run deployments."""
+def check_workers(api: str, stack: Stack | None = None) -> Finding:
+    """Whether workers are online to run deployments.
+
+    Args:
+        api: The Prefect server's.
+        stack: The running stack that it belongs to, if any: each of its workers is expected.
+    """
     pool = f"{api.rstrip('/')}/work_pools/{POOL}"
     try:
         answer = _ask("POST", f"{pool}/workers/filter", user=_prefect_user(), json={})
@@ -65,7 +76,16 @@ def check_workers(api: str) -> Finding:
         )
     if not answer.is_success:
         return Finding(subject="workers", state="warning", text=f"HTTP {answer.status_code}")
-    online = [worker["name"] for worker in answer.json() if worker["status"] == "ONLINE"]
+    workers = answer.json()
+    if stack is not None and (silent := _silent(workers, now=_time_of(answer))):
+        return Finding(
+            subject="workers",
+            state="failed",
+            text="; ".join(silent),
+            remedy="`coinml up` starts what is missing; the supervisor restarts what hangs within "
+            "minutes, see data/logs/supervisor.log",
+        )
+    online = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
     if not online:
         return Finding(
             subject="workers",
@@ -74,6 +94,56 @@ def check_workers(api: str) -> Finding:
             remedy=f"coinml up, or prefect worker start --pool {POOL}",
         )
     return Finding(subject="workers", state="ok", text=", ".join(sorted(online)))
+
+
+def check_runs(settings: Settings, api: str) -> Finding:
+    """Whether each deployment is well: no two failed runs, no collection that gets nothing."""
+    from coinml_ops.deployments.health import find_troubles
+
+    def ask(path: str, body: dict[str, Any]) -> Any:
+        answer = _ask("POST", f"{api.rstrip('/')}{path}", user=_prefect_user(), json=body)
+        return answer.raise_for_status().json()
+
+    try:
+        troubles = find_troubles(settings, ask, now=datetime.now(UTC))
+    except httpx.HTTPError as err:
+        return Finding(
+            subject="runs",
+            state="warning",
+            text=f"unknown: {_text(err)}",
+            remedy="see prefect",
+        )
+    wrong = [f"{name}: {text}" for name, some in troubles.items() for text in some.values()]
+    if wrong:
+        return Finding(
+            subject="runs",
+            state="failed",
+            text="; ".join(wrong),
+            remedy="the runs' messages and logs in Prefect say more (`coinml ui`)",
+        )
+    return Finding(subject="runs", state="ok", text=f"{len(troubles)} deployments are well")
+
+
+def _silent(workers: Sequence[Mapping[str, Any]], *, now: datetime) -> list[str]:
+    """A sentence for each worker of this machine's stack that sends no heartbeats."""
+    heard = {one["name"]: one["last_heartbeat_time"] for one in workers}
+    found = []
+    for name in map(worker_name, QUEUES):
+        if not heard.get(name):
+            found.append(f"{name} has never been heard")
+            continue
+        silent_s = (now - datetime.fromisoformat(heard[name])).total_seconds()
+        if silent_s > worker_silent_s():
+            found.append(f"{name} has sent no heartbeat for {silent_s / 60:.0f} min")
+    return found
+
+
+def _time_of(answer: httpx.Response) -> datetime:
+    """The server's time, which may differ from this machine's."""
+    try:
+        return parsedate_to_datetime(answer.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
 
 
 def _check_version(

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from coinml.collection.health import TROUBLES
 from coinml.embedding_sets.listing import find_sets
 from coinml.embedding_sets.places import filesystem_of, is_local
 from coinml.embedding_sets.sets import EmbeddingSet
@@ -18,7 +20,8 @@ from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.ledger.database import is_current
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import DiskForecast, forecast_disk, free_bytes
-from coinml_ops.metrics.prefect_metrics import prefect_metrics
+from coinml_ops.deployments.health import find_troubles
+from coinml_ops.metrics.prefect_metrics import ask, prefect_metrics
 from coinml_ops.stack.health import Api
 
 DISK_EVERY_S = 300.0
@@ -54,6 +57,7 @@ class HomeCollector(Collector):
             "ledger": self._videos,
             "embeddings": self._sets,
             "prefect": lambda: prefect_metrics(self._api),
+            "troubles": self._troubles,
             "disk": self._disk,
         }
         with self._lock:
@@ -128,6 +132,18 @@ class HomeCollector(Collector):
             count = len({key[0] for key in one.done()})
             self._set_videos[one.path] = (sizes, count)
         return count
+
+    def _troubles(self) -> Iterator[GaugeMetricFamily]:
+        troubles = GaugeMetricFamily(
+            "coinml_deployment_trouble",
+            "Whether a deployment is blocked, has stalled, or has failed twice",
+            labels=["deployment", "trouble"],
+        )
+        found = find_troubles(self._settings, partial(ask, self._api), now=datetime.now(UTC))
+        for deployment, some in found.items():
+            for trouble in TROUBLES:
+                troubles.add_metric([deployment, trouble], trouble in some)
+        yield troubles
 
     def _disk(self) -> Iterator[GaugeMetricFamily]:
         now = time.monotonic()

@@ -40,19 +40,24 @@ def prefect_metrics(api: Api) -> Iterator[GaugeMetricFamily]:
                 "work_pools": {"name": {"any_": [POOL]}},
                 "work_pool_queues": {"name": {"any_": [queue]}},
             }
-            runs.add_metric([queue, state], _ask(api, "/flow_runs/count", body))
+            runs.add_metric([queue, state], ask(api, "/flow_runs/count", body))
     workers = GaugeMetricFamily("coinml_worker_online", "Whether a worker reports", labels=["name"])
-    for worker in _ask(api, f"/work_pools/{POOL}/workers/filter", {}):
+    for worker in ask(api, f"/work_pools/{POOL}/workers/filter", {}):
         workers.add_metric([worker["name"]], worker["status"] == "ONLINE")
     yield from (runs, workers, *_last_runs(api))
+
+
+def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
+    """The answer of the API to a JSON document at a path."""
+    return json.loads(api.post(path, body))
 
 
 def _last_runs(api: Api) -> Iterator[GaugeMetricFamily]:
     """When a run of each deployment last succeeded and last failed, where one ever did."""
     wanted = {"tags": {"all_": ["coinml"]}}
-    deployments = _ask(api, "/deployments/filter", {"deployments": wanted})
+    deployments = ask(api, "/deployments/filter", {"deployments": wanted})
     ids = [one["flow_id"] for one in deployments]
-    flows = _ask(api, "/flows/filter", {"flows": {"id": {"any_": ids}}}) if ids else []
+    flows = ask(api, "/flows/filter", {"flows": {"id": {"any_": ids}}}) if ids else []
     names = {flow["id"]: flow["name"] for flow in flows}
     for end, types in ENDS.items():
         last = GaugeMetricFamily(
@@ -67,11 +72,7 @@ def _last_runs(api: Api) -> Iterator[GaugeMetricFamily]:
                 "sort": "END_TIME_DESC",
                 "limit": 1,
             }
-            for run in _ask(api, "/flow_runs/filter", body):
+            for run in ask(api, "/flow_runs/filter", body):
                 ended = datetime.fromisoformat(run["end_time"] or run["state"]["timestamp"])
                 last.add_metric([f"{names[one['flow_id']]}/{one['name']}"], ended.timestamp())
         yield last
-
-
-def _ask(api: Api, path: str, body: dict[str, Any]) -> Any:
-    return json.loads(api.post(path, body))

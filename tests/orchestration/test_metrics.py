@@ -96,6 +96,9 @@ def test_the_page_has_what_the_board_draws(page: dict[str, Any]) -> None:
     for end in ("success", "failure"):
         last = page[f"coinml_deployment_last_{end}_timestamp_seconds"]
         assert last[("embed/on-new",)] > 1.7e9
+    troubles = page["coinml_deployment_trouble"]
+    assert troubles[("embed/on-new", "failed")] == 0
+    assert {trouble for _, trouble in troubles} == {"blocked", "stalled", "failed"}
     assert page["coinml_disk_free_bytes"][()] > 0
 
     board = BOARD.read_text()
@@ -112,6 +115,7 @@ def test_a_server_that_is_away_hides_nothing_else(home: Path) -> None:
         ("ledger",): 1,
         ("embeddings",): 1,
         ("prefect",): 0,
+        ("troubles",): 0,
         ("disk",): 1,
     }
     assert found["coinml_disk_free_bytes"][()] > 0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ from coinml_ops.doctor.finding import Finding
 from coinml_ops.doctor.machine import check_confinement, check_disk, check_kernels
 from coinml_ops.doctor.servers import check_mlflow_server, check_prefect, check_workers
 from coinml_ops.doctor.source import check_cookies, check_po_tokens, check_proxy
+from coinml_ops.stack.record import Stack
+from coinml_ops.stack.services import worker_name
 
 
 @pytest.fixture
@@ -185,6 +188,28 @@ def test_missing_workers_are_a_warning(
     ):
         found = checked(check_workers(serve({path: answer}) + "/api"))
         assert (found[0], says in found[1]) == (state, True)
+
+
+def test_each_worker_of_a_running_stack_is_expected(serve: Callable[[Answers], str]) -> None:
+    path, stack = "/api/work_pools/coinml/workers/filter", Stack(id="a", home="/srv/coinml")
+    now = datetime.now(UTC)
+
+    def said(**silent_min: float) -> tuple[str, str]:
+        workers = [
+            {
+                "name": worker_name(queue),
+                "status": "ONLINE",
+                "last_heartbeat_time": (now - timedelta(minutes=minutes)).isoformat(),
+            }
+            for queue, minutes in silent_min.items()
+        ]
+        return checked(check_workers(serve({path: (200, workers)}) + "/api", stack))
+
+    assert said(network=0.5, gpu=0.5)[0] == "ok"
+    state, text = said(network=13, gpu=0.5)
+    assert (state, text) == ("failed", f"{worker_name('network')} has sent no heartbeat for 13 min")
+    state, text = said(network=0.5)
+    assert (state, text) == ("failed", f"{worker_name('gpu')} has never been heard")
 
 
 def test_cookies_that_others_can_read_are_a_warning(
