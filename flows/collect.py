@@ -22,6 +22,7 @@ from tasks.download import adopt_in_place, download_batch, find_due, sources_for
 from tasks.events import announce_collected
 from tasks.health import judge_collection
 from tasks.limits import batch_slots
+from tasks.lost_events import emit_lost_events
 from tasks.outcomes import completed
 from tasks.reporting import report_attrition
 from tasks.submitting import submit_all, submit_in_stages
@@ -67,6 +68,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     report_attrition(dataset.name)
     report = collect_report(dataset, tried=due, blocked_until=blocked_until)
     announce_collected(selection, report, collection.source)
+    emit_lost_events()
     announce_disk()
     name = f"collect {selection.title}"
     rename_run(name, f"{name} {report.yielded}")

@@ -12,12 +12,15 @@ from prefect.events import emit_event
 from coinml.data.targets import target_of
 from coinml.embedding_sets.options import SetOptions
 from coinml.selection import Selection
+from tasks.lost_events import remember
 from tasks.summaries import CollectReport, EmbedSummary
 
 TAG = "coinml"
 """The tag of every coinml run; the automations of `coinml deploy` filter by it."""
 
 COLLECTED, EMBEDDED = "coinml.collected", "coinml.embedded"
+STARTS = {COLLECTED: "embed/on-new", EMBEDDED: "train/on-growth"}
+"""The deployment that each of them starts."""
 
 
 def tagged() -> AbstractContextManager[object]:
@@ -78,6 +81,7 @@ def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) ->
         "prefect.resource.id": f"coinml.dataset.{dataset}",
         "prefect.resource.name": dataset,
     }
+    remember(event, resource, payload, STARTS[event])
     return emit_event(event, resource=resource, payload=payload) is not None
 
 

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 
 from coinml_ops.access.gate import SignIn, guarded, remember_in_prefect
 from coinml_ops.access.password import PREFECT_SERVER, USER
+from coinml_ops.prefect_server.dead_letters import retry_in_a_thread
 from coinml_ops.prefect_server.garbage_collection import collect_in_a_thread
 from coinml_ops.prefect_server.users import live_users
+from coinml_ops.stack.health import Api
+from coinml_ops.stack.record import Stack
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,8 +53,12 @@ def main() -> None:
         "prefect.server.concurrency.lease_storage.filesystem",
     )
     from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
 
     collect_in_a_thread()
+    own = Stack(id="", home="", host=options.host, prefect_port=options.port)
+    api = Api(own.prefect_api, password)
+    retry_in_a_thread(get_current_settings().home / "dlq", api.post)
     app = guarded(create_app(), options.allow_host, port=options.port)
     server = uvicorn.Server(
         uvicorn.Config(

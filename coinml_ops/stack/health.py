@@ -39,7 +39,7 @@ class Api:
         """Whether a path below the URL answers 200."""
         return answers(f"{self.url}{path}", password=self.password)
 
-    def post(self, path: str, body: dict[str, Any]) -> bytes:
+    def post(self, path: str, body: Any) -> bytes:
         """The answer to a JSON document.
 
         Raises:
