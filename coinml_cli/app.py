@@ -26,6 +26,7 @@ from coinml_cli import (
     embeddings,
     gc,
     move_dataset,
+    move_home,
     move_ledger,
     move_runs,
     predict,
@@ -79,6 +80,7 @@ for group in (
     doctor,
     backup,
     gc,
+    move_home,
     move_ledger,
 ):
     group.add_commands(app)

@@ -44,13 +44,12 @@ def audit(
     from coinml.embedding_sets import EmbeddingSet
     from coinml.ledger import Ledger
     from coinml.runtime import progress
-    from coinml.runtime.settings import Settings
     from coinml.tracking.mlflow_store import home_store
     from coinml_cli.console import note, print_json
     from coinml_cli.flow_session import load_shown, watched
     from coinml_ops.environment import log_to
 
-    settings = Settings()
+    settings = options.home_in_place()
     log_to(settings.logs_dir)
     if propose is not None:
         check_proposals(propose)

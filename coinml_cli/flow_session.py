@@ -15,6 +15,7 @@ from coinml.runtime.proxies import check_proxies
 from coinml_cli.console import ProgressBars, note
 from coinml_ops.environment import log_to
 from coinml_ops.prefect_server.api_provider import prefect_api
+from coinml_ops.upkeep.moved_home import check_place
 
 if TYPE_CHECKING:
     from coinml.data.records import Dataset
@@ -32,6 +33,7 @@ def flow_session(settings: Settings) -> Iterator[None]:
     so that the next call continues from there.
     """
     check_proxies()
+    check_place(settings)
     log = log_to(settings.logs_dir)
     _await_stack(settings)
     previous = signal.signal(signal.SIGINT, _interrupt)

@@ -28,12 +28,11 @@ def gc(
     """List, or remove, old runs and versions, what they left on the disk, and long logs."""
     from dataclasses import asdict
 
-    from coinml.runtime.settings import Settings
     from coinml.tracking.mlflow_store import home_store
     from coinml.upkeep.gc import collect_garbage
     from coinml_cli.console import line, note, print_json, table
 
-    settings = Settings()
+    settings = options.home_in_place()
     report = collect_garbage(settings, home_store(settings), keeping, delete=delete)
     if json:
         print_json({**asdict(report), "size_bytes": report.size_bytes})

@@ -26,6 +26,20 @@ ModelUri = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 
 
+def home_in_place() -> Settings:
+    """This machine's settings, for a command that reads or changes what MLflow's paths lead to.
+
+    Raises:
+        InvalidInputError: The home was moved, and its databases still name the place before.
+    """
+    from coinml.runtime.settings import Settings
+    from coinml_ops.upkeep.moved_home import check_place
+
+    settings = Settings()
+    check_place(settings)
+    return settings
+
+
 def known_dataset(settings: Settings, name: str | None) -> str:
     """The dataset with this name in the ledger; the only one if none is named.
 

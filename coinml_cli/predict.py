@@ -56,13 +56,12 @@ def predict(
     from coinml.registry.answer_file import check_answer_file, named_videos, write_answers
     from coinml.registry.predict import predict_files
     from coinml.runtime import progress
-    from coinml.runtime.settings import Settings
     from coinml.tracking.mlflow_store import home_store
     from coinml_cli.console import note, print_json
     from coinml_cli.flow_session import watched
     from coinml_ops.environment import log_to
 
-    settings = Settings()
+    settings = options.home_in_place()
     log_to(settings.logs_dir)
     if out is not None:
         check_answer_file(out, replace=force)

@@ -68,7 +68,6 @@ def promote(
     from coinml.errors import InvalidInputError
     from coinml.registry import promotion
     from coinml.registry.decision import checked_decision
-    from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
     from coinml_cli.console import print_json
     from coinml_cli.flow_session import flow_session
@@ -78,7 +77,7 @@ def promote(
         if rollback:
             raise InvalidInputError("--because and --rollback: give one of them")
         checked_decision(version, because, replace_lost=replace_lost)
-    settings = Settings()
+    settings = options.home_in_place()
     model = model_name(known_dataset(settings, dataset), options.target(target))
     if rollback:
         verdicts = [promotion.rollback(_store(settings), model)]
@@ -127,11 +126,10 @@ def export(
     from coinml.registry.export import export_model
     from coinml.registry.predict import answering_alias
     from coinml.registry.versions import model_uri
-    from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
     from coinml_cli.console import line
 
-    settings = Settings()
+    settings = options.home_in_place()
     store = _store(settings)
     if model is None:
         name = model_name(known_dataset(settings, dataset), options.target(target))
@@ -143,12 +141,11 @@ def export(
 def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
     from coinml.data.targets import TARGETS
     from coinml.registry.versions import list_versions
-    from coinml.runtime.settings import Settings
     from coinml.training.train_head import model_name
     from coinml_cli.console import print_json, table
 
     sought = (options.target(target),) if target else TARGETS
-    versions = list_versions(_store(Settings()))
+    versions = list_versions(_store(options.home_in_place()))
     if dataset is not None:
         models = {model_name(dataset, one) for one in sought}
         versions = [row for row in versions if row["model"] in models]

@@ -49,13 +49,13 @@ def report(
     from coinml.report.gathering import gather
     from coinml.report.strips import with_strips
     from coinml.runtime import progress
-    from coinml.runtime.settings import YOUTUBE, Settings
+    from coinml.runtime.settings import YOUTUBE
     from coinml.tracking.mlflow_store import home_store
     from coinml_cli.console import line, print_json
     from coinml_cli.flow_session import load_shown, watched
     from coinml_ops.environment import log_to
 
-    settings = Settings()
+    settings = options.home_in_place()
     log_to(settings.logs_dir)
     check_report(out, projections=split(projections))
     with watched(), Ledger.of(settings) as ledger:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coinml_cli.model_options import add_command
-from coinml_cli.options import Json
+from coinml_cli.options import Json, home_in_place
 
 if TYPE_CHECKING:
     from coinml.embedding_sets.options import SetOptions
@@ -55,13 +55,12 @@ def compare(
 ) -> None:
     """Compare two runs on the videos that both were evaluated on, with a paired test."""
     from coinml.ledger import Ledger
-    from coinml.runtime.settings import Settings
     from coinml.tracking.compare_runs import compare_runs
     from coinml.tracking.mlflow_store import MlflowStore
     from coinml_cli.console import print_json
     from coinml_cli.result_tables import print_comparison
 
-    settings = Settings()
+    settings = home_in_place()
     store = MlflowStore(uri=settings.tracking_uri, artifact_root=settings.artifact_root)
     with Ledger.of(settings) as ledger:
         found = compare_runs(store, run_a, run_b, split=split, ledger=ledger, record=record)

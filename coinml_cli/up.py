@@ -172,8 +172,10 @@ def ui(
     from coinml_cli.console import line, note, print_json
     from coinml_ops.access.sign_in_files import write_sign_in_files
     from coinml_ops.stack import record
+    from coinml_ops.upkeep.moved_home import check_place
 
     settings = Settings()
+    check_place(settings)
     stack = record.read(settings.home)
     if stack is None or not stack.up():
         raise LocalError("no stack is running: `coinml up` starts it")
@@ -249,7 +251,9 @@ def _start_and_deploy(
     from coinml_ops.stack import lifecycle
     from coinml_ops.stack.deploying import finish_deploy, start_deploy
     from coinml_ops.stack.services import PREFECT
+    from coinml_ops.upkeep.moved_home import check_place
 
+    check_place(settings)
     chosen = read_chosen(settings.data_dir)
     with lifecycle.exclusive(settings.home):
         LocalPrefect(settings.data_dir / "prefect").make_way()

@@ -9,6 +9,7 @@ from coinml.runtime.settings import Settings
 from coinml_ops.doctor.access import check_access
 from coinml_ops.doctor.databases import check_ledger, check_mlflow_store, check_prefect_database
 from coinml_ops.doctor.finding import Finding
+from coinml_ops.doctor.home import check_home
 from coinml_ops.doctor.machine import (
     check_confinement,
     check_decoders,
@@ -55,6 +56,7 @@ def examine(settings: Settings, *, prefect_api: str | None = None) -> list[Findi
         "po-tokens": lambda: check_po_tokens(settings),
         "cookies": lambda: check_cookies(settings),
         "proxy": lambda: check_proxy(settings),
+        "home": lambda: check_home(settings),
         "disk": lambda: check_disk(settings),
         "access": lambda: check_access(settings),
         "ledger": lambda: check_ledger(settings),

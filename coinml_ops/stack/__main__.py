@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coinml.errors import InvalidInputError
 from coinml.runtime.home import home
 from coinml.runtime.proxies import keep_loopback_direct
+from coinml.runtime.settings import Settings
 from coinml_ops.access.password import VARIABLE, ensure_password, read_password
 from coinml_ops.stack import running_processes
 from coinml_ops.stack.dead_runs import crash_dead_runs
@@ -36,6 +38,7 @@ from coinml_ops.stack.services import (
     services,
 )
 from coinml_ops.stack.shutdown import stop_worker
+from coinml_ops.upkeep.moved_home import check_place
 from coinml_ops.work_pool import QUEUES
 
 if TYPE_CHECKING:
@@ -60,6 +63,10 @@ def main() -> None:
             f"--host {options.host} is for other machines: set {VARIABLE}, which they need, too "
             "(`coinml up --print` writes it to data/access.env)"
         )
+    try:
+        check_place(Settings())
+    except InvalidInputError as err:
+        sys.exit(f"error: {err}")
     ensure_password(home() / "data")
     postgres = os.environ.get("COINML_POSTGRES", "")
     stack = Stack(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ class Stack:
         ledger_url: The workers' COINML_LEDGER_URL, or "" for the home's own ledger.
         dataset: Dataset of the scheduled deployments, or "" for `coinml deploy`'s default.
         guarded: Whether its servers ask for the home's password; versions before did not.
+        moved_from: The path at which the home was when it was recorded, if that is another one; ""
+            once its databases have the present path.
         supervisor: The process that starts and watches the services; None while it is down.
         services: The process of each service by its name.
     """
@@ -74,6 +77,7 @@ class Stack:
     ledger_url: str = field(default="", repr=False)
     dataset: str = ""
     guarded: bool = False
+    moved_from: str = ""
     supervisor: Process | None = None
     services: dict[str, Process] = field(default_factory=dict)
 
@@ -129,13 +133,33 @@ def read(home: Path) -> Stack | None:
         known: dict[str, Any] = json.loads((stack_dir(home) / "stack.json").read_text())
         supervisor = known.pop("supervisor")
         services = known.pop("services")
-        return Stack(
+        stack = Stack(
             **{**known, "names": tuple(known["names"])},
             supervisor=None if supervisor is None else Process(**supervisor),
             services={name: Process(**one) for name, one in services.items()},
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return _at(home, stack)
+
+
+def _at(home: Path, stack: Stack) -> Stack:
+    """A record as that of the folder it is in, which may have been renamed or copied."""
+    recorded = stack_dir(Path(stack.home))
+    if stack.home == str(home) or _same(recorded, stack_dir(home)):
+        return stack
+    here = dataclasses.replace(stack, home=str(home), moved_from=stack.moved_from or stack.home)
+    if (recorded / "stack.json").exists():
+        # A copy: the processes, and the id by which they are found, are the other home's.
+        return dataclasses.replace(here, id=uuid.uuid4().hex, supervisor=None, services={})
+    return here
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def write(stack: Stack) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from coinml.runtime.sqlite_files import SIDE_FILES
 from coinml_ops.upkeep.backup import CopiedFile, checked_parts, files_of
 from coinml_ops.upkeep.chunk_store import ChunkStore, chunks_of
 from coinml_ops.upkeep.home_files import DATABASES, PARTS, SET_ASIDE, Home
-from coinml_ops.upkeep.relocate import relocate
+from coinml_ops.upkeep.move_home import move_chosen
+from coinml_ops.upkeep.relocate import Move, relocate
 
 _THREADS = 8
 _MARK = "restoring"
@@ -74,6 +74,8 @@ def restore(
         InvalidInputError: No such copy or part; or the home has databases and no part is named.
         LocalError: The copy is damaged or cannot be reached, or the home cannot be written.
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     home, store = Home(settings=settings), ChunkStore(url)
     names = store.snapshot_names()
     if not names:
@@ -101,6 +103,8 @@ def restore(
                     [file for file in files if file.part not in DATABASES],
                 )
             )
+        if "settings" in wanted:
+            move_chosen(settings.data_dir, Move(Path(read["home"]), settings.home))
         for file in files:
             if file.part in DATABASES:
                 restoring.bring_back_database(file, places[file.name], settings.home)
@@ -108,7 +112,7 @@ def restore(
             mark.unlink()
     except OSError as err:
         raise LocalError(f"{err.filename or settings.home}: {err.strerror or err}") from err
-    except sqlite3.Error as err:
+    except SQLAlchemyError as err:
         raise LocalError(f"a database of the copy {name} cannot be used: {err}") from err
     return RestoreReport(
         snapshot=name,
@@ -166,7 +170,7 @@ class _Restoring:
         with written_whole(place) as partial:
             self._write(file, partial)
             if home != self._old_home:
-                relocate(partial, file.part, self._old_home, home)
+                relocate(f"sqlite:///{partial}", file.part, Move(self._old_home, home))
             for ending in SIDE_FILES:
                 partial.with_name(partial.name + ending).unlink(missing_ok=True)
             if place.exists():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from coinml.errors import InvalidInputError, LocalError
 from coinml.runtime.settings import Settings
 from coinml_ops.prefect_server.local_server import LocalPrefect
 from coinml_ops.stack import record
+from coinml_ops.upkeep.relocate import Move
 
 
 def check_unused(settings: Settings) -> None:
@@ -26,7 +28,18 @@ def check_unused(settings: Settings) -> None:
 
 
 def take_over_record(settings: Settings) -> None:
-    """Make the stack's record, if it was restored, that of this home, without processes."""
+    """Make the stack's record, if it came from elsewhere, that of this home, without processes."""
     stack = record.read(settings.home)
     if stack is not None:
-        record.write(replace(stack, home=str(settings.home), supervisor=None, services={}))
+        move = Move(Path(stack.moved_from or settings.home), settings.home)
+        record.write(
+            replace(
+                stack,
+                home=str(settings.home),
+                moved_from="",
+                dataset=move.applied_to(stack.dataset),
+                ledger_url=move.applied_to(stack.ledger_url),
+                supervisor=None,
+                services={},
+            )
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -185,6 +186,38 @@ def test_predict_and_similar_answer_for_a_file(demo: Demo) -> None:
     near = json.loads(coinml(demo.home, "similar", str(row.path), "-k", "3", "--json").stdout)
     assert near[0]["video_id"] == row.video_id
     assert len(near) == 3
+
+
+@pytest.mark.timeout(900)
+def test_a_copied_home_goes_on_and_the_original_stays_as_it_is(demo: Demo, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(demo.home, copy, symlinks=True)
+    before = artifacts(demo.home)
+    found = json.loads(coinml(copy, "doctor", "--json").stdout)
+    (home,) = [one for one in found if one["subject"] == "home"]
+    assert home["state"] == "failed"
+    assert str(demo.home) in home["text"]
+    refused = coinml(copy, "train", "--dataset", "mini")
+    assert refused.returncode == 2
+    assert "`coinml move-home`" in refused.stderr
+
+    changed = json.loads(coinml(copy, "move-home", "--json").stdout)["changed"]
+    assert changed["ledger videos.path"] == sum(row.path is not None for row in demo.rows)
+    assert changed["mlflow model_versions.storage_location"] == 2
+    again = json.loads(coinml(copy, "run", "--dataset", "mini", "--json").stdout)
+    assert again["collected"]["asked"] == again["embedded"]["embedded"] == 0
+    assert all(head["reused"] for head in again["trained"]["heads"])
+    run = coinml(copy, "train", "--dataset", "mini", "--heads", "mlp", "--seed", "7", "--json")
+    (trained,) = json.loads(run.stdout)["heads"]
+    assert (trained["reused"], trained["version"]) == (False, 3)
+    video = next((copy / "data" / "videos" / "mini").glob("*.mp4"))
+    (answer,) = json.loads(coinml(copy, "predict", "--json", "--", str(video)).stdout)
+    assert answer["label"]
+    assert artifacts(demo.home) == before
+
+
+def artifacts(home: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (home / "mlartifacts").rglob("*")}
 
 
 def accuracies(table: pd.DataFrame) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -439,6 +440,27 @@ def _triggers(running_stack: CoinmlStack) -> dict[str, str]:
         for one in running_stack.api("/automations/filter", {})
         if one["name"].startswith("coinml: a run ")
     }
+
+
+def test_a_moved_home_comes_up_after_one_command(running_stack: CoinmlStack) -> None:
+    there = dataclasses.replace(running_stack, home=running_stack.home.with_name("moved"))
+    running_stack.home.rename(there.home)
+    try:
+        for command in ("up", "ui"):
+            refused = there.coinml(command)
+            assert refused.returncode == 2
+            assert "`coinml move-home`" in refused.stderr
+        assert there.answer("move-home")["changed"]["mlflow experiments.artifact_location"]
+        assert there.up()["was_running"] is False
+        assert there.are_up() == SERVICES
+        deployment = there.api("/deployments/name/collect/hourly")
+        assert str(running_stack.home) not in str(deployment["parameters"])
+        video = next((there.home / "data" / "videos" / "mini").glob("*.mp4"))
+        assert there.answer("predict", "--dataset", "mini", str(video))[0]["label"]
+        assert not running_stack.home.exists()
+    finally:
+        there.coinml("down")
+        there.home.rename(running_stack.home)
 
 
 def _same(before: dict[str, Process], after: dict[str, Process]) -> set[str]:

@@ -22,9 +22,11 @@ from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import DOWNLOADED, Attempt, FileFacts, Ledger
 from coinml.runtime.settings import Settings
 from coinml_cli.app import app
+from coinml_ops.deployments.chosen import Chosen, read_chosen, write_chosen
 from coinml_ops.stack import record
 from coinml_ops.upkeep.backup import back_up, check_copy
 from coinml_ops.upkeep.chunk_store import CHUNK_BYTES, ChunkStore
+from coinml_ops.upkeep.moved_home import moves_of
 from coinml_ops.upkeep.restore import restore
 from coinml_ops.upkeep.unused_home import take_over_record
 from tests.helpers.small_sets import SPEC, rows
@@ -58,6 +60,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
             collect_one(ledger, folder, n)
         embeddings = EmbeddingSet.open(settings.embeddings_root, "mini", SPEC, create=True)
         embeddings.append([rows("v0"), rows("v1")])
+        write_chosen(settings.data_dir, Chosen(dataset=str(settings.data_dir / "COIN.json")))
         (settings.data_dir / "splits").mkdir()
         (settings.data_dir / "splits" / "x.json").write_text("{}")
         password = settings.data_dir / "access.env"
@@ -102,13 +105,15 @@ def test_a_destroyed_home_comes_back_elsewhere(home: Settings, tmp_path: Path) -
         "artifacts": 0,
         "embeddings": 2,
         "videos": VIDEOS,
-        "settings": 2,
+        "settings": 3,
     }
     assert (tmp_path / "copies").stat().st_mode & 0o077 == 0
     shutil.rmtree(home.home)
     there = Settings(home=tmp_path / "elsewhere")
     brought = restore(there, str(tmp_path / "copies"))
     assert brought.moved_from == str(home.home)
+    assert moves_of(there) == ()
+    assert read_chosen(there.data_dir).dataset == str(there.data_dir / "COIN.json")
     assert state_of(there) == [
         (one, state, path and path.replace(str(home.home), str(there.home)))
         for one, state, path in before
@@ -227,7 +232,7 @@ def test_a_part_alone_comes_back_and_what_is_there_is_kept(home: Settings, tmp_p
     assert (report.written, part.read_bytes()) == (1, content)
     assert Path(report.set_aside[0]).read_bytes() == content[:-3]
     # What was set aside is in no later copy.
-    assert back_up(home, place).files["settings"] == 2
+    assert back_up(home, place).files["settings"] == 3
 
 
 def test_a_damaged_database_is_not_copied(home: Settings, tmp_path: Path) -> None:
@@ -281,7 +286,7 @@ def test_the_commands_say_what_they_did(home: Settings, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["backup", place, "--check", "--json", "--without", "videos"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert report["files"]["settings"] == 2
+    assert report["files"]["settings"] == 3
     assert "videos" not in report["files"]
     done = CliRunner().invoke(app, ["restore", place, "--list"])
     assert done.stdout.split() == [report["snapshot"]]
@@ -300,7 +305,7 @@ def test_a_stack_that_runs_is_not_restored_over(home: Settings, tmp_path: Path) 
     done = CliRunner().invoke(app, ["restore", str(tmp_path / "copies"), "--only", "ledger"])
     assert "first `coinml down`" in str(done.exception)
     file = record.stack_dir(home.home) / "stack.json"
-    file.write_text(file.read_text().replace(str(home.home), "/former"))
+    file.write_text(file.read_text().replace(str(home.home), str(tmp_path / "former")))
     take_over_record(home)
     assert record.read(home.home) == dataclasses.replace(stack, supervisor=None)
 

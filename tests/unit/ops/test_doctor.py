@@ -97,6 +97,7 @@ def test_every_subject_has_a_finding_with_a_remedy(settings: Settings) -> None:
         "po-tokens",
         "cookies",
         "proxy",
+        "home",
         "disk",
         "access",
         "ledger",
