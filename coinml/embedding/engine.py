@@ -7,24 +7,28 @@ file that does not decode is an entry in the report and does not stop the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coinml.embedding.decode_pool_cache import decode_pool
-from coinml.embedding.encoder_threads import EncoderThreads
 from coinml.embedding.jobs import EmbedJob, key_of
 from coinml.embedding.part_writer import PartWriter
-from coinml.embedding.pipeline import Pipeline
 from coinml.embedding.quantization import check_quantized
 from coinml.embedding.report import EmbedReport, Progress, RunStatistics
-from coinml.embedding_sets import EmbeddingSet
-from coinml.errors import InvalidInputError
-from coinml.media import DecodePool
+from coinml.embedding_sets import EmbeddingSet, VideoRows
+from coinml.encoder.encoder_threads import EncoderThreads
+from coinml.encoder.video_pipeline import NotFiniteError, VideoPipeline
+from coinml.errors import CorruptVideoError, InvalidInputError
+from coinml.media import DecodePool, SampledClips
 from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from coinml.encoder.clip_encoder import ClipEncoder
 
 
@@ -84,16 +88,30 @@ def embed(
             EncoderThreads(encoder, batch_clips=batch, clips=clips) as threads,
             writer,
         ):
-            Pipeline(
+            run = _Run(threads, writer, statistics)
+            clip_spec = encoder.clip_spec(embedding_set.spec.snap)
+
+            def decode(job: EmbedJob) -> Future[SampledClips]:
+                return decoders.submit_sample(
+                    job.path,
+                    clip_spec,
+                    start_s=job.start_s,
+                    end_s=job.end_s,
+                    decoder=decoder,
+                    deadline_s=deadline_s,
+                )
+
+            VideoPipeline(
                 todo,
-                decoders,
-                threads,
-                writer,
-                statistics,
-                encoder.clip_spec(embedding_set.spec.snap),
-                decoder=decoder,
-                deadline_s=deadline_s,
-            ).run()
+                count=len(todo),
+                clips=clip_spec.clips,
+                workers=decoders.workers,
+                decode=decode,
+                threads=threads,
+                on_encoded=run.write,
+                on_failed=run.fail,
+            ).run(around=run.time)
+            writer.write()
     statistics.report_progress()
     return replace(statistics.report(), kernel=str(encoder.kernel or ""))
 
@@ -102,3 +120,42 @@ def _opened(
     pool: DecodePool | None, encoder: ClipEncoder, workers: int
 ) -> AbstractContextManager[DecodePool]:
     return nullcontext(pool) if pool is not None else decode_pool(encoder, workers=workers)
+
+
+class _Run:
+    """What a run does with the pipeline's results."""
+
+    def __init__(
+        self, threads: EncoderThreads, writer: PartWriter, statistics: RunStatistics
+    ) -> None:
+        self._threads = threads
+        self._writer = writer
+        self._statistics = statistics
+
+    def time(self, step: Callable[[], None]) -> None:
+        self._statistics.time_wait(step, utilization=self._threads.utilization)
+        self._writer.write_if_due()
+        self._statistics.report_progress()
+
+    def write(self, job: EmbedJob, clips: SampledClips, vectors: NDArray[np.float32]) -> None:
+        self._statistics.add_encoded(clips)
+        self._writer.add(
+            VideoRows(
+                video_id=job.video_id,
+                file_sha256=job.file_sha256,
+                start_s=job.start_s,
+                end_s=job.end_s,
+                timestamps_s=clips.timestamps_s,
+                decoder=clips.decoder,
+                frames_decoded=clips.frames_decoded,
+                frames_substituted=clips.frames_substituted,
+                dtype=self._threads.encoder.dtype_name,
+                embeddings=vectors,
+            )
+        )
+
+    def fail(self, job: EmbedJob, err: Exception) -> None:
+        # Anything else is this machine's fault or an error of coinml, and ends the run.
+        if not isinstance(err, CorruptVideoError | InvalidInputError | NotFiniteError):
+            raise err
+        self._statistics.add_failure(job.video_id, err)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from coinml.embedding.part_writer import PartWriter
 from coinml.errors import CoinmlError, CorruptVideoError
+from coinml.media import SampledClips
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,12 @@ class RunStatistics:
         self._failed.setdefault(video_id, {})[str(error)] = None
         if isinstance(error, CorruptVideoError) and video_id not in self._broken:
             self._broken.append(video_id)
+
+    def add_encoded(self, clips: SampledClips) -> None:
+        """Count a video that is encoded; its clips as they were decoded, without the frames."""
+        self.clips += len(clips.timestamps_s)
+        self.frames_substituted += clips.frames_substituted
+        self.decoders[clips.decoder] += 1
 
     def time_wait(self, wait: Callable[[], None], *, utilization: float) -> None:
         """Run `wait` and count its time as busy and idle by the encoder's utilization, 0 to 1."""

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import tempfile
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -46,6 +44,8 @@ from coinml.registry.serving_limits import (
 from coinml.runtime.cpus import cpu_count
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from coinml.encoder.clip_encoder import ClipEncoder
     from coinml.heads.protocol import Head
 
@@ -156,17 +156,43 @@ class VideoClassifier(PythonModel):
         self, rows: Sequence[dict[str, Any]], limits: ServingLimits, end_s: float
     ) -> pd.DataFrame:
         """Decode and classify; `end_s` is when to stop, by the monotonic clock."""
-        answers: list[dict[str, Any]] = []
+        from coinml.encoder.encoder_threads import EncoderThreads
+        from coinml.encoder.video_pipeline import VideoPipeline
+
+        late = f"not answered within {limits.max_s:g} s (COINML_SERVE_MAX_S)"
+        answers: list[dict[str, Any]] = [_no_answer(late) for _ in rows]
         counted = RequestBytes(limits)
-        with tempfile.TemporaryDirectory() as folder:
-            # Decode only a few videos ahead of the encoder: each takes about 100 MB.
-            ahead: deque[Future[SampledClips]] = deque()
-            for index, row in enumerate(rows):
-                if len(ahead) > self._pool.workers:
-                    answers.append(self._answer(ahead.popleft(), limits, end_s))
-                temporary = Path(folder) / f"{index}.video"
-                ahead.append(self._submit(row, temporary, counted, limits, end_s))
-            answers += [self._answer(future, limits, end_s) for future in ahead]
+        clips = max(1, len(rows)) * self._clip_spec.clips
+
+        def answer(index: int, _: SampledClips, vectors: NDArray[np.float32]) -> None:
+            try:
+                answers[index] = self._classify(vectors)
+            except Exception as err:
+                fail(index, err)
+
+        def fail(index: int, err: Exception) -> None:
+            answers[index] = _no_answer(late if isinstance(err, TimeoutError) else _reason(err))
+
+        # The threads end before the folder goes.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            EncoderThreads(
+                self._encoder, batch_clips=min(self._encoder.batch_clips, clips), clips=clips
+            ) as threads,
+            contextlib.suppress(TimeoutError),
+        ):
+            VideoPipeline(
+                range(len(rows)),
+                count=len(rows),
+                clips=self._clip_spec.clips,
+                workers=self._pool.workers,
+                decode=lambda index: self._submit(
+                    rows[index], Path(folder) / f"{index}.video", counted, limits, end_s
+                ),
+                threads=threads,
+                on_encoded=answer,
+                on_failed=fail,
+            ).run(until_s=end_s)
         table = pd.DataFrame(answers, columns=_ANSWER, dtype=object)
         # MLflow's server makes JSON of the values as they are, and JSON has no NaN.
         return table if in_mlflow_server() else table.astype({"score": np.float64})
@@ -199,24 +225,8 @@ class VideoClassifier(PythonModel):
         future.add_done_callback(lambda _: temporary.unlink(missing_ok=True))
         return future
 
-    def _answer(
-        self, future: Future[SampledClips], limits: ServingLimits, end_s: float
-    ) -> dict[str, Any]:
-        try:
-            return self._classify(_result_until(future, end_s))
-        except CoinmlError as err:
-            error = str(err)
-        except TimeoutError:
-            future.cancel()
-            error = f"not answered within {limits.max_s:g} s (COINML_SERVE_MAX_S)"
-        # An answer names no folder and no line of code; the log does.
-        except Exception as err:
-            logger.exception("a video is not classified")
-            error = f"this video cannot be classified ({type(err).__name__}); see the server's log"
-        return {"label": None, "score": None, "top5": [], "error": error}
-
-    def _classify(self, sampled: SampledClips) -> dict[str, Any]:
-        vectors = self._encoder.encode(list(sampled.frames))
+    def _classify(self, vectors: NDArray[np.float32]) -> dict[str, Any]:
+        """The answer for a video by the vectors of its clips, float32 (clips, D)."""
         # Embedding sets store float16; the same rounding here makes serving match training.
         clips = vectors.astype(np.float16)[np.newaxis]
         seen = clips if self._head.takes_clips else clips.astype(np.float32).mean(axis=1)
@@ -253,6 +263,18 @@ def _load_encoder(described: dict[str, Any], carried: str | None) -> ClipEncoder
                 f"this model was trained with encoder {spec.fingerprint} and finds {err.found} "
                 f"({ref})"
             ) from err
+
+
+def _no_answer(error: str) -> dict[str, Any]:
+    return {"label": None, "score": None, "top5": [], "error": error}
+
+
+def _reason(err: Exception) -> str:
+    """What an answer says of an error: no folder and no line of code; the log has them."""
+    if isinstance(err, CoinmlError):
+        return str(err)
+    logger.error("a video is not classified", exc_info=err)
+    return f"this video cannot be classified ({type(err).__name__}); see the server's log"
 
 
 def _failed(err: Exception) -> Future[SampledClips]:
@@ -326,11 +348,3 @@ def _video_file(
     except OSError as err:
         raise LocalError(f"'video_base64' cannot be written: {err.strerror}") from err
     return temporary, "video_base64"
-
-
-def _result_until(future: Future[SampledClips], end_s: float) -> SampledClips:
-    left_s = end_s - time.monotonic()
-    # A future that is done gives its result however late it is asked.
-    if left_s <= 0:
-        raise TimeoutError
-    return future.result(timeout=None if math.isinf(left_s) else left_s)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from coinml.errors import InvalidInputError, RegistryError
+from coinml.encoder.clip_encoder import ClipEncoder
+from coinml.errors import InvalidInputError, LocalError, RegistryError
 from coinml.registry.predict import predict_files
 from coinml.registry.register import register
 from coinml.registry.versions import version_at
@@ -229,6 +231,51 @@ def test_more_videos_than_workers_are_answered_in_order(trained: Trained, champi
     assert answers["error"].isna().all()
     right = [id_.startswith(label) for id_, label in zip(videos, answers["label"], strict=True)]
     assert sum(right) >= 24
+
+
+def test_videos_are_encoded_as_in_embedding_equal_clips_once_and_in_small_batches(
+    champion: Any,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    threads: set[str] = set()
+    encode = ClipEncoder.encode_prepared
+
+    def counting(self: ClipEncoder, clips: list[Any], **options: int) -> np.ndarray:
+        sizes.append(len(clips))
+        threads.add(threading.current_thread().name)
+        return encode(self, clips, **options)
+
+    monkeypatch.setattr(ClipEncoder, "encode_prepared", counting)
+    short = make_video(tmp_path / "short.mp4", seconds=0.3)
+    answers = champion.predict(pd.DataFrame({"video": [str(short)] * 4}))
+    assert answers["error"].isna().all()
+    # Each of them has several clips of the same frames.
+    assert champion.unwrap_python_model()._clip_spec.clips > 1
+    assert sum(sizes) == 4
+    assert all(name.startswith("encode") for name in threads)
+
+
+def test_a_batch_that_fails_is_the_error_of_its_videos(
+    trained: Trained, champion: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = ClipEncoder.encode_prepared
+    calls: list[int] = []
+
+    def fails_once(self: ClipEncoder, clips: list[Any], **options: int) -> np.ndarray:
+        calls.append(len(clips))
+        if len(calls) == 1:
+            raise LocalError("not even one clip fits the memory of the device")
+        return encode(self, clips, **options)
+
+    monkeypatch.setattr(ClipEncoder, "encode_prepared", fails_once)
+    files = [str(path) for path in list(trained.material.videos.values())[:12]]
+    errors = champion.predict(pd.DataFrame({"video": files}))["error"]
+    failed = errors.dropna()
+    assert 1 <= len(failed) < 12
+    assert set(failed) == {"not even one clip fits the memory of the device"}
 
 
 def test_other_preprocessing_than_in_training_is_refused(model_folder: Path) -> None:

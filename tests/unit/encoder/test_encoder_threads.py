@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from coinml.embedding.encoder_threads import EncoderThreads
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
+from coinml.encoder.encoder_threads import EncoderThreads
 
 
 @pytest.fixture(scope="module")
