@@ -143,7 +143,7 @@ def quantized(base: Path, files: Sequence[Path], sets: Path, *, clips: int) -> P
     seen = [sample(file, encoder.clip_spec()).frames[0] for file in files]
     sets.mkdir(parents=True, exist_ok=True)
     path = sets / "quantized"
-    path.write_bytes(encoder.quantize(seen))
+    path.write_bytes(encoder.quantize(seen)[1])
     return path
 
 

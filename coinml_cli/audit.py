@@ -42,6 +42,7 @@ def audit(
     from coinml.data.corrections import corrections_beside, read_corrections
     from coinml.data.names import listed
     from coinml.embedding_sets import EmbeddingSet
+    from coinml.embedding_sets.quantized_file import find_spec
     from coinml.ledger import Ledger
     from coinml.runtime import progress
     from coinml.tracking.mlflow_store import home_store
@@ -57,9 +58,8 @@ def audit(
     made = set_options.for_target(wanted).resolved(mini=selection.is_mini)
     with watched(), Ledger.of(settings) as ledger:
         dataset = load_shown(selection, settings)
-        embedding_set = EmbeddingSet.open(
-            settings.embeddings_root, dataset.name, made.spec(dataset.name)
-        )
+        root = settings.embeddings_root
+        embedding_set = EmbeddingSet.open(root, dataset.name, find_spec(root, dataset.name, made))
         with progress.stage("look"):
             found, run_id = audit_set(
                 dataset,

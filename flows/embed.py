@@ -24,7 +24,6 @@ from tasks.embedding import (
     find_jobs,
     make_shards,
     open_set,
-    quantize_set,
     quarantine_broken,
 )
 from tasks.events import announce_embedded
@@ -70,7 +69,7 @@ def embed(
     started = time.perf_counter()
     jobs = find_jobs(dataset, extent)
     require_jobs(dataset, jobs, extent)
-    embedding_set = open_set(dataset.name, made)
+    embedding_set = open_set(dataset, made, jobs, embedding)
     # A page of vectors that is damaged does not show in the keys.
     embedding_set.set_aside_broken()
     done = embedding_set.done(set_aside=True)
@@ -78,7 +77,6 @@ def embed(
     reports: list[EmbedReport] = []
     workers = 0
     if todo:
-        quantize_set(dataset, embedding_set, made, jobs, embedding)
         with (
             progress_shown(dataset.name),
             progress.stage("embed", len(todo)),

@@ -8,6 +8,7 @@ from prefect import flow
 
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import find_spec
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -66,7 +67,7 @@ def train(
     made = set_options.for_target(target).resolved(mini=selection.is_mini)
     examples(dataset.videos, target=target)
     check_tracking(model_name(dataset.name, target))
-    fingerprint = made.spec(dataset.name).fingerprint
+    fingerprint = find_spec(Settings().embeddings_root, dataset.name, made).fingerprint
     grown = None
     if min_new:
         known = count_trained(dataset.name, fingerprint, training.heads, target)

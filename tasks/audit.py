@@ -9,6 +9,7 @@ from coinml.audit import audit_set
 from coinml.data.records import Target
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import find_spec
 from coinml.ledger import Ledger
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -31,7 +32,8 @@ def audit_embedded(
     settings = Settings()
     dataset = selection.load(settings.data_dir)
     store = home_store(settings)
-    made = EmbeddingSet.open(settings.embeddings_root, dataset.name, set_options.spec(dataset.name))
+    root = settings.embeddings_root
+    made = EmbeddingSet.open(root, dataset.name, find_spec(root, dataset.name, set_options))
     with store.outages_as_transient(), Ledger.of(settings) as ledger:
         found, run_id = audit_set(
             dataset,

@@ -9,9 +9,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from coinml.data.records import Dataset, Extent
+from coinml.embedding import quantization
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding.options import EmbedOptions
-from coinml.embedding.quantization import quantize_for
 from coinml.embedding.report import EmbedReport, Progress
 from coinml.embedding.shards import (
     Embedder,
@@ -29,13 +29,6 @@ from tasks.limits import reserved_devices
 from tasks.policies import RETRIES, RETRY_DELAYS_S, RETRY_JITTER, only_transient
 
 
-@task(cache_policy=NO_CACHE)
-def open_set(dataset: str, options: SetOptions) -> EmbeddingSet:
-    """Open the embedding set with these options, or create it."""
-    root = Settings().embeddings_root
-    return EmbeddingSet.open(root, dataset, options.spec(dataset), create=True)
-
-
 def find_jobs(dataset: Dataset, extent: Extent) -> list[EmbedJob]:
     """One job for each extent of each downloaded video, whether it is embedded already or not."""
     with Ledger.of(Settings()) as ledger:
@@ -44,16 +37,13 @@ def find_jobs(dataset: Dataset, extent: Extent) -> list[EmbedJob]:
 
 
 @task(cache_policy=NO_CACHE)
-def quantize_set(
-    dataset: Dataset,
-    embedding_set: EmbeddingSet,
-    set_options: SetOptions,
-    jobs: Sequence[EmbedJob],
-    options: EmbedOptions,
-) -> None:
-    """Give a set with precision int8 its quantized model, unless it has one."""
-    quantize_for(
-        embedding_set,
+def open_set(
+    dataset: Dataset, set_options: SetOptions, jobs: Sequence[EmbedJob], options: EmbedOptions
+) -> EmbeddingSet:
+    """Open the embedding set with these options, or create it."""
+    return quantization.open_set(
+        Settings().embeddings_root,
+        dataset.name,
         set_options,
         jobs,
         training={video.video_id for video in dataset.videos if video.split == "train"},

@@ -14,6 +14,7 @@ from coinml.embedding.options import EmbedOptions
 from coinml.embedding.quantization import load_set_encoder
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import find_spec
 from coinml.heads.kinds import head_kind
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -63,7 +64,8 @@ def embed_reencoded(
 ) -> Reencoded:
     """Embed copies of videos that are re-encoded at this picture height."""
     settings = Settings()
-    spec = resolutions.reencoded_spec(set_options.spec(dataset), rows)
+    own = find_spec(settings.embeddings_root, dataset, set_options)
+    spec = resolutions.reencoded_spec(own, rows)
     return resolutions.embed_reencoded(
         jobs,
         rows,

@@ -66,11 +66,19 @@ def embed(
         InvalidInputError: The encoder is not the set's, or not quantized as the set's.
         LocalError: This machine fails (disk full, out of memory).
     """
-    if encoder.spec.fingerprint != embedding_set.spec.encoder.fingerprint:
+    wanted = embedding_set.spec.encoder
+    if encoder.spec.fingerprint != wanted.fingerprint:
+        calibration = encoder.spec.calibration_sha256
+        other_clips = replace(wanted, calibration_sha256=calibration) == encoder.spec
         raise InvalidInputError(
             f"encoder {encoder.spec.fingerprint} is not the one that set "
-            f"{embedding_set.spec.fingerprint} was made for "
-            f"({embedding_set.spec.encoder.fingerprint})"
+            f"{embedding_set.spec.fingerprint} was made for ({wanted.fingerprint})"
+            + (
+                ": it was quantized on other clips, and vectors of two quantized models cannot be "
+                "mixed; load the encoder with the set's own"
+                if other_clips
+                else ""
+            )
         )
     check_quantized(encoder, embedding_set)
     done = embedding_set.done(set_aside=True)

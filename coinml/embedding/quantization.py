@@ -1,4 +1,4 @@
-"""Quantizing an encoder on a set's training videos, and loading the encoder of a set."""
+"""Opening a set, with an encoder quantized on its training videos; and loading its encoder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from coinml.data.splits import unit_hash
 from coinml.embedding.jobs import EmbedJob
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
-from coinml.embedding_sets.quantized_file import keep_quantized, quantized_file
+from coinml.embedding_sets.quantized_file import (
+    create_quantized_set,
+    find_quantized_set,
+    find_spec,
+    keep_quantized,
+    quantized_file,
+)
+from coinml.encoder.checkpoint import QUANTIZED_FILE
 from coinml.encoder.int8_model import check_installed
 from coinml.encoder.sampling import FLOAT, INT8
-from coinml.errors import CorruptVideoError, InvalidInputError
+from coinml.errors import CorruptVideoError, InvalidInputError, LocalError
+from coinml.runtime.addresses import masked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from coinml.encoder.clip_encoder import ClipEncoder
+    from coinml.encoder.spec import EncoderSpec
 
 logger = logging.getLogger(__name__)
 
@@ -28,55 +37,58 @@ CALIBRATION_CLIPS = 32
 """Clips that the scales of a quantized model are found from, each of another training video."""
 
 
-def quantize_for(
-    embedding_set: EmbeddingSet,
+def open_set(
+    root_url: str,
+    dataset: str,
     options: SetOptions,
     jobs: Sequence[EmbedJob],
     *,
     training: Collection[str],
     decoder: str = "auto",
     deadline_s: float = 60.0,
-) -> None:
-    """Give a set with precision int8 its quantized model, unless it has one or is float.
+) -> EmbeddingSet:
+    """Open the set with these options, or create it; with precision int8, quantize the encoder.
 
-    The model is quantized on one clip each of the first training videos by the hash of their id:
-    the choice depends only on which are there. Later runs use the same model.
+    It is quantized once for a set, on one clip each of the first training videos by the hash of
+    their id: the choice depends only on which are there. Later runs use the same model.
 
     Args:
-        embedding_set: The set.
-        options: Its options, with the encoder named.
+        root_url: Folder or fsspec URL of the embedding sets.
+        dataset: Name of the dataset.
+        options: The set's options, with the encoder named.
         jobs: All videos or extents of the set that have a file.
         training: Ids of training videos.
         decoder: As in `engine.embed`.
         deadline_s: Seconds that decoding one video may take.
 
     Raises:
-        InvalidInputError: OpenVINO or nncf is missing, no training video can be decoded, or the
-            encoder cannot be quantized.
-        LocalError: The set cannot be written.
+        InvalidInputError: There is no such encoder; or for int8, OpenVINO or nncf is missing, no
+            training video can be decoded, the encoder cannot be quantized, or several sets have
+            these options.
+        LocalError: The set cannot be read or written, or it has lost its quantized model and the
+            videos that are here do not give it again.
     """
-    if options.precision != INT8 or quantized_file(embedding_set) is not None:
-        return
-    from coinml.encoder.clip_encoder import load_encoder
-
-    check_installed(quantizing=True)
-    encoder = load_encoder(
-        str(options.encoder),
-        revision=options.revision,
-        device="cpu",
-        kernel="torch-float32",
-        sampling=replace(options.sampling, precision=FLOAT),
-    )
-    clips, names = _calibration_clips(
-        encoder,
+    if options.precision != INT8:
+        return EmbeddingSet.open(root_url, dataset, options.spec(dataset), create=True)
+    found = find_quantized_set(root_url, dataset, options)
+    if found is not None and quantized_file(found) is not None:
+        return found
+    encoder_spec, content = _quantized(
+        options,
         [job for job in jobs if job.video_id in training],
-        snap=options.snap,
         decoder=decoder,
         deadline_s=deadline_s,
     )
-    logger.info("quantizing %s on %d clips", encoder.spec.encoder, len(clips))
+    spec = replace(options.spec(dataset), encoder=encoder_spec)
+    if found is not None and found.spec != spec:
+        raise LocalError(
+            f"set {found.spec.fingerprint} has lost its quantized model ({QUANTIZED_FILE}), and "
+            "the training videos that are here now give another one, whose vectors cannot be mixed "
+            f"with those of the set: restore the file from a copy, or move {masked(found.path)} "
+            "away and embed again"
+        )
     # Of two runs that quantize at once, both use the first one's.
-    keep_quantized(embedding_set, encoder.quantize(clips, names=names))
+    return create_quantized_set(root_url, spec, content)
 
 
 def load_set_encoder(
@@ -92,7 +104,8 @@ def load_set_encoder(
 
     if options.precision != INT8:
         return load_encoder_once(options, device, kernel)
-    embedding_set = EmbeddingSet.open(embeddings_root, dataset, options.spec(dataset))
+    spec = find_spec(embeddings_root, dataset, options)
+    embedding_set = EmbeddingSet.open(embeddings_root, dataset, spec)
     return load_encoder_once(options, device, kernel, quantized_file(embedding_set))
 
 
@@ -110,6 +123,27 @@ def check_quantized(encoder: ClipEncoder, embedding_set: EmbeddingSet) -> None:
             f"set {embedding_set.spec.fingerprint} has another quantized model, whose vectors "
             "cannot be mixed with this one's: load the encoder with the set's own"
         )
+
+
+def _quantized(
+    options: SetOptions, jobs: Sequence[EmbedJob], *, decoder: str, deadline_s: float
+) -> tuple[EncoderSpec, bytes]:
+    """The spec of the quantized encoder, and its file's content."""
+    from coinml.encoder.clip_encoder import load_encoder
+
+    check_installed(quantizing=True)
+    encoder = load_encoder(
+        str(options.encoder),
+        revision=options.revision,
+        device="cpu",
+        kernel="torch-float32",
+        sampling=replace(options.sampling, precision=FLOAT),
+    )
+    clips, names = _calibration_clips(
+        encoder, jobs, snap=options.snap, decoder=decoder, deadline_s=deadline_s
+    )
+    logger.info("quantizing %s on %d clips", encoder.spec.encoder, len(clips))
+    return encoder.quantize(clips, names=names)
 
 
 def _calibration_clips(

@@ -93,6 +93,8 @@ class SetOptions(BaseModel):
     def spec(self, dataset: str) -> SetSpec:
         """The spec of a dataset's embedding set with these options.
 
+        With precision int8 it lacks the set's calibration: `quantized_file.find_spec` has it.
+
         Raises:
             InvalidInputError: As `checkpoint`; or the encoder does not work with fewer tokens.
             TransientError: The hub does not answer.

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from coinml.encoder.architectures import Architecture, architecture_of
+from coinml.encoder.int8_model import calibration_of
 from coinml.encoder.model_config import described, model_fields, unusual_fields
 from coinml.encoder.preprocessing import Preprocessor
 from coinml.encoder.processor_files import PROCESSOR_FILES, read_processor
-from coinml.encoder.sampling import DEFAULT, PRECISIONS, Sampling
+from coinml.encoder.sampling import DEFAULT, INT8, PRECISIONS, Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.encoder.token_masking import checked_masking
 from coinml.encoder.weights import (
@@ -72,11 +73,12 @@ class Checkpoint:
         ]
 
     def spec(self, sampling: Sampling = DEFAULT) -> EncoderSpec:
-        """The spec of this encoder with a sampling.
+        """The spec of this encoder with a sampling; with precision "int8", of its quantized model.
 
         Raises:
             InvalidInputError: The sampling is invalid or does not fit the model, or the processor
                 file is missing or not supported.
+            LocalError: The quantized model's file is damaged.
         """
         if sampling.precision not in PRECISIONS:
             raise InvalidInputError(
@@ -115,6 +117,11 @@ class Checkpoint:
             pooling=self.architecture.pooling(self.config, tensor_names),
             dim=dim,
             precision=sampling.precision,
+            calibration_sha256=(
+                calibration_of(self.quantized)
+                if sampling.precision == INT8 and self.quantized is not None
+                else None
+            ),
         )
 
     @property

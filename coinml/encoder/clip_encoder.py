@@ -328,7 +328,7 @@ class ClipEncoder:
 
     def quantize(
         self, clips: Sequence[NDArray[np.uint8]], *, names: Sequence[object] = ()
-    ) -> bytes:
+    ) -> tuple[EncoderSpec, bytes]:
         """Quantize the model with the scales of some clips; this encoder is not used afterwards.
 
         Args:
@@ -336,7 +336,8 @@ class ClipEncoder:
             names: What the clips are, as JSON values; kept in the file.
 
         Returns:
-            The content of a file that `load_encoder` takes as `quantized`.
+            The spec of the quantized encoder, and the content of a file that `load_encoder` takes
+            as `quantized`.
 
         Raises:
             InvalidInputError: The model cannot be quantized, a package is missing, or this encoder
@@ -344,14 +345,14 @@ class ClipEncoder:
         """
         import torch
 
-        from coinml.encoder.int8_model import quantize
+        from coinml.encoder.int8_model import calibration_sha256, quantize
 
+        prepared = [self.prepare(clip) for clip in clips]
         batches = [
-            self._preprocessor.normalised(self.prepare(clip)[None], dtype=torch.float32)
-            for clip in clips
+            self._preprocessor.normalised(pixels[None], dtype=torch.float32) for pixels in prepared
         ]
-        spec = replace(self.spec, precision=INT8)
-        return quantize(self._backbone.torch_model(), batches, spec, clips=names)
+        spec = replace(self.spec, precision=INT8, calibration_sha256=calibration_sha256(prepared))
+        return spec, quantize(self._backbone.torch_model(), batches, spec, clips=names)
 
     def _halve(self, clips: int) -> None:
         """Limit later batches to half as many clips."""

@@ -15,6 +15,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,7 +61,7 @@ def quantize(
             anything else afterwards.
         batches: Pixels of the clips that the scales are found from, (1, frames, 3, height, width)
             each. The same ones in the same order give the same model.
-        spec: The encoder's, with precision "int8".
+        spec: The quantized encoder's.
         clips: What the clips are, as JSON values; kept in the file.
 
     Returns:
@@ -106,6 +107,19 @@ def quantize(
     )
 
 
+def calibration_sha256(clips: Sequence[torch.Tensor]) -> str:
+    """Hash of the clips that scales are found from: their sizes, pixels and order.
+
+    Args:
+        clips: Resized pixels, uint8 (frames, 3, height, width) each.
+    """
+    digest = sha256()
+    for clip in clips:
+        digest.update(f"{tuple(clip.shape)}".encode())
+        digest.update(clip.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def int8_kernel(path: Path, spec: EncoderSpec) -> Kernel:
     """The kernel that computes a quantized model.
 
@@ -118,7 +132,8 @@ def int8_kernel(path: Path, spec: EncoderSpec) -> Kernel:
         LocalError: The file is damaged.
     """
     check_installed()
-    described, graph, weights = _read(path)
+    # Reading verifies the checksums.
+    described, graph, weights = _read(path, _GRAPH, _WEIGHTS)
     found = described["encoder"]["fingerprint"]
     if found != spec.fingerprint:
         raise InvalidInputError(
@@ -146,15 +161,27 @@ def description_of(path: Path) -> dict[str, Any]:
         InvalidInputError: There is no such file.
         LocalError: It is damaged.
     """
-    return _read(path)[0]
+    described: dict[str, Any] = _read(path)[0]
+    return described
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
+def calibration_of(path: Path) -> str | None:
+    """The `calibration_sha256` of a quantized model; None if an earlier version made it.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        LocalError: It is damaged.
+    """
+    found: str | None = description_of(path)["encoder"].get("calibration_sha256")
+    return found
+
+
+def _read(path: Path, *names: str) -> tuple[Any, ...]:
+    """The description of a quantized model, and the content of other parts of its file."""
     try:
         with zipfile.ZipFile(path) as archive:
             described = json.loads(archive.read(_DESCRIPTION))
-            # Reading verifies the checksums.
-            graph, weights = archive.read(_GRAPH), archive.read(_WEIGHTS)
+            parts = [archive.read(name) for name in names]
         is_known = described["format"] == _FORMAT and "fingerprint" in described["encoder"]
     except FileNotFoundError as err:
         raise InvalidInputError(
@@ -171,7 +198,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
             f"{path}: format {described['format']!r}, and {_FORMAT!r} can be read: another version "
             "of coinml made it"
         )
-    return described, graph, weights
+    return described, *parts
 
 
 def _quantized(graph: Any, batches: Sequence[torch.Tensor]) -> Any:

@@ -49,6 +49,9 @@ class EncoderSpec:
         dim: Length of a vector.
         precision: "float", or "int8" for a quantized model. The default is left out of the
             fingerprint and of the JSON, as it was before there was another.
+        calibration_sha256: Hash of the pixels that the scales of a quantized model were found from.
+            None for "float", where no quantized model is known yet, and for those of an earlier
+            version; it is left out then.
     """
 
     encoder: str = field(compare=False)
@@ -69,6 +72,7 @@ class EncoderSpec:
     pooling: str = "mean"
     dim: int
     precision: str = FLOAT
+    calibration_sha256: str | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -101,6 +105,8 @@ class EncoderSpec:
         fields = asdict(self)
         if self.precision == FLOAT:
             del fields["precision"]
+        if self.calibration_sha256 is None:
+            del fields["calibration_sha256"]
         return fields
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from coinml.data.records import Dataset, Target
@@ -10,6 +11,7 @@ from coinml.data.splits import unit_hash
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
+from coinml.embedding_sets.quantized_file import find_spec
 from coinml.embedding_sets.spec import SetSpec
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.studies.plans import ORIGINAL, StudyPlan
@@ -54,7 +56,9 @@ def load_condition_data(
             target=target,
             with_clips=with_clips,
         )
-        for name, spec, sha256s in _sets(plan, dataset.name, options, hashes)
+        for name, spec, sha256s in _sets(
+            plan, options, hashes, find=partial(find_spec, embeddings_root, dataset.name)
+        )
     }
 
 
@@ -83,13 +87,17 @@ def files_here(
 
 
 def _sets(
-    plan: StudyPlan, dataset: str, options: SetOptions, hashes: Mapping[str, str]
+    plan: StudyPlan,
+    options: SetOptions,
+    hashes: Mapping[str, str],
+    *,
+    find: Callable[[SetOptions], SetSpec],
 ) -> list[tuple[str, SetSpec, Mapping[str, str]]]:
     """Name, set and files' hashes of each condition with a set."""
-    own = options.spec(dataset)
+    own = find(options)
     if plan.has_sets:
         return [
-            (condition.name, condition.set_options.spec(dataset), hashes)
+            (condition.name, find(condition.set_options), hashes)
             for condition in plan.conditions
             if condition.set_options is not None
         ]

@@ -45,6 +45,16 @@ def test_a_spec_survives_its_json() -> None:
     quantized = replace(ENCODER, precision="int8")
     assert EncoderSpec.from_dict(quantized.as_dict()) == quantized
     assert quantized.fingerprint != ENCODER.fingerprint
-    assert sorted(quantized.as_dict()) == sorted([*EncoderSpec.__dataclass_fields__, "fingerprint"])
     assert {*quantized.as_dict()} - {*content["encoder"]} == {"precision"}
     assert {*content["encoder"]} < {*quantized.as_dict()}
+
+
+def test_a_quantized_spec_has_its_calibration() -> None:
+    # Earlier versions wrote none, and their sets stay what they are.
+    earlier = replace(ENCODER, precision="int8")
+    assert earlier.fingerprint == "1470896b1421"
+    assert "calibration_sha256" not in earlier.as_dict()
+    one, other = (replace(earlier, calibration_sha256=digit * 64) for digit in "01")
+    assert len({spec.fingerprint for spec in (ENCODER, earlier, one, other)}) == 4
+    assert EncoderSpec.from_dict(one.as_dict()) == one
+    assert sorted(one.as_dict()) == sorted([*EncoderSpec.__dataclass_fields__, "fingerprint"])

@@ -12,8 +12,7 @@ import pytest
 
 from coinml import media
 from coinml.embedding.engine import embed
-from coinml.embedding.quantization import load_set_encoder, quantize_for
-from coinml.embedding_sets import EmbeddingSet
+from coinml.embedding.quantization import load_set_encoder, open_set
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import quantized_file
 from coinml.embedding_sets.table import build_table
@@ -33,10 +32,10 @@ def test_it_predicts_with_the_vectors_of_the_set(
         encoder=str(material.checkpoint.folder), clips=2, stride=1, precision="int8"
     )
     root, name = str(tmp_path / "sets"), material.dataset.name
-    embeddings = EmbeddingSet.open(root, name, options.spec(name), create=True)
     jobs = [replace(job_of(path), video_id=video_id) for video_id, path in material.videos.items()]
     training = {video.video_id for video in material.dataset.videos if video.split == "train"}
-    quantize_for(embeddings, options, jobs, training=training)
+    embeddings = open_set(root, name, options, jobs, training=training)
+    assert embeddings.spec.encoder.calibration_sha256 is not None
     encoder = load_set_encoder(root, name, options, "cpu")
     embed(jobs, encoder, embeddings)
     quantized = replace(
