@@ -50,7 +50,8 @@ class Preprocessor:
             frames: uint8 (N, height, width, 3).
 
         Returns:
-            uint8 (N, 3, crop height, crop width), on the same device.
+            uint8 (N, 3, crop height, crop width), on the same device, in memory of its own: a clip
+            that waits for its batch keeps neither the decoded frames nor the uncropped ones.
         """
         from torch.nn.functional import interpolate, pad
 
@@ -72,6 +73,10 @@ class Preprocessor:
                     align_corners=False,
                 )
             images = images[:, :, slice(*rows), slice(*columns)]
+            if images.untyped_storage().nbytes() != images.nbytes or size == tuple(
+                frames.shape[1:3]
+            ):
+                images = images.clone()
         missing_y, missing_x = max(self.crop[0] - size[0], 0), max(self.crop[1] - size[1], 0)
         if missing_y or missing_x:
             # PIL pads with black if the frame is smaller than the crop.

@@ -74,6 +74,17 @@ def test_a_crop_without_resizing_is_a_copy() -> None:
     assert part.untyped_storage().nbytes() == 2 * 3 * 32 * 32
 
 
+@pytest.mark.parametrize("source", [(90, 120), (72, 40), (40, 40), (40, 60), (20, 44), (40, 36)])
+def test_a_waiting_clip_keeps_no_other_pixels(source: tuple[int, int]) -> None:
+    frames = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, *source, 3), dtype=np.uint8)
+    )
+    clip = Preprocessor(resize=40, crop=(40, 40)).resized(frames)
+    assert clip.shape == (2, 3, 40, 40)
+    assert clip.untyped_storage().nbytes() == clip.nbytes
+    assert clip.untyped_storage().data_ptr() != frames.untyped_storage().data_ptr()
+
+
 def test_real_clips_are_resized_like_torch_on_a_cpu(shared_data: Path) -> None:
     files = [
         path
