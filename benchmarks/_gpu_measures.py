@@ -50,16 +50,17 @@ class Table:
     def bar(
         self, what: str, value: float, *, least: float | None = None, most: float | None = None
     ) -> None:
-        """Add a measurement with a smallest or largest allowed value."""
+        """Add a measurement with a smallest or largest allowed value, and by how much it is met."""
         met = not math.isnan(value)
         if least is not None:
-            met, asked = met and value >= least, f"at least {least:g}"
+            met, asked, apart = met and value >= least, f"at least {least:g}", value - least
         else:
             assert most is not None
-            met, asked = met and value <= most, f"at most {most:g}"
+            met, asked, apart = met and value <= most, f"at most {most:g}", value - most
         if not met:
             self.missed.append(what)
-        self.row(what, float(value), f"({asked}: {'met' if met else 'MISSED'})")
+        verdict = f"{'met' if met else 'MISSED'} by {abs(apart):.2g}"
+        self.row(what, float(value), f"({asked}: {verdict})")
 
     def fail(self, what: str, reason: str) -> None:
         """Add a part that failed."""

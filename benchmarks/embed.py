@@ -79,11 +79,13 @@ class Bars:
         self.missed = 0
 
     def check(self, what: str, value: float, *, most: float = 0.0, least: float = 0.0) -> None:
-        """Print a ratio with the required one."""
+        """Print a ratio with the required one, and by how much it is kept or missed."""
         kept = value <= most if most else value >= least
         bar = f"at most {most:g}" if most else f"at least {least:g}"
         self.missed += not kept
-        print(f"  {what}: {value:.3g} ({bar}: {'kept' if kept else 'MISSED'})", flush=True)
+        apart = abs(value - (most or least))
+        verdict = f"{'kept' if kept else 'MISSED'} by {apart:.2g}"
+        print(f"  {what}: {value:.3g} ({bar}: {verdict})", flush=True)
 
 
 def main() -> int:
