@@ -42,7 +42,7 @@ def place_clips(
     step_s = spec.stride * timeline.period_s
     span_s = (spec.frames - 1) * step_s
     room_s = float(times[last] - times[first]) - span_s
-    parts = (np.arange(spec.clips) + 0.5) / spec.clips
+    parts = (np.arange(spec.clips) + spec.place) / spec.clips
     if room_s < -timeline.period_s / 2 and spec.short == "error":
         raise InvalidInputError(
             f"a clip spans {span_s:.2f} s and there are {times[last] - times[first]:.2f} s of video"

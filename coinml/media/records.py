@@ -89,7 +89,7 @@ class ClipSpec:
     """How clips are placed in a video.
 
     The extent is divided into `clips` equal parts, with a clip of `frames` frames in the middle
-    of each. Clips longer than their parts overlap.
+    of each, or at another `place`. Clips longer than their parts overlap.
 
     With `exact`, a clip consists of the frames nearest to the wanted times.
 
@@ -110,6 +110,8 @@ class ClipSpec:
         stride: Distance between a clip's frames, in frames at the video's average rate.
         snap: Where a clip begins.
         short: How a clip longer than the video is filled.
+        place: Where in its part a clip lies, from 0 to 1. A single clip begins with the extent at
+            0 and ends with it at 1.
     """
 
     clips: int = 8
@@ -117,6 +119,7 @@ class ClipSpec:
     stride: int = 4
     snap: Snap = "exact"
     short: ShortPolicy = "repeat_last"
+    place: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("clips", "frames", "stride"):
@@ -128,6 +131,8 @@ class ClipSpec:
             raise InvalidInputError(
                 f"short-video policy {self.short!r} is unknown; known: {get_args(ShortPolicy)}"
             )
+        if not 0 <= self.place <= 1:
+            raise InvalidInputError(f"place must be from 0 to 1, not {self.place}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -231,6 +231,18 @@ def test_clips_are_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
     np.testing.assert_allclose(middles.mean(), 239 / 2, atol=1)
 
 
+def test_a_clip_lies_at_its_place(tmp_path: Path) -> None:
+    timeline = read_timeline(media.write_video(tmp_path / "a.mp4", numbered(100)))
+    firsts = [
+        int(place_clips(timeline, media.ClipSpec(clips=1, frames=16, stride=2, place=place))[0, 0])
+        for place in (0.0, 0.25, 1.0)
+    ]
+    # 100 frames, of which a clip spans 31.
+    assert firsts == [0, 17, 69]
+    with pytest.raises(InvalidInputError, match=r"place must be from 0 to 1, not 1\.5"):
+        media.ClipSpec(place=1.5)
+
+
 def test_an_extent_bounds_the_clips(tmp_path: Path) -> None:
     path = media.write_video(tmp_path / "a.mp4", numbered(250), fps=25)
     clips = media.sample(path, media.ClipSpec(clips=3), start_s=2.0, end_s=6.0)
