@@ -1,9 +1,10 @@
-"""Atomic writes: a file is written under a temporary name, then renamed."""
+"""Atomic writes: a file or folder is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,31 @@ def written_whole(path: Path, *, durable: bool = True, private: bool = False) ->
             _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """A context with a temporary folder to write to, which is renamed to `path` on success.
+
+    Its files are flushed to the disk before. The temporary folder is hidden, beside `path`, and is
+    removed if the block fails.
+
+    Args:
+        path: The folder's final name, which is not taken.
+
+    Raises:
+        OSError: The folder cannot be written, or there is one that is not empty.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        for written in [*partial.rglob("*"), partial]:
+            _sync(written)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(path: Path, content: Any, *, durable: bool = True, private: bool = False) -> None:

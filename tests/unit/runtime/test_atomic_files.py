@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from coinml.ledger import Ledger
-from coinml.runtime.atomic_files import PARTIAL_GLOB, name_first, write_whole, written_whole
+from coinml.runtime.atomic_files import (
+    PARTIAL_GLOB,
+    folder_written_whole,
+    name_first,
+    write_whole,
+    written_whole,
+)
 from coinml.runtime.home_key import keyed_digest
 
 
@@ -44,6 +50,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         _interrupted(target)
     assert target.read_text() == "old"
     assert names(tmp_path) == {"file"}
+
+
+def test_a_folder_has_its_name_once_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "step-5"
+    with folder_written_whole(target) as partial:
+        (partial / "weights").write_text("new")
+        assert not target.exists()
+        assert partial in set(tmp_path.glob(PARTIAL_GLOB))
+    assert (target / "weights").read_text() == "new"
+    with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "step-6"):
+        raise RuntimeError
+    # What is there is not replaced.
+    with pytest.raises(OSError, match="not empty"), folder_written_whole(target) as partial:
+        (partial / "weights").write_text("other")
+    assert names(tmp_path) == {"step-5"}
+    assert (target / "weights").read_text() == "new"
 
 
 def test_a_private_file_is_never_readable_by_others(tmp_path: Path) -> None:
