@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-EPOCH, CONDITION = "epoch", "condition"
-"""Groups of curves: by epoch of a training, by condition of a study."""
+EPOCH, CONDITION, STEP = "epoch", "condition", "step"
+"""Groups of curves: by epoch of a training, condition of a study, step of a pre-training."""
 
 PRIMARY = "val/accuracy"
 """The metric that decides between heads."""
@@ -54,9 +54,9 @@ def own_metrics(logged: Mapping[str, float]) -> dict[str, float]:
 
 
 def curve_name(logged: str) -> str | None:
-    """Coinml's name of a metric that has a value at each epoch or condition, else None."""
+    """Coinml's name of a metric that has a value at each epoch, condition or step, else None."""
     group, slash, name = logged.partition("/")
-    return name if slash and group in (EPOCH, CONDITION) else None
+    return name if slash and group in (EPOCH, CONDITION, STEP) else None
 
 
 def _own_name(logged: str) -> str:

@@ -52,46 +52,60 @@ class RunLog:
         self._log([{logged_name(key): value for key, value in values.items()}], 0)
 
     def history(
-        self, steps: Sequence[Mapping[str, float]], *, group: str = EPOCH, first_step: int = 1
+        self,
+        steps: Sequence[Mapping[str, float]],
+        *,
+        group: str = EPOCH,
+        first_step: int = 1,
+        every: int = 1,
     ) -> None:
         """Log a sequence of metrics, one mapping per step, in batches.
 
         Args:
             steps: The metrics by coinml's names.
-            group: `metric_names.EPOCH` or `CONDITION`: what a step is.
+            group: `metric_names.EPOCH`, `CONDITION` or `STEP`: what a step is.
             first_step: The first one's number.
+            every: Steps from one mapping to the next.
         """
         self._log(
             [{f"{group}/{key}": value for key, value in values.items()} for values in steps],
             first_step,
+            every,
         )
 
     def rename(self, name: str) -> None:
         """Set the run's name."""
         self._client.update_run(self.run_id, name=name)
 
-    def _log(self, steps: Sequence[Mapping[str, float]], first_step: int) -> None:
+    def _log(self, steps: Sequence[Mapping[str, float]], first_step: int, every: int = 1) -> None:
         now_ms = int(time.time() * 1000)
         metrics = [
-            Metric(key, float(value), now_ms, step)
-            for step, values in enumerate(steps, start=first_step)
+            Metric(key, float(value), now_ms, first_step + number * every)
+            for number, values in enumerate(steps)
             for key, value in values.items()
         ]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
     @contextmanager
-    def epochs(self) -> Iterator[Callable[[Numbers], None]]:
+    def epochs(
+        self, *, group: str = EPOCH, every: int = 1, first: int = 1
+    ) -> Iterator[Callable[[Numbers], None]]:
         """Yields a function that logs the metrics of one epoch.
 
         Metrics are written every few seconds by another thread, so that training continues while
         MLflow does not answer. The rest is written at the end, even if training failed.
+
+        Args:
+            group: As in `history`.
+            every: Steps of the group from one call to the next.
+            first: Number of the first call; it is logged at step `first * every`.
         """
 
-        def write(steps: Sequence[Numbers], first: int) -> None:
-            self.history(steps, first_step=first)
+        def write(steps: Sequence[Numbers], number: int) -> None:
+            self.history(steps, group=group, first_step=number * every, every=every)
 
-        writer = EpochWriter(write, every_s=_BETWEEN_BATCHES_S)
+        writer = EpochWriter(write, every_s=_BETWEEN_BATCHES_S, first=first)
         try:
             yield writer.add
         except BaseException:

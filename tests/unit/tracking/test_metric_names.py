@@ -42,6 +42,7 @@ def test_curves_are_no_final_metrics() -> None:
         "val_loss": 1.0
     }
     assert curve_name("epoch/val_loss") == "val_loss"
+    assert curve_name("step/loss") == "loss"
     assert curve_name("val/loss") is curve_name("val_loss") is None
 
 
