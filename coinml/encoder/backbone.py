@@ -1,6 +1,6 @@
 """The frozen model of an encoder: pixels in, pooled vectors out.
 
-The only importer of transformers, except the miniature's trainer.
+The only importer of transformers, except what trains an encoder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load_backbone(
     import torch
 
     architecture = checkpoint.architecture
-    with _quiet_transformers(), torch.device("cpu"):
+    with quiet_transformers(), torch.device("cpu"):
         import transformers
 
         model_class = getattr(transformers, architecture.model_class)
@@ -155,7 +155,7 @@ class Backbone:
             InvalidInputError: There is only one kernel, and it cannot compute this model.
         """
         # Tracing looks at all attributes of a model, and transformers comments on some.
-        with _quiet_transformers():
+        with quiet_transformers():
             return self._use_kernel(kernels, batch_clips, expected_clips)
 
     def _use_kernel(
@@ -315,7 +315,7 @@ def _fc_norm(checkpoint: Checkpoint) -> Any:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers and the hub client from writing to stderr and sending telemetry."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

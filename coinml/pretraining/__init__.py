@@ -1,0 +1,1 @@
+"""Self-supervised pre-training of VideoMAE on the collected training videos."""
