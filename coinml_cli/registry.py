@@ -145,7 +145,8 @@ def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
     from coinml_cli.console import print_json, table
 
     sought = (options.target(target),) if target else TARGETS
-    versions = list_versions(_store(options.home_in_place()))
+    store = _store(options.home_in_place())
+    versions = list_versions(store)
     if dataset is not None:
         models = {model_name(dataset, one) for one in sought}
         versions = [row for row in versions if row["model"] in models]
@@ -162,12 +163,22 @@ def _list(dataset: str | None, target: str | None, *, json: bool) -> None:
                 row["version"],
                 ", ".join(row["aliases"]),
                 *(row["tags"].get(key, "") for key in ("head", "val_accuracy", "test_accuracy")),
-                row["tags"].get("test_coverage", ""),
+                row["tags"].get("test_coverage") or _coverage_of_run(store, row["run_id"]),
                 row["tags"].get("gate_reason", "not asked yet"),
             ]
             for row in versions
         ],
     )
+
+
+def _coverage_of_run(store: MlflowStore, run_id: str) -> str:
+    """Of a version that a person decided for; "" if there is no such run."""
+    from coinml.errors import InvalidInputError
+
+    try:
+        return str(store.read_run(run_id).data.tags.get("coverage", ""))
+    except InvalidInputError:
+        return ""
 
 
 def _store(settings: Settings) -> MlflowStore:

@@ -88,11 +88,12 @@ def judge(
             passed=False, reason=f"its own predictions are gone ({err}); train it again"
         )
     if champion is None or old is None:
-        return _judge_first(candidate, new, offered, coverage_floor, lost)
+        return _judge_first(store, candidate, new, offered, coverage_floor, lost)
     return _judge_challenger(store, candidate, new, champion, old, floor, offered, coverage_floor)
 
 
 def _judge_first(
+    store: MlflowStore,
     candidate: ModelVersion,
     predictions: pd.DataFrame,
     offered: Try,
@@ -101,7 +102,7 @@ def _judge_first(
 ) -> Judgement:
     """Compare a version with the majority class, on val and on test."""
     val, test = (answers_of(predictions[predictions["split"] == side]) for side in ("val", "test"))
-    coverage = number_of(candidate, "test_coverage")
+    coverage = _number_of_run(store, candidate, "test_coverage")
     checks = checks_of_first(
         val, test, coverage, level=offered.level, coverage_floor=coverage_floor
     )
@@ -160,7 +161,8 @@ def _judge_challenger(
         return Judgement(
             passed=False, reason=f"cannot be compared with champion {champion.version}: {err}"
         )
-    test, coverage = (number_of(candidate, tag) for tag in ("test_accuracy", "test_coverage"))
+    test = number_of(candidate, "test_accuracy")
+    coverage = _number_of_run(store, candidate, "test_coverage")
     p_value = paired.mcnemar.p_better
     ratio = _settings_ratio(store, candidate, champion)
     checks = checks_of_challenger(

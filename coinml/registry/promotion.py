@@ -8,7 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from coinml.errors import RegistryError
-from coinml.registry.decision import DECIDED, checked_decision, write_decision
+from coinml.registry.decision import (
+    DECIDED,
+    OF_A_PERSON,
+    checked_decision,
+    set_aside,
+    write_decision,
+)
 from coinml.registry.error_budget import ErrorBudget
 from coinml.registry.gate import COVERAGE_FLOOR, judge, number_of
 from coinml.registry.versions import (
@@ -155,6 +161,7 @@ def _send(
     # Tags are written before the alias: an interruption in between leaves the old champion, and
     # the next call finds the version that passed and was not promoted.
     tags["gate"] = PASSED if judgement.passed else REFUSED
+    set_aside(client, candidate, OF_A_PERSON)
     for key, value in tags.items():
         client.set_model_version_tag(name, candidate.version, key, value)
     judged = version_numbered(store, name, int(candidate.version))

@@ -164,5 +164,6 @@ def model_description(dataset: str, target: Target, model: str) -> str:
         "```\n\n"
         "`champion` has passed the gate or was decided for by a person, `challenger` has not, "
         "`previous` was the champion before. The decision on a version is in its tags `gate` and "
-        "`gate_reason`, a person's also in `decided_by`, `decided_at` and `decided_because`."
+        "`gate_reason`, a person's also in `decided_by`, `decided_at` and `decided_because`; "
+        "tags that it replaced are in the artifacts of the run, in `decisions`."
     )

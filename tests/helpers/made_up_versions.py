@@ -34,7 +34,7 @@ def candidate(
         classes: The classes.
         coverage: Share of the official test videos that were evaluated.
     """
-    tables, tags = [], {}
+    tables, metrics = [], {}
     for split, share in (("val", right), ("test", right if test_right is None else test_right)):
         n = len(ids)
         truth = np.array([i % len(classes) for i in ids])
@@ -43,7 +43,7 @@ def candidate(
         measured = evaluate(
             truth, np.eye(len(classes))[answers], classes, official_size=round(n / coverage)
         )
-        tags |= {key: f"{value:.4f}" for key, value in measured.metrics(split).items()}
+        metrics |= measured.metrics(split)
         tables.append(
             pd.DataFrame(
                 {
@@ -56,11 +56,13 @@ def candidate(
             )
         )
     with store.run(NAME, "made up", tags={}) as log:
+        log.metrics(metrics)
         log.table("predictions", pd.concat(tables))
     client = store.client()
     if not client.search_registered_models(f"name = '{NAME}'"):
         client.create_registered_model(NAME)
     uri = store.read_run(log.run_id).info.artifact_uri
+    tags = {key: f"{value:.4f}" for key, value in metrics.items()}
     version = client.create_model_version(NAME, uri, run_id=log.run_id, tags=tags)
     client.set_registered_model_alias(NAME, CHALLENGER, version.version)
     return int(version.version)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coinml.errors import InvalidInputError, RegistryError
+from coinml.registry.decision import write_decision
 from coinml.registry.promotion import GATE_TRIES, promote, rollback
 from coinml.registry.versions import CHAMPION, PREVIOUS
 from coinml.tracking.mlflow_store import MlflowStore
@@ -125,3 +129,66 @@ def test_a_decision_that_was_interrupted_before_the_alias_is_carried_out(
     assert promote(store, NAME) == [decided]
     assert (holder(store, CHAMPION), holder(store, PREVIOUS)) == (new, old)
     assert tags(store, new)["gate"] == "promoted"
+
+
+def test_a_version_that_was_judged_and_decided_for_has_at_most_eight_tags(
+    store: MlflowStore,
+) -> None:
+    old = as_registered(store, candidate(store, right=0.6))
+    promote(store, NAME)
+    new = as_registered(store, candidate(store, right=0.65))
+    (refused,) = promote(store, NAME)
+    judged = tags(store, new)
+    assert refused.attempt == 2
+    assert judged["gate_try"] == "2"
+    promote(store, NAME, [new], because="reviewed by hand")
+    decided = tags(store, new)
+    assert set(decided) == {
+        *("head", "val_accuracy", "test_accuracy", "gate", "gate_reason"),
+        *("decided_by", "decided_at", "decided_because"),
+    }
+    assert [one["tags"] for one in put_aside(store, new)] == [judged]
+
+    # The gate can still be asked, and its verdict replaces the decision.
+    promote(store, NAME, [old], because="the other was a mistake")
+    (again,) = promote(store, NAME, [new])
+    assert (again.promoted, again.attempt, again.decided_by) == (False, 2, None)
+    assert "gate_level" in tags(store, new)
+    assert len(tags(store, new)) <= 8
+    assert len(tags(store, old)) <= 8
+    assert decided | {"gate": "promoted"} in [one["tags"] for one in put_aside(store, new)]
+
+
+def test_a_version_whose_run_is_gone_is_decided_for_and_keeps_all_tags(store: MlflowStore) -> None:
+    candidate(store, right=0.6)
+    promote(store, NAME)
+    new = candidate(store, right=0.65)
+    promote(store, NAME)
+    judged = tags(store, new)
+    version = store.client().get_model_version(NAME, str(new))
+    # As the version of a run that `mlflow gc` has removed.
+    version._run_id = "0" * 32
+    write_decision(store.client(), version, "it is the only one")
+    changed = {"gate", "gate_reason", "decided_by", "decided_at", "decided_because"}
+    assert tags(store, new).keys() == judged.keys() | changed
+    assert tags(store, new)["gate_try"] == judged["gate_try"]
+
+
+def as_registered(store: MlflowStore, version: int) -> int:
+    """Leave a version the tags that training gives it."""
+    client = store.client()
+    client.set_model_version_tag(NAME, str(version), "head", "svm")
+    for name in tags(store, version).keys() - {
+        *("head", "val_accuracy", "test_accuracy", "test_coverage")
+    }:
+        client.delete_model_version_tag(NAME, str(version), name)
+    return version
+
+
+def put_aside(store: MlflowStore, version: int) -> list[dict[str, Any]]:
+    client = store.client()
+    run_id = str(client.get_model_version(NAME, str(version)).run_id)
+    return [
+        json.loads(Path(client.download_artifacts(run_id, file.path)).read_text())
+        for file in client.list_artifacts(run_id, "decisions")
+    ]
