@@ -24,6 +24,7 @@ from tasks.evaluation import compare_runs
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.reporting import report_training
+from tasks.submitting import submit_in_turn
 from tasks.summaries import TrainSummary
 from tasks.threads import threads
 from tasks.training import (
@@ -142,10 +143,19 @@ def _train(
     with ExitStack() as stages:
         for head in options.heads:
             stages.enter_context(progress.stage(f"train {head}"))
-        futures = [
-            train_head.submit(
-                head, selection, fingerprint, set_options, options, tuned=tuned.get(head)
-            )
-            for head in options.heads
-        ]
+        # Versions have the order of the heads, whichever is trained first.
+        futures = submit_in_turn(
+            train_head,
+            [
+                {
+                    "head": head,
+                    "selection": selection,
+                    "fingerprint": fingerprint,
+                    "set_options": set_options,
+                    "options": options,
+                    "tuned": tuned.get(head),
+                }
+                for head in options.heads
+            ],
+        )
         return tuple(future.result() for future in futures)

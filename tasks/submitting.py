@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -43,6 +44,31 @@ def submit_all(
     ]
     errors = [end for end in ends if isinstance(end, BaseException)]
     return [end for end in ends if not isinstance(end, BaseException)], errors
+
+
+def submit_in_turn(
+    task: Task[..., Result], calls: Sequence[Mapping[str, Any]]
+) -> list[PrefectFuture[Result]]:
+    """Run the task once for each call, at the same time.
+
+    Args:
+        task: The task. It is given `turn`, a function that returns when the calls before have
+            ended, whether well or not: what follows it is done in the order of the calls.
+        calls: Its other arguments, by name.
+
+    Returns:
+        A future for each call.
+    """
+    futures: list[PrefectFuture[Result]] = []
+    ends: tuple[threading.Event, ...] = ()
+    for call in calls:
+        # The runner starts calls in order, so that one that waits leaves those before it a thread.
+        future = task.submit(**call, turn=partial(_wait_for, ends))
+        ended = threading.Event()
+        future.add_done_callback(lambda _, ended=ended: ended.set())
+        ends = (*ends, ended)
+        futures.append(future)
+    return futures
 
 
 def submit_in_stages(
@@ -110,3 +136,8 @@ def submit_in_stages(
         wait(futures)
     ends = [future.result(raise_on_failure=False) for future in futures]
     return [end for end in ends if isinstance(end, BaseException)]
+
+
+def _wait_for(ends: Sequence[threading.Event]) -> None:
+    for end in ends:
+        end.wait()

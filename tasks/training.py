@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from prefect import task
@@ -65,8 +66,13 @@ def train_head(
     set_options: SetOptions,
     options: TrainOptions,
     tuned: TuneReport | None = None,
+    *,
+    turn: Callable[[], None] = lambda: None,
 ) -> TrainReport:
-    """Train, log and register a head on the selection's videos that are in the set."""
+    """Train, log and register a head on the selection's videos that are in the set.
+
+    Its version is created after `turn` has returned.
+    """
     settings = Settings()
     target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
@@ -96,6 +102,7 @@ def train_head(
                 fits_folder=settings.data_dir / "fitted",
                 sweep_trials=tuned.result.completed + tuned.result.pruned if tuned else 0,
                 on_step=on_step,
+                before_version=turn,
             ),
         )
     # A network may stop before its last epoch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mlflow
@@ -34,6 +34,7 @@ def register(
     tags: Mapping[str, str],
     about: str = "",
     description: str = "",
+    before_version: Callable[[], None] = lambda: None,
 ) -> int:
     """Log a run's model and register it as a version, with the alias `challenger`.
 
@@ -51,6 +52,7 @@ def register(
         tags: Tags of the version.
         about: Description of the registered model, used when it is created here.
         description: Description of the version.
+        before_version: Called when the model is stored and before its version is created.
 
     Returns:
         The version's number.
@@ -77,6 +79,7 @@ def register(
     logged = _log_model(
         store, run_id, head_file, checkpoint, spec, val_answers, by_reference=by_reference
     )
+    before_version()
     with contextlib.suppress(MlflowException):
         client.create_registered_model(name, description=about)
     version = client.create_model_version(

@@ -20,6 +20,8 @@ class RunContext:
             them.
         on_step: Called after each epoch or setting; an exception that it raises ends the
             training.
+        before_version: Called when the model is stored and before its version is created; it may
+            wait until other versions are.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -27,3 +29,4 @@ class RunContext:
     fits_folder: Path | None = None
     sweep_trials: int = 0
     on_step: Callable[[], None] = lambda: None
+    before_version: Callable[[], None] = lambda: None

@@ -357,6 +357,7 @@ def _register(
                 "head": training.head,
                 **{name: f"{metrics[name]:.4f}" for name in _HEADLINE},
             },
+            before_version=training.context.before_version,
         )
 
 

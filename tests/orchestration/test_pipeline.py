@@ -66,6 +66,8 @@ def test_the_pipeline_registers_heads_and_a_second_run_repeats_nothing(
     assert summary.complete
     assert summary.collected.faults == {"gone": 1}
     assert [report.head for report in summary.trained.heads] == ["mlp", "svm"]
+    # In this order, although both are trained at the same time.
+    assert [report.version for report in summary.trained.heads] == [1, 2]
     assert not any(report.reused for report in summary.trained.heads)
     assert len(summary.verdicts) == 2
     assert all(verdict.reason for verdict in summary.verdicts)
