@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 SIGN_IN = "/coinml/sign-in"
 """Path to which the page that `coinml ui` opens sends the password."""
 
+_MLFLOW_AT_FIRST = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+}
+"""Items of the browser's storage, as JSON, that the pages of MLflow 3.17 read."""
+
 MAX_FORM_BYTES = 4096
 PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -98,7 +104,7 @@ class SignIn:
     """Signs in a browser that posts the password, so that the server's pages can be used.
 
     Not by a cookie: a browser sends a host's cookies to all of its ports, and so to a server of
-    another user of the machine. What `remember_basic` and `remember_in_prefect` use belongs to
+    another user of the machine. What `remember_in_mlflow` and `remember_in_prefect` use belongs to
     one port.
 
     Args:
@@ -143,9 +149,16 @@ def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
     return TrustedHostMiddleware(own, allowed_hosts=hosts, www_redirect=False)
 
 
-def remember_basic(password: str) -> str:
-    """A script that makes a browser send the password with each request to this server."""
+def remember_in_mlflow(password: str) -> str:
+    """A script that makes a browser send the password with each request to this server.
+
+    Where nobody has chosen otherwise, MLflow's pages then begin with model training. By default,
+    they begin with traces and prompts, and their assistant opens itself over a quarter of the
+    page; both are kept in the browser alone.
+    """
     return (
+        f"for (const [key, value] of Object.entries({json.dumps(_MLFLOW_AT_FIRST)}))"
+        "if (localStorage.getItem(key) === null) localStorage.setItem(key, value);"
         "const check = new XMLHttpRequest();"
         f"check.open('GET', '/version', true, {json.dumps(USER)}, {json.dumps(password)});"
         "check.onloadend = () => location.replace('/');"

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from coinml_ops.access.gate import OwnPagesOnly, PasswordOnly, SignIn, remember_basic
+from coinml_ops.access.gate import OwnPagesOnly, PasswordOnly, SignIn, remember_in_mlflow
 from coinml_ops.access.password import VARIABLE
 
 if TYPE_CHECKING:
@@ -27,4 +27,4 @@ def create_app() -> ASGIApp:
     from mlflow.server.fastapi_app import app
 
     guarded = PasswordOnly(OwnPagesOnly(app), password, open_paths=OPEN_PATHS)
-    return SignIn(guarded, password, remember=remember_basic)
+    return SignIn(guarded, password, remember=remember_in_mlflow)

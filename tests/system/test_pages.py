@@ -72,13 +72,6 @@ def browser_page(browser: Browser, running_stack: CoinmlStack) -> Page:
     return page
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_assistant(browser_page: Page, running_stack: CoinmlStack) -> None:
-    """Close MLflow's assistant, which covers a quarter of the page."""
-    browser_page.goto(f"{running_stack.stack().mlflow_url}/#/experiments")
-    browser_page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').click()
-
-
 @pytest.fixture
 def take(browser_page: Page) -> Callable[[str], None]:
     """A function that takes a screenshot for the documents, if wanted."""
@@ -144,6 +137,23 @@ def test_a_browser_that_is_not_signed_in_sees_nothing(
     assert running_stack.password not in browser_page.url
     assert browser_page.context.cookies() == []
     context.close()
+
+
+def test_mlflow_begins_with_model_training_and_without_its_assistant(
+    running_stack: CoinmlStack, runs: dict[str, dict[str, Any]], browser_page: Page
+) -> None:
+    page = browser_page
+    see(page, f"{running_stack.stack().mlflow_url}/#/experiments")
+    page.get_by_role("link", name="mini-task").wait_for()
+    page.get_by_text("Model training").first.wait_for()
+    assert "Prompts" not in page.locator("nav").first.inner_text()
+    assert page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').count() == 0
+    # What a user chooses stays when `coinml ui` is used again.
+    page.evaluate("localStorage.setItem('mlflow.workflowType_v1', '\"genai\"')")
+    page.goto((running_stack.home / "data" / "stack" / "sign-in-mlflow.html").as_uri())
+    page.wait_for_url(f"{running_stack.stack().mlflow_url}/#**")
+    assert page.evaluate("localStorage.getItem('mlflow.workflowType_v1')") == '"genai"'
+    page.evaluate("localStorage.setItem('mlflow.workflowType_v1', '\"machine_learning\"')")
 
 
 def test_the_runs_of_both_heads_are_listed_and_compared(

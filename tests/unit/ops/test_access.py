@@ -26,7 +26,7 @@ from coinml_ops.access.gate import (
     OwnPagesOnly,
     PasswordOnly,
     SignIn,
-    remember_basic,
+    remember_in_mlflow,
     remember_in_prefect,
     sign_in_page,
 )
@@ -106,7 +106,7 @@ def server() -> TestClient:
     )
     guarded = PasswordOnly(OwnPagesOnly(app), PASSWORD, open_paths=("/health",))
     return TestClient(
-        SignIn(guarded, PASSWORD, remember=remember_basic), base_url="http://127.0.0.1:5000"
+        SignIn(guarded, PASSWORD, remember=remember_in_mlflow), base_url="http://127.0.0.1:5000"
     )
 
 
