@@ -21,7 +21,7 @@ from coinml_ops.access.password import (
 )
 from coinml_ops.stack.postgres import Databases
 from coinml_ops.stack.record import Stack
-from coinml_ops.work_pool import POOL, QUEUES
+from coinml_ops.work_pool import DEFAULT_QUEUE, POOL, QUEUES
 
 MARK = "COINML_STACK"
 """Environment variable with the stack's id; identifies its processes and their children."""
@@ -196,7 +196,8 @@ def _worker(stack: Stack, queue: str) -> Service:
         name=f"worker-{queue}",
         command=(
             *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL),
-            *("--work-queue", queue, "--type", "process", "--name", worker_name(queue)),
+            *(part for one in _served(queue) for part in ("--work-queue", one)),
+            *("--type", "process", "--name", worker_name(queue)),
         ),
         environment={
             **_common(stack, f"worker-{queue}"),
@@ -215,6 +216,15 @@ def _worker(stack: Stack, queue: str) -> Service:
         needs=f"/work_pools/{POOL}/queues/{queue}",
         queue=queue,
     )
+
+
+def _served(queue: str) -> tuple[str, ...]:
+    """The queues of a queue's worker.
+
+    The one without a limit serves Prefect's own queue, too. Without a worker, that would be shown
+    as not ready, and a run that a person sends to the pool alone would never begin.
+    """
+    return (queue,) if QUEUES[queue] is not None else (queue, DEFAULT_QUEUE)
 
 
 def worker_name(queue: str) -> str:

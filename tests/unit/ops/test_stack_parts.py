@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,16 @@ def test_databases_are_created_once(new_postgres: Callable[..., PostgresServer])
     with pytest.raises(LocalError, match="password authentication failed") as refused:
         Databases(server.replace("pa%20ss", "wrong-word")).create()
     assert "wrong-word" not in str(refused.value)
+
+
+def test_every_queue_of_the_pool_has_a_worker() -> None:
+    commands = [one.command for one in services(Stack(id="a", home="/srv/coinml")) if one.queue]
+    served = [
+        [word for before, word in pairwise(command) if before == "--work-queue"]
+        for command in commands
+    ]
+    # Prefect's own queue cannot be removed, and without a worker is shown as not ready.
+    assert served == [["network", "default"], ["gpu"]]
 
 
 def test_no_command_line_has_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
