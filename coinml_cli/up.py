@@ -190,6 +190,8 @@ def ui(
             line(f"{name:<8}{url}")
         if which is None:
             line(f"{'shell':<8}{_exports(stack)}")
+        if which != "mlflow":
+            _tell_artifacts(stack)
     files = write_sign_in_files(settings.data_dir, shown)
     # Without a display, Python would open a browser that runs in this terminal.
     display = sys.platform in ("darwin", "win32") or any(
@@ -201,6 +203,19 @@ def ui(
     else:
         for name, file in files.items():
             note(f"{name}: sign in by opening {file} in a browser of this machine")
+
+
+def _tell_artifacts(stack: Stack) -> None:
+    """Print the pages of the runs' results, to which Prefect's menu does not lead."""
+    from coinml_cli.console import line
+    from coinml_ops.stack.artifact_pages import artifact_pages
+
+    pages = artifact_pages(stack)
+    if pages:
+        line(f"results of runs, also at {stack.prefect_url}/artifacts:")
+        width = max(len(key) for key in pages)
+        for key, page in pages.items():
+            line(f"  {key:<{width}}  {page}")
 
 
 def _own_ledger_url() -> str:

@@ -19,7 +19,7 @@ _DEFAULTS = {
     "ALEMBIC_LOG_LEVEL": "WARNING",
     # The terminal shows a summary; the log file and the API have every record.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "coinml",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "coinml,tasks",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # In seconds. `coinml deploy`'s automation marks a run without heartbeats as crashed.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",

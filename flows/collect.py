@@ -73,7 +73,7 @@ def collect(selection: Selection, collection: CollectOptions = CollectOptions())
     name = f"collect {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
     judge_collection(dataset.name, selection, collection)
-    return completed(report, message=report.outcome)
+    return completed(report, message=report.outcome, idle=report.idle)
 
 
 def _download(

@@ -99,7 +99,7 @@ def embed(
     announce_embedded(selection, summary, set_options)
     name = f"embed {selection.title}"
     rename_run(name, f"{name} +{summary.embedded}")
-    return completed(summary, message=str(summary))
+    return completed(summary, message=summary.outcome, idle=summary.idle)
 
 
 def _embed(dataset: str, shards: Sequence[Shard], embedder: Embedder) -> list[EmbedReport]:

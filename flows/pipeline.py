@@ -19,6 +19,8 @@ from flows.train import train
 from tasks.alerts import announcing_failures
 from tasks.events import tagged
 from tasks.outcomes import completed
+from tasks.reporting import log_results
+from tasks.stages import logged
 from tasks.summaries import PipelineSummary
 from tasks.training import check_tracking
 from tasks.watching import rename_run
@@ -56,13 +58,15 @@ def pipeline(
     examples(dataset.videos, target=target)
     check_tracking(model_name(dataset.name, target))
     with tagged():
-        collected = collect(selection, collection)
-        embedded = embed(selection, set_options, embedding)
-        trained = train(selection, set_options, training)
-        verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+        collected = logged("collect", collect, selection, collection)
+        embedded = logged("embed", embed, selection, set_options, embedding)
+        trained = logged("train", train, selection, set_options, training)
+        versions = [report.version for report in trained.heads]
+        verdicts = logged("promote", promote, trained.heads[0].model, versions)
     summary = PipelineSummary(
         collected=collected, embedded=embedded, trained=trained, verdicts=tuple(verdicts)
     )
+    log_results(trained, dataset=dataset.name)
     name = f"pipeline {selection.title}"
     rename_run(name, f"{name} {collected.downloaded}/{collected.total}, {trained.scores}")
     return completed(summary, message=summary.outcome)

@@ -10,6 +10,7 @@ from tasks.alerts import announce_champion
 from tasks.outcomes import completed
 from tasks.registry import promote_versions
 from tasks.reporting import report_verdicts
+from tasks.summaries import champion_of
 from tasks.watching import rename_run
 
 
@@ -38,8 +39,7 @@ def promote(
         InvalidInputError: `because` is empty, or not of one version alone.
     """
     verdicts = promote_versions(model, versions, coverage_floor, replace_lost, because)
-    promoted = [str(verdict.version) for verdict in verdicts if verdict.promoted]
-    message = f"champion: version {promoted[-1]}" if promoted else "no version passed"
+    message = champion_of(verdicts)
     report_verdicts(model, verdicts)
     announce_champion(verdicts)
     rename_run(f"promote {model}", f"promote {model}: {message}")

@@ -35,4 +35,4 @@ def reprobe(selection: Selection, download: DownloadOptions = DownloadOptions())
     name = f"reprobe {selection.title}"
     rename_run(name, f"{name} {report.yielded}")
     message = f"{report.asked} were tried once more, {report.fetched} came back. {report}"
-    return completed(report, message=message)
+    return completed(report, message=message, idle=report.idle)

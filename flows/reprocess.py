@@ -23,6 +23,8 @@ from tasks.alerts import announcing_failures
 from tasks.download import recheck_files
 from tasks.events import tagged
 from tasks.outcomes import completed
+from tasks.reporting import log_results
+from tasks.stages import logged
 from tasks.summaries import ReprocessSummary, TrainSummary
 from tasks.training import check_tracking, count_trained
 from tasks.watching import rename_run
@@ -63,16 +65,17 @@ def reprocess(
     examples(dataset.videos, target=target)
     check_tracking(model_name(dataset.name, target))
     with tagged():
-        rechecked = recheck_files(dataset.name, deep)
-        collected = collect(selection, collection)
-        embedded = embed(selection, set_options, embedding)
+        rechecked = logged("recheck", recheck_files, dataset.name, deep)
+        collected = logged("collect", collect, selection, collection)
+        embedded = logged("embed", embed, selection, set_options, embedding)
         known = count_trained(dataset.name, embedded.fingerprint, training.heads, target)
         grown = embedded.videos - known
         trained: TrainSummary | None = None
         verdicts: Sequence[GateVerdict] = ()
         if grown >= min_new:
-            trained = train(selection, set_options, training)
-            verdicts = promote(trained.heads[0].model, [report.version for report in trained.heads])
+            trained = logged("train", train, selection, set_options, training)
+            versions = [report.version for report in trained.heads]
+            verdicts = logged("promote", promote, trained.heads[0].model, versions)
     summary = ReprocessSummary(
         missing=rechecked.missing,
         altered=rechecked.altered,
@@ -82,6 +85,7 @@ def reprocess(
         trained=trained,
         verdicts=tuple(verdicts),
     )
+    log_results(trained, dataset=dataset.name)
     name = f"reprocess {selection.title}"
     rename_run(name, f"{name} {collected.yielded}, grown by {summary.grown}")
-    return completed(summary, message=summary.outcome)
+    return completed(summary, message=summary.outcome, idle=summary.idle)

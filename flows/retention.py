@@ -24,4 +24,4 @@ def retention(options: GcOptions = GcOptions(), delete: bool = False) -> GcRepor
         LocalError: An embedding set cannot be reached.
     """
     report = remove_garbage(options, delete=delete)
-    return completed(report, message=str(report))
+    return completed(report, message=str(report), idle=not report.items)

@@ -24,6 +24,7 @@ from tasks.evaluation import compare_runs
 from tasks.events import tagged
 from tasks.outcomes import completed
 from tasks.reporting import report_training
+from tasks.stages import logged
 from tasks.submitting import submit_in_turn
 from tasks.summaries import TrainSummary
 from tasks.threads import threads
@@ -76,7 +77,7 @@ def train(
         if grown < min_new:
             idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
             rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
-            return completed(idle, message=str(idle))
+            return completed(idle, message=str(idle), idle=idle.idle)
     with progress_shown(dataset.name):
         tuned = _tune(selection, fingerprint, made, training) if training.sweep else {}
         reports = _train(selection, fingerprint, made, training, tuned)
@@ -85,7 +86,8 @@ def train(
     verdicts: list[GateVerdict] = []
     if ask_gate:
         with tagged():
-            verdicts = promote(reports[0].model, [report.version for report in reports])
+            versions = [report.version for report in reports]
+            verdicts = logged("promote", promote, reports[0].model, versions)
     summary = TrainSummary(
         dataset=dataset.name,
         target=target,

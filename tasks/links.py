@@ -1,14 +1,19 @@
-"""Links from MLflow runs back to the page of the flow run in Prefect."""
+"""Links to Prefect's pages: of the flow run, for MLflow's runs, and of artifacts, for the log."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 
 import httpx
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.utilities.urls import url_for
+
+from tasks.artifact_keys import artifact_page
+
+logger = logging.getLogger(__name__)
 
 
 def flow_run_tags() -> dict[str, str]:
@@ -26,10 +31,23 @@ def flow_run_links() -> dict[str, str]:
 
 def flow_run_page() -> str | None:
     """The address of this flow run's page, if a UI answers there."""
-    address = get_current_settings().ui_url
-    if not flow_run.id or not address or not _answers(address):
+    if not flow_run.id or _ui() is None:
         return None
     return url_for("flow-run", flow_run.id)
+
+
+def log_artifacts(*keys: str) -> None:
+    """Log the pages of artifacts, since Prefect's menu does not lead to them."""
+    address = _ui()
+    if address is not None:
+        for key in keys:
+            logger.info("%s: %s", key, artifact_page(address, key))
+
+
+def _ui() -> str | None:
+    """The address of Prefect's pages, if they answer."""
+    address = get_current_settings().ui_url
+    return address if address and _answers(address) else None
 
 
 @functools.lru_cache(maxsize=4)

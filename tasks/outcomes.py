@@ -13,23 +13,27 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.states import Completed
 
+from tasks.state_names import SKIPPED
+
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
-def completed(data: Result, *, message: str) -> Result:
+def completed(data: Result, *, message: str, idle: bool = False) -> Result:
     """What a flow returns to end as Completed with a message of its own.
 
     The value is a state; Prefect gives the caller of the flow the data in it. The state's name is
-    always Completed, so that automations recognise it.
+    Completed or Skipped, which automations recognise.
 
     Args:
         data: The flow's result.
-        message: The message of the state.
+        message: The message of the state; of an idle run the reason.
+        idle: Whether there was nothing to do, so that the state is named Skipped.
     """
+    name = SKIPPED if idle else None
     if FlowRunContext.get() is None:
-        return cast("Result", Completed(message=message, data=data))
+        return cast("Result", Completed(name=name, message=message, data=data))
     # Where the server's answer to the final state is lost, the client asks again and is given the
     # state that the server knows. That one has the data only by a reference to a stored record.
     store = ResultStore(result_storage=LocalFileSystem(basepath=_folder()))
@@ -39,8 +43,8 @@ def completed(data: Result, *, message: str) -> Result:
     # The record is only for a lost answer; no flow fails at its end for want of it.
     except OSError as err:
         logger.warning("the result is not stored beside the state: %s", err)
-        return cast("Result", Completed(message=message, data=data))
-    return cast("Result", Completed(message=message, data=record))
+        return cast("Result", Completed(name=name, message=message, data=data))
+    return cast("Result", Completed(name=name, message=message, data=record))
 
 
 @cache

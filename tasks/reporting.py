@@ -18,6 +18,7 @@ from coinml.runtime.settings import Settings
 from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
+from tasks.links import log_artifacts
 from tasks.summaries import AuditSummary, TrainSummary
 
 _FOLDS = ("head", "accuracy", "macro-F1", "cut", "videos", "groups", "run")
@@ -32,7 +33,7 @@ def report_attrition(dataset: str) -> None:
         status = ledger.status(dataset, rate_per_hour=settings.rate_per_hour)
         duplicates = sum(len(ids) - 1 for ids in ledger.duplicates(dataset))
         sources = ledger.sources(dataset)
-    create_markdown_artifact(
+    _publish(
         key=attrition_key(dataset),
         markdown=attrition_markdown(status, duplicates=duplicates, sources=sources),
         description=f"Downloaded, lost and possible videos of {dataset}",
@@ -48,7 +49,7 @@ def report_audit(summary: AuditSummary) -> None:
     run = Markdown(f"[{summary.run_id}]({page})") if page else summary.run_id
     rows = [[name, f"{count:,}", run] for name, count in summary.found.items()]
     notes = "".join(f"\n- {note}" for note in summary.notes)
-    create_markdown_artifact(
+    _publish(
         key=key_of("audit", summary.dataset, summary.target),
         markdown=f"# Audit of {summary.dataset} ({summary.target})\n\n"
         f"{markdown_table(('what', f'of {summary.videos:,} videos', 'run'), rows)}\n{notes}",
@@ -69,7 +70,7 @@ def report_training(summary: TrainSummary) -> None:
     store = home_store(settings)
     names = (summary.dataset, summary.target)
     rows = [_head_row(report, store.page_of(report.run_id)) for report in summary.heads]
-    create_markdown_artifact(
+    _publish(
         key=key_of("heads", *names),
         markdown=f"# Heads of {summary.dataset} ({summary.target})\n\n"
         f"{_cross_validated(summary, store)}"
@@ -102,7 +103,7 @@ def report_training(summary: TrainSummary) -> None:
                 )
             ],
         )
-        create_markdown_artifact(
+        _publish(
             key=key_of("comparison", *names),
             markdown=f"# {compared.head_b} against {compared.head_a}\n\n{compared}.\n\n{table}",
             description=str(compared),
@@ -117,12 +118,27 @@ def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
         (verdict.version, "champion" if verdict.promoted else "refused", verdict.reason)
         for verdict in verdicts
     ]
-    create_markdown_artifact(
+    _publish(
         key=key_of("champion", model),
         markdown=f"# {model}: verdicts of the gate\n\n"
         f"{markdown_table(('version', 'verdict', 'why'), rows)}",
         description=f"Verdicts of the gate on {model}",
     )
+
+
+def log_results(trained: TrainSummary | None, *, dataset: str) -> None:
+    """Log the pages of what the subflows of this run have published."""
+    keys = [attrition_key(dataset)]
+    if trained is not None:
+        names = (trained.dataset, trained.target)
+        compared = [key_of("comparison", *names)] if trained.comparison else []
+        keys += [key_of("heads", *names), *compared, key_of("champion", *names)]
+    log_artifacts(*keys)
+
+
+def _publish(*, key: str, markdown: str, description: str) -> None:
+    create_markdown_artifact(key=key, markdown=markdown, description=description)
+    log_artifacts(key)
 
 
 def _cross_validated(summary: TrainSummary, store: MlflowStore) -> str:
@@ -171,8 +187,10 @@ def _publish_figure(store: MlflowStore, run_id: str, name: str, names: Sequence[
     """Publish a run's figure embedded in an artifact, so that it shows without MLflow."""
     content = store.read_figure(run_id, name)
     if content is not None:
+        key = key_of("figure", name, *names)
         create_image_artifact(
-            key=key_of("figure", name, *names),
+            key=key,
             image_url=f"data:image/png;base64,{base64.b64encode(content).decode()}",
             description=f"{name}: {' '.join(names)}",
         )
+        log_artifacts(key)

@@ -29,7 +29,7 @@ from coinml.studies.resolutions import Reencoded
 from coinml.studies.run_study import run_study
 from coinml.tracking.mlflow_store import home_store
 from tasks.artifact_keys import key_of
-from tasks.links import flow_run_tags
+from tasks.links import flow_run_tags, log_artifacts
 
 
 @task(cache_policy=NO_CACHE)
@@ -120,11 +120,9 @@ def conduct_study(
 @task(cache_policy=NO_CACHE)
 def publish_study(report: StudyReport, target: Target) -> None:
     """Publish a study's results under a stable key."""
-    create_markdown_artifact(
-        key=artifact_key(report.study, report.dataset, target),
-        markdown=markdown(report),
-        description=report.question,
-    )
+    key = artifact_key(report.study, report.dataset, target)
+    create_markdown_artifact(key=key, markdown=markdown(report), description=report.question)
+    log_artifacts(key)
 
 
 def artifact_key(study: str, dataset: str, target: Target = "task") -> str:

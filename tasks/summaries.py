@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,18 @@ class CollectReport:
         return self.still_due == 0
 
     @property
+    def idle(self) -> bool:
+        """Whether this run tried nothing, since nothing was due."""
+        return not self.asked and self.blocked_until is None
+
+    @property
     def outcome(self) -> str:
-        """The report for a list of runs: begins with whether it is complete or blocked."""
+        """The report for a list of runs: begins with whether it is complete, blocked or idle."""
         if self.blocked_until is not None:
             first = f"blocked until {self.blocked_until:%Y-%m-%d %H:%M:%S} UTC"
+        elif self.idle:
+            later = f" now, {self.still_due} later" if self.still_due else ""
+            return f"nothing was due{later}: {self._counts}"
         elif self.still_due:
             first = "completed in part"
         else:
@@ -132,6 +140,16 @@ class EmbedSummary:
     kernels: tuple[str, ...] = ()
 
     @property
+    def idle(self) -> bool:
+        """Whether everything was in the set already."""
+        return not self.workers
+
+    @property
+    def outcome(self) -> str:
+        """The summary for a list of runs: begins with whether it was idle."""
+        return f"nothing was new: {self}" if self.idle else str(self)
+
+    @property
     def bottleneck(self) -> str:
         """Where most of the time went: decode, encode or write; "" if nothing was embedded."""
         parts = {"decode": self.decode_wait_s, "encode": self.encode_s, "write": self.write_s}
@@ -186,6 +204,11 @@ class TrainSummary:
     cross_validated: tuple[CvReport, ...] = ()
 
     @property
+    def idle(self) -> bool:
+        """Whether the set had not grown enough."""
+        return not self.heads
+
+    @property
     def scores(self) -> str:
         """Test accuracy of each head, for the name of the run."""
         return ", ".join(f"{one.head} {one.metrics['test_accuracy']:.3f}" for one in self.heads)
@@ -202,11 +225,7 @@ class TrainSummary:
             text += "; cross-validated " + ", ".join(
                 f"{one.head} {one.accuracy}" for one in self.cross_validated
             )
-        if not self.verdicts:
-            return text
-        promoted = [verdict.version for verdict in self.verdicts if verdict.promoted]
-        champion = f"champion: version {promoted[-1]}" if promoted else "no version passed the gate"
-        return f"{text}; {champion}"
+        return f"{text}; {champion_of(self.verdicts)}" if self.verdicts else text
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -286,8 +305,16 @@ class ReprocessSummary:
         return self.collected.complete
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing had changed, nothing was due, and the set had not grown enough."""
+        found = self.missing or self.altered or self.trained
+        return not found and self.collected.idle and self.embedded.idle
+
+    @property
     def outcome(self) -> str:
-        """The summary for a list of runs: begins with whether it is complete."""
+        """The summary for a list of runs: begins with whether it is complete or idle."""
+        if self.idle:
+            return f"nothing to do: {self}"
         return str(self) if self.complete else f"completed in part: {self}"
 
     def __str__(self) -> str:
@@ -340,3 +367,9 @@ class AuditSummary:
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {name}" for name, count in self.found.items())
         return f"{self.videos:,} videos of {self.dataset} audited: {counts}"
+
+
+def champion_of(verdicts: Sequence[GateVerdict]) -> str:
+    """Which version has become the champion, in a few words."""
+    promoted = [verdict.version for verdict in verdicts if verdict.promoted]
+    return f"champion: version {promoted[-1]}" if promoted else "no version passed the gate"

@@ -28,6 +28,13 @@ class RecheckReport:
     missing: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.unchanged:,} files are unchanged, {len(self.missing):,} missing and "
+            f"{len(self.altered):,} altered"
+        )
+
 
 def recheck(
     ledger: Ledger,

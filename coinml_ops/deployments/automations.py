@@ -1,13 +1,18 @@
-"""Automations of the Prefect server that mark runs as crashed whose worker is gone.
+"""Automations of the Prefect server for runs whose worker is gone, and for runs that are skipped.
 
 A worker marks its own dead runs as crashed; these automations do it where the worker died, too.
 It frees the run's concurrency slots in deployment and queue; the next run continues the work.
+
+A run that is due while the previous one is in progress is cancelled by the server, and the list of
+runs shows it as Cancelled; a third automation names it Skipped.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from tasks.state_names import SKIPPED
 
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
@@ -27,7 +32,9 @@ STARTING_S = 600.0
 """A run that a worker has taken and not started after so long counts as dead."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDS = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled")}
+ENDS = {
+    f"prefect.flow-run.{name}" for name in ("Completed", SKIPPED, "Failed", "Crashed", "Cancelled")
+}
 LEAVES_RUNNING = ENDS | {
     f"prefect.flow-run.{name}"
     for name in ("Cancelling", "Suspended", "Paused", "AwaitingRetry", "Retrying", "TimedOut")
@@ -35,7 +42,7 @@ LEAVES_RUNNING = ENDS | {
 
 
 def automations() -> list[AutomationCore]:
-    """Two automations: for runs without heartbeats, and for runs that never started."""
+    """For runs without heartbeats, for runs that never started, and for those that are skipped."""
     return [
         _crash_unless(
             name="coinml: a run fell silent",
@@ -59,6 +66,7 @@ def automations() -> list[AutomationCore]:
             },
             within_s=STARTING_S,
         ),
+        _name_skipped(),
     ]
 
 
@@ -97,5 +105,42 @@ def _crash_unless(
         ),
         actions=[
             ChangeFlowRunState(name=None, state=StateType.CRASHED, message=description, force=False)
+        ],
+    )
+
+
+def _name_skipped() -> AutomationCore:
+    """An automation that names runs which a deployment's limit has cancelled."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+    return AutomationCore(
+        name="coinml: a run was skipped",
+        description=f"It was due while the previous run was in progress: it is named {SKIPPED}.",
+        tags=[TAG],
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Cancelled"},
+            match={
+                "prefect.resource.id": "prefect.flow-run.*",
+                # What `CANCEL_NEW` says, so that runs which a person has cancelled stay Cancelled.
+                "prefect.state-message": "Deployment concurrency limit reached.",
+            },
+            match_related={
+                "prefect.resource.id": f"prefect.tag.{TAG}",
+                "prefect.resource.role": "tag",
+            },
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=SKIPPED,
+                state=StateType.CANCELLED,
+                message="The previous run was still in progress.",
+                force=False,
+            )
         ],
     )

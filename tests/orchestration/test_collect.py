@@ -15,16 +15,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterName,
 )
+from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import concurrency
 from pydantic import ValidationError
 
 from coinml.collection.options import CollectOptions
+from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError, LocalError
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from flows.collect import collect
+from flows.embed import embed
 from tasks.limits import BATCHES, MOST_BATCHES
 
 Coin = tuple[Path, list[str]]
@@ -98,6 +101,30 @@ def test_the_state_of_the_flow_run_has_the_report_as_its_message(
     assert run.state is not None
     assert run.state.name == "Completed"
     assert run.state.message == "24 of 24 videos are downloaded, 24 of them new"
+
+
+def test_a_run_that_has_nothing_to_do_is_named_skipped_and_says_why(
+    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
+) -> None:
+    with FlakyHost(coin[0] / "videos") as host:
+        options = CollectOptions(source=host.source, only=("gone",), reprobe=True)
+        early = collect(selection, options, return_state=True)
+        collect(selection, CollectOptions(source=host.source))
+        idle = collect(selection, CollectOptions(source=host.source), return_state=True)
+    assert (early.name, early.type) == ("Skipped", StateType.COMPLETED)
+    assert early.message == (
+        "nothing was due now, 24 later: 0 of 24 videos are downloaded, 0 of them new"
+    )
+    assert (idle.name, idle.type) == ("Skipped", StateType.COMPLETED)
+    assert idle.message == "nothing was due: 24 of 24 videos are downloaded, 0 of them new"
+    # Callers of the flow get its result as before.
+    assert idle.result().downloaded == 24
+    made = SetOptions(encoder=str(tiny_encoder_dir), clips=1)
+    assert embed(selection, made, return_state=True).name == "Completed"
+    idle = embed(selection, made, return_state=True)
+    assert (idle.name, idle.type) == ("Skipped", StateType.COMPLETED)
+    assert str(idle.message).startswith("nothing was new: 24 videos in set")
+    assert idle.result().embedded == 0
 
 
 def test_the_attrition_table_is_an_artifact_with_a_stable_key(home: Path, coin: Coin) -> None:

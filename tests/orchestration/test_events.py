@@ -101,7 +101,8 @@ def test_training_waits_for_growth_and_an_interrupted_run_is_continued(
     assert taken_up.verdicts[0].reason
 
     idle = train(collected, **how, return_state=True)
-    assert (idle.name, idle.message) == ("Completed", "grown by 0 of 10: nothing to train")
+    assert idle.is_completed()
+    assert (idle.name, idle.message) == ("Skipped", "grown by 0 of 10: nothing to train")
     # A new head was never trained on the set, so the whole set counts as growth.
     other = train(collected, **{**how, "training": TrainOptions(heads=("svm", "logreg"))})
     assert [head.reused for head in other.heads] == [True, False]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from flows.pipeline import pipeline
 from flows.train import train
 
 Coin = tuple[Path, list[str]]
+PAGES = "http://prefect.example:4200"
 
 
 def test_only_videos_that_are_not_in_the_set_are_embedded(
@@ -57,11 +60,20 @@ def test_a_file_that_was_damaged_since_is_quarantined_and_the_others_are_embedde
 
 
 def test_the_pipeline_registers_heads_and_a_second_run_repeats_nothing(
-    home: Path, coin: Coin, selection: Selection, tiny_encoder_dir: Path
+    home: Path,
+    coin: Coin,
+    selection: Selection,
+    tiny_encoder_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = {"set_options": SetOptions(encoder=str(tiny_encoder_dir), clips=2)}
+    caplog.set_level(logging.INFO, "tasks")
+    monkeypatch.setenv("PREFECT_UI_URL", PAGES)
     with FlakyHost(coin[0] / "videos", {"videos": {coin[1][4]: ["410"]}}) as host:
-        summary = pipeline(selection, CollectOptions(source=host.source), **options)
+        with temporary_settings({PREFECT_UI_URL: PAGES}):
+            summary = pipeline(selection, CollectOptions(source=host.source), **options)
+        lines = [record.message for record in caplog.records if record.levelno == logging.INFO]
         again = pipeline(selection, CollectOptions(source=host.source), **options)
     assert summary.complete
     assert summary.collected.faults == {"gone": 1}
@@ -80,6 +92,16 @@ def test_the_pipeline_registers_heads_and_a_second_run_repeats_nothing(
     assert (home / "mlartifacts" / "toy-task").is_dir()
     assert all(report.reused for report in again.trained.heads)
     assert again.embedded.embedded == again.collected.asked == 0
+    # A line for each stage with its result and duration, and the pages of the results.
+    stages = [line for line in lines if re.search(r"; \d+\.\d (s|min)$", line)]
+    assert [line.partition(":")[0] for line in stages] == ["collect", "embed", "train", "promote"]
+    assert stages[0].startswith("collect: 23 of 24 videos are downloaded, 23 of them new; 1 gone; ")
+    assert stages[1].startswith("embed: 23 videos in set")
+    assert stages[2].startswith("train: mlp ")
+    keys = ("attrition-toy", "comparison-toy-task", "heads-toy-task", "champion-toy-task")
+    for key in keys:
+        # In the run that has published it, and in the pipeline's.
+        assert lines.count(f"{key}: {PAGES}/artifacts/key/{key}") == 2
     assert summary.trained.comparison is not None
     assert summary.trained.comparison.result.n == sum(
         row.subset == "testing" and row.state == "downloaded"

@@ -151,6 +151,14 @@ def test_a_concurrent_run_waits_or_is_skipped(stack: PrefectStack) -> None:
         for run in hourly
     ]
     assert sorted(ends) == ["CANCELLED", "COMPLETED"]
+    wait_for(
+        lambda: all(stack.flow_run(run)["state"]["name"] == "Skipped" for run in hourly),
+        60,
+        "both runs, of which one had nothing to do, to be named so",
+    )
+    (cancelled,) = [run for run in hourly if stack.flow_run(run)["state"]["type"] == "CANCELLED"]
+    said = stack.flow_run(cancelled)["state"]["message"]
+    assert said == "The previous run was still in progress."
     in_turn = [stack.run("embed/on-new", selection=selection) for _ in range(2)]
     for run in in_turn:
         stack.await_state(run, "COMPLETED", within_s=LONG_S)
