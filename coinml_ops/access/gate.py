@@ -22,6 +22,9 @@ SIGN_IN = "/coinml/sign-in"
 _MLFLOW_AT_FIRST = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    # The server sends no usage data; its pages have a setting and a notice of their own.
+    "mlflow.settings.telemetry.enabled_v1": "false",
+    "mlflow.telemetry.info.alert.dismissed_v1": "true",
 }
 """Items of the browser's storage, as JSON, that the pages of MLflow 3.17 read."""
 
@@ -152,9 +155,9 @@ def guarded(app: ASGIApp, hosts: Sequence[str], *, port: int) -> ASGIApp:
 def remember_in_mlflow(password: str) -> str:
     """A script that makes a browser send the password with each request to this server.
 
-    Where nobody has chosen otherwise, MLflow's pages then begin with model training. By default,
-    they begin with traces and prompts, and their assistant opens itself over a quarter of the
-    page; both are kept in the browser alone.
+    Where nobody has chosen otherwise, MLflow's pages then begin with model training and send no
+    usage data. By default, they begin with traces and prompts, and their assistant opens itself
+    over a quarter of the page; all of this is kept in the browser alone.
     """
     return (
         f"for (const [key, value] of Object.entries({json.dumps(_MLFLOW_AT_FIRST)}))"

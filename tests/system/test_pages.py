@@ -148,6 +148,7 @@ def test_mlflow_begins_with_model_training_and_without_its_assistant(
     page.get_by_text("Model training").first.wait_for()
     assert "Prompts" not in page.locator("nav").first.inner_text()
     assert page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').count() == 0
+    assert page.evaluate("localStorage.getItem('mlflow.settings.telemetry.enabled_v1')") == "false"
     # What a user chooses stays when `coinml ui` is used again.
     page.evaluate("localStorage.setItem('mlflow.workflowType_v1', '\"genai\"')")
     page.goto((running_stack.home / "data" / "stack" / "sign-in-mlflow.html").as_uri())
