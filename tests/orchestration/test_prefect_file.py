@@ -24,6 +24,7 @@ from coinml.errors import LocalError
 from coinml_cli.model_options import MODELS
 from coinml_ops.deployments import apply, automations, pull_step
 from coinml_ops.deployments.edits_in_file import edits_in
+from tasks import LOGGED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -274,5 +275,9 @@ def test_deploying_again_keeps_what_was_paused(
             assert deployed.parameters == config["parameters"] | own
             assert deployed.concurrency_options is not None
             assert deployed.concurrency_options.collision_strategy == STRATEGIES[name]
-            assert deployed.job_variables["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+            assert deployed.job_variables["env"] == {
+                "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+                "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGED),
+                "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+            }
             assert deployed.pull_steps == CONTENT["pull"]

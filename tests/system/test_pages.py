@@ -267,6 +267,38 @@ def test_prefect_shows_the_deployments_with_their_schedules(
     take("prefect-deployments")
 
 
+def test_no_queue_of_the_pool_is_without_a_worker(running_stack: CoinmlStack) -> None:
+    queues = running_stack.api("/work_pools/coinml/queues/filter", {})
+    assert {one["name"]: one["status"] for one in queues} == dict.fromkeys(
+        ("default", "network", "gpu"), "READY"
+    )
+
+
+def test_a_run_tells_its_stages_and_leads_to_its_results(
+    running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
+) -> None:
+    page, prefect = browser_page, running_stack.stack().prefect_url
+    (run,) = [one for one in running_stack.flow_runs() if one["name"].startswith("pipeline")]
+    see(page, f"{prefect}/runs/flow-run/{run['id']}")
+    stages = page.locator(".log-row", has_text=re.compile(r"; \d+\.\d (s|min)"))
+    page.get_by_text("champion-mini-task").last.wait_for()
+    told = [row.strip() for row in stages.all_inner_texts()]
+    assert len(told) == 4
+    for stage, line in zip(("collect", "embed", "train", "promote"), told, strict=True):
+        assert f"{stage}: " in line
+    stages.last.scroll_into_view_if_needed()
+    take("prefect-run")
+    keys = ("attrition-mini", "heads-mini-task", "comparison-mini-task", "champion-mini-task")
+    for key in keys:
+        assert page.locator(f"a[href='{prefect}/artifacts/key/{key}']").count() == 1
+    # All results are named by `coinml ui`, too, and each address is a page.
+    printed = running_stack.coinml("ui", "--no-open").stdout
+    for key in (*keys, "figure-confusion-svm-mini-task"):
+        assert f"{prefect}/artifacts/key/{key}" in printed.split()
+    see(page, f"{prefect}/artifacts/key/heads-mini-task")
+    page.get_by_text("on test (version").first.wait_for()
+
+
 def test_prefect_shows_the_artifacts_of_runs(
     running_stack: CoinmlStack, browser_page: Page, take: Callable[[str], None]
 ) -> None:
