@@ -9,6 +9,7 @@ from prefect import flow
 from coinml.data.targets import examples
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import find_spec
+from coinml.heads.kinds import import_libraries
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
@@ -78,6 +79,7 @@ def train(
             idle = TrainSummary(dataset=dataset.name, target=target, grown=grown, min_new=min_new)
             rename_run(f"train {selection.title}", f"train {selection.title} (nothing to train)")
             return completed(idle, message=str(idle), idle=idle.idle)
+    import_libraries()
     with progress_shown(dataset.name):
         tuned = _tune(selection, fingerprint, made, training) if training.sweep else {}
         reports = _train(selection, fingerprint, made, training, tuned)

@@ -209,6 +209,19 @@ def head_kind(name: str) -> HeadKind:
     return KINDS[name]
 
 
+def import_libraries() -> None:
+    """Import what trainers import when they begin; to be called before several do so in threads.
+
+    Where two threads import parts of one package, each would wait for the other. Python lets one go
+    on with a module that is not complete, and its import fails.
+    """
+    import sklearn.linear_model
+    import sklearn.neighbors
+    import sklearn.pipeline
+    import sklearn.preprocessing
+    import sklearn.svm  # noqa: F401
+
+
 def check_heads(names: Sequence[str]) -> None:
     """Check a list of different heads.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,34 @@ def test_every_head_is_fitted_saved_and_loaded_by_its_kind(name: str, tmp_path: 
     assert loaded.takes_clips == head.takes_clips == head_kind(name).takes_clips
     assert head.takes_clips == (name == "attentive")
     assert np.array_equal(loaded.predict_proba(head_input(loaded, TEST)), proba)
+
+
+def test_a_trainer_imports_no_more_of_scikit_learn_where_its_libraries_are_imported() -> None:
+    """Two heads that begin in threads would import it at the same time, and one would fail."""
+    code = """
+import sys
+from coinml.heads.fit_head import fit_head
+from coinml.heads.kinds import KINDS, import_libraries
+from tests.helpers.synthetic_samples import needles
+
+assert "sklearn" not in sys.modules
+import_libraries()
+before = set(sys.modules)
+train, val = needles(80, seed=1), needles(40, seed=2)
+for name, kind in KINDS.items():
+    if not kind.has_epochs:
+        fit_head(name, train, val)
+print(sorted(name for name in set(sys.modules) - before if name.startswith("sklearn.")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[]"]
 
 
 @pytest.mark.parametrize("name", HEADS)
