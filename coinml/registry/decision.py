@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mlflow.exceptions import MlflowException
-
 from coinml.errors import InvalidInputError
+from coinml.registry.versions import set_aside
 from coinml.runtime.escaping import printable
 from coinml.runtime.process_identity import user_name
 
@@ -25,8 +23,6 @@ _LONGEST = 2000
 OF_THE_GATE = ("gate_try", "gate_level", "test_coverage")
 OF_A_PERSON = ("decided_by", "decided_at", "decided_because")
 """Tags that only the last decision on a version needs: with both, it would have eleven."""
-
-logger = logging.getLogger(__name__)
 
 
 def checked_decision(
@@ -58,7 +54,7 @@ def checked_decision(
 def write_decision(client: MlflowClient, version: ModelVersion, why: str) -> None:
     """Write a decision to a version's tags; the aliases are the caller's.
 
-    The gate's earlier verdict goes to an artifact of the run (`set_aside`).
+    The gate's earlier verdict goes to an artifact of the run (`versions.set_aside`).
 
     Args:
         client: MLflow's client.
@@ -79,29 +75,3 @@ def write_decision(client: MlflowClient, version: ModelVersion, why: str) -> Non
     }
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def set_aside(client: MlflowClient, version: ModelVersion, names: Iterable[str]) -> None:
-    """Remove some tags of a version; all tags that it has are in an artifact of its run first.
-
-    The artifact is `decisions/version-<number>-<time>.json`. Without its run, the version keeps
-    the tags.
-
-    Args:
-        client: MLflow's client.
-        version: The version.
-        names: The tags that are removed, where it has them.
-    """
-    present = [name for name in names if name in version.tags]
-    if not present:
-        return
-    now = datetime.now(UTC)
-    file = f"decisions/version-{version.version}-{now:%Y%m%dT%H%M%S%f}.json"
-    content = {"version": int(version.version), "tags": dict(version.tags)}
-    try:
-        client.log_dict(str(version.run_id), content, file)
-    except (MlflowException, OSError) as err:
-        logger.warning("version %s keeps its earlier tags: %s", version.version, err)
-        return
-    for name in present:
-        client.delete_model_version_tag(version.name, version.version, name)

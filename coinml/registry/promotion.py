@@ -12,7 +12,6 @@ from coinml.registry.decision import (
     DECIDED,
     OF_A_PERSON,
     checked_decision,
-    set_aside,
     write_decision,
 )
 from coinml.registry.error_budget import ErrorBudget
@@ -23,6 +22,7 @@ from coinml.registry.versions import (
     PREVIOUS,
     list_versions,
     point_alias,
+    set_aside,
     version_at,
     version_numbered,
 )

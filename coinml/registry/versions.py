@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry import ModelVersion
@@ -19,6 +21,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases of a registered model: in use, latest not in use, in use before."""
 
 _ALIAS_TRIES = 5
+
+logger = logging.getLogger(__name__)
 
 
 def model_uri(name: str, alias: str = CHAMPION) -> str:
@@ -108,6 +112,32 @@ def point_alias(client: MlflowClient, name: str, alias: str, version: str) -> No
                 raise
         else:
             return
+
+
+def set_aside(client: MlflowClient, version: ModelVersion, names: Iterable[str]) -> None:
+    """Remove some tags of a version; all tags that it has are in an artifact of its run first.
+
+    The artifact is `decisions/version-<number>-<time>.json`. Without its run, the version keeps
+    the tags.
+
+    Args:
+        client: MLflow's client.
+        version: The version.
+        names: The tags that are removed, where it has them.
+    """
+    present = [name for name in names if name in version.tags]
+    if not present:
+        return
+    now = datetime.now(UTC)
+    file = f"decisions/version-{version.version}-{now:%Y%m%dT%H%M%S%f}.json"
+    content = {"version": int(version.version), "tags": dict(version.tags)}
+    try:
+        client.log_dict(str(version.run_id), content, file)
+    except (MlflowException, OSError) as err:
+        logger.warning("version %s keeps its earlier tags: %s", version.version, err)
+        return
+    for name in present:
+        client.delete_model_version_tag(version.name, version.version, name)
 
 
 def all_results(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
