@@ -125,11 +125,14 @@ def read_corrections(path: Path) -> list[Correction]:
         video_id = cells["id"].strip()
         if video_id in found:
             raise InvalidInputError(
-                f"{where}: {video_id!r} is corrected in line {found[video_id].line}, too"
+                f"{where}, column id: {shown(video_id)} is corrected in line "
+                f"{found[video_id].line}, too; a video has one line"
             )
         old, new = (plain_name(cells[name], f"{where}, column {name}") for name in ("old", "new"))
         if old == new:
-            raise InvalidInputError(f"{where}: {old!r} is corrected to itself")
+            raise InvalidInputError(
+                f"{where}, column new: {shown(new)} is the old label, too; name another class"
+            )
         found[video_id] = Correction(
             video_id=video_id,
             old=old,

@@ -25,6 +25,7 @@ _SEPARATORS = ("|", ";")
 class _Row:
     line: int
     video_id: str
+    named: str
     path: Path
     label: str
     found_label: str
@@ -107,6 +108,7 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
     return _Row(
         line=line,
         video_id=unicodedata.normalize("NFC", below.with_suffix("").as_posix()),
+        named=named,
         path=file,
         label=plain_name(label, f"{where}, column label"),
         found_label=label,
@@ -129,7 +131,9 @@ def _check_labels(path: Path, rows: Sequence[_Row]) -> None:
                 f"labels; {several}"
             )
     for first, second in _twice((row.path, row) for row in rows):
-        what = f"line {second.line}: {second.path.name!r} is in line {first.line}, too"
+        what = (
+            f"line {second.line}, column path: {shown(second.named)} is in line {first.line}, too"
+        )
         if first.label != second.label:
             what += f", as {first.label!r} and {second.label!r}; {several}"
         raise InvalidInputError(f"{path}: {what}")
@@ -138,12 +142,19 @@ def _check_labels(path: Path, rows: Sequence[_Row]) -> None:
 def _check_files(path: Path, rows: Sequence[_Row]) -> None:
     for first, second in _twice((row.video_id, row) for row in rows):
         raise InvalidInputError(
-            f"{path}: lines {first.line} and {second.line}: {first.path.name!r} and "
-            f"{second.path.name!r} have the same id {first.video_id!r}"
+            f"{path}: lines {first.line} and {second.line}, column path: {shown(first.named)} and "
+            f"{shown(second.named)} have the same id {first.video_id!r}, the path without its "
+            "ending; rename one, or remove its line"
         )
-    absent = [f"line {row.line}: {row.path}" for row in rows if not row.path.is_file()]
+    absent = [
+        f"line {row.line}, column path: {shown(row.named)} ({row.path})"
+        for row in rows
+        if not row.path.is_file()
+    ]
     if absent:
-        raise InvalidInputError(f"{path}: no such file: {listed(absent)}")
+        raise InvalidInputError(
+            f"{path}: {listed(absent)}: no such file; paths are relative to {path.parent.resolve()}"
+        )
 
 
 def _twice(keyed: Iterable[tuple[object, _Row]]) -> Iterable[tuple[_Row, _Row]]:
@@ -179,6 +190,9 @@ def _given_splits(path: Path, rows: Sequence[_Row], *, seed: int) -> dict[str, S
         sides[groups[row.video_id]].setdefault(splits[row.video_id], row.line)
     for group, lines in sides.items():
         if len(lines) > 1:
-            where = ", ".join(f"{side} in line {line}" for side, line in lines.items())
-            raise InvalidInputError(f"{path}: group {group!r} is on several sides: {where}")
+            where = ", ".join(f"{side!r} in line {line}" for side, line in lines.items())
+            raise InvalidInputError(
+                f"{path}: column split: group {group!r} is on several sides: {where}; all rows of "
+                "a group have one split"
+            )
     return splits

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from coinml.data.names import shown
 from coinml.data.records import SPLITS, Dataset, Split
 from coinml.errors import InvalidInputError, LocalError
 from coinml.runtime.atomic_files import write_whole
@@ -70,13 +71,23 @@ def _read(file: Path) -> dict[str, Split]:
     if not file.exists():
         return {}
     try:
-        splits = json.loads(file.read_text(encoding="utf-8"))["splits"]
-        wrong = sorted(set(splits.values()) - set(SPLITS))
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise _damaged(file, repr(err)) from err
-    if wrong:
-        raise _damaged(file, f"{wrong[0]!r} is not one of {', '.join(SPLITS)}")
-    return dict(splits)
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as err:
+        raise _damaged(file, f"byte {err.start:,} is not UTF-8") from err
+    except json.JSONDecodeError as err:
+        raise _damaged(
+            file, f"not JSON at line {err.lineno}, character {err.colno}: {err.msg}"
+        ) from err
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if not isinstance(splits, dict):
+        raise _damaged(file, f"field 'splits': {shown(splits)} is no object with a split by video")
+    for one, split in splits.items():
+        if split not in SPLITS:
+            allowed = ", ".join(SPLITS)
+            raise _damaged(
+                file, f"field 'splits', {shown(one)}: {shown(split)} is not one of {allowed}"
+            )
+    return splits
 
 
 def _damaged(file: Path, why: str) -> InvalidInputError:

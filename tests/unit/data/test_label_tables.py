@@ -105,16 +105,28 @@ def test_files_elsewhere_have_ids_too(tmp_path: Path) -> None:
         ("path,label", r"no rows below the header path,label"),
         ("path,label\na.mp4,x\nb.mp4, \n", r"line 3, column label: empty"),
         ("path,label\n,x\n", r"line 2, column path: empty"),
-        ("path,label\na.mp4,x,y\n", r"line 2: 3 cells for 2 columns"),
+        (
+            "path,label\na.mp4,x,y\n",
+            r"line 2: 3 cells for 2 columns: path 'a\.mp4', label 'x', then 'y'",
+        ),
         ("path,label\na.txt,x\n", r"line 2, column path: 'a\.txt' is no video file"),
         ("path,label,split\na.mp4,x,training\n", r"line 2, column split: 'training' is not one of"),
         ("path,label,split\na.mp4,x,\n", r"line 2, column split: '' is not one of"),
-        ("path,label\na.mp4,x\nb.mp4,y\n./a.mp4,x\n", r"line 4: 'a\.mp4' is in line 2, too"),
+        (
+            "path,label\na.mp4,x\nb.mp4,y\n./a.mp4,x\n",
+            r"line 4, column path: '\./a\.mp4' is in line 2, too",
+        ),
         ("path,label\na.mp4,x\na.mp4,y\n", r"as 'x' and 'y'; one video has one label.*multi-label"),
         ("path,label\na.mp4,x|y\n", r"line 2, column label: 'x\|y' looks like several labels"),
         ('path,label\na.mp4,x\nb.mp4,y\nc.mp4,"x, y"\n', r"line 4.*looks like several"),
-        ('path,label\na.mp4,"x\n', r"line 2: not CSV"),
-        ("path,label,split,group\na.mp4,x,train,g\nb.mp4,x,test,g\n", r"group 'g' is on several"),
+        ('path,label\na.mp4,"x\n', r"""line 2: 'a\.mp4,"x' is not CSV"""),
+        ('path,label\na.mp4,"x\nb.mp4,x\nc.mp4,y\n', r"""line 2: 'a\.mp4,"x' is not CSV"""),
+        ('path,label\na.mp4,"x"y\n', r"""line 2: .* is not CSV .* each of its own twice"""),
+        ('path,label\n"a\n.mp4",x,y\n', r"line 2: 3 cells for 2 columns"),
+        (
+            "path,label,split,group\na.mp4,x,train,g\nb.mp4,x,test,g\n",
+            r"column split: group 'g' is on several sides: 'train' in line 2, 'test' in line 3;",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -125,15 +137,22 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, says: s
 
 def test_absent_files_are_named_with_their_lines(tmp_path: Path) -> None:
     path = table(tmp_path, rows(12), files=True)
-    path.write_text(rows(12, "gone.mp4,a", "lost.mp4,b"))
-    with pytest.raises(InvalidInputError, match=r"line 14: .*gone\.mp4, line 15: .*lost\.mp4"):
+    path.write_text(rows(12, "gone.mp4,a", "./lost.mp4,b"))
+    absent = (
+        rf"line 14, column path: 'gone\.mp4' \({tmp_path}/gone\.mp4\), line 15, column path: "
+        rf"'\./lost\.mp4' \({tmp_path}/lost\.mp4\): no such file; paths are relative to {tmp_path}"
+    )
+    with pytest.raises(InvalidInputError, match=absent):
         load(path)
 
 
 def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
     path = table(tmp_path, rows(12, "v3.mkv,b"))
     (tmp_path / "v3.mkv").write_bytes(b"")
-    with pytest.raises(InvalidInputError, match=r"lines 5 and 14: .*the same id 'v3'"):
+    with pytest.raises(
+        InvalidInputError,
+        match=r"lines 5 and 14, column path: 'v3\.mp4' and 'v3\.mkv' .*the same id 'v3'",
+    ):
         load(path)
 
 
@@ -142,7 +161,7 @@ def test_bytes_that_are_not_utf8_are_refused_and_a_byte_order_mark_is_not(tmp_pa
     path.write_bytes(b"\xef\xbb\xbf" + rows(12).encode())
     assert len(load(path).videos) == 12
     path.write_bytes(rows(12).encode() + b"\nv1.mp4,caf\xe9")
-    with pytest.raises(InvalidInputError, match="not UTF-8"):
+    with pytest.raises(InvalidInputError, match=r"line 14: byte \d+ \(e9\) is not UTF-8"):
         load(path)
 
 

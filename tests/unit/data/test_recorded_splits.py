@@ -95,10 +95,28 @@ def test_a_damaged_or_unwritable_record_is_named(tmp_path: Path) -> None:
     selection.load(tmp_path)
     (record,) = (tmp_path / "splits").glob("clips-*.json")
     content = json.loads(record.read_text())
-    for damaged in ("{", "[]", json.dumps({**content, "splits": {"a/1": "dev"}})):
+    for damaged, why in (
+        ("{", "not JSON at line 1, character 2: Expecting property name"),
+        ("", "not JSON at line 1, character 1: Expecting value"),
+        ("[]", "field 'splits': None is no object"),
+        ("{}", "field 'splits': None is no object"),
+        ('{"splits": ["train"]}', r"field 'splits': \['train'\] is no object"),
+        (
+            json.dumps({**content, "splits": {"a/1": "dev"}}),
+            "field 'splits', 'a/1': 'dev' is not one",
+        ),
+        (
+            json.dumps({**content, "splits": {"a/1": ["val"]}}),
+            r"field 'splits', 'a/1': \['val'\] is not one",
+        ),
+    ):
         record.write_text(damaged)
-        with pytest.raises(InvalidInputError, match=r"clips-\w+\.json: not the record of a split"):
+        says = rf"clips-\w+\.json: not the record of a split \({why}.*restore it, or delete it"
+        with pytest.raises(InvalidInputError, match=says):
             selection.load(tmp_path)
+    record.write_bytes(b'{"splits": {"caf\xe9": "val"}}')
+    with pytest.raises(InvalidInputError, match="byte 16 is not UTF-8"):
+        selection.load(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(LocalError, match="the split cannot be recorded"):
         selection.load(tmp_path / "file")
