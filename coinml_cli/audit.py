@@ -34,6 +34,7 @@ def audit(
             metavar="FILE", help="Write the suspects of train and val as corrections to check."
         ),
     ] = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Look for doubtful labels, outliers, near-duplicates and stills; changes no label."""
@@ -53,7 +54,7 @@ def audit(
     settings = options.home_in_place()
     log_to(settings.logs_dir)
     if propose is not None:
-        check_proposals(propose)
+        check_proposals(propose, replace=force)
     wanted = options.target(target)
     made = set_options.for_target(wanted).resolved(mini=selection.is_mini)
     with watched(), Ledger.of(settings) as ledger:
@@ -75,7 +76,7 @@ def audit(
     if propose is not None:
         beside = corrections_beside(Path(dataset.origin))
         decided = {one.video_id for one in read_corrections(beside)} if beside.is_file() else set()
-        write_proposals(found, propose, decided)
+        write_proposals(found, propose, decided, replace=force)
         if again := sorted(decided & set(found.suspects["video_id"])):
             note(f"{beside}: doubtful as well, and not among the proposals: {listed(again)}")
     if json:

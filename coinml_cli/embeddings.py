@@ -188,7 +188,12 @@ def compact(
 def export(
     fingerprint: Fingerprint = None,
     dataset: OfDataset = None,
-    format: Annotated[str, typer.Option(help="`npz`, `csv` or `tar` (webdataset).")] = "npz",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="`npz`, `csv` or `tar` (webdataset); by default what --out ends in, or `npz`."
+        ),
+    ] = None,
     level: Annotated[
         str, typer.Option(help="`clips`, or `videos` (the mean over a video's clips).")
     ] = "clips",
@@ -196,18 +201,20 @@ def export(
         Path | None,
         typer.Option(help="The file; by default DATASET-FINGERPRINT.FORMAT in the working folder."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Write a set into one file for other programs, with labels where they are known."""
     from dataclasses import asdict
 
-    from coinml.embedding_sets.export import export_set
+    from coinml.embedding_sets.export import check_export, export_set
     from coinml_cli.console import line, print_json
 
+    if out is not None:
+        format = check_export(out, format=format, level=level, replace=force)
     chosen = _chosen(dataset, fingerprint)
     spec = chosen.spec
-    path = out or Path(f"{spec.dataset}-{spec.fingerprint}.{format}")
+    path = out or Path(f"{spec.dataset}-{spec.fingerprint}.{format or 'npz'}")
     report = export_set(
         chosen, path, format=format, level=level, labels=_labels(spec.dataset), replace=force
     )

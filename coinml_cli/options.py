@@ -23,6 +23,7 @@ ModelUri = Annotated[
         help="Such as `models:/mini-task/3`; by default the champion.",
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 
 

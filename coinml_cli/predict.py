@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinml_cli import options
-from coinml_cli.options import Json, Known, ModelUri, Target, known_dataset
+from coinml_cli.options import Force, Json, Known, ModelUri, Target, known_dataset
 
 if TYPE_CHECKING:
     from coinml.runtime.settings import Settings
@@ -48,7 +48,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the answers to a `.csv` or `.parquet` file."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Classify video files with the champion; a broken file gets an error instead."""

@@ -40,6 +40,7 @@ def report(
     thumbnails: Annotated[
         int, typer.Option(min=0, metavar="N", help="Most videos of which the page has pictures.")
     ] = 1000,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Write one HTML page: coverage, every head, its errors with pictures, audit, map, lineage."""
@@ -57,32 +58,38 @@ def report(
 
     settings = options.home_in_place()
     log_to(settings.logs_dir)
-    check_report(out, projections=split(projections))
+    wanted = options.target(target)
+    maps = split(projections)
+    if out is not None:
+        check_report(out, projections=maps, replace=force)
     with watched(), Ledger.of(settings) as ledger:
         loaded = load_shown(selection, settings)
+        path = out or Path(f"report-{loaded.name}-{wanted}.html")
+        check_report(path, projections=maps, replace=force)
         with progress.stage("report"):
             data = gather(
                 loaded,
                 store=home_store(settings),
                 ledger=ledger,
                 embeddings_root=settings.embeddings_root,
-                target=options.target(target),
+                target=wanted,
                 # Drawn videos and own files have no public page to link to.
                 source=source or (None if selection.is_mini or selection.is_folder else YOUTUBE),
             )
         with progress.stage("pictures"):
             data = with_strips(
                 data,
-                examples(loaded.videos, target=options.target(target), extent=data.extent),
+                examples(loaded.videos, target=wanted, extent=data.extent),
                 most=thumbnails,
                 tick=lambda: progress.advance("pictures"),
             )
         with progress.stage("report"):
-            path = write_report(
+            write_report(
                 data,
-                out or Path(f"report-{loaded.name}-{target}.html"),
-                projections=split(projections),
+                path,
+                projections=maps,
                 tick=lambda: progress.advance("report"),
+                replace=force,
             )
     if json:
         print_json({"path": str(path.resolve()), "missing": list(data.missing)})

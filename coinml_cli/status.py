@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinml.data.names import listed, same_file
+from coinml.runtime.out_files import check_out_file, out_file
 from coinml_cli.console import line, print_json, table
-from coinml_cli.options import Json, known_dataset
+from coinml_cli.options import Force, Json, known_dataset
 
 if TYPE_CHECKING:
     from coinml.ledger import Status
     from coinml.runtime.settings import Settings
+
+_FIGURES = (".png", ".svg", ".pdf")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -37,12 +40,15 @@ def status(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the status as PNG, SVG or PDF.")
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Show how many videos are downloaded, lost and still possible, by split and class."""
     from coinml.runtime.settings import Settings
 
     settings = Settings()
+    if figure is not None:
+        check_out_file(figure, endings=_FIGURES, replace=force)
     key = known_dataset(settings, dataset)
     if video is not None:
         print_video(settings, key, video, as_json=json)
@@ -51,7 +57,7 @@ def status(
     elif duplicates:
         print_duplicates(settings, key, as_json=json)
     elif figure is not None:
-        draw_status(settings, key, figure)
+        draw_status(settings, key, figure, replace=force)
     elif json:
         print_json(status_of(settings, key).as_dict() | extras_of(settings, key))
     else:
@@ -199,11 +205,12 @@ def print_duplicates(settings: Settings, dataset: str, *, as_json: bool) -> None
         table(["videos with one content", "ids"], [[len(ids), ", ".join(ids)] for ids in groups])
 
 
-def draw_status(settings: Settings, dataset: str, path: Path) -> None:
+def draw_status(settings: Settings, dataset: str, path: Path, *, replace: bool) -> None:
     """Draw the status into a file."""
     from coinml.figures.attrition import attrition
     from coinml.figures.style import save
 
     status = status_of(settings, dataset)
-    save(attrition(status, title=f"Videos of {dataset}"), path)
+    with out_file(path, endings=_FIGURES, replace=replace) as partial:
+        save(attrition(status, title=f"Videos of {dataset}"), partial)
     line(str(path))

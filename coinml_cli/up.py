@@ -89,6 +89,7 @@ def up(
     metrics_port: MetricsPort = None,
     print_: Print = None,
     out: Out = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Start Prefect, MLflow, metrics and two workers in the background; apply the deployments."""
@@ -109,8 +110,8 @@ def up(
         raise InvalidInputError(
             f"{choices[0]} does not go with --print: `coinml deploy` takes it once they are started"
         )
-    if out is not None and print_ is None:
-        raise InvalidInputError("--out goes with --print")
+    if print_ is None and (out is not None or force):
+        raise InvalidInputError(f"{'--force' if out is None else '--out'} goes with --print")
     ledger_url = _own_ledger_url()
     if print_ is not None:
         stack = Stack(
@@ -123,7 +124,7 @@ def up(
             postgres=postgres or "",
             dataset=dataset or "",
         )
-        print_files(print_, stack, coinml=COINML, out=out, json=json)
+        print_files(print_, stack, coinml=COINML, out=out, replace=force, json=json)
         return
     stack, running = _start_and_deploy(
         settings,

@@ -15,11 +15,10 @@ import numpy as np
 
 from coinml.embedding_sets.current import runs_of_spans
 from coinml.embedding_sets.parts import vectors_of
-from coinml.embedding_sets.places import as_local_error
 from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.errors import InvalidInputError
-from coinml.runtime.atomic_files import written_whole
 from coinml.runtime.escaping import write_csv
+from coinml.runtime.out_files import check_out_file, out_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +72,7 @@ def export_set(
     embedding_set: EmbeddingSet,
     path: Path,
     *,
-    format: str = "npz",
+    format: str | None = None,
     level: str = "clips",
     labels: Mapping[str, str] | None = None,
     replace: bool = False,
@@ -84,24 +83,16 @@ def export_set(
         embedding_set: The set.
         path: Path of the file.
         format: `npz` (arrays by name), `csv` (one line per row) or `tar` (one webdataset sample
-            per video: `.npy` and `.json`).
+            per video: `.npy` and `.json`); by default what the path ends in.
         level: `clips` as stored, or `videos`: the mean over each video's clips.
         labels: The class of each video, if known.
         replace: Whether an existing file may be replaced.
 
     Raises:
-        InvalidInputError: The format or level is unknown, the file exists, its folder does not,
-            or the set is empty.
+        InvalidInputError: As `check_export`, or the set is empty.
         LocalError: The set cannot be read, or the file cannot be written.
     """
-    if format not in get_args(Format):
-        raise InvalidInputError(f"format {format!r} is unknown; known: npz, csv, tar")
-    if level not in get_args(Level):
-        raise InvalidInputError(f"level {level!r} is unknown; known: clips, videos")
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"{path}: there is no folder {path.parent}")
-    if path.is_dir() or (path.exists() and not replace):
-        raise InvalidInputError(f"{path}: exists; --force replaces a file")
+    format = check_export(path, format=format, level=level, replace=replace)
     rows = _rows(embedding_set, level=level, labels=labels or {})
     if not len(rows.vectors):
         raise InvalidInputError(f"set {embedding_set.spec.fingerprint} is empty")
@@ -110,10 +101,13 @@ def export_set(
         "csv": _write_csv,
         "tar": _write_tar,
     }
-    with as_local_error(str(path)):
-        with written_whole(path) as partial, partial.open("wb") as file:
-            write[format](file, rows, embedding_set.spec.as_dict())
-        size_bytes = path.stat().st_size
+    endings = (f".{format}",)
+    with (
+        out_file(path, endings=endings, replace=replace) as partial,
+        partial.open("wb") as file,
+    ):
+        write[format](file, rows, embedding_set.spec.as_dict())
+    size_bytes = path.stat().st_size
     return ExportReport(
         path=str(path),
         format=format,
@@ -122,6 +116,26 @@ def export_set(
         rows=len(rows.vectors),
         size_bytes=size_bytes,
     )
+
+
+def check_export(path: Path, *, format: str | None, level: str, replace: bool = False) -> str:
+    """Require that a set can be exported to a path, before it is read; see `export_set`.
+
+    Returns:
+        The format, which by default is what the path ends in.
+
+    Raises:
+        InvalidInputError: The format or level is unknown, or as `check_out_file`.
+        LocalError: The file cannot be written.
+    """
+    formats, levels = get_args(Format), get_args(Level)
+    if format is not None and format not in formats:
+        raise InvalidInputError(f"format {format!r} is unknown; known: {', '.join(formats)}")
+    if level not in levels:
+        raise InvalidInputError(f"level {level!r} is unknown; known: {', '.join(levels)}")
+    endings = tuple(f".{one}" for one in formats if format in (None, one))
+    check_out_file(path, endings=endings, replace=replace)
+    return path.suffix[1:].lower()
 
 
 def _rows(embedding_set: EmbeddingSet, *, level: str, labels: Mapping[str, str]) -> _Rows:

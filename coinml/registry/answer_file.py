@@ -11,9 +11,9 @@ import pandas as pd
 
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.data.video_files import find_videos
-from coinml.errors import InvalidInputError, LocalError
-from coinml.runtime.atomic_files import written_whole
+from coinml.errors import InvalidInputError
 from coinml.runtime.escaping import write_csv
+from coinml.runtime.out_files import check_out_file, out_file
 
 ENDINGS = (".csv", ".parquet")
 _COLUMNS = {"video": "string", "label": "string", "score": "float64", "accepted": "boolean"}
@@ -46,18 +46,8 @@ def named_videos(named: Sequence[Path]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def check_answer_file(path: Path, *, replace: bool = False) -> None:
-    """Require that answers can be written to a path, before hours of work are spent on them.
-
-    Raises:
-        InvalidInputError: Its ending is another than `.csv` or `.parquet`, its folder does not
-            exist, or a file is there that may not be replaced.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        raise InvalidInputError(f"{path}: a file that ends in {' or '.join(ENDINGS)} is allowed")
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"{path}: there is no folder {path.parent}")
-    if path.is_dir() or (path.exists() and not replace):
-        raise InvalidInputError(f"{path}: exists; --force replaces a file")
+    """Require that answers can be written to a path; raises as `check_out_file`."""
+    check_out_file(path, endings=ENDINGS, replace=replace)
 
 
 def write_answers(
@@ -69,22 +59,18 @@ def write_answers(
     a precision was wanted. In CSV, `top5` is JSON, and empty cells are missing values.
 
     Raises:
-        InvalidInputError: As `check_answer_file`.
+        InvalidInputError: As `check_out_file`.
         LocalError: The file cannot be written.
     """
-    check_answer_file(path, replace=replace)
     table = pd.DataFrame(answers)
     table = table.astype({name: kind for name, kind in _COLUMNS.items() if name in table})
     # Without a failed file, the column would have no type.
     table["error"] = table["error"].astype("string")
-    try:
-        with written_whole(path) as partial:
-            if path.suffix.lower() == ".parquet":
-                table.to_parquet(partial, index=False)
-            else:
-                write_csv(table.assign(top5=table["top5"].map(_json)), partial)
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror or err}") from err
+    with out_file(path, endings=ENDINGS, replace=replace) as partial:
+        if path.suffix.lower() == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            write_csv(table.assign(top5=table["top5"].map(_json)), partial)
 
 
 def _json(top: Any) -> str:

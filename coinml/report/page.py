@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from coinml.embedding_sets.table import feature_columns
-from coinml.errors import InvalidInputError, LocalError
 from coinml.report import charts
 from coinml.report.gathering import ReportData
 from coinml.report.mapping import PROJECTIONS, EmbeddingMap, check_projections, embedding_map
 from coinml.report.view import page_points, page_view
 from coinml.runtime.addresses import parts_of
-from coinml.runtime.atomic_files import write_whole
 from coinml.runtime.escaping import printable
+from coinml.runtime.out_files import check_out_file, out_file
+
+ENDINGS = (".html", ".htm")
 
 AUDITS = {
     "suspects": "Labels that are probably wrong",
@@ -29,19 +30,17 @@ AUDITS = {
 }
 
 
-def check_report(path: Path | None, *, projections: Sequence[str] = PROJECTIONS) -> None:
+def check_report(
+    path: Path, *, projections: Sequence[str] = PROJECTIONS, replace: bool = False
+) -> None:
     """Require that a page can be made, before its pictures are; see `write_report`.
 
-    Args:
-        path: The file; None for the default.
-        projections: As for `write_report`.
-
     Raises:
-        InvalidInputError: The path is a folder's, or a projection is unknown.
+        InvalidInputError: As `check_out_file`, or a projection is unknown.
+        LocalError: The file cannot be written.
     """
     check_projections(projections)
-    if path is not None and path.is_dir():
-        raise InvalidInputError(f"{path}: is a folder; name the page's file, as {path}/report.html")
+    check_out_file(path, endings=ENDINGS, replace=replace)
 
 
 def write_report(
@@ -51,26 +50,26 @@ def write_report(
     projections: Sequence[str] = PROJECTIONS,
     seed: int = 0,
     tick: Callable[[], None] | None = None,
+    replace: bool = False,
 ) -> Path:
     """Write the page as one HTML file that needs no other file and no network.
 
     Args:
         data: As `gathering.gather` returns it.
-        path: The file; an existing one is replaced when the new page is complete.
+        path: The file.
         projections: Some of `pca`, `lda` and `tsne`; the first is shown first.
         seed: Seed of t-SNE.
         tick: Called after each part of the page.
+        replace: Whether an existing file is replaced, when the new page is complete.
 
     Raises:
-        InvalidInputError: An unknown projection.
+        InvalidInputError: As `check_report`.
         LocalError: The file cannot be written.
     """
+    check_report(path, projections=projections, replace=replace)
     page = render(data, projections=projections, seed=seed, tick=tick)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page)
-    except OSError as err:
-        raise LocalError(f"{path}: {err.strerror}") from err
+    with out_file(path, endings=ENDINGS, replace=replace) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

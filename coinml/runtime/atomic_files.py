@@ -18,6 +18,11 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 """Errors by which a file system says that it has no hard links, as exFAT has none."""
 
 
+def partial_path(path: Path) -> Path:
+    """A new temporary path beside a file, with the same extension; matches `PARTIAL_GLOB`."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True, private: bool = False) -> Iterator[Path]:
     """A context with a temporary path to write to, which is renamed to `path` on success.
@@ -33,7 +38,7 @@ def written_whole(path: Path, *, durable: bool = True, private: bool = False) ->
     Raises:
         OSError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    partial = partial_path(path)
     try:
         if private:
             partial.touch(mode=0o600, exist_ok=False)

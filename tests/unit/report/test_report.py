@@ -270,10 +270,10 @@ def test_local_files_are_linked_by_path(
 
 
 def test_what_no_page_can_be_made_of_is_refused_first(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="is a folder; name the page's file"):
+    with pytest.raises(InvalidInputError, match="is a folder; name a file in it, as"):
         check_report(tmp_path)
     with pytest.raises(InvalidInputError, match="projection umap: pca, lda, tsne are allowed"):
-        check_report(None, projections=("pca", "umap"))
+        check_report(tmp_path / "new.html", projections=("pca", "umap"))
     check_report(tmp_path / "new.html")
 
 
