@@ -7,7 +7,8 @@ CoinmlError
   x CorruptVideoError   record, quarantine
   x LocalError          stop the run: this machine is at fault
   x InvalidInputError   (also ValueError) the user's input is wrong
-  x RegistryError       no such model, alias or version, or refused by the promotion gate
+  x RegistryError       a model that does not load, or that the promotion gate cannot judge
+    x NoModelError      (also InvalidInputError) the user names a model or version that is not there
 """
 
 from __future__ import annotations
@@ -50,4 +51,8 @@ class InvalidInputError(CoinmlError, ValueError):
 
 
 class RegistryError(CoinmlError):
-    """There is no such model, alias or version, or the promotion gate refused it."""
+    """There is no such model, alias or version, it does not load, or no gate can judge it."""
+
+
+class NoModelError(RegistryError, InvalidInputError):
+    """The user names a model, alias or version that the registry does not have."""

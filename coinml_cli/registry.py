@@ -68,6 +68,7 @@ def promote(
     from coinml.errors import InvalidInputError
     from coinml.registry import promotion
     from coinml.registry.decision import checked_decision
+    from coinml.registry.versions import version_numbered
     from coinml.training.train_head import model_name
     from coinml_cli.console import print_json
     from coinml_cli.flow_session import flow_session
@@ -82,6 +83,9 @@ def promote(
     if rollback:
         verdicts = [promotion.rollback(_store(settings), model)]
     else:
+        # A version that is not there is refused before a server is started.
+        for number in version or ():
+            version_numbered(_store(settings), model, number)
         with flow_session(settings):
             from flows.promote import promote as flow
 
@@ -126,9 +130,11 @@ def export(
     from coinml.registry.export import export_model
     from coinml.registry.predict import answering_alias
     from coinml.registry.versions import model_uri
+    from coinml.runtime.out_files import check_out_folder
     from coinml.training.train_head import model_name
     from coinml_cli.console import line
 
+    check_out_folder(folder, new=True)
     settings = options.home_in_place()
     store = _store(settings)
     if model is None:

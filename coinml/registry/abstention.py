@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from coinml.errors import RegistryError
+from coinml.errors import NoModelError
 from coinml.evaluation.abstention import Threshold, ValAnswers
 from coinml.registry.versions import version_at, version_numbered
 
@@ -29,7 +29,7 @@ def abstention_threshold(store: MlflowStore, uri: str, precision: float) -> Thre
     Raises:
         InvalidInputError: The precision is not between 0 and 1, val cannot show it, or the run
             has no predictions.
-        RegistryError: There is no such model.
+        NoModelError: There is no such model.
     """
     return _val_answers(store, uri).threshold(precision, model=uri)
 
@@ -37,7 +37,7 @@ def abstention_threshold(store: MlflowStore, uri: str, precision: float) -> Thre
 def _val_answers(store: MlflowStore, uri: str) -> ValAnswers:
     named = _URI.fullmatch(uri)
     if named is None:
-        raise RegistryError(
+        raise NoModelError(
             f"{uri}: with a precision, a model is named as models:/NAME@ALIAS or models:/NAME/3"
         )
     if named["alias"]:
@@ -45,5 +45,5 @@ def _val_answers(store: MlflowStore, uri: str) -> ValAnswers:
     else:
         version = version_numbered(store, named["name"], int(named["number"]))
     if version is None:
-        raise RegistryError(f"no alias {named['alias']} of {named['name']} at {store.shown}")
+        raise NoModelError(f"no alias {named['alias']} of {named['name']} at {store.shown}")
     return ValAnswers.of(store.read_table(version.run_id or "", "predictions"))

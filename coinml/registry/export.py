@@ -12,8 +12,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from coinml.encoder.checkpoint import find_checkpoint
-from coinml.errors import InvalidInputError, LocalError, RegistryError
+from coinml.errors import LocalError, NoModelError, RegistryError
 from coinml.registry.stored_encoders import encoder_folder
+from coinml.runtime.out_files import check_out_folder
+from coinml.tracking.mlflow_errors import is_missing
 from coinml.tracking.mlflow_store import MlflowStore
 
 _ENCODER = "artifacts/encoder"
@@ -31,15 +33,14 @@ def export_model(store: MlflowStore, uri: str, folder: Path) -> int:
         folder: Must not exist.
 
     Raises:
-        InvalidInputError: The folder exists.
-        RegistryError: There is no such model, it is not coinml's, or its encoder is gone.
+        InvalidInputError: As `check_out_folder`.
+        NoModelError: There is no such model.
+        RegistryError: It is not coinml's, or its encoder is gone.
         LocalError: The folder cannot be written.
     """
-    if folder.exists() or folder.is_symlink():
-        raise InvalidInputError(f"{folder}: exists already; name a folder that does not")
+    check_out_folder(folder, new=True)
     store.client()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
             model = Path(temporary) / "model"
             model.mkdir()
@@ -48,7 +49,8 @@ def export_model(store: MlflowStore, uri: str, folder: Path) -> int:
             size_bytes = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
             model.rename(folder)
     except MlflowException as err:
-        raise RegistryError(f"{uri} at {store.shown}: {store.masked(err)}") from err
+        kind = NoModelError if is_missing(err) else RegistryError
+        raise kind(f"{uri} at {store.shown}: {store.masked(err)}") from err
     except OSError as err:
         raise LocalError(f"{folder}: cannot be written: {err}") from err
     return size_bytes

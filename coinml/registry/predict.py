@@ -16,10 +16,11 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from coinml.data.targets import Span
-from coinml.errors import RegistryError
+from coinml.errors import NoModelError, RegistryError
 from coinml.evaluation.abstention import Threshold
 from coinml.registry.serving_limits import own_command
 from coinml.registry.versions import CHALLENGER, CHAMPION, version_at
+from coinml.tracking.mlflow_errors import is_missing
 from coinml.tracking.mlflow_store import MlflowStore
 
 _AT_ONCE = 16
@@ -67,7 +68,8 @@ def predict_files(
         threshold also `accepted`, which is False where there is an error.
 
     Raises:
-        RegistryError: There is no such model, or it does not load.
+        NoModelError: There is no such model.
+        RegistryError: It does not load.
     """
     store.client()
     path_before = list(sys.path)
@@ -76,7 +78,8 @@ def predict_files(
         # requirements: it takes longer than a prediction.
         loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     except MlflowException as err:
-        raise RegistryError(f"{uri} at {store.shown}: {store.masked(err)}") from err
+        kind = NoModelError if is_missing(err) else RegistryError
+        raise kind(f"{uri} at {store.shown}: {store.masked(err)}") from err
     finally:
         # MLflow prepends the model's own copy of coinml to sys.path. Processes started later
         # would inherit that path and run the copy.

@@ -84,7 +84,7 @@ def promote(
         store: Where the registry is.
         name: The registered model.
         versions: The candidates; None takes the versions that the gate has not judged, or else
-            the challenger.
+            the challenger, or else the champion, which stays it.
         coverage_floor: Least share of the official test videos that a candidate must have
             been measured on.
         replace_lost: Replace a champion whose predictions are gone from MLflow, by the rule for
@@ -94,7 +94,8 @@ def promote(
 
     Raises:
         InvalidInputError: `because` is empty, or not of one version alone.
-        RegistryError: No such model or version, or a version that coinml did not register.
+        NoModelError: No such version.
+        RegistryError: The model has no version, or one that coinml did not register.
     """
     if because is not None:
         number, why = checked_decision(versions, because, replace_lost=replace_lost)
@@ -186,9 +187,17 @@ def _crown(
         if champion is not None:
             point_alias(client, name, PREVIOUS, champion.version)
         point_alias(client, name, CHAMPION, candidate.version)
+    _end_challenge(store, name, candidate.version)
     if candidate.tags.get("gate") in (PASSED, DECIDED):
         client.set_model_version_tag(name, candidate.version, "gate", PROMOTED)
     return _verdict(candidate, promoted=True)
+
+
+def _end_challenge(store: MlflowStore, name: str, version: str) -> None:
+    """Remove the alias of the challenger from a version that is the champion."""
+    challenger = version_at(store, name, CHALLENGER)
+    if challenger is not None and challenger.version == version:
+        store.client().delete_registered_model_alias(name, CHALLENGER)
 
 
 def _verdict(version: ModelVersion, *, promoted: bool = False) -> GateVerdict:
@@ -240,11 +249,12 @@ def rollback(store: MlflowStore, name: str) -> GateVerdict:
         client.set_model_version_tag(name, version, "gate_reason", why)
     point_alias(client, name, CHAMPION, previous.version)
     point_alias(client, name, PREVIOUS, champion.version)
+    _end_challenge(store, name, previous.version)
     return GateVerdict(model=name, version=int(previous.version), promoted=True, reason=reason)
 
 
 def _not_yet_judged(store: MlflowStore, name: str) -> list[int]:
-    """The versions without a final verdict, or the challenger if all have one.
+    """The versions without a final verdict, or else the challenger, or else the champion.
 
     Versions that were registered by other means than training have no metrics and are left out.
     """
@@ -255,7 +265,8 @@ def _not_yet_judged(store: MlflowStore, name: str) -> list[int]:
     ]
     if waiting:
         return waiting
-    challenger = version_at(store, name, CHALLENGER)
-    if challenger is None:
+    # Without a challenger, the verdict is that the champion is the champion already.
+    last = version_at(store, name, CHALLENGER) or version_at(store, name, CHAMPION)
+    if last is None:
         raise RegistryError(f"{name} has no version; train one first")
-    return [int(challenger.version)]
+    return [int(last.version)]

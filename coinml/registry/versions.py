@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from coinml.errors import RegistryError, TransientError
+from coinml.data.names import listed
+from coinml.errors import NoModelError, RegistryError, TransientError
 from coinml.tracking.mlflow_errors import is_missing
 from coinml.tracking.mlflow_store import MlflowStore
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-"""Aliases of a registered model: in use, latest not in use, in use before."""
+"""Aliases of a registered model: in use, a candidate for it, and in use before.
+
+The challenger is the version registered last until the gate is asked, and then the best one that
+it refused. It is never the champion.
+"""
 
 _ALIAS_TRIES = 5
 
@@ -48,7 +53,7 @@ def version_numbered(store: MlflowStore, name: str, number: int) -> ModelVersion
     """A version by its number.
 
     Raises:
-        RegistryError: There is no such version.
+        NoModelError: There is no such version; the text says which there are.
         TransientError: The registry does not answer.
     """
     try:
@@ -56,7 +61,9 @@ def version_numbered(store: MlflowStore, name: str, number: int) -> ModelVersion
     except MlflowException as err:
         if not is_missing(err):
             raise TransientError(f"{store.shown}: {store.masked(err)}") from err
-        raise RegistryError(f"no version {number} of {name} at {store.shown}") from err
+        versions = [str(row["version"]) for row in list_versions(store, name)]
+        there = f"there are {listed(versions)}" if versions else "it has none: train one first"
+        raise NoModelError(f"no version {number} of {name} at {store.shown}; {there}") from err
 
 
 def has_version(store: MlflowStore, name: str, number: int, run_id: str | None = None) -> bool:

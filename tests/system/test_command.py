@@ -58,7 +58,7 @@ def coin(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pat
         (["annotations", "--limit", "0", "mini"], 2, "--limit"),
         (["status"], 2, "run `coinml collect` first"),
         (["status", "--dataset", "moon"], 2, "--dataset moon"),
-        (["predict", "x.mp4", "--model", "models:/none/1"], 1, "models:/none/1"),
+        (["predict", "x.mp4", "--model", "models:/none/1"], 2, "models:/none/1"),
         (["collect", "--dataset", "folder:/nowhere"], 2, "/nowhere: no such folder"),
         (["promote", "--dataset", "moon"], 2, "--dataset moon"),
         (["promote", "--version", "1", "--because", " "], 2, "--because ' '"),

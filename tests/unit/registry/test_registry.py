@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coinml.errors import RegistryError, TransientError
+from coinml.errors import InvalidInputError, NoModelError, RegistryError, TransientError
 from coinml.registry.promotion import promote, rollback
 from coinml.registry.versions import (
     CHALLENGER,
@@ -215,7 +215,7 @@ def test_versions_are_listed_with_aliases_and_gate_reasons(store: MlflowStore) -
     promote(store, NAME)
     rows = list_versions(store)
     assert [(row["version"], row["aliases"]) for row in rows] == [
-        (new, ["challenger", "champion"]),
+        (new, ["champion"]),
         (old, ["previous"]),
     ]
     assert rows[0]["tags"]["gate"] == "promoted"
@@ -258,6 +258,51 @@ def test_versions_without_a_verdict_are_the_default_candidates(store: MlflowStor
     assert int(challenger.version) == worse
     later = candidate(store, right=0.61)
     assert [verdict.version for verdict in promote(store, NAME)] == [later]
+
+
+def test_a_version_that_is_not_there_is_the_users_error_and_the_others_are_named(
+    store: MlflowStore,
+) -> None:
+    with pytest.raises(NoModelError, match=r"no version 1 of coin-task .*: train one first"):
+        promote(store, NAME, [1])
+    for right in (0.3, 0.6):
+        candidate(store, right=right)
+    with pytest.raises(NoModelError, match=r"no version 99 of coin-task at .*; there are 2, 1$"):
+        promote(store, NAME, [2, 99])
+    # Exit code 2, as for every wrong input; and nothing was judged.
+    assert issubclass(NoModelError, InvalidInputError)
+    assert "gate" not in tags(store, 2)
+
+
+def test_a_champion_is_never_the_challenger(store: MlflowStore) -> None:
+    first = candidate(store, right=0.6)
+    assert version_at(store, NAME, CHALLENGER) is not None
+    promote(store, NAME)
+    assert (holder(store, CHAMPION), holder(store, CHALLENGER)) == (first, None)
+    # Nothing waits, and the champion stays it.
+    (verdict,) = promote(store, NAME)
+    assert (verdict.version, verdict.promoted) == (first, True)
+    worse = candidate(store, right=0.5)
+    promote(store, NAME)
+    assert (holder(store, CHAMPION), holder(store, CHALLENGER)) == (first, worse)
+    promote(store, NAME, [worse], because="the other one is too slow")
+    assert (holder(store, CHAMPION), holder(store, CHALLENGER)) == (worse, None)
+    assert holder(store, PREVIOUS) == first
+    # The one before is asked about again, is refused, and comes back by hand.
+    promote(store, NAME, [first])
+    rollback(store, NAME)
+    assert (holder(store, CHAMPION), holder(store, PREVIOUS)) == (first, worse)
+    assert holder(store, CHALLENGER) is None
+
+
+def test_a_decision_leaves_another_challenger(store: MlflowStore) -> None:
+    first = candidate(store, right=0.6)
+    second = candidate(store, right=0.5)
+    promote(store, NAME)
+    third = candidate(store, right=0.4)
+    promote(store, NAME, [second], because="it knows more classes")
+    assert (holder(store, CHAMPION), holder(store, CHALLENGER)) == (second, third)
+    assert holder(store, PREVIOUS) == first
 
 
 def test_the_challenger_predicts_if_there_is_no_champion(store: MlflowStore) -> None:
