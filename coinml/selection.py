@@ -73,7 +73,7 @@ class Selection(BaseModel):
         return COIN
 
     def load(self, data_dir: Path) -> Dataset:
-        """Read its annotations; `mini` is drawn below `data_dir` if it is not there.
+        """Read its annotations; those of `mini` are written below `data_dir`, without its videos.
 
         A file is read once per process until it, its taxonomy or its corrections change, since a
         flow and its tasks load the same selection. Own files are listed every time: they are the
@@ -95,9 +95,9 @@ class Selection(BaseModel):
             )
         path = self.dataset
         if self.is_mini:
-            from coinml.miniature.dataset import draw_dataset
+            from coinml.miniature.dataset import write_annotations
 
-            path = str(draw_dataset(miniature_dir(data_dir)))
+            path = str(write_annotations(miniature_dir(data_dir)))
         return _read_once(self, path, annotations_stamp(Path(path).expanduser()))
 
 

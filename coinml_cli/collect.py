@@ -40,8 +40,8 @@ def collect(selection: Selection, options: CollectOptions, json: Json = False) -
 
     settings = Settings()
     check_folders(options.sources)
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.collect import collect as flow
 
         report = flow(selection, options)

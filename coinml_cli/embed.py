@@ -37,8 +37,8 @@ def embed(
     from coinml_cli.result_tables import print_embedded
 
     settings = Settings()
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.embed import embed as flow
 
         summary = flow(selection, set_options, options)

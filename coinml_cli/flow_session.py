@@ -85,21 +85,13 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def load_shown(selection: Selection, settings: Settings) -> Dataset:
-    """Load a selection and print its notes; drawing the miniature shows a progress bar.
+    """Load a selection and print its notes.
 
     Raises:
         InvalidInputError: As `Selection.load`, or the ledger knows another dataset by its name.
     """
     from coinml.ledger import Ledger
-    from coinml.miniature.dataset import draw_dataset
-    from coinml.selection import miniature_dir
 
-    if selection.is_mini:
-        with progress.stage("draw"):
-            draw_dataset(
-                miniature_dir(settings.data_dir),
-                progress=lambda _done, total: progress.advance("draw", total=total),
-            )
     dataset = selection.load(settings.data_dir)
     show_notes(dataset)
     with Ledger.of(settings) as ledger:

@@ -63,8 +63,8 @@ def reprocess(
     settings = Settings()
     # Contradictory options are refused before a server is started.
     set_options = set_options.for_target(training.target_for(set_options))
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.reprocess import reprocess as flow
 
         summary = flow(selection, collection, set_options, embedding, training, deep, min_new)

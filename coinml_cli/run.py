@@ -44,8 +44,8 @@ def run(
     settings = Settings()
     # Contradictory options are refused before a server is started.
     set_options = set_options.for_target(training.target_for(set_options))
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.pipeline import pipeline
 
         summary = pipeline(selection, collection, set_options, embedding, training)

@@ -46,8 +46,9 @@ def study(
     # An unknown study or condition is refused before a server is started.
     set_options = set_options.for_target(options.target)
     make_plan(study_name, set_options, options.conditions)
+    options.check_for(study_name)
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.study import study as flow
 
         report = flow(study_name, selection, set_options, embedding, options)

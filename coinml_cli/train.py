@@ -33,8 +33,8 @@ def train(
     settings = Settings()
     # Contradictory options are refused before a server is started.
     set_options = set_options.for_target(options.target_for(set_options))
+    load_shown(selection, settings)
     with flow_session(settings):
-        load_shown(selection, settings)
         from flows.train import train as flow
 
         summary = flow(selection, set_options, options)

@@ -10,7 +10,7 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.runtime import progress
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
-from coinml.studies.condition_data import files_here
+from coinml.studies.condition_data import files_here, require_splits
 from coinml.studies.costs import ROUNDS
 from coinml.studies.options import StudyOptions
 from coinml.studies.plans import StudyPlan, make_plan
@@ -50,22 +50,24 @@ def study(
     dataset = selection.load(settings.data_dir)
     made = set_options.for_target(options.target).resolved(mini=selection.is_mini)
     plan = make_plan(study, made, options.conditions)
+    options.check_for(study)
+    jobs = files_here(dataset, settings.ledger_url, made, videos_dir=settings.data_dir / "videos")
+    require_splits(dataset, jobs, target=options.target)
     check_tracking(experiment_name(dataset.name, options.target))
     sets = [c.set_options for c in plan.conditions if c.set_options is not None] or [made]
     with tagged():
         for one in sets:
             embed(selection, one, embedding)
     measured = []
-    videos_dir = settings.data_dir / "videos"
     if plan.has_sets and options.timed:
-        jobs = files_here(dataset, settings.ledger_url, made, videos_dir=videos_dir)
-        jobs = jobs[: options.timed]
-        with progress.stage("time", len(jobs) * len(plan.conditions) * (ROUNDS + 1)):
-            measured = measure_costs(jobs, plan.conditions, dataset.name, options=embedding)
+        timed = jobs[: options.timed]
+        with progress.stage("time", len(timed) * len(plan.conditions) * (ROUNDS + 1)):
+            measured = measure_costs(timed, plan.conditions, dataset.name, options=embedding)
     notes: tuple[str, ...] = ()
     if study == "resolution":
-        jobs = files_here(dataset, settings.ledger_url, made, split="test", videos_dir=videos_dir)
-        notes = _embed_resolutions(plan, jobs, dataset.name, made, options=embedding)
+        sides = {video.video_id: video.split for video in dataset.videos}
+        tests = [job for job in jobs if sides[job.video_id] == "test"]
+        notes = _embed_resolutions(plan, tests, dataset.name, made, options=embedding)
     with progress.stage("fit"):
         report = conduct_study(
             plan,

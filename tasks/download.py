@@ -58,14 +58,17 @@ def still_open(
 
 @contextmanager
 def sources_for(selection: Selection, sources: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The sources to download from; for the miniature, a local server runs meanwhile."""
+    """The sources to download from; the miniature is drawn, and a local server runs."""
     if sources or not selection.is_mini:
         yield tuple(sources) or (YOUTUBE,)
         return
+    from coinml.miniature.dataset import draw_dataset
     from coinml.miniature.fault_plan import demo_fault_plan
     from coinml.miniature.host import FlakyHost
 
     folder = miniature_dir(Settings().data_dir)
+    with progress.stage("draw"):
+        draw_dataset(folder, progress=lambda _done, total: progress.advance("draw", total=total))
     with FlakyHost(folder / "videos", demo_fault_plan(folder / "COIN.json")) as host:
         yield (host.source,)
 

@@ -28,6 +28,7 @@ _SHORTEST_S, _LONGEST_S = 3.5, 7.0
 _DENSEST_HAZE = 0.9
 """Each video has a haze of its own, up to this. Clear videos are easy and hazy ones are guesses, so
 that heads differ and their scores can be calibrated."""
+_MARKER = "drawn.json"
 _FORM = 2
 """Version of the drawing; videos of another version have other ids, and are drawn again."""
 
@@ -77,12 +78,10 @@ def draw_dataset(
     Returns:
         The path of the annotations, in COIN's official layout.
     """
-    annotations, marker = folder / "COIN.json", folder / "drawn.json"
-    wanted = {"form": _FORM, "seed": seed, "training": training, "testing": testing}
-    folder.mkdir(parents=True, exist_ok=True)
-    # Always written: it is small, and older versions did not write it.
-    _write_taxonomy(folder)
-    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+    annotations = write_annotations(folder, seed=seed, training=training, testing=testing)
+    marker = folder / _MARKER
+    wanted = _drawing(seed, training, testing)
+    if _is_drawn(marker, wanted):
         return annotations
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)
@@ -93,10 +92,42 @@ def draw_dataset(
     plans = plan_dataset(seed=seed, training=training, testing=testing)
     todo = [plan for plan in plans if not (videos / f"{plan.video_id}.mp4").is_file()]
     _draw_all(todo, videos, jobs=jobs or cpu_count(), total=len(plans), progress=progress)
-    database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
-    _write_json(annotations, {"database": database})
-    _write_json(marker, wanted)
+    write_whole(marker, _json_text(wanted))
     return annotations
+
+
+def write_annotations(
+    folder: Path, *, seed: int = 0, training: int = 40, testing: int = 20
+) -> Path:
+    """Write the annotations and the taxonomy of the miniature, whose videos need not be drawn.
+
+    Args:
+        folder: As for `draw_dataset`.
+        seed: As for `draw_dataset`.
+        training: Training videos per task.
+        testing: Testing videos per task.
+
+    Returns:
+        The path of the annotations. A file that has this content already is left as it is.
+    """
+    annotations = folder / "COIN.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Always written: it is small, and older versions did not write it.
+    _write_taxonomy(folder)
+    if not _is_drawn(folder / _MARKER, _drawing(seed, training, testing)):
+        plans = plan_dataset(seed=seed, training=training, testing=testing)
+        database = {plan.video_id: _entry(plan, number) for number, plan in enumerate(plans)}
+        _write_if_new(annotations, _json_text({"database": database}))
+    return annotations
+
+
+def _drawing(seed: int, training: int, testing: int) -> dict[str, int]:
+    """What the marker of a folder says when all of its videos are drawn."""
+    return {"form": _FORM, "seed": seed, "training": training, "testing": testing}
+
+
+def _is_drawn(marker: Path, wanted: dict[str, int]) -> bool:
+    return marker.is_file() and json.loads(marker.read_text()) == wanted
 
 
 def plan_dataset(*, seed: int, training: int, testing: int) -> list[PlannedVideo]:
@@ -199,9 +230,7 @@ def _write_taxonomy(folder: Path) -> None:
         (DOMAIN_CSV, DOMAIN_COLUMNS, domains),
         (STEP_CSV, STEP_COLUMNS, steps),
     ):
-        text = csv_of_rows([columns, *rows])
-        if not (folder / name).is_file() or (folder / name).read_text() != text:
-            write_whole(folder / name, text)
+        _write_if_new(folder / name, csv_of_rows([columns, *rows]))
 
 
 def _draw_all(
@@ -234,5 +263,11 @@ def _draw_all(
             raise
 
 
-def _write_json(path: Path, content: Any) -> None:
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+def _write_if_new(path: Path, text: str) -> None:
+    """Write a file unless it has this content: annotations are read again when they change."""
+    if not path.is_file() or path.read_text() != text:
+        write_whole(path, text)
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=1) + "\n"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from coinml.data.records import Dataset, Target
+from coinml.data.records import SPLITS, Dataset, Target
 from coinml.data.splits import unit_hash
+from coinml.data.targets import examples
 from coinml.embedding.jobs import EmbedJob, plan_jobs
 from coinml.embedding_sets import EmbeddingSet
 from coinml.embedding_sets.options import SetOptions
 from coinml.embedding_sets.quantized_file import find_spec
 from coinml.embedding_sets.spec import SetSpec
+from coinml.errors import InvalidInputError
 from coinml.ledger import DOWNLOADED, Ledger
 from coinml.studies.plans import ORIGINAL, StudyPlan
 from coinml.studies.resolutions import reencoded_sha256, reencoded_spec
@@ -67,7 +69,6 @@ def files_here(
     ledger_url: str,
     options: SetOptions,
     *,
-    split: str | None = None,
     videos_dir: Path | None = None,
 ) -> list[EmbedJob]:
     """The present files of a dataset as jobs of the engine, in a random but fixed order.
@@ -76,14 +77,38 @@ def files_here(
         dataset: Its videos.
         ledger_url: SQLAlchemy URL of the ledger, which says which files are present.
         options: Say which part of each video is embedded.
-        split: Only files of this split.
         videos_dir: `videos` of `Ledger`.
     """
-    videos = [video for video in dataset.videos if split is None or video.split == split]
     with Ledger(ledger_url, videos=videos_dir) as ledger:
         rows = ledger.rows_of(dataset, state=DOWNLOADED)
-    jobs = plan_jobs(videos, rows, options.extent or "video")
+    jobs = plan_jobs(dataset.videos, rows, options.extent or "video")
     return sorted(jobs, key=lambda job: unit_hash(job.video_id, seed=0))
+
+
+def require_splits(dataset: Dataset, jobs: Sequence[EmbedJob], *, target: Target) -> None:
+    """Require that heads can be trained and measured on files, before hours of embedding.
+
+    Args:
+        dataset: Says the splits and classes.
+        jobs: The files that are here.
+        target: Whose classes.
+
+    Raises:
+        InvalidInputError: A split has no file, or those of training are of one class.
+    """
+    here = {job.video_id for job in jobs}
+    found = [one for one in examples(dataset.videos, target=target) if one.video_id in here]
+    counts = {split: sum(one.split == split for one in found) for split in SPLITS}
+    if not all(counts.values()):
+        told = ", ".join(f"{count} of {split}" for split, count in counts.items())
+        raise InvalidInputError(
+            f"{dataset.name}: a study needs videos of train, val and test; collected are {told}"
+        )
+    if len(trained := {one.label for one in found if one.split == "train"}) < 2:
+        raise InvalidInputError(
+            f"{dataset.name}: a study needs training videos of two classes or more; those that "
+            f"are collected are all {min(trained)!r}"
+        )
 
 
 def _sets(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from coinml.data.records import Target
-from coinml.heads.kinds import HEADS, check_heads
+from coinml.errors import InvalidInputError
+from coinml.heads.kinds import HEADS, check_heads, head_kind
 from coinml.studies.plans import check_target
 
 DEFAULT_SEEDS = {"data": 5}
@@ -56,6 +57,19 @@ class StudyOptions(BaseModel):
     def _is_target_of_studies(cls, target: Target) -> Target:
         check_target(target)
         return target
+
+    def check_for(self, study: str) -> None:
+        """Check that a study can train these heads.
+
+        Raises:
+            InvalidInputError: `dims` projects the means of clips, and a head takes single clips.
+        """
+        takes_clips = [head for head in self.heads if head_kind(head).takes_clips]
+        if study == "dims" and takes_clips:
+            raise InvalidInputError(
+                f"study dims: {', '.join(takes_clips)} takes clips, but only the clips' means are "
+                "projected"
+            )
 
     def seeds_of(self, study: str) -> int:
         """Number of trainings of each head."""
