@@ -34,6 +34,7 @@ from tasks.training import (
     count_embedded,
     count_trained,
     cross_validate,
+    recount_looks,
     train_head,
     tune_head,
 )
@@ -84,6 +85,8 @@ def train(
         tuned = _tune(selection, fingerprint, made, training) if training.sweep else {}
         reports = _train(selection, fingerprint, made, training, tuned)
         cross = _cross_validate(selection, fingerprint, made, training)
+    # Each head was counted when it was evaluated, and the others followed.
+    reports = recount_looks(reports)
     comparison = compare_runs(reports[0].run_id, reports[1].run_id) if len(reports) > 1 else None
     verdicts: list[GateVerdict] = []
     if ask_gate:

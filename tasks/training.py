@@ -23,7 +23,7 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import home_store
 from coinml.tracking.store_check import check_store
-from coinml.training import cv_runs, growth, sweep_runs
+from coinml.training import cv_runs, growth, looks, sweep_runs
 from coinml.training import train_head as training
 from coinml.training.cross_validation import folds_wanted
 from coinml.training.cv_runs import CvReport
@@ -150,6 +150,19 @@ def cross_validate(
                 on_step=lambda: progress.advance(f"cross-validate {head}", 0),
             ),
         )
+
+
+@task(
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=only_transient,
+    cache_policy=NO_CACHE,
+)
+def recount_looks(reports: tuple[TrainReport, ...]) -> tuple[TrainReport, ...]:
+    """The reports with the number of evaluations on their test videos by now."""
+    store = home_store(Settings())
+    with store.outages_as_transient():
+        return looks.recounted(store, reports)
 
 
 @task(

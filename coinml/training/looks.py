@@ -6,15 +6,19 @@ collection changes with every new video, so runs are counted whose test videos o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coinml.embedding_sets.table import ids_digest
 from coinml.errors import InvalidInputError
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.test_looks import TEST_IDS_DIGEST, is_look, looks_of_deleted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+    from coinml.training.train_report import TrainReport
 
 CROSS_VALIDATION = "cv"
 """Value of the tag `kind` of a cross-validation, which is evaluated on all of its videos."""
@@ -51,6 +55,28 @@ def count_looks(store: MlflowStore, model: str, digest: str, test_ids: Set[str])
         looks += overlaps[of_run]
     # Runs that failed before they had logged their ids are of this dataset all the same.
     return looks + sum(count for one, count in unread.items() if overlaps.get(one, True))
+
+
+def recounted(store: MlflowStore, reports: Sequence[TrainReport]) -> tuple[TrainReport, ...]:
+    """Reports with the number of evaluations by now: others followed theirs.
+
+    Args:
+        store: Where the runs are.
+        reports: Of trained heads.
+
+    Raises:
+        InvalidInputError: The predictions of a run are gone.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    found = []
+    for report in reports:
+        predictions = store.read_table(report.run_id, "predictions")
+        tested = predictions["video_id"][predictions["split"] == "test"].tolist()
+        of = (report.model, ids_digest(tested))
+        if of not in counts:
+            counts[of] = count_looks(store, *of, set(tested))
+        found.append(replace(report, metrics={**report.metrics, "test_looks": float(counts[of])}))
+    return tuple(found)
 
 
 def _evaluated(store: MlflowStore, experiments: tuple[str, ...]) -> Iterator[Run]:

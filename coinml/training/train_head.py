@@ -32,7 +32,7 @@ from coinml.tracking.run_origin import code_version
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
 from coinml.training import descriptions
 from coinml.training.fingerprint import code_digest, digest_of, training_ingredients
-from coinml.training.looks import count_looks
+from coinml.training.looks import count_looks, recounted
 from coinml.training.run_artifacts import log_evaluation, log_fit
 from coinml.training.run_context import RunContext
 from coinml.training.train_report import TrainReport
@@ -181,27 +181,25 @@ def _find_earlier(training: _Training) -> TrainReport | None:
         if version is not None and has_version(store, training.model, int(version), run_id):
             try:
                 counts = store.read_table(run_id, "class_counts")
-                predictions = store.read_table(run_id, "predictions")
                 contradictions = store.read_table(run_id, "contradictions")
+                report = TrainReport(
+                    head=training.head,
+                    run_id=run_id,
+                    model=training.model,
+                    version=int(version),
+                    metrics=own_metrics(run.data.metrics),
+                    reused=True,
+                    classes_without=classes_without(counts),
+                    scarce_classes=scarce_classes(counts),
+                    contradictions=contradiction_texts(contradictions),
+                )
+                (report,) = recounted(store, [report])
             except InvalidInputError as err:
                 # Somebody has deleted its files; the gate could not judge it.
                 logger.info("run %s is not used again: %s", run_id, err)
                 continue
             store.finish(run_id)
-            # Others may have been evaluated on the same videos since.
-            tested = predictions["video_id"][predictions["split"] == "test"].tolist()
-            looks = count_looks(store, training.model, ids_digest(tested), set(tested))
-            return TrainReport(
-                head=training.head,
-                run_id=run_id,
-                model=training.model,
-                version=int(version),
-                metrics={**own_metrics(run.data.metrics), "test_looks": float(looks)},
-                reused=True,
-                classes_without=classes_without(counts),
-                scarce_classes=scarce_classes(counts),
-                contradictions=contradiction_texts(contradictions),
-            )
+            return report
     return None
 
 

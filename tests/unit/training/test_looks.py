@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coinml.embedding_sets.options import SetOptions
 from coinml.studies.plans import make_plan
 from coinml.studies.run_study import run_study
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.tracking.test_looks import TEST_IDS_DIGEST
-from coinml.training.looks import count_looks
+from coinml.training.cv_runs import cross_validate_head
+from coinml.training.looks import count_looks, recounted
+from coinml.training.training_data import TrainingData
 from tests.helpers.kitchen_dataset import MODEL, EmbeddedDataset, train, training_data
 
 
@@ -33,6 +37,21 @@ def test_a_new_test_video_does_not_reset_the_count(
     assert looks(train("svm", store, material, table=only)) == 3
     apart = count_looks(store, MODEL, "0" * 12, {"another video"})
     assert apart == 0
+
+
+def test_reports_are_counted_again_when_others_have_followed(
+    store: MlflowStore, material: EmbeddedDataset
+) -> None:
+    folder = replace(material, dataset=replace(material.dataset, official_split=False))
+    reports = [train(head, store, folder) for head in ("svm", "knn")]
+    assert [looks(one) for one in reports] == [1, 2]
+    data = TrainingData(dataset=folder.dataset, table=folder.table, spec=folder.spec)
+    cross_validate_head("knn", data, folds=3, repeats=1, store=store)
+    again = recounted(store, reports)
+    assert [looks(one) for one in again] == [3, 3]
+    assert [one.run_id for one in again] == [one.run_id for one in reports]
+    # What MLflow has is the number when the head was evaluated.
+    assert store.read_run(reports[0].run_id).data.metrics["test/looks"] == 1
 
 
 def test_failed_runs_and_studies_count(store: MlflowStore, material: EmbeddedDataset) -> None:
