@@ -48,15 +48,17 @@ def embed(figure: go.Figure, name: str) -> str:
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         font={"family": "system-ui, sans-serif", "size": 13},
     )
-    return str(
-        to_html(
-            figure,
-            include_plotlyjs=False,
-            full_html=False,
-            div_id=name,
-            config={"displaylogo": False, "responsive": True},
-        )
+    # A figure with a width is narrower where the screen is.
+    width_px = figure.layout.width
+    figure.update_layout(width=None)
+    drawn = to_html(
+        figure,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=name,
+        config={"displaylogo": False, "responsive": True},
     )
+    return f'<div style="max-width: {width_px}px">{drawn}</div>' if width_px else str(drawn)
 
 
 def chart_text(text: str) -> str:

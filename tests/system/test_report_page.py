@@ -63,7 +63,7 @@ def test_webgl_draws_the_points(page: Page) -> None:
 
 
 def test_a_click_on_a_point_shows_the_video_and_its_neighbours(page: Page) -> None:
-    event = "{points: [{pointIndex: 7}]}"
+    event = "{points: [{customdata: 7}]}"
     page.evaluate(f'document.getElementById("map").emit("plotly_click", {event})')
     panel = page.locator("#point")
     assert "v0000000007" in panel.inner_text()
@@ -74,7 +74,7 @@ def test_a_click_on_a_point_shows_the_video_and_its_neighbours(page: Page) -> No
 
 def test_pointing_at_a_point_shows_its_frames(page: Page) -> None:
     page.locator("#map").scroll_into_view_if_needed()
-    event = "{points: [{pointIndex: 3}], event: {clientX: 100, clientY: 100}}"
+    event = "{points: [{customdata: 3}], event: {clientX: 100, clientY: 100}}"
     page.evaluate(f'document.getElementById("map").emit("plotly_hover", {event})')
     assert page.locator("#hover").is_visible()
     assert page.locator("#hover img").count() == 1
@@ -83,7 +83,7 @@ def test_pointing_at_a_point_shows_its_frames(page: Page) -> None:
 
 
 def test_a_lasso_lists_its_videos(page: Page) -> None:
-    event = "{points: [{pointIndex: 1}, {pointIndex: 2}]}"
+    event = "{points: [{customdata: 1}, {customdata: 2}]}"
     page.evaluate(f'document.getElementById("map").emit("plotly_selected", {event})')
     assert "2 videos in the lasso" in page.locator("#selected").inner_text()
     assert page.locator("#selected tbody tr").count() == 2
@@ -105,25 +105,39 @@ def test_another_head_has_other_errors_classes_and_colours(page: Page) -> None:
     before = page.locator("#wrong .note").inner_text()
     confusion = page.evaluate("JSON.stringify(document.getElementById('confusion').data[0].z[0])")
     page.locator("select.head").first.select_option("2")
+    # What is out of view changes after what is in view is painted.
+    shown = "document.querySelector('#per-class .note').innerText.includes('logreg')"
+    page.wait_for_function(shown)
+    again = "JSON.stringify(document.getElementById('confusion').data[0].z[0])"
+    page.wait_for_function(f"(before) => {again} !== before", arg=confusion)
     after = page.locator("#wrong .note").inner_text()
     assert "mlp" in before
     assert "logreg" in after
     assert page.locator("select.head").last.input_value() == "2"
     assert "logreg" in page.locator("#per-class .note").inner_text()
-    again = page.evaluate("JSON.stringify(document.getElementById('confusion').data[0].z[0])")
-    assert again != confusion
 
 
 def test_points_are_coloured_by_prediction_and_by_right_and_wrong(page: Page) -> None:
-    colours = "new Set(document.getElementById('map').data[0].marker.color).size"
+    colours = "new Set(document.getElementById('map').data.map((one) => one.marker.color)).size"
     page.locator("#colour-by").select_option("right")
     assert page.evaluate(colours) == 2
     assert page.locator("#legend button").all_inner_texts() == ["right", "wrong"]
     page.locator("#colour-by").select_option("answer")
     assert page.locator("#legend button").count() == 12
     page.locator("#legend button").first.click()
-    opacity = page.evaluate("document.getElementById('map').data[0].marker.opacity")
-    assert sum(one < 0.5 for one in opacity) > 9000
+    traces = page.evaluate(
+        "document.getElementById('map').data.map((one) => [one.marker.opacity, one.customdata])"
+    )
+    assert sum(len(places) for opacity, places in traces if opacity < 0.5) > 9000
+    # Every point is drawn once.
+    assert sorted(place for _, places in traces for place in places) == list(range(11_827))
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(page: Page) -> None:
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.reload()
+    page.wait_for_selector("#map canvas")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
 
 
 def test_the_console_has_no_errors(page: Page, said: list[str]) -> None:
