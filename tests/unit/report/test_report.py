@@ -194,6 +194,7 @@ def test_a_page_replaces_the_last_one_only_when_it_is_complete(
     report_data: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "pages" / "report.html"
+    target.parent.mkdir()
     write_report(report_data, target, projections=("pca",))
     before = target.read_text()
 
@@ -202,7 +203,9 @@ def test_a_page_replaces_the_last_one_only_when_it_is_complete(
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(Exception, match="No space left"):
-        write_report(replace(report_data, missing=["the map"]), target, projections=("pca",))
+        write_report(
+            replace(report_data, missing=["the map"]), target, projections=("pca",), replace=True
+        )
     assert target.read_text() == before
     assert [one.name for one in target.parent.iterdir()] == ["report.html"]
 
