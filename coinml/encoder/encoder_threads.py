@@ -89,14 +89,23 @@ class EncoderThreads:
         # Resizing on a CPU takes an encoding thread; on a GPU it is not part of its utilization.
         return self._submit(self._resizers, work, counted=self._on_cpu)
 
-    def encode(self, clips: Sequence[torch.Tensor]) -> Future[NDArray[np.float32]]:
-        """Encode a batch of prepared clips: float32 (N, D)."""
+    def encode(
+        self, clips: Sequence[torch.Tensor], *, unfinished: int
+    ) -> Future[NDArray[np.float32]]:
+        """Encode a batch of prepared clips: float32 (N, D).
+
+        Args:
+            clips: The batch.
+            unfinished: Number of clips that are not yet encoded, with these: no more batches run at
+                once, and on a CPU each takes its share of the cores.
+        """
         size = self.batch_clips
+        batches = max(1, min(self.concurrent_batches, unfinished))
 
         def work() -> NDArray[np.float32]:
             return self.encoder.encode_prepared(clips, batch_clips=size)
 
-        return self._submit(self._encoders, work, counted=True)
+        return self._submit(self._encoders, work, counted=True, batches=batches)
 
     def __enter__(self) -> EncoderThreads:
         import torch
@@ -113,25 +122,23 @@ class EncoderThreads:
             torch.set_num_threads(self._threads_before)
 
     def _submit(
-        self, executor: ThreadPoolExecutor, work: Callable[[], Result], *, counted: bool
+        self,
+        executor: ThreadPoolExecutor,
+        work: Callable[[], Result],
+        *,
+        counted: bool,
+        batches: int | None = None,
     ) -> Future[Result]:
         if not counted:
             return executor.submit(work)
         self._add_running(1)
         future = (
-            executor.submit(self._with_share_of_cores, work)
+            executor.submit(_with_cores, cpu_count() // (batches or self.concurrent_batches), work)
             if self._on_cpu
             else executor.submit(work)
         )
         future.add_done_callback(lambda _: self._add_running(-1))
         return future
-
-    def _with_share_of_cores(self, work: Callable[[], Result]) -> Result:
-        """Run work with this thread's share of the cores."""
-        import torch
-
-        torch.set_num_threads(max(1, cpu_count() // self.concurrent_batches))
-        return work()
 
     @staticmethod
     def _single_core_threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -149,3 +156,11 @@ class EncoderThreads:
     def _add_running(self, change: int) -> None:
         with self._lock:
             self._running += change
+
+
+def _with_cores(cores: int, work: Callable[[], Result]) -> Result:
+    """Run work with a number of cores in this thread."""
+    import torch
+
+    torch.set_num_threads(max(1, cores))
+    return work()

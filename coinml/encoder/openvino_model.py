@@ -10,6 +10,8 @@ import ctypes
 import queue
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -81,13 +83,44 @@ def compiled(graph: Any, precision: str) -> Run:
     Returns:
         A thread-safe function from an input to the output in float32. A call uses as many cores as
         torch would in the calling thread (`torch.get_num_threads`), one for each part of its batch.
+        Calls with fewer clips than cores take all of them, by a second compiled model, once such
+        calls have taken as long as compiling does.
     """
     return _CompiledModel(graph, precision)
 
 
 class _CompiledModel:
     def __init__(self, graph: Any, precision: str) -> None:
-        cores = cpu_count()
+        self._graph, self._precision = graph, precision
+        begun = time.perf_counter()
+        self._by_one_core = _Requests(graph, precision, streams=cpu_count())
+        self._compile_s = time.perf_counter() - begun
+        self._by_all_cores: _Requests | None = None
+        self._waited_s = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        cores = torch.get_num_threads()
+        if len(inputs) >= cores:
+            return self._by_one_core(inputs, parts=cores)
+        with self._lock:
+            # It takes time and memory, which a single clip does not repay.
+            if self._by_all_cores is None and self._waited_s >= self._compile_s:
+                self._by_all_cores = _Requests(self._graph, self._precision, streams=1)
+        if self._by_all_cores is not None:
+            return self._by_all_cores(inputs, parts=1)
+        begun = time.perf_counter()
+        outputs = self._by_one_core(inputs, parts=len(inputs))
+        self._waited_s += time.perf_counter() - begun
+        return outputs
+
+
+class _Requests:
+    """A graph compiled for a number of requests at once, each with its share of the cores."""
+
+    def __init__(self, graph: Any, precision: str, *, streams: int) -> None:
         # Compiling leaves a signal stack of the model's in this thread, and a model that is let go
         # puts back the one that it has found, which may be freed by then (2026.4).
         with kept_signal_stack():
@@ -100,22 +133,23 @@ class _CompiledModel:
                     {
                         # By default it is bf16 where the processor has it.
                         "INFERENCE_PRECISION_HINT": precision,
-                        # A stream computes a request with one thread: threads that share one wait
-                        # for each other, and decoding processes use the same cores.
-                        "INFERENCE_NUM_THREADS": cores,
-                        "NUM_STREAMS": cores,
+                        # With as many as cores, a stream computes a request with one thread:
+                        # threads that share one wait for each other, and decoding processes use
+                        # the same cores.
+                        "INFERENCE_NUM_THREADS": cpu_count(),
+                        "NUM_STREAMS": streams,
                         "ENABLE_CPU_PINNING": False,
                     },
                 )
             )
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, *, parts: int) -> torch.Tensor:
         import torch
 
-        parts = inputs.tensor_split(max(1, min(torch.get_num_threads(), len(inputs))))
-        requests = [self._request() for _ in parts]
-        for request, part in zip(requests, parts, strict=True):
+        split = inputs.tensor_split(parts)
+        requests = [self._request() for _ in split]
+        for request, part in zip(requests, split, strict=True):
             # Without a copy, a later request could overwrite the input.
             request.start_async([part.contiguous().numpy()], share_inputs=False)
         outputs = []

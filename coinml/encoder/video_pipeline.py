@@ -189,7 +189,8 @@ class VideoPipeline(Generic[Job]):
                 break
             batch, self._prepared = self._prepared[:size], self._prepared[size:]
             self._clips_encoding += len(batch)
-            future = self._threads.encode([pixels for _, _, pixels in batch])
+            left = self._clips_encoding + len(self._prepared) + self._clips_to_prepare
+            future = self._threads.encode([pixels for _, _, pixels in batch], unfinished=left)
             owners = [(video, group) for video, group, _ in batch]
             self._when_done(future, partial(self._on_batch_encoded, owners))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from coinml.encoder import encoder_threads
 from coinml.encoder.clip_encoder import ClipEncoder, load_encoder
 from coinml.encoder.encoder_threads import EncoderThreads
 
@@ -51,3 +52,23 @@ def test_threads_of_a_gpu_encoder_use_one_core_each() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+class _CpuEncoder:
+    """The part of an encoder on a CPU that the threads use."""
+
+    device = torch.device("cpu")
+
+    def encode_prepared(self, *_: object, **__: object) -> int:
+        return torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("clips", "unfinished", "cores"), [(64, 64, 1), (64, 3, 2), (64, 1, 6), (2, 2, 3), (2, 1, 6)]
+)
+def test_the_last_clips_share_all_cores(
+    clips: int, unfinished: int, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_threads, "cpu_count", lambda: 6)
+    with EncoderThreads(_CpuEncoder(), batch_clips=1, clips=clips) as threads:  # type: ignore[arg-type]
+        assert threads.encode([torch.ones(1)], unfinished=unfinished).result() == cores
