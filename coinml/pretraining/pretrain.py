@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from coinml.data.records import Dataset
 from coinml.embedding_sets.table import ids_digest
-from coinml.encoder.checkpoint import Checkpoint
+from coinml.encoder.checkpoint import Checkpoint, find_checkpoint
 from coinml.encoder.sampling import Sampling
 from coinml.encoder.spec import EncoderSpec
 from coinml.ledger import DOWNLOADED, Ledger
@@ -27,53 +24,18 @@ from coinml.pretraining.checkpoints import (
 )
 from coinml.pretraining.clip_stream import ClipStream, StreamSettings
 from coinml.pretraining.masking import Masking
-from coinml.pretraining.model import MaskedAutoencoder, find_autocast, load_model
 from coinml.pretraining.options import PretrainOptions
-from coinml.pretraining.training_loop import TrainingLoop
+from coinml.pretraining.pretrain_report import PretrainReport
 from coinml.pretraining.training_run import recorded
 from coinml.pretraining.training_videos import TrainingVideo, training_videos
 from coinml.runtime.cpus import cpu_count
 from coinml.runtime.devices import find_device
 
 if TYPE_CHECKING:
+    import torch
+
+    from coinml.pretraining.training_loop import TrainingLoop
     from coinml.tracking.mlflow_store import MlflowStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainReport:
-    """The outcome of a pre-training.
-
-    Attributes:
-        dataset: Name of the dataset.
-        checkpoint: Folder of the last checkpoint, which `--encoder` takes.
-        videos: Number of training videos.
-        failed: Why files did not decode, by video id.
-        steps: Number of steps.
-        resumed_at: Steps that earlier calls had done.
-        clips: Clips that were seen, by all calls.
-        first_loss: Mean loss of the first ten steps; None if there are fewer.
-        last_loss: Mean loss of the last ten steps, likewise.
-        clips_per_s: Clips per second of this call; None if it had nothing to do.
-        waited_share: Share of this call's time in which the model waited for clips, likewise.
-        run_id: The MLflow run; None if none was recorded.
-    """
-
-    dataset: str
-    checkpoint: str
-    videos: int
-    failed: dict[str, str]
-    steps: int
-    resumed_at: int
-    clips: int
-    first_loss: float | None
-    last_loss: float | None
-    clips_per_s: float | None
-    waited_share: float | None
-    run_id: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
 
 
 def pretrain(
@@ -109,6 +71,11 @@ def pretrain(
             VideoMAE, or `out` has checkpoints of another training.
         LocalError: The disk is full, another process trains into `out`, or the loss is not finite.
     """
+    import torch
+
+    from coinml.pretraining.model import MaskedAutoencoder, find_autocast, load_model
+    from coinml.pretraining.training_loop import TrainingLoop
+
     place = find_device(device)
     videos = training_videos(dataset, ledger.rows_of(dataset, state=DOWNLOADED))
     spec = parent.spec(Sampling(stride=options.stride))
@@ -151,7 +118,7 @@ def pretrain(
             recorded(store, dataset, record, options) as log,
         ):
             model = load_model(
-                parent if newest is None else _checkpoint(newest),
+                parent if newest is None else find_checkpoint(newest),
                 from_scratch=options.from_scratch and newest is None,
                 seed=options.seed,
             )
@@ -192,12 +159,6 @@ def _recipe(
         "ids_digest": ids_digest(video.video_id for video in videos),
         "files_digest": hashlib.sha256(files.encode()).hexdigest()[:12],
     }
-
-
-def _checkpoint(folder: Path) -> Checkpoint:
-    from coinml.encoder.checkpoint import find_checkpoint
-
-    return find_checkpoint(folder)
 
 
 def _workers(device: torch.device) -> int:

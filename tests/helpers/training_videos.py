@@ -11,7 +11,8 @@ from coinml.data.records import Dataset, Split, Video
 from coinml.encoder.checkpoint import find_checkpoint
 from coinml.ledger import FileFacts, Ledger
 from coinml.pretraining.options import PretrainOptions
-from coinml.pretraining.pretrain import PretrainReport, pretrain
+from coinml.pretraining.pretrain import pretrain
+from coinml.pretraining.pretrain_report import PretrainReport
 
 SPLITS: tuple[Split, ...] = ("train", "val", "train", "test", "train", "train", "train")
 

@@ -45,6 +45,7 @@ STRATEGIES = {
     "reprobe/monthly": "CANCEL_NEW",
     "audit/monthly": "CANCEL_NEW",
     "retention/daily": "CANCEL_NEW",
+    "pretrain/by-hand": "ENQUEUE",
     "pipeline/mini": "ENQUEUE",
     "pipeline/coin": "ENQUEUE",
 }

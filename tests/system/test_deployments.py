@@ -49,7 +49,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
 def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
     """Every schedule exists with its cron, and the server has scheduled runs."""
     runs: list[dict[str, Any]] = []
-    others = ("audit/monthly", "retention/daily", "pipeline/mini", "pipeline/coin")
+    others = (
+        "audit/monthly",
+        "retention/daily",
+        "pretrain/by-hand",
+        "pipeline/mini",
+        "pipeline/coin",
+    )
     for name in (*CHAIN, "reprocess/nightly", "reprobe/monthly", *others):
         schedules = stack.deployment(name)["schedules"]
         found = [(one["slug"], one["schedule"]["cron"], one["active"]) for one in schedules]

@@ -44,6 +44,7 @@ DEPLOYMENTS = {
     "reprobe/monthly",
     "audit/monthly",
     "retention/daily",
+    "pretrain/by-hand",
     "pipeline/mini",
     "pipeline/coin",
 }

@@ -20,7 +20,7 @@ from coinml.encoder.checkpoint import find_checkpoint
 from coinml.encoder.clip_encoder import load_encoder
 from coinml.errors import InvalidInputError, LocalError
 from coinml.media import DecodePool
-from coinml.pretraining.pretrain import PretrainReport
+from coinml.pretraining.pretrain_report import PretrainReport
 from coinml.tracking.mlflow_store import MlflowStore
 from tests.helpers.training_videos import collect, dataset, train
 
