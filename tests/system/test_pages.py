@@ -152,7 +152,8 @@ def test_mlflow_begins_with_model_training_and_without_its_assistant(
     # What a user chooses stays when `coinml ui` is used again.
     page.evaluate("localStorage.setItem('mlflow.workflowType_v1', '\"genai\"')")
     page.goto((running_stack.home / "data" / "stack" / "sign-in-mlflow.html").as_uri())
-    page.wait_for_url(f"{running_stack.stack().mlflow_url}/#**")
+    page.wait_for_url(f"{running_stack.stack().mlflow_url}/**")
+    page.wait_for_function("!location.pathname.includes('sign-in')")
     assert page.evaluate("localStorage.getItem('mlflow.workflowType_v1')") == '"genai"'
     page.evaluate("localStorage.setItem('mlflow.workflowType_v1', '\"machine_learning\"')")
 
