@@ -17,7 +17,7 @@ from coinml.runtime.addresses import without_password, without_user
 from coinml.runtime.settings import Settings
 from coinml_ops.access.password import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_CLIENT
 from coinml_ops.doctor.finding import Finding, installed
-from coinml_ops.stack.health import worker_silent_s
+from coinml_ops.stack.health import silent_s
 from coinml_ops.stack.record import Stack
 from coinml_ops.stack.services import worker_name
 from coinml_ops.work_pool import POOL, QUEUES
@@ -76,14 +76,22 @@ def check_workers(api: str, stack: Stack | None = None) -> Finding:
         )
     if not answer.is_success:
         return Finding(subject="workers", state="warning", text=f"HTTP {answer.status_code}")
-    workers = answer.json()
-    if stack is not None and (silent := _silent(workers, now=_time_of(answer))):
+    workers, now = answer.json(), _time_of(answer)
+    if stack is not None and (silent := _silent(workers, now=now)):
         return Finding(
             subject="workers",
             state="failed",
             text="; ".join(silent),
             remedy="`coinml up` starts what is missing; the supervisor restarts what hangs within "
             "minutes, see data/logs/supervisor.log",
+        )
+    if stack is None and (left := _left_queues(pool, now=now)):
+        return Finding(
+            subject="workers",
+            state="failed",
+            text="; ".join(left),
+            remedy="see the worker's service (systemd, Docker Compose) or start one: "
+            f"prefect worker start --pool {POOL}",
         )
     online = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
     if not online:
@@ -132,9 +140,24 @@ def _silent(workers: Sequence[Mapping[str, Any]], *, now: datetime) -> list[str]
         if not heard.get(name):
             found.append(f"{name} has never been heard")
             continue
-        silent_s = (now - datetime.fromisoformat(heard[name])).total_seconds()
-        if silent_s > worker_silent_s():
-            found.append(f"{name} has sent no heartbeat for {silent_s / 60:.0f} min")
+        since_s = (now - datetime.fromisoformat(heard[name])).total_seconds()
+        if since_s > silent_s():
+            found.append(f"{name} has sent no heartbeat for {since_s / 60:.0f} min")
+    return found
+
+
+def _left_queues(pool: str, *, now: datetime) -> list[str]:
+    """A sentence for each queue that a worker has served and none serves any more."""
+    answer = _ask("POST", f"{pool}/queues/filter", user=_prefect_user(), json={})
+    found = []
+    for queue in answer.json() if answer.is_success else []:
+        if queue["name"] in QUEUES and queue["last_polled"] is not None:
+            since_s = (now - datetime.fromisoformat(queue["last_polled"])).total_seconds()
+            if since_s > silent_s():
+                found.append(
+                    f"no worker has asked for runs of the queue {queue['name']} for "
+                    f"{since_s / 60:.0f} min"
+                )
     return found
 
 

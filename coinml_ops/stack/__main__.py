@@ -26,7 +26,7 @@ from coinml_ops.stack.dead_runs import crash_dead_runs
 from coinml_ops.stack.hanging import HangWatch
 from coinml_ops.stack.health import Api
 from coinml_ops.stack.postgres import Databases, checked
-from coinml_ops.stack.record import Stack
+from coinml_ops.stack.record import Process, Stack
 from coinml_ops.stack.services import (
     LOOPBACK,
     MARK,
@@ -37,7 +37,7 @@ from coinml_ops.stack.services import (
     Service,
     services,
 )
-from coinml_ops.stack.shutdown import stop_worker
+from coinml_ops.stack.shutdown import CHILD_GRACE_S, stop_service
 from coinml_ops.upkeep.moved_home import check_place
 from coinml_ops.work_pool import QUEUES
 
@@ -48,7 +48,7 @@ NAMES = (PREFECT, MLFLOW, METRICS, *(f"worker-{queue}" for queue in QUEUES))
 
 
 def main() -> None:
-    """Run the service that is named; a server replaces this process."""
+    """Run the service that is named, until it ends or SIGTERM arrives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("service", choices=NAMES)
     parser.add_argument("--host", default="127.0.0.1")
@@ -84,45 +84,52 @@ def main() -> None:
         Databases(stack.postgres).create()
     (Path(stack.home) / "data" / "prefect").mkdir(parents=True, exist_ok=True)
     service = next(one for one in services(stack) if one.name == options.service)
-    if service.queue is None:
-        os.execve(sys.executable, list(service.command), _environment(service))
-    sys.exit(_run_worker(stack, service))
+    sys.exit(_run(stack, service))
 
 
-def _run_worker(stack: Stack, service: Service) -> int:
-    """Run a worker until it ends or SIGTERM arrives; its runs are stopped before it.
+def _run(stack: Stack, service: Service) -> int:
+    """Run a service until it ends or SIGTERM arrives; the runs of a worker are stopped before it.
 
     One that hangs is replaced.
     """
     environment = _environment(service)
-    api = Api(environment["PREFECT_API_URL"], read_password(Path(stack.home) / "data"))
+    api = Api(
+        environment.get("PREFECT_API_URL", stack.prefect_api),
+        read_password(Path(stack.home) / "data"),
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    while not api.answers(service.needs or ""):
+    while service.needs is not None and not api.answers(service.needs):
         if stop.wait(1.0):
             return 0
     while True:
         if service.queue is not None:
             crash_dead_runs(service.queue, api)
-        worker = subprocess.Popen(service.command, env=environment, start_new_session=True)
+        running = subprocess.Popen(service.command, env=environment, start_new_session=True)
+        process = Process.of(running.pid)
         watch = HangWatch(service, api)
-        find = partial(_left, worker, environment)
-        while worker.poll() is None and not watch.hangs() and not stop.wait(0.5):
+        find = partial(_left, running, environment)
+        while running.poll() is None and not watch.hangs() and not stop.wait(0.5):
             pass
         if stop.is_set():
-            stop_worker(worker.pid, find, api=api)
+            stop_service(service, process, find, api=api)
             return 0
-        if worker.poll() is not None:
-            return worker.returncode
-        # It hangs. This process stays, so that systemd does not end the flow runs, too.
-        worker.kill()
-        worker.wait()
+        # If it hangs, this process stays, so that systemd does not end a worker's flow runs, too.
+        hangs = running.poll() is None
+        if hangs:
+            running.kill()
+            running.wait()
+        if service.queue is None:
+            # A child of a server may hold its port.
+            running_processes.terminate(find, grace_s=CHILD_GRACE_S)
+        if not hangs:
+            return running.returncode
 
 
-def _left(worker: subprocess.Popen[bytes], environment: dict[str, str]) -> list[psutil.Process]:
-    # A worker that has ended remains as a zombie until it is reaped.
-    worker.poll()
+def _left(running: subprocess.Popen[bytes], environment: dict[str, str]) -> list[psutil.Process]:
+    # A process that has ended remains as a zombie until it is reaped.
+    running.poll()
     return running_processes.of_stack(environment[MARK], service=environment[SERVICE])
 
 

@@ -12,11 +12,8 @@ from coinml_ops.stack.services import Service
 EVERY_S = 10.0
 """How often a service is asked."""
 
-SERVER_SILENT_S = 120.0
-"""A server that has answered and then has not for so long hangs; a busy one answers in between."""
-
 STARTING_S = 300.0
-"""The same for a service that has not answered yet; on a busy machine the start takes minutes."""
+"""How long a new process may be silent; on a busy machine the start takes minutes."""
 
 
 class HangWatch:
@@ -28,17 +25,23 @@ class HangWatch:
     Args:
         service: Which.
         api: Prefect's, which knows the heartbeats of a worker.
+        adopted: Whether the process was started earlier, and so should answer by now.
         clock: Seconds on a steady clock.
     """
 
     def __init__(
-        self, service: Service, api: Api, clock: Callable[[], float] = time.monotonic
+        self,
+        service: Service,
+        api: Api,
+        *,
+        adopted: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._api = api
         self._clock = clock
         self._asked = self._heard = clock()
-        self._patience_s = STARTING_S
+        self._patience_s = health.silent_s() if adopted else STARTING_S
         self._heartbeat: str | None = ""
         if service.queue is not None:
             # That of an earlier process, or of this one if it is adopted.
@@ -51,7 +54,7 @@ class HangWatch:
         if self._service.queue is not None:
             self._listen(self._service.queue)
         elif self._service.health is not None and health.answers(self._service.health):
-            self._hear(SERVER_SILENT_S)
+            self._hear()
         self._asked = self._clock()
         return self._asked - self._heard > self._patience_s
 
@@ -64,8 +67,8 @@ class HangWatch:
             return
         # "": the server did not answer so far, and an earlier process may have sent it.
         if heartbeat != self._heartbeat != "":
-            self._hear(health.worker_silent_s())
+            self._hear()
         self._heartbeat = heartbeat
 
-    def _hear(self, patience_s: float) -> None:
-        self._heard, self._patience_s = self._clock(), patience_s
+    def _hear(self) -> None:
+        self._heard, self._patience_s = self._clock(), health.silent_s()

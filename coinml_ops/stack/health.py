@@ -39,7 +39,7 @@ class Api:
         """Whether a path below the URL answers 200."""
         return answers(f"{self.url}{path}", password=self.password)
 
-    def post(self, path: str, body: Any) -> bytes:
+    def post(self, path: str, body: Any, *, method: str = "POST") -> bytes:
         """The answer to a JSON document.
 
         Raises:
@@ -49,6 +49,7 @@ class Api:
             f"{self.url}{path}",
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
+            method=method,
         )
         with _open(request, self.password, self.timeout_s) as answer:
             return bytes(answer.read())
@@ -77,11 +78,12 @@ def is_up(stack: Stack, service: Service, process: Process | None) -> bool:
     return service.queue is not None and _has_reported(stack, service.queue, process)
 
 
-def worker_silent_s() -> float:
-    """A worker that has sent no heartbeat for so many seconds hangs."""
+def silent_s() -> float:
+    """A service hangs that has not answered, or sent no heartbeat, for so many seconds."""
     # As the worker reads it from the same environment.
     every_s = float(os.environ.get("PREFECT_WORKER_HEARTBEAT_SECONDS") or 30)
-    return max(MISSED_HEARTBEATS * every_s, 30.0)
+    # A busy server answers in between.
+    return max(MISSED_HEARTBEATS * every_s, 60.0)
 
 
 def last_heartbeat(api: Api, queue: str) -> str | None:
@@ -111,7 +113,7 @@ def _has_reported(stack: Stack, queue: str, process: Process) -> bool:
         began = datetime.fromtimestamp(psutil.Process(process.pid).create_time(), UTC)
     except (OSError, psutil.Error):
         return False
-    fresh = datetime.now(UTC) - timedelta(seconds=worker_silent_s())
+    fresh = datetime.now(UTC) - timedelta(seconds=silent_s())
     return last is not None and datetime.fromisoformat(last) > max(began, fresh)
 
 

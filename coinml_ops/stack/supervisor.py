@@ -54,7 +54,7 @@ class WatchedService:
         self._child: subprocess.Popen[bytes] | None = None
         self._since = time.monotonic()
         self._api = api
-        self._watch = HangWatch(service, api)
+        self._watch = HangWatch(service, api, adopted=process is not None)
 
     def alive(self) -> bool:
         """Whether it runs; reaps it if it was a child of this process."""

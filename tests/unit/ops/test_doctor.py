@@ -191,6 +191,30 @@ def test_missing_workers_are_a_warning(
         assert (found[0], says in found[1]) == (state, True)
 
 
+def test_a_queue_that_its_workers_have_left_is_a_failure(serve: Callable[[Answers], str]) -> None:
+    pool, now = "/api/work_pools/coinml", datetime.now(UTC)
+    # A worker that hangs stays ONLINE for a while, and another one hides it for ever.
+    workers = [{"name": f"{name}@elsewhere", "status": "ONLINE"} for name in ("gpu", "network")]
+
+    def said(**polled_min: float | None) -> tuple[str, str]:
+        queues = [
+            {"name": name, "last_polled": minutes and str(now - timedelta(minutes=minutes))}
+            for name, minutes in polled_min.items()
+        ]
+        answers = {
+            f"{pool}/workers/filter": (200, workers),
+            f"{pool}/queues/filter": (200, queues),
+        }
+        return checked(check_workers(serve(answers) + "/api"))
+
+    # This machine may have no GPU, and Prefect's own queue is not used.
+    assert said(gpu=None, network=0.2, default=900)[0] == "ok"
+    assert said(gpu=13, network=0.2) == (
+        "failed",
+        "no worker has asked for runs of the queue gpu for 13 min",
+    )
+
+
 def test_each_worker_of_a_running_stack_is_expected(serve: Callable[[Answers], str]) -> None:
     path, stack = "/api/work_pools/coinml/workers/filter", Stack(id="a", home="/srv/coinml")
     now = datetime.now(UTC)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from coinml_ops.stack.dead_runs import crash_dead_runs, may_be_elsewhere, without_process
-from coinml_ops.stack.hanging import EVERY_S, SERVER_SILENT_S, STARTING_S, HangWatch
-from coinml_ops.stack.health import Api, worker_silent_s
+from coinml_ops.stack.hanging import EVERY_S, STARTING_S, HangWatch
+from coinml_ops.stack.health import Api, silent_s
 from coinml_ops.stack.services import Service, worker_name
 from coinml_ops.stack.shutdown import FLOW_RUN
 
@@ -81,11 +81,11 @@ def server() -> Iterator[Server]:
     made.http.server_close()
 
 
-def watched(server: Server, *, queue: str | None) -> tuple[HangWatch, Clock]:
+def watched(server: Server, *, queue: str | None, adopted: bool = False) -> tuple[HangWatch, Clock]:
     health = None if queue else f"{server.api.url}/health"
     service = Service(name="one", command=(), environment={}, health=health, queue=queue)
     clock = Clock()
-    return HangWatch(service, server.api, clock), clock
+    return HangWatch(service, server.api, adopted=adopted, clock=clock), clock
 
 
 def silent_for(watch: HangWatch, clock: Clock, seconds: float) -> bool:
@@ -102,7 +102,7 @@ def test_a_server_hangs_when_it_has_answered_and_answers_no_more(server: Server)
     watch, clock = watched(server, queue=None)
     assert not silent_for(watch, clock, 60)
     server.status = 503
-    assert not silent_for(watch, clock, SERVER_SILENT_S)
+    assert not silent_for(watch, clock, silent_s())
     assert silent_for(watch, clock, EVERY_S)
 
 
@@ -110,6 +110,10 @@ def test_a_server_that_starts_has_more_time(server: Server) -> None:
     server.status = 503
     watch, clock = watched(server, queue=None)
     assert not silent_for(watch, clock, STARTING_S)
+    assert silent_for(watch, clock, EVERY_S)
+    # `coinml up` starts another supervisor and waits for what hung before: it is no start.
+    watch, clock = watched(server, queue=None, adopted=True)
+    assert not silent_for(watch, clock, silent_s())
     assert silent_for(watch, clock, EVERY_S)
 
 
@@ -124,20 +128,20 @@ def test_a_worker_hangs_without_heartbeats_and_not_while_the_server_is_away(
     watch, clock = watched(server, queue="gpu")
     # The clock was set back by years: heartbeats are only compared with each other.
     server.workers[0]["last_heartbeat_time"] = "2026-01-01T00:00:00Z"
-    assert not silent_for(watch, clock, worker_silent_s())
+    assert not silent_for(watch, clock, silent_s())
     server.status = 503
-    assert not silent_for(watch, clock, 10 * worker_silent_s())
+    assert not silent_for(watch, clock, 10 * silent_s())
     server.status = 200
-    assert silent_for(watch, clock, worker_silent_s() + EVERY_S)
+    assert silent_for(watch, clock, silent_s() + EVERY_S)
 
 
 def test_the_patience_follows_the_interval_of_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_WORKER_HEARTBEAT_SECONDS", raising=False)
-    assert worker_silent_s() == 120
+    assert silent_s() == 120
     monkeypatch.setenv("PREFECT_WORKER_HEARTBEAT_SECONDS", "60")
-    assert worker_silent_s() == 240
+    assert silent_s() == 240
     monkeypatch.setenv("PREFECT_WORKER_HEARTBEAT_SECONDS", "1")
-    assert worker_silent_s() == 30
+    assert silent_s() == 60
 
 
 def test_runs_without_a_process_are_marked_as_crashed(server: Server) -> None:
