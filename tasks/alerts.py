@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,10 +27,18 @@ from coinml.collection.health import FAILURES
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import forecast_disk
+from tasks.changes import (
+    BLOCKED,
+    DISK_LOW,
+    FAILED,
+    RECOVERED,
+    STALLED,
+    changes_of,
+    remembered,
+    variable_of,
+)
 
-FAILED, DISK_LOW = "coinml.failed", "coinml.disk_low"
-BLOCKED, STALLED = "coinml.blocked", "coinml.stalled"
-CHAMPION, RECOVERED = "coinml.champion", "coinml.recovered"
+CHAMPION = "coinml.champion"
 ALERTS = (FAILED, BLOCKED, STALLED, DISK_LOW, CHAMPION, RECOVERED)
 TEST = "coinml.test"
 """What `coinml alerts test` emits."""
@@ -75,8 +82,7 @@ def announcing_failures(some_flow: AnyFlow) -> AnyFlow:
     """A decorator: two failed runs of a deployment in a row are told as `coinml.failed`.
 
     `coinml.recovered` follows when a run completes. A run that crashed with its process counts,
-    too, but mostly only once the next run ends: its worker may be gone, and Prefect 3.8 often
-    cannot load the flow of a killed run to call its hooks.
+    too, but Prefect 3.8 mostly calls no hook for it: `coinml_ops.alerts.watch` tells.
     """
     for at in (some_flow.on_failure, some_flow.on_crashed, some_flow.on_completion):
         at(_announce_end)
@@ -124,21 +130,13 @@ def _announce_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
 
 
 def _tell_changes(resource: str, name: str, troubles: Mapping[str, str]) -> None:
-    # What was told is a variable on the server that sends the alerts, so that every run of every
-    # machine knows it.
-    variable = f"coinml_alerts_{hashlib.sha256(resource.encode()).hexdigest()[:12]}"
+    variable = variable_of(resource)
     known = cast("dict[str, Any]", Variable.get(variable, default={}))
     told: list[str] = known.get("troubles", [])
-    for event in troubles.keys() - set(told):
-        _emit(event, resource, name, title=f"{name}: {_words(event)}", text=troubles[event])
-    over = [_words(event) for event in told if event not in troubles]
-    if over:
-        left = ", ".join(_words(event) for event in troubles) or "nothing"
-        title = f"{name}: no longer {', '.join(over)}"
-        _emit(RECOVERED, resource, name, title=title, text=f"Still wrong: {left}.")
+    for change in changes_of(name, told, troubles):
+        _emit(change.event, resource, name, title=change.title, text=change.text)
     if sorted(troubles) != sorted(told):
-        value = {"resource": resource, "troubles": sorted(troubles)}
-        Variable.set(variable, value, overwrite=True)
+        Variable.set(variable, remembered(resource, troubles), overwrite=True)
 
 
 @contextmanager
@@ -148,10 +146,6 @@ def _no_fault_of_the_run(name: str) -> Iterator[None]:
         yield
     except Exception as err:
         logger.warning("alerts of %s cannot be sent: %s", name, err)
-
-
-def _words(event: str) -> str:
-    return event.removeprefix("coinml.").replace("_", " ")
 
 
 def _emit(event: str, resource: str, name: str, *, title: str, text: str, **more: object) -> None:

@@ -21,6 +21,9 @@ PATIENCE = timedelta(days=1)
 FAILURES = 2
 """Failed runs in a row that are a trouble; one may be a passing fault."""
 
+SHOWN = 300
+"""Characters of a failed run's message that are repeated."""
+
 _ASKED_LATELY = timedelta(days=2)
 """A pause that ended longer ago says nothing of today: nobody has asked since."""
 
@@ -38,6 +41,7 @@ class CollectionFacts:
         begun: When the schedule was made; None: nothing is known of one.
         planned: When the last run was to start that has had time to do something; None: none.
         failed_runs: Runs that have failed in a row, up to now.
+        failure: Why the last of them failed, if that is known.
     """
 
     due: int = 0
@@ -47,6 +51,7 @@ class CollectionFacts:
     begun: datetime | None = None
     planned: datetime | None = None
     failed_runs: int = 0
+    failure: str = ""
 
 
 def troubles_of(facts: CollectionFacts, *, now: datetime) -> dict[str, str]:
@@ -72,7 +77,8 @@ def troubles_of(facts: CollectionFacts, *, now: datetime) -> dict[str, str]:
                 f"{_moment(since)}"
             )
     if facts.failed_runs >= FAILURES:
-        found[FAILED] = f"the last {facts.failed_runs} runs have failed"
+        why = f": {facts.failure.strip()[:SHOWN]}" if facts.failure.strip() else ""
+        found[FAILED] = f"the last {facts.failed_runs} runs have failed{why}"
     return found
 
 
@@ -86,6 +92,7 @@ def read_facts(
     planned: datetime | None,
     credentials: str | None = None,
     failed_runs: int = 0,
+    failure: str = "",
 ) -> CollectionFacts:
     """The facts of a collection, as the ledger has them.
 
@@ -98,6 +105,7 @@ def read_facts(
         planned: As `CollectionFacts` has it.
         credentials: Digest of the cookies and the proxy in use.
         failed_runs: As `CollectionFacts` has it.
+        failure: As `CollectionFacts` has it.
     """
     due = 0
     if dataset in ledger.datasets():
@@ -111,6 +119,7 @@ def read_facts(
         begun=begun,
         planned=planned,
         failed_runs=failed_runs,
+        failure=failure,
     )
 
 

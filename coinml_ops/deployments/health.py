@@ -1,4 +1,4 @@
-"""What is wrong with the deployments of a server: the judgement that doctor and metrics show."""
+"""What is wrong with the deployments of a server: what doctor, metrics and alerts say."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class DeployedFlow:
         begun: When it was made; None while nothing of it is scheduled.
         planned: Start of the last run that was to start an hour ago or earlier, if there is one.
         failed_runs: Runs that have failed in a row, up to now; `FAILURES` at most.
+        failure: Why the last of them failed.
     """
 
     name: str
@@ -44,29 +45,58 @@ class DeployedFlow:
     begun: datetime | None
     planned: datetime | None
     failed_runs: int
+    failure: str
+
+    @property
+    def selection(self) -> Selection:
+        """The videos of its runs."""
+        return Selection(**self.parameters.get("selection", {}))
 
 
-def find_troubles(settings: Settings, ask: Ask, *, now: datetime) -> dict[str, dict[str, str]]:
-    """What is wrong with each deployment of coinml.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentHealth:
+    """How well a deployment is.
+
+    Attributes:
+        name: `<flow>/<name>`.
+        dataset: Name of the dataset that it collects; None if it does something else.
+        troubles: A sentence for each trouble; empty if it is well.
+    """
+
+    name: str
+    dataset: str | None
+    troubles: dict[str, str]
+
+
+def examine_deployments(settings: Settings, ask: Ask, *, now: datetime) -> list[DeploymentHealth]:
+    """How well each deployment of coinml is.
 
     Args:
         settings: Of the home whose ledger the collections are recorded in.
         ask: Of the Prefect server.
         now: The present time.
 
-    Returns:
-        By its name, a sentence for each trouble; an empty mapping for one that is well.
     """
-    return {
-        one.name: troubles_of(_facts(one, settings, now), now=now) for one in _read(ask, now=now)
-    }
+    return [
+        DeploymentHealth(
+            name=one.name,
+            dataset=one.selection.title if one.flow == COLLECT else None,
+            troubles=troubles_of(_facts(one, settings, now), now=now),
+        )
+        for one in _read(ask, now=now)
+    ]
+
+
+def find_troubles(settings: Settings, ask: Ask, *, now: datetime) -> dict[str, dict[str, str]]:
+    """A sentence for each trouble of each deployment, by its name; as `examine_deployments`."""
+    return {one.name: one.troubles for one in examine_deployments(settings, ask, now=now)}
 
 
 def _facts(one: DeployedFlow, settings: Settings, now: datetime) -> CollectionFacts:
-    selection = Selection(**one.parameters.get("selection", {}))
+    selection = one.selection
     # Another version's ledger is not opened, since that migrates it.
     if one.flow != COLLECT or selection.is_folder or not is_current(settings.ledger_url):
-        return CollectionFacts(failed_runs=one.failed_runs)
+        return CollectionFacts(failed_runs=one.failed_runs, failure=one.failure)
     options = CollectOptions(**one.parameters.get("collection", {}))
     # The miniature has a source of its own, which is there only during the run.
     templates = options.sources or (() if selection.is_mini else (YOUTUBE,))
@@ -79,6 +109,7 @@ def _facts(one: DeployedFlow, settings: Settings, now: datetime) -> CollectionFa
             begun=one.begun,
             planned=one.planned,
             failed_runs=one.failed_runs,
+            failure=one.failure,
         )
 
 
@@ -96,8 +127,8 @@ def _deployed_flow(one: dict[str, Any], flow: str, ask: Ask, *, now: datetime) -
         body = {**of_it, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
         return list(ask("/flow_runs/filter", body))
 
-    ended = [run["state_type"] for run in last(FAILURES, state={"type": {"any_": list(ENDS)}})]
-    successes = [number for number, end in enumerate(ended) if end == "COMPLETED"]
+    ended = last(FAILURES, state={"type": {"any_": list(ENDS)}})
+    successes = [number for number, run in enumerate(ended) if run["state_type"] == "COMPLETED"]
     planned = None
     if flow == COLLECT:
         before = (now - TIME_TO_ANSWER).isoformat()
@@ -111,4 +142,5 @@ def _deployed_flow(one: dict[str, Any], flow: str, ask: Ask, *, now: datetime) -
         begun=datetime.fromisoformat(one["created"]) if is_scheduled else None,
         planned=planned,
         failed_runs=min(successes, default=len(ended)),
+        failure=(ended[0]["state"]["message"] or "") if ended else "",
     )

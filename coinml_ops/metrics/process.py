@@ -1,4 +1,4 @@
-"""Serves a home's metrics to Prometheus, at /metrics.
+"""Serves a home's metrics to Prometheus, at /metrics, and tells of deployments that are not well.
 
 Run as ``python -P -m coinml_ops.metrics.process --port P``. COINML_HOME, PREFECT_API_URL and the
 password are read from the environment.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from coinml.runtime.settings import Settings
 from coinml_ops.access.gate import PasswordOnly, guarded
 from coinml_ops.access.password import VARIABLE
+from coinml_ops.alerts.watch import watch_in_a_thread
 from coinml_ops.metrics.home_collector import HomeCollector
 from coinml_ops.stack.health import Api
 
@@ -36,8 +37,10 @@ def main() -> None:
 
     import uvicorn
 
+    settings, api = Settings(), Api(os.environ["PREFECT_API_URL"], password)
+    watch_in_a_thread(settings, api)
     app = guarded(
-        metrics_app(Settings(), Api(os.environ["PREFECT_API_URL"], password)),
+        metrics_app(settings, api),
         options.allow_host,
         port=options.port,
     )

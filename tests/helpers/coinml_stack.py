@@ -124,11 +124,11 @@ class CoinmlStack:
         )
         return found
 
-    def start_run(self, deployment: str) -> str:
+    def start_run(self, deployment: str, **settings: Any) -> str:
         """Start a deployment's run; returns the flow run's id."""
         flow, name = deployment.split("/")
         found = self.api(f"/deployments/name/{flow}/{name}")
-        return str(self.api(f"/deployments/{found['id']}/create_flow_run", {})["id"])
+        return str(self.api(f"/deployments/{found['id']}/create_flow_run", settings)["id"])
 
     def run_state(self, run_id: str) -> str:
         return str(self.api(f"/flow_runs/{run_id}")["state_type"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from coinml.runtime.process_identity import process_start
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml_ops.access.password import client_variables
-from coinml_ops.stack import health, record
+from coinml_ops.stack import health, record, running_processes
 from coinml_ops.stack.record import Process
 from tests.helpers.coinml_stack import (
     COMMAND,
@@ -80,6 +82,10 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Ite
         answer = here.up()
         print(f"\nup after {time.monotonic() - began:.1f} s")
         assert answer["was_running"] is False
+        for _ in range(2):
+            # As runs that were killed: no run of this deployment ends after them.
+            crashed = {"type": "CRASHED", "message": "its process was killed"}
+            here.start_run("audit/monthly", state=crashed)
         memory = sum(process.memory_info().rss for process in here.processes())
         print(f"{memory / 1e6:.0f} MB in {len(here.processes())} processes")
         yield here
@@ -273,27 +279,44 @@ def test_services_of_a_killed_supervisor_are_adopted(running_stack: CoinmlStack)
     assert running_stack.are_up() == SERVICES
 
 
-def test_a_stopped_worker_is_replaced(running_stack: CoinmlStack) -> None:
-    before = running_stack.stack().services["worker-network"]
-    os.kill(before.pid, signal.SIGSTOP)
-    wait_for(
-        lambda: (
-            running_stack.are_up() == SERVICES
-            and running_stack.stack().services["worker-network"].pid != before.pid
-        ),
-        seconds=180,
-        said=running_stack.logs,
-    )
-    assert not before.alive()
-
-
-def test_up_replaces_a_stopped_supervisor(running_stack: CoinmlStack) -> None:
+def test_what_hangs_is_said_by_doctor_and_replaced(running_stack: CoinmlStack) -> None:
+    """A stopped process lives and answers nothing."""
     before = running_stack.stack()
     assert before.supervisor is not None
+    # Without it, what hangs goes on to hang while doctor looks.
     os.kill(before.supervisor.pid, signal.SIGSTOP)
-    assert running_stack.up()["was_running"] is True
+    for name in ("worker-network", "mlflow", "metrics"):
+        _stop(running_stack, name)
+    wait_for(lambda: _failed(running_stack) >= {"workers", "mlflow"}, seconds=240)
+    # Another supervisor takes the place of the stopped one, and `up` waits until all answer.
+    answer = running_stack.up()
+    assert answer["was_running"] is True
     assert not before.supervisor.alive()
-    assert _same(before.services, running_stack.stack().services) == SERVICES
+    after = running_stack.stack().services
+    assert _same(before.services, after) == {"prefect", "worker-gpu"}
+    assert running_stack.are_up() == SERVICES
+    wait_for(lambda: not _failed(running_stack) & {"workers", "mlflow"}, seconds=120)
+
+
+def test_a_server_that_hangs_is_replaced(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack().services
+    _stop(running_stack, "prefect")
+    wait_for(lambda: not before["prefect"].alive(), seconds=180, said=running_stack.logs)
+    wait_for(lambda: running_stack.are_up() == SERVICES, seconds=180, said=running_stack.logs)
+    # The workers waited for it: nothing else is taken for hanging.
+    assert _same(before, running_stack.stack().services) == SERVICES - {"prefect"}
+
+
+def test_runs_that_were_killed_are_told_without_another_run(running_stack: CoinmlStack) -> None:
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    wanted = {"occurred": {"since": since}, "event": {"name": ["coinml.failed"]}}
+    (told,) = wait_for(
+        lambda: running_stack.api("/events/filter", {"filter": wanted})["events"],
+        seconds=300,
+        said=running_stack.logs,
+    )
+    assert told["payload"]["title"] == "audit/monthly: failed"
+    assert "its process was killed" in told["payload"]["text"]
 
 
 def test_two_concurrent_ups_start_one_stack(running_stack: CoinmlStack) -> None:
@@ -389,13 +412,16 @@ def test_nothing_is_started_for_an_unreadable_dataset(running_stack: CoinmlStack
     assert running_stack.processes() == []
 
 
-def test_a_worker_in_the_foreground_ends_its_run_on_sigterm(running_stack: CoinmlStack) -> None:
+def test_services_in_the_foreground_end_runs_on_sigterm_and_replace_what_hangs(
+    running_stack: CoinmlStack,
+) -> None:
     """As systemd and Compose run the services."""
     prefect, mlflow = map(str, running_stack.ports)
+    metrics = running_stack.metrics_port
     environment = running_stack.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
     running = {}
     try:
-        for name in ("prefect", "mlflow", "worker-gpu"):
+        for name in ("prefect", "mlflow", "metrics", "worker-gpu"):
             running[name] = subprocess.Popen(
                 [
                     sys.executable,
@@ -407,15 +433,25 @@ def test_a_worker_in_the_foreground_ends_its_run_on_sigterm(running_stack: Coinm
                     prefect,
                     "--mlflow-port",
                     mlflow,
+                    "--metrics-port",
+                    str(metrics),
                 ],
                 env=environment,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        for url in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):
+        metrics_health = f"http://127.0.0.1:{metrics}/health"
+        for url in (
+            f"http://127.0.0.1:{prefect}/api/health",
+            f"http://127.0.0.1:{mlflow}/health",
+            metrics_health,
+        ):
             wait_for(lambda url=url: health.answers(url), seconds=180)  # type: ignore[misc]
         deployed = subprocess.run([COMMAND, "deploy"], env=environment, check=False)
         assert deployed.returncode == 0
+        # Its watch has heard it by now: a service that still starts has more time.
+        (hanging,) = psutil.Process(running["metrics"].pid).children()
+        hanging.suspend()
         run_id = running_stack.start_run("pipeline/mini")
         wait_for(lambda: running_stack.run_state(run_id) == "RUNNING", seconds=180)
         worker = running["worker-gpu"]
@@ -428,10 +464,27 @@ def test_a_worker_in_the_foreground_ends_its_run_on_sigterm(running_stack: Coinm
         assert worker.wait(90) == 0
         assert running_stack.run_state(run_id) == "CRASHED"
         assert [pid for pid in known if process_start(pid)] == []
+        # What hangs is replaced here, too.
+        wait_for(lambda: health.answers(metrics_health), seconds=180)
+        assert not hanging.is_running()
     finally:
         for process in running.values():
             process.terminate()
             process.wait(60)
+
+
+def _stop(running_stack: CoinmlStack, service: str) -> None:
+    """Stop a service and its children, as if they hung."""
+    for process in running_processes.of_stack(running_stack.stack().id, service=service):
+        process.suspend()
+
+
+def _failed(running_stack: CoinmlStack) -> set[str]:
+    """What doctor says has failed."""
+    done = running_stack.coinml("doctor", "--json")
+    failed = {one["subject"] for one in json.loads(done.stdout) if one["state"] == "failed"}
+    assert done.returncode == (1 if failed else 0)
+    return failed
 
 
 def _triggers(running_stack: CoinmlStack) -> dict[str, str]:
