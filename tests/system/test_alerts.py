@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from tasks.alerts import ALERTS
 from tests.helpers.prefect_stack import (
     PrefectStack,
     prefect_stack,
@@ -115,6 +116,15 @@ def test_alerts_arrive_and_their_addresses_stay_secret(
             "text": "ä: {{ event }}",
             "details": event["payload"],
         }
+
+        # So does every other alert.
+        others = [name for name in ALERTS if name != "coinml.champion"]
+        for name in others:
+            stack.ask("events", [{**event, "id": str(uuid4()), "event": name}])
+        wait_for(
+            lambda: len(hook.got) == len(mail.got) == 2 + len(others), 60, "the others to arrive"
+        )
+        assert {got["event"] for _, got in hook.got[2:]} == set(others)
 
         # An address that refuses is named, and `remove` ends it.
         hook.status = 403
