@@ -2,8 +2,8 @@
 // Colours that people with any colour vision tell apart (Okabe and Ito 2008), yellow darkened.
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a100", "#555555"];
 const RIGHT = "#0072b2", WRONG = "#d55e00", NONE = "#c4ccd4";
-const SYMBOLS = { train: "circle", val: "square", test: "diamond" };
-const DRAWN = Object.keys(SYMBOLS);
+const SPLITS = ["train", "val", "test"];
+const MARGIN = 10, MAP_HEIGHT = 640;
 const STEP = 100;
 const LEGEND = 40;
 const byId = new Map(points.map((point, place) => [point.id, place]));
@@ -11,6 +11,7 @@ const element = (name) => document.getElementById(name);
 let head = 0;
 let projection = null;
 let highlighted = null;
+let lassoed = null;
 
 // Text is set as text, never as HTML: titles of videos are untrusted input.
 function make(tag, text, parent) {
@@ -36,7 +37,7 @@ function titled(place) {
 const answerOf = (place) => (view.heads.length ? view.heads[head].answers[place] : -1);
 const scoreOf = (place) => (view.heads.length ? view.heads[head].scores[place] : null);
 const answer = (place) => (answerOf(place) < 0 ? "" : view.classes[answerOf(place)]);
-const isWrong = (place) => answerOf(place) >= 0 && answer(place) !== points[place].label;
+const isWrong = (place) => answerOf(place) >= 0 && answerOf(place) !== view.labels[place];
 
 // A table whose columns sort at a click and whose rows are made as they are asked for.
 function table(parent, columns, rows, caption) {
@@ -148,38 +149,67 @@ function groupsNow() {
   const named = by === "answer" ? points.map((_, place) => answer(place)) : points.map((point) => point.label);
   return named.map((name) => (name === "" ? "no answer" : view.domains[name] ?? name));
 }
-// The points of one colour, opacity, split and rim are one trace: Plotly takes 100 ms for 11,827 points
-// with a colour each, and a tenth of it for a few traces of one colour.
-function traces() {
+// The colour of each point by the chosen colouring, and whether others are highlighted.
+function colouring() {
   const groups = groupsNow();
   const fixed = { right: RIGHT, wrong: WRONG, "no answer": NONE };
   const names = [...new Set(groups)].sort();
   const colours = new Map(names.map((name, place) => [name, fixed[name] ?? PALETTE[place % PALETTE.length]]));
   listLegend(names, colours);
+  return {
+    colours: groups.map((name) => colours.get(name)),
+    faint: groups.map((name, place) => (highlighted !== null && highlighted !== name) || (lassoed !== null && !lassoed.has(place))),
+  };
+}
+// The picture of a point: a circle, square or diamond, with a rim if the answer is wrong.
+const marks = new Map();
+function markOf(split, colour, wrong, scale) {
+  const kind = split + colour + wrong + scale;
+  if (marks.has(kind)) return marks.get(kind);
+  const mark = make("canvas"), half = split === "train" ? 3 : 4.5;
+  mark.size = 2 * half + 4;
+  mark.width = mark.height = Math.ceil(mark.size * scale);
+  const pen = mark.getContext("2d");
+  pen.scale(mark.width / mark.size, mark.width / mark.size);
+  pen.translate(mark.size / 2, mark.size / 2);
+  pen.globalAlpha = 0.8;
+  pen.fillStyle = colour;
+  pen.beginPath();
+  if (split === "val") pen.rect(-half, -half, 2 * half, 2 * half);
+  else if (split === "test") for (const [x, y] of [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]]) pen.lineTo(x * half, y * half);
+  else pen.arc(0, 0, half, 0, 2 * Math.PI);
+  pen.closePath();
+  pen.fill();
+  pen.lineWidth = 1.5;
+  if (wrong) pen.stroke();
+  marks.set(kind, mark);
+  return mark;
+}
+// Draws the points over Plotly's, which are invisible and answer the mouse. To draw 11,827 points in new
+// colours, Plotly takes five times as long, most of it in WebGL where there is no graphics card.
+let painted = null;
+function paint() {
+  const map = element("map"), layer = element("points");
+  const { xaxis, yaxis } = map._fullLayout, scale = devicePixelRatio;
+  const width = map.clientWidth - 2 * MARGIN, height = MAP_HEIGHT - 2 * MARGIN;
+  layer.width = width * scale;
+  layer.height = height * scale;
+  layer.style.width = width + "px";
+  layer.style.height = height + "px";
+  const pen = layer.getContext("2d");
+  pen.scale(scale, scale);
   const [xs, ys] = view.places[projection];
-  const found = new Map();
-  points.forEach((point, place) => {
-    const name = groups[place], color = colours.get(name), wrong = isWrong(place);
-    const faint = highlighted !== null && highlighted !== name;
-    const kind = (faint ? "0" : "1") + (DRAWN.indexOf(point.split) + 1) + (wrong ? "1" : "0") + color;
-    let trace = found.get(kind);
-    if (!trace) {
-      trace = {
-        // Many points are drawn with WebGL; few as SVG, which prints well.
-        type: points.length > 4000 ? "scattergl" : "scatter", mode: "markers", hoverinfo: "none", x: [], y: [], customdata: [],
-        marker: {
-          size: point.split === "train" ? 6 : 9, color, opacity: faint ? 0.08 : 0.8,
-          symbol: SYMBOLS[point.split] ?? "circle", line: { color: "#000000", width: wrong ? 1.5 : 0 },
-        },
-      };
-      found.set(kind, trace);
-    }
-    trace.x.push(xs[place]);
-    trace.y.push(ys[place]);
-    trace.customdata.push(place);
-  });
+  const [left, right] = xaxis.range, [bottom, top] = yaxis.range;
   // Faint points are drawn first, then training videos, val and test.
-  return [...found.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, trace]) => trace);
+  const order = [[], [], [], [], [], []];
+  points.forEach((point, place) => order[(painted.faint[place] ? 0 : 3) + Math.max(0, SPLITS.indexOf(point.split))].push(place));
+  for (const place of order.flat()) {
+    const x = ((xs[place] - left) / (right - left)) * width, y = ((top - ys[place]) / (top - bottom)) * height;
+    if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
+    const mark = markOf(points[place].split, painted.colours[place], isWrong(place), scale);
+    pen.globalAlpha = painted.faint[place] ? 0.1 : 1;
+    pen.drawImage(mark, x - mark.size / 2, y - mark.size / 2, mark.size, mark.size);
+  }
 }
 function listLegend(names, colours) {
   const legend = element("legend");
@@ -192,10 +222,10 @@ function listLegend(names, colours) {
   }
   if (names.length > LEGEND) make("span", " and " + (names.length - LEGEND) + " more", legend);
 }
-const CONFIG = { displaylogo: false, responsive: true };
 function recolour() {
-  const map = element("map");
-  if (map) return Plotly.react(map, traces(), map.layout, CONFIG);
+  if (!element("map")) return;
+  painted = colouring();
+  paint();
 }
 function show(place) {
   const panel = element("point");
@@ -220,22 +250,39 @@ function drawMap() {
   const map = element("map");
   if (!map) return;
   projection = Object.keys(view.places)[0];
-  const axis = { showticklabels: false, zeroline: false };
-  Plotly.newPlot(map, traces(), {
-    height: 640, margin: { l: 10, r: 10, t: 10, b: 10 }, xaxis: axis, yaxis: { ...axis }, dragmode: "lasso", hovermode: "closest", showlegend: false,
-  }, CONFIG);
+  const layer = make("canvas");
+  layer.id = "points";
+  painted = colouring();
+  const axis = { showticklabels: false, zeroline: false }, unseen = { marker: { opacity: 0 } };
+  const placed = () => ({ x: [view.places[projection][0]], y: [view.places[projection][1]] });
+  Plotly.newPlot(map, [{
+    type: points.length > 4000 ? "scattergl" : "scatter", mode: "markers", hoverinfo: "none",
+    x: placed().x[0], y: placed().y[0], customdata: points.map((_, place) => place),
+    marker: { size: 9, opacity: 0 }, selected: unseen, unselected: unseen,
+  }], {
+    height: MAP_HEIGHT, margin: { l: MARGIN, r: MARGIN, t: MARGIN, b: MARGIN }, xaxis: axis, yaxis: { ...axis }, dragmode: "lasso", hovermode: "closest",
+  }, { displaylogo: false, responsive: true });
+  map.append(layer);
+  map.on("plotly_afterplot", paint);
+  map.on("plotly_relayouting", paint);
+  paint();
   map.on("plotly_click", (event) => show(event.points[0].customdata));
   map.on("plotly_hover", hover);
   map.on("plotly_unhover", () => { element("hover").hidden = true; });
   map.on("plotly_selected", (event) => {
     const rows = (event?.points ?? []).map((point) => point.customdata);
+    lassoed = event ? new Set(rows) : null;
+    recolour();
     table(element("selected"), VIDEO_COLUMNS, rows, rows.length + " videos in the lasso.");
   });
+  map.on("plotly_deselect", () => { lassoed = null; recolour(); });
   for (const name of Object.keys(view.places)) {
     const button = make("button", view.names[name], element("projections"));
     button.onclick = () => {
       projection = name;
-      recolour().then(() => Plotly.relayout(map, { "xaxis.autorange": true, "yaxis.autorange": true }));
+      lassoed = null;
+      Plotly.update(map, { ...placed(), selectedpoints: [null] }, { "xaxis.autorange": true, "yaxis.autorange": true, selections: [] });
+      recolour();
     };
   }
   element("colour-by").onchange = () => { highlighted = null; recolour(); };

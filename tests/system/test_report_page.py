@@ -87,6 +87,9 @@ def test_a_lasso_lists_its_videos(page: Page) -> None:
     page.evaluate(f'document.getElementById("map").emit("plotly_selected", {event})')
     assert "2 videos in the lasso" in page.locator("#selected").inner_text()
     assert page.locator("#selected tbody tr").count() == 2
+    assert page.evaluate("painted.faint.filter(Boolean).length") == 11_825
+    page.evaluate('document.getElementById("map").emit("plotly_deselect")')
+    assert page.evaluate("painted.faint.filter(Boolean).length") == 0
 
 
 def test_errors_are_sorted_by_a_click_on_a_column(page: Page) -> None:
@@ -118,19 +121,60 @@ def test_another_head_has_other_errors_classes_and_colours(page: Page) -> None:
 
 
 def test_points_are_coloured_by_prediction_and_by_right_and_wrong(page: Page) -> None:
-    colours = "new Set(document.getElementById('map').data.map((one) => one.marker.color)).size"
+    colours = "new Set(painted.colours).size"
     page.locator("#colour-by").select_option("right")
     assert page.evaluate(colours) == 2
     assert page.locator("#legend button").all_inner_texts() == ["right", "wrong"]
     page.locator("#colour-by").select_option("answer")
     assert page.locator("#legend button").count() == 12
     page.locator("#legend button").first.click()
-    traces = page.evaluate(
-        "document.getElementById('map').data.map((one) => [one.marker.opacity, one.customdata])"
+    assert page.evaluate("painted.faint.filter(Boolean).length") > 9000
+    page.locator("#legend button").first.click()
+    assert page.evaluate("painted.faint.filter(Boolean).length") == 0
+
+
+_SEEN = """
+() => {
+  const layer = document.getElementById("points");
+  const pixels = layer.getContext("2d").getImageData(0, 0, layer.width, layer.height).data;
+  return pixels.filter((value, place) => place % 4 === 3 && value > 0).length;
+}
+"""
+_PLACE = """
+(place) => {
+  const box = document.getElementById("points").getBoundingClientRect();
+  const { xaxis, yaxis } = document.getElementById("map")._fullLayout;
+  const [xs, ys] = view.places[projection];
+  return [box.left + xaxis.l2p(xs[place]), box.top + yaxis.l2p(ys[place])];
+}
+"""
+
+
+def test_the_mouse_finds_the_points_that_are_drawn(page: Page) -> None:
+    page.locator("#map").scroll_into_view_if_needed()
+    before = page.evaluate(_SEEN)
+    assert before > 10_000
+    # The point that is farthest to the left has no other near it.
+    left = page.evaluate(
+        "view.places[projection][0].indexOf(Math.min(...view.places[projection][0]))"
     )
-    assert sum(len(places) for opacity, places in traces if opacity < 0.5) > 9000
-    # Every point is drawn once.
-    assert sorted(place for _, places in traces for place in places) == list(range(11_827))
+    x, y = page.evaluate(_PLACE, left)
+    page.mouse.move(x + 30, y + 30)
+    page.mouse.move(x, y)
+    page.wait_for_selector("#hover:not([hidden])")
+    assert f"v{left:010d}" in page.locator("#hover").inner_text()
+    # A line around it lists it, and the others fade.
+    page.mouse.move(x - 4, y - 4)
+    page.mouse.down()
+    for across, down in ((4, -4), (4, 4), (-4, 4), (-4, -4)):
+        page.mouse.move(x + across, y + down, steps=3)
+    page.mouse.up()
+    page.wait_for_function("lassoed !== null && lassoed.size > 0")
+    assert f"v{left:010d}" in page.locator("#selected").inner_text()
+    assert page.evaluate("painted.faint.filter(Boolean).length") > 11_000
+    # Points follow the axes.
+    page.evaluate("Plotly.relayout('map', {'xaxis.range': [1e6, 2e6]})")
+    page.wait_for_function(f"({_SEEN})() === 0")
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(page: Page) -> None:
