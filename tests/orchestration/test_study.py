@@ -21,8 +21,10 @@ from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.studies.options import StudyOptions
 from coinml.tracking.mlflow_store import MlflowStore
+from coinml.training.options import TrainOptions
 from flows.collect import collect
 from flows.study import study
+from flows.train import train
 
 Coin = tuple[Path, list[str]]
 
@@ -128,3 +130,9 @@ def test_precision_quantizes_on_training_videos_and_measures_what_it_saves(
     splits = {video.video_id: video.split for video in collected.load(Settings().data_dir).videos}
     assert clips
     assert {splits[clip["video_id"]] for clip in clips} == {"train"}
+    # Training finds the set by its options, which do not name the clips.
+    int8 = made.model_copy(update={"precision": "int8"})
+    summary = train(collected, int8, TrainOptions(heads=("mlp",)))
+    (head,) = summary.heads
+    run = store().client().get_run(head.run_id)
+    assert run.data.tags["set_fingerprint"] == quantized[0].spec.fingerprint
