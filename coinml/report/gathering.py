@@ -29,7 +29,7 @@ from coinml.training.training_data import load_training_data
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_MOST_HEADS = 4
+_MOST_HEADS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ def gather(
 
 
 def _heads(store: MlflowStore, model: str) -> tuple[list[HeadView], list[dict[str, Any]]]:
-    """Champion, challenger, then the latest version of every other kind of head; at most four.
+    """Champion, challenger, then the latest version of every other kind of head; at most eight.
 
     Returns:
         The heads, and the versions before them whose runs are gone.

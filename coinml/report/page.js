@@ -317,8 +317,12 @@ if (element("wrong-split")) element("wrong-split").onchange = listWrong;
 for (const cell of document.querySelectorAll("[data-strip]")) {
   if (byId.has(cell.dataset.strip)) cell.append(strip(byId.get(cell.dataset.strip)));
 }
-// On a narrow screen, the matrix is as high as it is wide.
-if (element("confusion")?.offsetWidth < 600) Plotly.relayout("confusion", { height: element("confusion").offsetWidth });
+// On a narrow screen, legends are above their charts, and the matrix is as high as it is wide.
+if (innerWidth < 600) {
+  const above = { "legend.orientation": "h", "legend.x": 0, "legend.y": 1.02, "legend.yanchor": "bottom" };
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) Plotly.relayout(chart, above);
+  if (element("confusion")) Plotly.relayout("confusion", { height: element("confusion").offsetWidth });
+}
 drawMap();
 listWrong();
 listClasses();
