@@ -19,7 +19,7 @@ from coinml.tracking.mlflow_store import MlflowStore, home_store
 from coinml.training.train_report import TrainReport
 from tasks.artifact_keys import key_of
 from tasks.links import log_artifacts
-from tasks.summaries import AuditSummary, TrainSummary
+from tasks.summaries import AuditSummary, TrainSummary, champion_of
 
 _FOLDS = ("head", "accuracy", "macro-F1", "cut", "videos", "groups", "run")
 _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
@@ -36,7 +36,7 @@ def report_attrition(dataset: str) -> None:
     _publish(
         key=attrition_key(dataset),
         markdown=attrition_markdown(status, duplicates=duplicates, sources=sources),
-        description=f"Downloaded, lost and possible videos of {dataset}",
+        description=f"{status.downloaded:,} of {status.total:,} videos of {dataset} are downloaded",
     )
 
 
@@ -122,7 +122,7 @@ def report_verdicts(model: str, verdicts: Sequence[GateVerdict]) -> None:
         key=key_of("champion", model),
         markdown=f"# {model}: verdicts of the gate\n\n"
         f"{markdown_table(('version', 'verdict', 'why'), rows)}",
-        description=f"Verdicts of the gate on {model}",
+        description=champion_of(verdicts),
     )
 
 

@@ -155,6 +155,8 @@ def test_heads_comparison_and_figures_are_published_in_prefect(
     verdicts = promote("shown-task")
     (artifact,) = artifacts("champion-shown-task")
     assert verdicts[0].reason in str(artifact.data)
+    assert artifact.description == "no version passed the gate"
+    assert artifacts("attrition-shown")[0].description == "24 of 24 videos of shown are downloaded"
     (decided,) = promote("shown-task", [verdicts[0].version], because="shown to *everybody*")
     assert decided.promoted
     # Prefect lists artifacts in no order.
