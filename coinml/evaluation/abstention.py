@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coinml.errors import InvalidInputError
+from coinml.evaluation.predictions import independent_rows
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
 """Precisions whose thresholds a training records."""
@@ -67,12 +68,7 @@ class ValAnswers:
     @classmethod
     def of(cls, predictions: pd.DataFrame) -> ValAnswers:
         """Those in a run's table of predictions: one video of a group, one segment of a video."""
-        val = predictions[predictions["split"] == "val"]
-        for column in ("group", "of_video"):
-            if column in val:
-                # Rows that share something are no independent evidence.
-                val = val.sample(frac=1, random_state=0).drop_duplicates(column)
-                break
+        val = independent_rows(predictions[predictions["split"] == "val"])
         return cls(
             score=val["score"].to_numpy(dtype=float).round(SCORE_DIGITS),
             correct=(val["label"] == val["predicted"]).to_numpy(dtype=bool),

@@ -42,3 +42,12 @@ def predictions_table(
             **{name: values for name, values in found.items() if values},
         }
     )
+
+
+def independent_rows(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One random row of each group, or of each video with several segments; else all rows."""
+    for column in ("group", "of_video"):
+        if column in predictions:
+            # Rows that share something are no independent evidence.
+            return predictions.sample(frac=1, random_state=0).drop_duplicates(column)
+    return predictions

@@ -71,19 +71,7 @@ def predict_files(
         NoModelError: There is no such model.
         RegistryError: It does not load.
     """
-    store.client()
-    path_before = list(sys.path)
-    try:
-        # Warnings are suppressed to skip the check of installed packages against the model's
-        # requirements: it takes longer than a prediction.
-        loaded = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
-    except MlflowException as err:
-        kind = NoModelError if is_missing(err) else RegistryError
-        raise kind(f"{uri} at {store.shown}: {store.masked(err)}") from err
-    finally:
-        # MLflow prepends the model's own copy of coinml to sys.path. Processes started later
-        # would inherit that path and run the copy.
-        sys.path[:] = path_before
+    loaded = load_model(store, uri)
     names = ("start_s", "end_s")
     limits = {name: at for name, at in zip(names, span, strict=True) if at is not None}
     answers = []
@@ -101,3 +89,25 @@ def predict_files(
         if progress is not None:
             progress(len(part))
     return answers
+
+
+def load_model(store: MlflowStore, uri: str) -> Any:
+    """Load a registered model, as a `PyFuncModel` of MLflow.
+
+    Raises:
+        NoModelError: There is no such model.
+        RegistryError: It does not load.
+    """
+    store.client()
+    path_before = list(sys.path)
+    try:
+        # Warnings are suppressed to skip the check of installed packages against the model's
+        # requirements: it takes longer than a prediction.
+        return mlflow.pyfunc.load_model(uri, suppress_warnings=True)
+    except MlflowException as err:
+        kind = NoModelError if is_missing(err) else RegistryError
+        raise kind(f"{uri} at {store.shown}: {store.masked(err)}") from err
+    finally:
+        # MLflow prepends the model's own copy of coinml to sys.path. Processes started later
+        # would inherit that path and run the copy.
+        sys.path[:] = path_before

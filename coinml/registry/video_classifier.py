@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -17,6 +18,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,13 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_EXHAUSTED
 from mlflow.pyfunc.model import PythonModel
 
 from coinml.encoder.spec import EncoderSpec
-from coinml.errors import CoinmlError, InvalidInputError, LocalError, RegistryError
+from coinml.errors import (
+    CoinmlError,
+    InvalidInputError,
+    LocalError,
+    RegistryError,
+    TransientError,
+)
 from coinml.evaluation.abstention import SCORE_DIGITS, Threshold, ValAnswers
 from coinml.media import DecodePool, SampledClips
 from coinml.registry.serving_limits import (
@@ -55,6 +63,27 @@ DEADLINE_S = 60.0
 _IDLE_S = 20.0
 TOP = 5
 _ANSWER = ["label", "score", "top5", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FileAnswer:
+    """A model's answer for one video.
+
+    Attributes:
+        label: The predicted class; None where there is an error, like `score` and `vector`.
+        score: Its score.
+        top5: The best classes as `{"label", "score"}`, best first.
+        error: Why the video cannot be classified.
+        passing: Whether this machine is at fault, and not the video.
+        vector: The mean of the video's clip embeddings, float32 of shape (D,).
+    """
+
+    label: str | None = None
+    score: float | None = None
+    top5: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    passing: bool = False
+    vector: NDArray[np.float32] | None = None
 
 
 class VideoClassifier(PythonModel):
@@ -116,6 +145,16 @@ class VideoClassifier(PythonModel):
             table["accepted"] = pd.to_numeric(table["score"]) >= threshold.score
         return table
 
+    def answer_files(self, files: Sequence[str]) -> list[FileAnswer]:
+        """Classify files of this process's own user, who has no limits; in the order of `files`."""
+        rows = [{"video": file} for file in files]
+        return self._answers(rows, UNLIMITED, math.inf) if rows else []
+
+    @property
+    def encoder_spec(self) -> EncoderSpec:
+        """The encoder and its sampling."""
+        return self._encoder.spec
+
     def _threshold(self, precision: float | None) -> Threshold | None:
         """From which score answers are accepted; None where no precision is wanted."""
         if precision is None:
@@ -141,26 +180,26 @@ class VideoClassifier(PythonModel):
         rows = _rows(model_input)
         end_s = time.monotonic() + limits.max_s
         if limits is UNLIMITED:
-            return self._answers(rows, limits, end_s)
+            return _answer_table(self._answers(rows, limits, end_s))
         if not self._turns.acquire(timeout=limits.max_s):
             raise RefusedRequestError(
                 f"{limits.parallel} requests are running (COINML_SERVE_PARALLEL); try again later",
                 RESOURCE_EXHAUSTED,
             )
         try:
-            return self._answers(rows, limits, end_s)
+            return _answer_table(self._answers(rows, limits, end_s))
         finally:
             self._turns.release()
 
     def _answers(
         self, rows: Sequence[dict[str, Any]], limits: ServingLimits, end_s: float
-    ) -> pd.DataFrame:
+    ) -> list[FileAnswer]:
         """Decode and classify; `end_s` is when to stop, by the monotonic clock."""
         from coinml.encoder.encoder_threads import EncoderThreads
         from coinml.encoder.video_pipeline import VideoPipeline
 
         late = f"not answered within {limits.max_s:g} s (COINML_SERVE_MAX_S)"
-        answers: list[dict[str, Any]] = [_no_answer(late) for _ in rows]
+        answers = [FileAnswer(error=late) for _ in rows]
         counted = RequestBytes(limits)
         clips = max(1, len(rows)) * self._clip_spec.clips
 
@@ -171,7 +210,10 @@ class VideoClassifier(PythonModel):
                 fail(index, err)
 
         def fail(index: int, err: Exception) -> None:
-            answers[index] = _no_answer(late if isinstance(err, TimeoutError) else _reason(err))
+            answers[index] = FileAnswer(
+                error=late if isinstance(err, TimeoutError) else _reason(err),
+                passing=isinstance(err, LocalError | TransientError),
+            )
 
         # The threads end before the folder goes.
         with (
@@ -193,9 +235,7 @@ class VideoClassifier(PythonModel):
                 on_encoded=answer,
                 on_failed=fail,
             ).run(until_s=end_s)
-        table = pd.DataFrame(answers, columns=_ANSWER, dtype=object)
-        # MLflow's server makes JSON of the values as they are, and JSON has no NaN.
-        return table if in_mlflow_server() else table.astype({"score": np.float64})
+        return answers
 
     def _submit(
         self,
@@ -225,21 +265,28 @@ class VideoClassifier(PythonModel):
         future.add_done_callback(lambda _: temporary.unlink(missing_ok=True))
         return future
 
-    def _classify(self, vectors: NDArray[np.float32]) -> dict[str, Any]:
+    def _classify(self, vectors: NDArray[np.float32]) -> FileAnswer:
         """The answer for a video by the vectors of its clips, float32 (clips, D)."""
         # Embedding sets store float16; the same rounding here makes serving match training.
         clips = vectors.astype(np.float16)[np.newaxis]
-        seen = clips if self._head.takes_clips else clips.astype(np.float32).mean(axis=1)
-        scores = self._head.predict_proba(seen)[0]
+        means = clips.astype(np.float32).mean(axis=1)
+        scores = self._head.predict_proba(clips if self._head.takes_clips else means)[0]
         order = np.argsort(-scores, kind="stable")[:TOP]
-        top = [
+        top: list[dict[str, Any]] = [
             {
                 "label": str(self._head.classes[index]),
                 "score": round(float(scores[index]), SCORE_DIGITS),
             }
             for index in order
         ]
-        return {**top[0], "top5": top, "error": None}
+        return FileAnswer(**top[0], top5=top, vector=means[0])
+
+
+def _answer_table(answers: Sequence[FileAnswer]) -> pd.DataFrame:
+    rows = [[one.label, one.score, one.top5, one.error] for one in answers]
+    table = pd.DataFrame(rows, columns=_ANSWER, dtype=object)
+    # MLflow's server makes JSON of the values as they are, and JSON has no NaN.
+    return table if in_mlflow_server() else table.astype({"score": np.float64})
 
 
 def _load_encoder(described: dict[str, Any], carried: str | None) -> ClipEncoder:
@@ -263,10 +310,6 @@ def _load_encoder(described: dict[str, Any], carried: str | None) -> ClipEncoder
                 f"this model was trained with encoder {spec.fingerprint} and finds {err.found} "
                 f"({ref})"
             ) from err
-
-
-def _no_answer(error: str) -> dict[str, Any]:
-    return {"label": None, "score": None, "top5": [], "error": error}
 
 
 def _reason(err: Exception) -> str:

@@ -131,13 +131,14 @@ class RunLog:
         """Log a figure as `figures/<name>.png`."""
         self._client.log_figure(self.run_id, figure, f"figures/{name}.png")
 
-    def table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table as `tables/<name>.parquet` and `tables/<name>.csv`."""
+    def table(self, name: str, table: pd.DataFrame, *, csv: bool = True) -> None:
+        """Log a table as `tables/<name>.parquet` and, unless told not to, `tables/<name>.csv`."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             table.to_parquet(Path(folder) / f"{name}.parquet", index=False)
-            write_csv(table, Path(folder) / f"{name}.csv")
+            if csv:
+                write_csv(table, Path(folder) / f"{name}.csv")
             self._client.log_artifacts(self.run_id, folder, "tables")
 
     def json(self, name: str, content: Any) -> None:

@@ -17,6 +17,7 @@ from coinml.figures.evaluation import figures_of
 from coinml.figures.training import curves
 from coinml.heads.kinds import head_kind
 from coinml.heads.protocol import head_input
+from coinml.monitoring.reference import REFERENCE, reference_table
 from coinml.tracking.run_log import RunLog
 from coinml.training.training_data import SplitData, TrainingData
 from coinml.training.unregistered import FittedHead
@@ -83,6 +84,8 @@ def log_evaluation(
         ]
     )
     log.table("predictions", predictions)
+    # A CSV of vectors would be of no use to a reader.
+    log.table(REFERENCE, reference_table(parts), csv=False)
     log.table("abstention", ValAnswers.of(predictions).table())
     test = evaluations["test"]
     log.table("per_class", test.per_class)

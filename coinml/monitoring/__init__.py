@@ -1,0 +1,1 @@
+"""Monitoring a registered model: scoring new files, and comparing them with its training set."""
