@@ -36,6 +36,7 @@ MODELS = {
     "PretrainOptions": "coinml.pretraining.options",
     "StudyOptions": "coinml.studies.options",
     "GcOptions": "coinml.upkeep.gc_options",
+    "ScoreOptions": "coinml.monitoring.options",
 }
 """Modules of the models that commands may name."""
 
@@ -44,6 +45,7 @@ SPELLINGS = {
     "head_options": "--set",
     "max_wait_s": "--max-wait",
     "deadline_s": "--deadline",
+    "settle_s": "--settle",
 }
 """Options that are not spelled like their fields."""
 
@@ -61,14 +63,18 @@ METAVARS = {
     "keep_tokens": "PART",
     "mask_ratio": "PART",
     "masking": "KIND",
+    "labels": "FILE",
+    "looks": "N",
     "max_height": "PIXELS",
     "max_mb_per_s": "MB",
     "max_minutes": "N",
     "max_wait_s": "S",
     "out": "DIR",
+    "settle_s": "S",
     "source": "URL",
     "split_seed": "N",
     "sweep": "N",
+    "window": "N",
 }
 """What the help calls the values of some options; lists are always `A,B`."""
 

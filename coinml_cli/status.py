@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 _FIGURES = (".png", ".svg", ".pdf")
 
 
+_OF_SCORES = (
+    "model",
+    "version",
+    "source",
+    "classified",
+    "failed_ever",
+    "drift",
+    "drift_text",
+    "labelled",
+    "ended_at",
+)
+"""What the status has of the last scoring."""
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add this group's command."""
     app.command(epilog="Example: coinml status --dataset coin --json")(status)
@@ -104,6 +118,12 @@ def print_status(settings: Settings, dataset: str, *, classes: bool = True) -> N
             f"the {extras['input_size_px']} pixels that the encoder sees; they are enlarged for it"
         )
     _print_unusable(settings, dataset)
+    for scored in extras["scores"]:
+        line(
+            f"{scored['classified']:,} new files classified by {scored['model']} version "
+            f"{scored['version']}, the last run ended {scored['ended_at']}; "
+            f"{scored['drift_text']}"
+        )
     if status.eta_hours:
         line(
             f"{status.possible:,} still possible: about {status.eta_hours:.1f} hours to go at "
@@ -129,6 +149,7 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:
 
     from coinml.encoder.input_size import input_size_px
     from coinml.ledger import Ledger
+    from coinml.monitoring.score_store import find_stores
 
     # Of sets in a bucket nothing is read: the status takes no requests.
     size_px = input_size_px(Path(settings.embeddings_root, dataset).glob("*/spec.json"))
@@ -146,6 +167,11 @@ def extras_of(settings: Settings, dataset: str) -> dict[str, Any]:
         "input_size_px": size_px,
         "below_input_size": below,
         "sources": sources,
+        "scores": [
+            {name: last[name] for name in _OF_SCORES}
+            for one in find_stores(settings.data_dir)
+            if (last := one.latest()) is not None and last["dataset"] == dataset
+        ],
     }
 
 

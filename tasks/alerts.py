@@ -24,6 +24,7 @@ from prefect.runtime import deployment
 from prefect.variables import Variable
 
 from coinml.collection.health import FAILURES
+from coinml.monitoring.run_scoring import ScoreReport
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import forecast_disk
@@ -38,8 +39,8 @@ from tasks.changes import (
     variable_of,
 )
 
-CHAMPION = "coinml.champion"
-ALERTS = (FAILED, BLOCKED, STALLED, DISK_LOW, CHAMPION, RECOVERED)
+CHAMPION, DRIFT = "coinml.champion", "coinml.drift"
+ALERTS = (FAILED, BLOCKED, STALLED, DISK_LOW, CHAMPION, DRIFT, RECOVERED)
 TEST = "coinml.test"
 """What `coinml alerts test` emits."""
 
@@ -76,6 +77,17 @@ def announce_disk() -> None:
         return {DISK_LOW: str(forecast)} if forecast.low else {}
 
     announce_changes(f"coinml.machine.{host}", host, troubles)
+
+
+def announce_drift(report: ScoreReport) -> None:
+    """Emit `coinml.drift` when a window of new videos differs from the training set.
+
+    `coinml.recovered` follows when a later window does not. Before a version's first window is
+    full, nothing is known, and nothing told.
+    """
+    if report.windows:
+        troubles = {DRIFT: f"version {report.version}: {report.drift_text}"} if report.drift else {}
+        announce_changes(f"coinml.model.{report.model}", report.model, lambda: troubles)
 
 
 def announcing_failures(some_flow: AnyFlow) -> AnyFlow:

@@ -11,6 +11,7 @@ from prefect.events import emit_event
 
 from coinml.data.targets import target_of
 from coinml.embedding_sets.options import SetOptions
+from coinml.monitoring.run_scoring import ScoreReport
 from coinml.selection import Selection
 from tasks.lost_events import remember
 from tasks.summaries import CollectReport, EmbedSummary
@@ -18,7 +19,7 @@ from tasks.summaries import CollectReport, EmbedSummary
 TAG = "coinml"
 """The tag of every coinml run; the automations of `coinml deploy` filter by it."""
 
-COLLECTED, EMBEDDED = "coinml.collected", "coinml.embedded"
+COLLECTED, EMBEDDED, SCORED = "coinml.collected", "coinml.embedded", "coinml.scored"
 STARTS = {COLLECTED: "embed/on-new", EMBEDDED: "train/on-growth"}
 """The deployment that each of them starts."""
 
@@ -72,6 +73,28 @@ def announce_embedded(selection: Selection, summary: EmbedSummary, options: SetO
         "target": target_of(None, options.extent),
     }
     return _announce(EMBEDDED, summary.dataset, summary.embedded, payload)
+
+
+def announce_scored(selection: Selection, report: ScoreReport) -> bool:
+    """Emit `coinml.scored`, unless in a subflow or without new answers.
+
+    Args:
+        selection: Whose champion answered.
+        report: What was classified.
+
+    Returns:
+        Whether the event was emitted.
+    """
+    done = report.scored
+    payload = {
+        "new": done.scored,
+        "failed": len(done.failed),
+        "model": report.model,
+        "version": report.version,
+        "folder": report.source,
+        "drift": list(report.drift),
+    }
+    return _announce(SCORED, selection.title, done.scored, payload)
 
 
 def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) -> bool:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coinml.collection.attrition import attrition_key, attrition_markdown
 from coinml.ledger import Ledger
+from coinml.monitoring.run_scoring import ScoreReport
 from coinml.registry.promotion import GateVerdict
 from coinml.runtime.escaping import Markdown
 from coinml.runtime.markdown import markdown_table
@@ -21,6 +22,7 @@ from tasks.artifact_keys import key_of
 from tasks.links import log_artifacts
 from tasks.summaries import AuditSummary, TrainSummary, champion_of
 
+_SHOWN_WINDOWS, _SHOWN_FAILURES = 20, 20
 _FOLDS = ("head", "accuracy", "macro-F1", "cut", "videos", "groups", "run")
 _HEADS = ("head", "val", "test", "missing counted wrong", "macro-F1", "coverage", "version", "run")
 
@@ -54,6 +56,34 @@ def report_audit(summary: AuditSummary) -> None:
         markdown=f"# Audit of {summary.dataset} ({summary.target})\n\n"
         f"{markdown_table(('what', f'of {summary.videos:,} videos', 'run'), rows)}\n{notes}",
         description=str(summary),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def report_scoring(report: ScoreReport) -> None:
+    """Publish what was scored, the windows and the accuracy, under `score-<model>`."""
+    windows = [
+        (
+            f"{one['start'] + 1:,} to {one['stop']:,}",
+            one["compared_at"],
+            *(f"{test['adjusted_p_value']:.2g}" for test in one["tests"].values()),
+            ", ".join(one["drift"]) or "no",
+        )
+        for one in report.windows[-_SHOWN_WINDOWS:]
+    ]
+    text = f"# Scores of {report.model}\n\n{report}.\n"
+    text += "".join(f"\n- {note}" for note in report.notes)
+    if windows:
+        tests = [f"p {name.replace('_', ' ')}" for name in report.windows[-1]["tests"]]
+        text += f"\n\n{markdown_table(('files', 'compared', *tests, 'drift'), windows)}"
+    if report.accuracies:
+        rows = [(one.version or "all", one.videos, one.accuracy) for one in report.accuracies]
+        text += f"\n\n{markdown_table(('version', 'labelled', 'accuracy'), rows)}"
+    failed = (*report.scored.failed, *report.scored.unread)[:_SHOWN_FAILURES]
+    if failed:
+        text += f"\n\n{markdown_table(('file without an answer', 'why'), failed)}"
+    create_markdown_artifact(
+        key=key_of("score", report.model), markdown=text, description=str(report)
     )
 
 

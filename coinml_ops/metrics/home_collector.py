@@ -18,6 +18,7 @@ from coinml.embedding_sets.places import filesystem_of, is_local
 from coinml.embedding_sets.sets import EmbeddingSet
 from coinml.ledger import DOWNLOADED, PENDING, Ledger
 from coinml.ledger.database import is_current
+from coinml.monitoring.score_store import find_stores
 from coinml.runtime.settings import Settings
 from coinml.upkeep.disk import DiskForecast, forecast_disk, free_bytes
 from coinml_ops.deployments.health import find_troubles
@@ -56,6 +57,7 @@ class HomeCollector(Collector):
         parts: dict[str, Callable[[], Iterable[GaugeMetricFamily]]] = {
             "ledger": self._videos,
             "embeddings": self._sets,
+            "scores": self._scores,
             "prefect": lambda: prefect_metrics(self._api),
             "troubles": self._troubles,
             "disk": self._disk,
@@ -124,6 +126,41 @@ class HomeCollector(Collector):
             videos.add_metric(named, self._videos_in(one, sizes))
             size.add_metric(named, sum(sizes.values()))
         yield from (videos, size)
+
+    def _scores(self) -> Iterator[GaugeMetricFamily]:
+        files = GaugeMetricFamily(
+            "coinml_scored_files",
+            "Files that were classified by the champion, failed, or wait",
+            labels=["model", "state"],
+        )
+        drift = GaugeMetricFamily(
+            "coinml_drift",
+            "Whether the last full window of new videos differs from the training set",
+            labels=["model"],
+        )
+        p_values = GaugeMetricFamily(
+            "coinml_drift_p_value",
+            "Adjusted p-value of a test of the last full window",
+            labels=["model", "test"],
+        )
+        accuracy = GaugeMetricFamily(
+            "coinml_labelled_accuracy", "Accuracy on files with late labels", labels=["model"]
+        )
+        for scores in find_stores(self._settings.data_dir):
+            last = scores.latest()
+            if last is None:
+                continue
+            model = last["model"]
+            files.add_metric([model, "classified"], last["classified"])
+            files.add_metric([model, "failed"], last["failed_ever"])
+            files.add_metric([model, "waiting"], last["waiting"] + len(last["unread"]))
+            if last["last_window"]:
+                drift.add_metric([model], bool(last["drift"]))
+                for name, test in last["last_window"]["tests"].items():
+                    p_values.add_metric([model, name], test["adjusted_p_value"])
+            for one in last["labelled"][:1]:
+                accuracy.add_metric([model], one["accuracy"])
+        yield from (files, drift, p_values, accuracy)
 
     def _videos_in(self, one: EmbeddingSet, sizes: dict[str, int]) -> int:
         """Number of videos in a set, counted anew where its parts have changed."""

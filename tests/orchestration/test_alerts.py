@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -17,11 +18,19 @@ from coinml.errors import LocalError
 from coinml.ledger import Ledger
 from coinml.ledger.schema import sources
 from coinml.miniature.host import FlakyHost
+from coinml.monitoring.drift import Predicted, find_drift
+from coinml.monitoring.run_scoring import ScoreReport
+from coinml.monitoring.score_files import Scored
 from coinml.registry.promotion import GateVerdict
 from coinml.selection import Selection
 from flows.collect import collect
 from tasks import alerts
-from tasks.alerts import announce_champion, announce_changes, announcing_failures
+from tasks.alerts import (
+    announce_champion,
+    announce_changes,
+    announce_drift,
+    announcing_failures,
+)
 
 Coin = tuple[Path, list[str]]
 
@@ -201,3 +210,40 @@ def test_a_source_that_refuses_for_more_than_a_day_fails_the_run(
 def nightly(selection: Selection, collection: CollectOptions) -> None:
     """A flow that collects among other things."""
     collect(selection, collection)
+
+
+def test_drift_is_told_once_and_when_it_is_over(emitted: list[Any]) -> None:
+    reference = Predicted(embeddings=None, labels=("a", "b") * 20, scores=np.linspace(0, 1, 40))
+    same = find_drift(reference, reference).as_dict()
+    other = Predicted(embeddings=None, labels=("b",) * 40, scores=np.linspace(0, 1, 40))
+    drifted = find_drift(reference, other).as_dict()
+    assert drifted["drift"] == ["class_mix"]
+
+    @flow
+    def scoring(found: list[dict[str, Any]]) -> None:
+        windows = tuple(
+            {**one, "start": 40 * number, "stop": 40 * (number + 1)}
+            for number, one in enumerate(found)
+        )
+        report = ScoreReport(
+            model="toy-task",
+            version=3,
+            source="new",
+            scored=Scored(files=0),
+            classified=40 * len(found),
+            windows=windows,
+            pending=0,
+            window=40,
+        )
+        announce_drift(report)
+
+    for found in ([], [same], [same, drifted], [same, drifted], [], [same, drifted, same]):
+        run_of_deployment(scoring, found=found)
+    told = [(event, payload["title"]) for event, payload in emitted]
+    assert told == [
+        ("coinml.drift", "toy-task: drift"),
+        ("coinml.recovered", "toy-task: no longer drift"),
+    ]
+    text = emitted[0][1]["text"]
+    assert "files 41 to 80) differs from the training set" in text
+    assert "class mix p = " in text

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from coinml.embedding_sets.options import SetOptions
+from coinml.monitoring.score_store import store_of
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml_ops.metrics.process import metrics_app
@@ -24,6 +25,17 @@ from coinml_ops.stack.health import Api
 from flows.embed import embed
 
 BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana-board.json"
+
+LAST_SCORES = {
+    "model": "toy-task",
+    "classified": 130,
+    "failed_ever": 2,
+    "waiting": 3,
+    "unread": [{"path": "a.mp4", "error": "permission denied"}],
+    "drift": ["class_mix"],
+    "last_window": {"tests": {"class_mix": {"adjusted_p_value": 0.0004}}},
+    "labelled": [{"accuracy": 0.75}],
+}
 
 
 @pytest.fixture
@@ -57,6 +69,9 @@ def page(
             path_params={"name": "coinml"},
             json={"name": "gpu@here"},
         )
+    scores = store_of(Settings().data_dir, "toy-task")
+    scores.folder.mkdir(parents=True)
+    scores.write_latest(LAST_SCORES)
     yield samples(Settings(), str(PREFECT_API_URL.value()))
     with get_client(sync_client=True) as client:
         client.delete_deployment(made)
@@ -100,6 +115,14 @@ def test_the_page_has_what_the_board_draws(page: dict[str, Any]) -> None:
     assert troubles[("embed/on-new", "failed")] == 0
     assert {trouble for _, trouble in troubles} == {"blocked", "stalled", "failed"}
     assert page["coinml_disk_free_bytes"][()] > 0
+    assert page["coinml_scored_files"] == {
+        ("toy-task", "classified"): 130,
+        ("toy-task", "failed"): 2,
+        ("toy-task", "waiting"): 4,
+    }
+    assert page["coinml_drift"] == {("toy-task",): 1}
+    assert page["coinml_drift_p_value"] == {("toy-task", "class_mix"): 0.0004}
+    assert page["coinml_labelled_accuracy"] == {("toy-task",): 0.75}
 
     board = BOARD.read_text()
     asked = re.findall(r'"expr": "(.*)"', board)
@@ -114,6 +137,7 @@ def test_a_server_that_is_away_hides_nothing_else(home: Path) -> None:
     assert found["coinml_part_readable"] == {
         ("ledger",): 1,
         ("embeddings",): 1,
+        ("scores",): 1,
         ("prefect",): 0,
         ("troubles",): 0,
         ("disk",): 1,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 from pydantic import ValidationError
 
@@ -19,13 +21,16 @@ from coinml.embedding_sets.options import SetOptions
 from coinml.errors import InvalidInputError
 from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
-from coinml.registry.versions import CHALLENGER, list_versions
+from coinml.monitoring.options import ScoreOptions
+from coinml.registry.versions import CHALLENGER, CHAMPION, list_versions, point_alias
 from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from coinml.tracking.mlflow_store import MlflowStore
 from coinml.training.options import TrainOptions
+from coinml_cli.status import extras_of
 from flows.embed import embed
 from flows.pipeline import pipeline
+from flows.score import score
 from flows.train import train
 
 Coin = tuple[Path, list[str]]
@@ -107,6 +112,26 @@ def test_the_pipeline_registers_heads_and_a_second_run_repeats_nothing(
         row.subset == "testing" and row.state == "downloaded"
         for row in Ledger.shared(settings.ledger_url).rows("toy")
     )
+    # Scoring joins this test, since it needs heads: without a champion it does nothing.
+    client = store.client()
+    client.delete_registered_model_alias("toy-task", CHAMPION)
+    assert score(selection) is None
+    point_alias(client, "toy-task", CHAMPION, "2")
+    folder = settings.data_dir / "incoming" / "toy"
+    folder.mkdir(parents=True)
+    for video_id in coin[1][:20]:
+        shutil.copyfile(coin[0] / "videos" / f"{video_id}.mp4", folder / f"new{video_id}.mp4")
+    (folder / "broken.mp4").write_bytes(b"no video")
+    options = ScoreOptions(settle_s=0, window=20)
+    report = score(selection, options)
+    assert (report.version, report.scored.scored, len(report.scored.failed)) == (2, 20, 1)
+    assert len(report.windows) == 1
+    assert score(selection, options).scored.scored == 0
+    with get_client(sync_client=True) as prefect:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["score-toy-task"]))
+        first, _ = prefect.read_artifacts(artifact_filter=wanted, limit=2)
+    assert "| 1 to 20 |" in str(first.data)
+    assert extras_of(settings, "toy")["scores"][0]["classified"] == 20
 
 
 def test_an_mlflow_run_links_to_its_flow_run(

@@ -35,6 +35,7 @@ SCHEDULED = {
     "reprocess/nightly": {"nightly": "30 2 * * *"},
     "reprobe/monthly": {"monthly": "0 4 1 * *"},
     "audit/monthly": {"monthly": "0 6 2 * *"},
+    "score/on-new": {"hourly": "37 * * * *"},
     "retention/daily": {"daily": "40 3 * * *"},
 }
 STRATEGIES = {
@@ -44,6 +45,7 @@ STRATEGIES = {
     "reprocess/nightly": "CANCEL_NEW",
     "reprobe/monthly": "CANCEL_NEW",
     "audit/monthly": "CANCEL_NEW",
+    "score/on-new": "CANCEL_NEW",
     "retention/daily": "CANCEL_NEW",
     "pretrain/by-hand": "ENQUEUE",
     "pipeline/mini": "ENQUEUE",

@@ -24,6 +24,7 @@ SCHEDULES = {
     "reprocess/nightly": ("nightly", "30 2 * * *"),
     "reprobe/monthly": ("monthly", "0 4 1 * *"),
     "audit/monthly": ("monthly", "0 6 2 * *"),
+    "score/on-new": ("hourly", "37 * * * *"),
     "retention/daily": ("daily", "40 3 * * *"),
 }
 LONG_S = 600
@@ -51,6 +52,7 @@ def test_the_schedules_plan_runs(stack: PrefectStack) -> None:
     runs: list[dict[str, Any]] = []
     others = (
         "audit/monthly",
+        "score/on-new",
         "retention/daily",
         "pretrain/by-hand",
         "pipeline/mini",

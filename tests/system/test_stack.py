@@ -45,6 +45,7 @@ DEPLOYMENTS = {
     "reprocess/nightly",
     "reprobe/monthly",
     "audit/monthly",
+    "score/on-new",
     "retention/daily",
     "pretrain/by-hand",
     "pipeline/mini",
@@ -109,6 +110,7 @@ def test_every_service_answers_and_the_deployments_exist(running_stack: CoinmlSt
         "reprocess/nightly",
         "reprobe/monthly",
         "audit/monthly",
+        "score/on-new",
         "retention/daily",
         "train/on-growth",
     } <= scheduled
