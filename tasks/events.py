@@ -104,7 +104,8 @@ def _announce(event: str, dataset: str, new: int, payload: dict[str, object]) ->
         "prefect.resource.id": f"coinml.dataset.{dataset}",
         "prefect.resource.name": dataset,
     }
-    remember(event, resource, payload, STARTS[event])
+    if event in STARTS:
+        remember(event, resource, payload, STARTS[event])
     return emit_event(event, resource=resource, payload=payload) is not None
 
 
