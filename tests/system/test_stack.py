@@ -500,6 +500,7 @@ def _triggers(running_stack: CoinmlStack) -> dict[str, str]:
 
 def test_a_moved_home_comes_up_after_one_command(running_stack: CoinmlStack) -> None:
     there = dataclasses.replace(running_stack, home=running_stack.home.with_name("moved"))
+    assert running_stack.coinml("down").returncode == 0
     running_stack.home.rename(there.home)
     try:
         for command in ("up", "ui"):
