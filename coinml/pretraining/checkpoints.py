@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coinml.encoder.checkpoint import first_line
 from coinml.encoder.processor_files import PROCESSOR_FILES
 from coinml.encoder.spec import EncoderSpec
 from coinml.errors import InvalidInputError, LocalError
@@ -31,6 +32,7 @@ class TrainingRecord:
         step: Steps that are done.
         steps: Steps in all.
         recipe: Everything that decides the weights, as JSON values.
+        video_ids: The videos that it sees.
         ledger_digest: Of the ledger when the training began.
         losses: Mean loss of each ten steps, from the first.
         recent: Losses of the steps since.
@@ -43,6 +45,7 @@ class TrainingRecord:
     steps: int
     recipe: dict[str, Any]
     ledger_digest: str
+    video_ids: list[str]
     losses: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
     clips: int = 0
@@ -121,6 +124,7 @@ class CheckpointFolder:
             LocalError: The disk is full, or the folder cannot be written.
         """
         import torch
+        from safetensors import SafetensorError
 
         place = self.place(record.step)
         try:
@@ -131,12 +135,27 @@ class CheckpointFolder:
                 _write_json(partial / _RECORD, asdict(record))
                 if not record.complete:
                     torch.save(dict(state), partial / _STATE)
-            for step, earlier in self._by_step().items():
-                if step < record.step:
-                    (earlier / _STATE).unlink(missing_ok=True)
+            self.forget_states(record)
         except OSError as err:
             raise LocalError(f"{place}: {err.strerror or err}") from err
+        except (SafetensorError, RuntimeError) as err:
+            # What these libraries raise when a write fails; torch does not say why.
+            raise LocalError(
+                f"{place}: cannot be written, is the disk full? ({first_line(err)})"
+            ) from err
         return place
+
+    def forget_states(self, record: TrainingRecord) -> None:
+        """Remove the training states that this record's checkpoint makes needless.
+
+        A kill between a checkpoint's rename and this leaves them.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        for step, checkpoint in self._by_step().items():
+            if step < record.step or record.complete:
+                (checkpoint / _STATE).unlink(missing_ok=True)
 
     def _by_step(self) -> dict[int, Path]:
         named = {path: self._pattern.fullmatch(path.name) for path in self.out.glob("*")}
@@ -149,11 +168,15 @@ def read_record(checkpoint: Path) -> TrainingRecord:
     Raises:
         InvalidInputError: The folder was not written by a pre-training.
     """
+    from pydantic import TypeAdapter
+
     path = checkpoint / _RECORD
     try:
-        return TrainingRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as err:
-        raise InvalidInputError(f"{path}: not the record of a pre-training ({err})") from err
+        return TypeAdapter(TrainingRecord).validate_json(path.read_bytes())
+    except (OSError, ValueError) as err:
+        raise InvalidInputError(
+            f"{path}: not the record of a pre-training ({first_line(err)}); choose another --out"
+        ) from err
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -162,18 +185,18 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: The checkpoint has none, or it cannot be read.
     """
-    import pickle
-
     import torch
 
     path = checkpoint / _STATE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as err:
+        return {name: state[name] for name in ("optimizer", "schedule")}
+    except Exception as err:
+        # A damaged pickle raises errors of many types.
         raise InvalidInputError(
-            f"{path}: no state to continue from ({type(err).__name__}); choose another --out"
+            f"{path}: no state to continue from ({type(err).__name__}: {first_line(err)}); choose "
+            f"another --out, with --encoder {checkpoint} to begin with these weights"
         ) from err
-    return state
 
 
 def require_same_recipe(known: TrainingRecord, recipe: Mapping[str, Any], place: Path) -> None:
@@ -184,13 +207,20 @@ def require_same_recipe(known: TrainingRecord, recipe: Mapping[str, Any], place:
     """
     # As read from JSON, where tuples are lists.
     wanted = json.loads(json.dumps(dict(recipe)))
-    for name in sorted(known.recipe.keys() | wanted.keys()):
+    of_videos = {"videos", "ids_digest", "files_digest"}
+    for name in sorted((known.recipe.keys() | wanted.keys()) - of_videos):
         before, now = known.recipe.get(name), wanted.get(name)
         if before != now:
             raise InvalidInputError(
                 f"{place}: is of a pre-training with {name} {before!r}, and this one's is {now!r}: "
                 "continue with the same, or choose another --out"
             )
+    if any(known.recipe.get(name) != wanted[name] for name in of_videos):
+        raise InvalidInputError(
+            f"{place}: is of a pre-training on other videos or other files of them "
+            f"({known.recipe.get('videos')} videos, and now there are {wanted['videos']}): choose "
+            f"another --out, with --encoder {place} to begin with its weights"
+        )
 
 
 def processor_fields(spec: EncoderSpec) -> dict[str, Any]:

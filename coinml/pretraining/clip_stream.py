@@ -76,6 +76,7 @@ class ClipStream:
         step: The next step, from 0.
         last_step: The step before which the stream ends.
         failed: Why files do not decode, by video id.
+        failed_in_a_row: Files that did not, since the last one that did.
     """
 
     videos: Sequence[TrainingVideo]
@@ -84,6 +85,7 @@ class ClipStream:
     step: int
     last_step: int
     failed: dict[str, str] = field(default_factory=dict)
+    failed_in_a_row: int = 0
 
     def __post_init__(self) -> None:
         import torch
@@ -119,7 +121,9 @@ class ClipStream:
                 images.append(future.result())
             except (CorruptVideoError, InvalidInputError) as err:
                 self.failed[video.video_id] = str(err)
+                self.failed_in_a_row += 1
                 continue
+            self.failed_in_a_row = 0
             masks.append(views.masks)
         self._submit()
         self.step += 1

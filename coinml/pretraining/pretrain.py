@@ -26,7 +26,7 @@ from coinml.pretraining.clip_stream import ClipStream, StreamSettings
 from coinml.pretraining.masking import Masking
 from coinml.pretraining.options import PretrainOptions
 from coinml.pretraining.pretrain_report import PretrainReport
-from coinml.pretraining.training_run import recorded
+from coinml.pretraining.training_run import finish, recorded
 from coinml.pretraining.training_videos import TrainingVideo, training_videos
 from coinml.runtime.cpus import cpu_count
 from coinml.runtime.devices import find_device
@@ -85,23 +85,30 @@ def pretrain(
         grid=parent.architecture.grid(parent.config, spec.frames),
     )
     dtype = find_autocast(options.dtype, place)
-    recipe = _recipe(dataset, videos, options, spec, masking, dtype)
     folder = CheckpointFolder(out.expanduser().resolve())
     with folder.held():
         newest = folder.newest()
-        if newest is None:
-            record = TrainingRecord(
-                step=0,
-                steps=options.steps,
-                recipe=recipe,
-                ledger_digest=ledger.digest(dataset.name),
-            )
-        else:
-            record = read_record(newest)
-            require_same_recipe(record, recipe, newest)
+        known = None if newest is None else read_record(newest)
+        if known is not None and not known.complete:
+            # The collection may go on meanwhile: what came later is left to the next training.
+            videos = [video for video in videos if video.video_id in set(known.video_ids)]
+        recipe = _recipe(dataset, videos, options, spec, masking, dtype)
+        if newest is not None and known is not None:
+            require_same_recipe(known, recipe, newest)
+        record = known or TrainingRecord(
+            step=0,
+            steps=options.steps,
+            recipe=recipe,
+            video_ids=[video.video_id for video in videos],
+            ledger_digest=ledger.digest(dataset.name),
+        )
         resumed_at = record.step
         if newest is not None and record.complete:
+            # A kill after the last checkpoint leaves these two undone.
+            folder.forget_states(record)
+            finish(store, record)
             return _report(record, newest, dataset, videos, resumed_at, None)
+        state = None if newest is None else read_state(newest)
         settings = StreamSettings(
             masking=masking,
             frames=spec.frames,
@@ -131,7 +138,7 @@ def pretrain(
                 dtype=dtype,
                 processor=processor_fields(spec),
                 log=log,
-                state=None if newest is None else read_state(newest),
+                state=state,
             )
             last = loop.run(on_step)
         return _report(record, last, dataset, videos, resumed_at, loop)

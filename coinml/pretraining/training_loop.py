@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coinml.encoder.checkpoint import first_line
 from coinml.errors import InvalidInputError, LocalError
 from coinml.pretraining.card import card_of
 from coinml.pretraining.checkpoints import CheckpointFolder, TrainingRecord
@@ -22,6 +23,9 @@ from coinml.pretraining.options import PretrainOptions
 from coinml.pretraining.reconstructions import FixedClips
 from coinml.pretraining.training_run import WINDOW, TrainingLog
 from coinml.pretraining.views import step_seed
+
+_FAILED_IN_A_ROW = 64
+"""So many videos fail together if their disk is gone; steps without clips would be lost."""
 
 _MAX_GRADIENT = 1.0
 """Norm to which a larger gradient is shortened."""
@@ -72,8 +76,14 @@ class TrainingLoop:
         self._log = log
         self._optimizer, self._schedule = make_optimizer(model, options)
         if state is not None:
-            self._optimizer.load_state_dict(state["optimizer"])
-            self._schedule.load_state_dict(state["schedule"])
+            try:
+                self._optimizer.load_state_dict(state["optimizer"])
+                self._schedule.load_state_dict(state["schedule"])
+            except (ValueError, KeyError, TypeError) as err:
+                raise InvalidInputError(
+                    f"{folder.place(record.step)}: its training state is not of this model "
+                    f"({first_line(err)}); choose another --out"
+                ) from err
         self._recent = [torch.tensor(loss) for loss in record.recent]
         self._gradients: list[Tensor] = []
         self.clips_per_s = self.waited_share = 0.0
@@ -122,6 +132,12 @@ class TrainingLoop:
                 raise InvalidInputError(
                     f"none of the {len(self._stream.videos):,} training videos decodes, such as "
                     + ": ".join(min(self._stream.failed.items()))
+                )
+            if self._stream.failed_in_a_row >= _FAILED_IN_A_ROW:
+                raise LocalError(
+                    f"the last {self._stream.failed_in_a_row} videos do not decode, such as "
+                    + ": ".join(list(self._stream.failed.items())[-1])
+                    + "; if their disk is back, the same call continues from the last checkpoint"
                 )
         else:
             clips = len(batch.images)

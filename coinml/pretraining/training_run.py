@@ -84,5 +84,15 @@ def recorded(
             yield TrainingLog(log, add)
 
 
+def finish(store: MlflowStore | None, record: TrainingRecord) -> None:
+    """Mark the run of a complete training as finished, if its process was killed before it did.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
+    if store is not None and record.run_id and store.has_run(record.run_id):
+        store.finish(record.run_id)
+
+
 def _params(record: TrainingRecord) -> dict[str, Any]:
     return {"steps": record.steps, **record.recipe}
