@@ -15,7 +15,7 @@ from typing import NoReturn
 import pytest
 
 from tests.helpers.postgres import PostgresServer
-from tests.helpers.small_models import PROCESSOR, VIDEOMAE
+from tests.helpers.small_models import PROCESSOR, SMALL_DECODER, VIDEOMAE
 
 SHARED_DATA = Path(
     os.environ.get("COINML_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -173,4 +173,16 @@ def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = VideoMAEConfig(patch_size=16, tubelet_size=2, **VIDEOMAE)
     VideoMAEModel(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Path:
+    """The tiny encoder, whose configuration asks for a small decoder."""
+    import json
+
+    folder = tmp_path_factory.mktemp("small") / "small"
+    shutil.copytree(tiny_encoder_dir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **SMALL_DECODER}))
     return folder

@@ -26,3 +26,11 @@ PROCESSOR: dict[str, Any] = {
     "resample": 2,
 }
 """`preprocessor_config.json` of VideoMAE."""
+
+SMALL_DECODER = {
+    "decoder_hidden_size": 32,
+    "decoder_intermediate_size": 64,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+}
+"""A decoder for pre-training; the default one has millions of weights."""

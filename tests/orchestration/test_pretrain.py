@@ -17,9 +17,9 @@ from flows.embed import embed
 from flows.pretrain import pretrain
 
 
-def test_an_encoder_is_pretrained_and_embeds(collected: Selection, tiny_encoder_dir: Path) -> None:
+def test_an_encoder_is_pretrained_and_embeds(collected: Selection, small_encoder: Path) -> None:
     options = PretrainOptions(
-        encoder=str(tiny_encoder_dir), steps=2, batch_clips=4, crops=2, dtype="float32"
+        encoder=str(small_encoder), steps=2, batch_clips=4, crops=2, dtype="float32"
     )
     report = pretrain(collected, options)
     assert (report.steps, report.failed) == (2, {})
@@ -30,7 +30,7 @@ def test_an_encoder_is_pretrained_and_embeds(collected: Selection, tiny_encoder_
     again = pretrain(collected, options)
     assert (again.checkpoint, again.clips_per_s) == (report.checkpoint, None)
     summary = embed(collected, SetOptions(encoder=report.checkpoint, clips=1))
-    parent = SetOptions(encoder=str(tiny_encoder_dir), clips=1).spec("toy")
+    parent = SetOptions(encoder=str(small_encoder), clips=1).spec("toy")
     assert summary.embedded == 24
     assert summary.fingerprint != parent.fingerprint
     record = json.loads((place / "training.json").read_text())
