@@ -25,7 +25,7 @@ from coinml.tracking.mlflow_store import home_store
 from coinml.tracking.store_check import check_store
 from coinml.training import cv_runs, growth, looks, sweep_runs
 from coinml.training import train_head as training
-from coinml.training.cross_validation import folds_wanted
+from coinml.training.cross_validation import folds_wanted, most_folds
 from coinml.training.cv_runs import CvReport
 from coinml.training.options import TrainOptions
 from coinml.training.run_context import RunContext
@@ -130,6 +130,8 @@ def cross_validate(
     target = options.target_for(set_options)
     data = _load_data(settings, selection, fingerprint, target=target, head=head)
     folds = folds_wanted(data, options.cv)
+    if options.cv is None and folds:
+        folds = most_folds(data, folds)
     if not folds:
         return None
     store = home_store(settings)

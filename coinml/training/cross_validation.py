@@ -33,6 +33,9 @@ Rows = npt.NDArray[np.intp]
 
 DEFAULT_FOLDS, DEFAULT_REPEATS = 5, 3
 
+_FEWEST_FOLDS = 3
+"""With two, a head is trained on half of the groups, and of few groups none are left for val."""
+
 SMALL_TEST = 100
 """Test sides with fewer independent videos get a cross-validation by default.
 
@@ -85,6 +88,21 @@ def folds_wanted(data: TrainingData, asked: int | None) -> int:
     tested = data.table[data.table["split"] == "test"]
     column = "group" if "group" in tested else "video_id"
     return DEFAULT_FOLDS if tested[column].nunique() < SMALL_TEST else 0
+
+
+def most_folds(data: TrainingData, folds: int) -> int:
+    """As many folds as the data allows, `folds` at most; 0 if it allows no cross-validation.
+
+    Args:
+        data: The training data.
+        folds: Folds that a default names.
+    """
+    samples, _ = _pool(data)
+    groups = _groups(samples, data)
+    allowed = min(folds, len(np.unique(groups)), int(np.bincount(samples.y).max()))
+    if allowed < _FEWEST_FOLDS:
+        return 0
+    return allowed
 
 
 def cross_validate(

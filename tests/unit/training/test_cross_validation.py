@@ -14,7 +14,7 @@ from coinml.data.records import Dataset, Split, Video
 from coinml.errors import InvalidInputError
 from coinml.evaluation.across_folds import accuracy_over_folds
 from coinml.tracking.mlflow_store import MlflowStore
-from coinml.training.cross_validation import SMALL_TEST, cross_validate, folds_wanted
+from coinml.training.cross_validation import SMALL_TEST, cross_validate, folds_wanted, most_folds
 from coinml.training.cv_runs import cross_validate_head
 from coinml.training.options import TrainOptions
 from coinml.training.training_data import TrainingData
@@ -166,6 +166,17 @@ def test_too_few_groups_or_classes_are_refused(material: EmbeddedDataset) -> Non
         cross_validate("knn", made(material, 40, apart=1.0, groups=groups), folds=5)
     with pytest.raises(ValueError, match="two folds or more"):
         TrainOptions(cv=1)
+
+
+def test_a_default_takes_as_many_folds_as_there_are_groups(material: EmbeddedDataset) -> None:
+    def folds(groups: int, n: int = 40) -> int:
+        named = [f"person {i % groups}" for i in range(n)]
+        return most_folds(made(material, n, apart=1.0, groups=named), 5)
+
+    assert [folds(groups) for groups in (2, 3, 4, 5, 20)] == [0, 3, 4, 5, 5]
+    data = made(material, 40, apart=3.0, groups=[f"person {i % 3}" for i in range(40)])
+    found = cross_validate("knn", data, folds=most_folds(data, 5), repeats=1)
+    assert (found.folds, found.groups) == (3, 3)
 
 
 def test_small_folders_are_cross_validated_by_default(material: EmbeddedDataset) -> None:
