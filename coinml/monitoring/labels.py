@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,28 @@ class Labelled:
     unscored: int
 
 
-def measure_labelled(table: Path, source: Source, scores: pd.DataFrame) -> Labelled:
-    """Accuracy on the files that a CSV file labels.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateLabels:
+    """True classes of files.
+
+    Attributes:
+        labels: The class of each path below the source's folder.
+        groups: The group of those paths that have one.
+    """
+
+    labels: Mapping[str, str]
+    groups: Mapping[str, str]
+
+
+def measure_labelled(late: LateLabels, source: Source, scores: pd.DataFrame) -> Labelled:
+    """Accuracy on the files that have a label.
 
     Args:
-        table: `path,label` and perhaps `group`: rows of a group (a person, a camera) are not
-            independent. A path is below the source's folder, or begins with it.
+        late: The labels, as `read_labels` reads them.
         source: Where the files were scored.
         scores: `source, path, sha256, label, version` of the scored files, in order.
-
-    Raises:
-        InvalidInputError: The file is not of this form, or labels a file twice and differently.
     """
-    labels, groups = _read(table, source)
+    labels, groups = late.labels, late.groups
     answered = scores[(scores["source"] == source.name) & scores["label"].notna()]
     # The latest answer for a path counts: what was there before was another file.
     latest = answered.drop_duplicates("path", keep="last").drop_duplicates("sha256")
@@ -102,8 +111,17 @@ def _accuracy(version: int | None, right: Any, members: Sequence[str]) -> Labell
     )
 
 
-def _read(table: Path, source: Source) -> tuple[dict[str, str], dict[str, str]]:
-    """The label of each path, and the group of those that have one."""
+def read_labels(table: Path, source: Source) -> LateLabels:
+    """Read labels of files from a CSV file.
+
+    Args:
+        table: `path,label` and perhaps `group`: rows of a group (a person, a camera) are not
+            independent. A path is below the source's folder, or begins with it.
+        source: Where the files are scored.
+
+    Raises:
+        InvalidInputError: The file is not of this form, or labels a file twice and differently.
+    """
     header, rows = read_csv_rows(table, known=COLUMNS, needed=("path", "label"))
     labels: dict[str, str] = {}
     groups: dict[str, str] = {}
@@ -121,4 +139,4 @@ def _read(table: Path, source: Source) -> tuple[dict[str, str], dict[str, str]]:
             groups[path] = group
     if not labels:
         raise InvalidInputError(f"{table}: no rows below the header {','.join(header)}")
-    return labels, groups
+    return LateLabels(labels=labels, groups=groups)

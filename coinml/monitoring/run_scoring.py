@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from coinml.monitoring.drift import Predicted, find_drift
-from coinml.monitoring.labels import LabelledAccuracy, measure_labelled
+from coinml.monitoring.labels import LabelledAccuracy, measure_labelled, read_labels
 from coinml.monitoring.options import ScoreOptions
 from coinml.monitoring.reference import read_reference
 from coinml.monitoring.score_files import Scored, score_files
@@ -42,7 +42,7 @@ class ScoreReport:
         window: Number of files of a window.
         accuracies: Accuracy on the files with labels.
         unscored: Number of labelled files without an answer.
-        notes: What was not compared and why.
+        notes: That there is no file, and what was not compared and why.
     """
 
     model: str
@@ -131,7 +131,8 @@ def run_scoring(
         options: Which files, and how they are compared.
 
     Raises:
-        InvalidInputError: The folder's URL or the file of labels is not of a kind that is taken.
+        InvalidInputError: The folder's URL or the file of labels is not of a kind that is taken,
+            or the folder that is named does not exist.
         LocalError: The folder cannot be read or the scores not written, or another run is at work.
         RegistryError: The champion does not load.
         TransientError: MLflow does not answer.
@@ -141,19 +142,25 @@ def run_scoring(
         return None
     version = int(champion.version)
     source = Source(options.folder or str(settings.data_dir / "incoming" / dataset))
+    if options.folder is not None:
+        source.check()
+    # Wrong labels are refused before hours of work.
+    late = read_labels(Path(options.labels), source) if options.labels is not None else None
     scores = store_of(settings.data_dir, model)
     with scores.writing():
         scored = score_files(
             source, scores, store, model=model, version=version, settle_s=options.settle_s
         )
         notes = _compare_windows(store, scores, str(champion.run_id), version, options)
+        if not scored.files:
+            notes = (f"{source.name}: no video file in it or below it", *notes)
         rows = scores.read(["source", "path", "sha256", "label", "version"])
         own = _distinct(rows, version)
         windows = tuple(one for one in scores.windows() if one["version"] == version)
         accuracies: tuple[LabelledAccuracy, ...] = ()
         unscored = 0
-        if options.labels is not None:
-            labelled = measure_labelled(Path(options.labels), source, rows)
+        if late is not None:
+            labelled = measure_labelled(late, source, rows)
             accuracies, unscored = labelled.accuracies, labelled.unscored
         report = ScoreReport(
             model=model,

@@ -15,7 +15,7 @@ from typing import Any
 from coinml.data.video_endings import VIDEO_ENDINGS
 from coinml.data.video_files import GENERATED, find_videos
 from coinml.embedding_sets.places import as_local_error, filesystem_of, is_local
-from coinml.errors import LocalError
+from coinml.errors import InvalidInputError, LocalError
 from coinml.runtime.addresses import masked
 
 
@@ -56,6 +56,20 @@ class Source:
         self._filesystem, self._root = filesystem_of(url, purpose="videos")
         self._local = is_local(self._filesystem)
         self.name = self._root if self._local else masked(url.rstrip("/"))
+
+    def check(self) -> None:
+        """Require that a folder of this machine exists; a bucket has no folders.
+
+        Raises:
+            InvalidInputError: There is none, or it is a file.
+        """
+        root = Path(self._root)
+        if self._local and not root.is_dir():
+            raise InvalidInputError(
+                f"{self.name}: is a file; name its folder"
+                if root.exists()
+                else f"{self.name}: there is no such folder"
+            )
 
     def files(self) -> list[SourceFile]:
         """The video files, sorted by path; none if there is no such folder.

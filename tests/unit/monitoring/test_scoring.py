@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pytest
 
 from coinml.embedding_sets.table import feature_columns
@@ -256,8 +257,11 @@ def test_late_labels_become_accuracy(scoring: Scoring, tmp_path: Path) -> None:
     assert grouped.accuracy.value == 0.5
     assert "groups" in grouped.accuracy.caveat
     table.write_text(f"path,label\n{BOIL}.mp4,Boil\n{BOIL}.mp4,Cut\n")
+    scoring.add("Cut1_______")
     with pytest.raises(InvalidInputError, match=r"line 3.*'Boil'.*'Cut'"):
         scoring.run(labels=str(table))
+    # It was refused before the work.
+    assert len(scoring.store.read()) == 4
 
 
 def test_a_bucket_is_read_like_a_folder(scoring: Scoring) -> None:
@@ -277,11 +281,29 @@ def test_a_bucket_is_read_like_a_folder(scoring: Scoring) -> None:
 
 def test_without_a_folder_or_a_champion_nothing_is_done(scoring: Scoring) -> None:
     shutil.rmtree(scoring.folder)
-    assert scoring.run().scored.files == 0
+    none_there = scoring.run()
+    assert none_there.scored.files == 0
+    assert none_there.notes == (f"{scoring.folder}: no video file in it or below it",)
     none = run_scoring(
         scoring.settings, scoring.trained.store, "other-task", "other", ScoreOptions()
     )
     assert none is None
+
+
+def test_a_named_folder_that_is_none_is_refused(scoring: Scoring) -> None:
+    scoring.add(BOIL)
+    with pytest.raises(InvalidInputError, match=r"mistyped: there is no such folder"):
+        scoring.run(folder=str(scoring.folder / "mistyped"))
+    with pytest.raises(InvalidInputError, match=rf"{BOIL}\.mp4: is a file; name its folder"):
+        scoring.run(folder=str(scoring.folder / f"{BOIL}.mp4"))
+    assert scoring.store.latest() is None
+
+
+def test_the_parts_are_read_by_pandas_as_the_guide_says(scoring: Scoring) -> None:
+    scoring.add(BOIL)
+    scoring.run()
+    parts = sorted(scoring.store.folder.glob("part-*.parquet"))
+    assert list(pd.read_parquet(parts)["label"]) == ["Boil"]
 
 
 def test_parts_are_merged_and_read_in_order(tmp_path: Path) -> None:
