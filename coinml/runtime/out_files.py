@@ -36,7 +36,8 @@ def check_out_file(path: Path, *, endings: Sequence[str], replace: bool = False)
             raise InvalidInputError(f"{path}: a file that ends in {allowed} is allowed")
         if not path.parent.is_dir():
             raise InvalidInputError(f"{path}: there is no folder {path.parent}")
-        if path.exists() and not path.is_file():
+        # A link that leads nowhere would be replaced, too.
+        if (path.exists() or path.is_symlink()) and not path.is_file():
             raise InvalidInputError(f"{path}: is no file that could be replaced")
         if path.exists() and not replace:
             raise InvalidInputError(f"{path}: exists; --force replaces it")

@@ -63,6 +63,10 @@ def test_each_command_refuses_the_same_files_in_the_same_words(
     device.symlink_to("/dev/null")
     said = refusal(*command, device, "--force")
     assert said == f"{device}: is no file that could be replaced"
+    device.unlink()
+    device.symlink_to("nowhere")
+    for force in ([], ["--force"]):
+        assert refusal(*command, device, *force) == f"{device}: is no file that could be replaced"
     long = tmp_path / f"{'x' * 250}{ending}"
     assert refusal(*command, long) == f"{long}: cannot be written: File name too long"
     # Nothing was read or drawn by then.
