@@ -44,8 +44,8 @@ class TrainOptions(BaseModel):
         default=None,
         ge=0,
         description="Folds of a cross-validation beside the fixed split, 0 for none. By default 5 "
-        "for class folders whose test side has fewer than 100 videos (or groups), fewer where there "
-        "are not as many groups, and none with fewer than 3.",
+        "for class folders whose test side has fewer than 100 videos (or groups), fewer where "
+        "there are not as many groups, and none with fewer than 3.",
     )
     cv_repeats: int = Field(
         default=3, ge=1, description="Number of times that a cross-validation cuts the folds."
