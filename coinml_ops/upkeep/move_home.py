@@ -50,7 +50,7 @@ def move_home(
         dry_run: Change nothing, and count.
 
     Raises:
-        InvalidInputError: It is in use, or `moved_from` is where it is.
+        InvalidInputError: It is in use, `moved_from` is where it is, or nothing names a path there.
         LocalError: A database is damaged, or something cannot be written.
     """
     from sqlalchemy.exc import SQLAlchemyError
@@ -70,6 +70,9 @@ def move_home(
                 raise LocalError(masked(f"a database cannot be changed: {err}")) from err
             except OSError as err:
                 raise LocalError(f"{err.filename}: {err.strerror}") from err
+        # A call that was cut off may have left nothing but the stack's record to change.
+        if moved_from is not None and not changed and moves[0] not in moves_of(settings):
+            raise InvalidInputError(f"--from {moved_from}: nothing in this home names a path there")
         if moves and not dry_run:
             take_over_record(settings)
     return MovedHome(

@@ -375,6 +375,16 @@ def test_a_place_can_be_named(home: Settings) -> None:
         move_home(there, moved_from=there.home)
 
 
+def test_a_place_where_the_home_never_was_is_refused(home: Settings) -> None:
+    there = moved(home)
+    before = paths_in(there), moves_of(there), record.read(there.home)
+
+    with pytest.raises(InvalidInputError, match="--from /never/there: nothing"):
+        move_home(there, moved_from=Path("/never/there"))
+
+    assert (paths_in(there), moves_of(there), record.read(there.home)) == before
+
+
 def test_a_folder_below_the_former_one_is_changed_once() -> None:
     move = Move(Path("/a"), Path("/a/b"))
     assert move.applied_to(["/a/x", "/a/b/x", "/ab/x", "/a"]) == [
