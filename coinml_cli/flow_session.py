@@ -88,10 +88,13 @@ def load_shown(selection: Selection, settings: Settings) -> Dataset:
     """Load a selection and print its notes.
 
     Raises:
-        InvalidInputError: As `Selection.load`, or the ledger knows another dataset by its name.
+        InvalidInputError: As `Selection.load`, the home was moved, or the ledger knows another
+            dataset by its name.
     """
     from coinml.ledger import Ledger
 
+    # First: in a moved home, a dataset within it seems to be another one.
+    check_place(settings)
     dataset = selection.load(settings.data_dir)
     show_notes(dataset)
     with Ledger.of(settings) as ledger:
