@@ -104,6 +104,11 @@ def start(home: Path, options: StackOptions | None = None) -> tuple[Stack, bool]
             return stack, True
         # Without a supervisor, services still run: the new supervisor adopts them.
     else:
+        if before is not None:
+            # A killed server's children outlive it, and hold its port.
+            running_processes.terminate(
+                partial(running_processes.of_stack, before.id), grace_s=SERVER_GRACE_S
+            )
         stack = _new_stack(home, before, options)
         if not stack.postgres:
             # The servers take an empty file for a new database, and forget all that was in it.
