@@ -52,7 +52,10 @@ def score(
             settings, store, model, name, scoring.model_copy(update={"folder": folder})
         )
     if report is None:
-        raise NoModelError(f"{model} at {store.shown} has no champion: train one")
+        raise NoModelError(
+            f"{model} at {store.shown} has no champion: `coinml registry` says "
+            "why; train one, or make a version it by `coinml promote`"
+        )
     if json:
         print_json(report.as_dict())
     else:
