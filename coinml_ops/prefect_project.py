@@ -20,6 +20,8 @@ PROJECT = _HERE / "project" if (_HERE / "project").is_dir() else _HERE.parent
 def import_from_project() -> None:
     """Make `flows` and `tasks` in this process mean the packages of this project.
 
+    Modules of coinml_ops import them in functions, so that they can be imported before.
+
     Raises:
         LocalError: A package of one of these names from elsewhere is loaded already.
     """

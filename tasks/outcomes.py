@@ -13,7 +13,8 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.states import Completed
 
-from tasks.state_names import SKIPPED
+SKIPPED = "Skipped"
+"""Name of the state of a run that had nothing to do; its type is Completed."""
 
 logger = logging.getLogger(__name__)
 

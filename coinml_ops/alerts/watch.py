@@ -17,7 +17,6 @@ from coinml.runtime.settings import Settings
 from coinml_ops.deployments.health import examine_deployments
 from coinml_ops.metrics.prefect_metrics import ask
 from coinml_ops.stack.health import Api
-from tasks.changes import FAILED, changes_of, remembered, variable_of
 
 EVERY_S = 60.0
 
@@ -76,6 +75,8 @@ class DeploymentWatch:
         Raises:
             OSError: The server does not answer, or refuses.
         """
+        from tasks.changes import FAILED
+
         found: dict[str, _Watched] = {}
         for one in examine_deployments(self._settings, partial(ask, self._api), now=now):
             troubles = {f"coinml.{trouble}": text for trouble, text in one.troubles.items()}
@@ -94,6 +95,8 @@ class DeploymentWatch:
         return emitted
 
     def _tell(self, resource: str, watched: _Watched) -> list[str]:
+        from tasks.changes import changes_of, remembered, variable_of
+
         variable = variable_of(resource)
         body = {"variables": {"name": {"any_": [variable]}}}
         known = ask(self._api, "/variables/filter", body)

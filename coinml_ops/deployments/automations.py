@@ -12,8 +12,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tasks.state_names import SKIPPED
-
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
 
@@ -32,6 +30,9 @@ STARTING_S = 600.0
 """A run that a worker has taken and not started after so long counts as dead."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
+SKIPPED = "Skipped"
+"""As `tasks.outcomes.SKIPPED`, which cannot be imported before the project is found."""
+
 ENDS = {
     f"prefect.flow-run.{name}" for name in ("Completed", SKIPPED, "Failed", "Crashed", "Cancelled")
 }

@@ -16,6 +16,7 @@ from coinml_ops.access.gate import PasswordOnly, guarded
 from coinml_ops.access.password import VARIABLE
 from coinml_ops.alerts.watch import watch_in_a_thread
 from coinml_ops.metrics.home_collector import HomeCollector
+from coinml_ops.prefect_project import import_from_project
 from coinml_ops.stack.health import Api
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def main() -> None:
 
     import uvicorn
 
+    # The watch takes the names of events from `tasks`.
+    import_from_project()
     settings, api = Settings(), Api(os.environ["PREFECT_API_URL"], password)
     watch_in_a_thread(settings, api)
     app = guarded(

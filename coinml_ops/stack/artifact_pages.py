@@ -8,7 +8,6 @@ import urllib.error
 
 from coinml_ops.stack.health import api_of
 from coinml_ops.stack.record import Stack
-from tasks.artifact_keys import artifact_page
 
 _MOST = 50
 _SHOWN = {
@@ -21,6 +20,8 @@ _SHOWN = {
 
 def artifact_pages(stack: Stack) -> dict[str, str]:
     """Address by key, 50 at most; none if the server does not answer."""
+    from tasks.artifact_keys import artifact_page
+
     try:
         found = json.loads(api_of(stack).post("/artifacts/latest/filter", _SHOWN))
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):

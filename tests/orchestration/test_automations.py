@@ -9,7 +9,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from coinml_ops.deployments import apply
-from coinml_ops.deployments.automations import automations
+from coinml_ops.deployments.automations import SKIPPED, automations
+from tasks import outcomes
 
 
 @pytest.fixture
@@ -20,6 +21,10 @@ def client() -> Iterator[SyncPrefectClient]:
         for automation in automations():
             for one in client.read_automations_by_name(automation.name):
                 client.delete_automation(one.id)
+
+
+def test_a_skipped_run_has_one_name() -> None:
+    assert SKIPPED == outcomes.SKIPPED
 
 
 def triggers(client: SyncPrefectClient) -> dict[str, tuple[str, str, Any]]:
@@ -41,7 +46,7 @@ def test_applying_again_keeps_the_triggers_that_wait_for_runs(client: SyncPrefec
     assert triggers(client) == before
 
     # What differs is replaced, and a disabled automation stays disabled.
-    (first, second) = automations()
+    (first, second, _) = automations()
     first.trigger.within *= 2
     there = {one.name: one.id for one in client.read_automations()}
     client.update_automation(there[first.name], first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -136,7 +137,7 @@ def test_coinml_and_another_project_with_flows_work_in_one_environment(
     *flows, collect_file, limits_file = loaded.stdout.splitlines()
     assert "collect hourly" in flows
     assert {"audit monthly", "retention daily"} <= set(flows)
-    assert len(flows) == 9
+    assert len(flows) == 11
     project = environment.site / "coinml_ops" / "project"
     assert collect_file == str(project / "flows" / "collect.py")
     assert limits_file == str(project / "tasks" / "limits.py")
@@ -144,6 +145,26 @@ def test_coinml_and_another_project_with_flows_work_in_one_environment(
     environment.pip("uninstall", "--yes", "coinml")
     assert environment.foreign_files() == FOREIGN
     assert not (environment.site / "coinml_ops").exists()
+
+
+def test_operations_can_be_imported_before_flows_and_tasks_are_found() -> None:
+    """A wheel has them in a folder that only `import_from_project` adds to the path."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "coinml_ops").rglob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and {"flows", "tasks"}
+        & {
+            name.split(".")[0]
+            for name in (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [one.name for one in node.names]
+            )
+        }
+    ]
+    assert found == []
 
 
 def test_a_process_that_has_loaded_another_flows_is_refused(
