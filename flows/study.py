@@ -51,9 +51,9 @@ def study(
     made = set_options.for_target(options.target).resolved(mini=selection.is_mini)
     plan = make_plan(study, made, options.conditions)
     options.check_for(study)
+    check_tracking(experiment_name(dataset.name, options.target))
     jobs = files_here(dataset, settings.ledger_url, made, videos_dir=settings.data_dir / "videos")
     require_splits(dataset, jobs, target=options.target)
-    check_tracking(experiment_name(dataset.name, options.target))
     sets = [c.set_options for c in plan.conditions if c.set_options is not None] or [made]
     with tagged():
         for one in sets:
