@@ -264,7 +264,7 @@ def _start_and_deploy(
     from coinml_cli.console import note
     from coinml_ops.deployments.chosen import read_chosen
     from coinml_ops.prefect_server.local_server import LocalPrefect
-    from coinml_ops.stack import lifecycle
+    from coinml_ops.stack import lifecycle, record
     from coinml_ops.stack.deploying import finish_deploy, start_deploy
     from coinml_ops.stack.services import PREFECT
     from coinml_ops.upkeep.moved_home import check_place
@@ -272,6 +272,7 @@ def _start_and_deploy(
     check_place(settings)
     chosen = read_chosen(settings.data_dir)
     with lifecycle.exclusive(settings.home):
+        before = record.read(settings.home)
         LocalPrefect(settings.data_dir / "prefect").make_way()
         if lifecycle.is_open(settings.home):
             note(
@@ -301,6 +302,8 @@ def _start_and_deploy(
             process.wait()
             if not running:
                 lifecycle.stop(settings.home)
+            # The next `up` must not take a dataset that was refused.
+            record.update(settings.home, dataset="" if before is None else before.dataset)
             raise
     return stack, running
 

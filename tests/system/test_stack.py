@@ -415,8 +415,10 @@ def test_down_ends_a_run_and_leaves_no_process(running_stack: CoinmlStack) -> No
 
 
 def test_nothing_is_started_for_an_unreadable_dataset(running_stack: CoinmlStack) -> None:
+    before = running_stack.stack().dataset
     refused = running_stack.coinml("up", "--dataset", "no-such.json")
     assert refused.returncode == 2
+    assert running_stack.stack().dataset == before
     assert "no-such.json" in refused.stderr
     assert running_stack.processes() == []
 
