@@ -130,7 +130,7 @@ class _Scorer:
         rows: list[dict[str, Any]] = []
         with ExitStack() as opened:
             todo: list[tuple[SourceFile, str]] = []
-            first: dict[str, Path] = {}
+            decoded: dict[str, tuple[SourceFile, Path]] = {}
             for file in files:
                 try:
                     path, sha256 = opened.enter_context(self._source.opened(file))
@@ -142,12 +142,16 @@ class _Scorer:
                 else:
                     todo.append((file, sha256))
                     if sha256 not in self._answers:
-                        first.setdefault(sha256, path)
-            answers = self._classifier.answer_files([str(path) for path in first.values()])
-            found = dict(zip(first, answers, strict=True))
+                        decoded.setdefault(sha256, (file, path))
+            answers = self._classifier.answer_files([str(path) for _, path in decoded.values()])
+            # What was decoded may be other content than what was hashed.
+            found = {
+                sha256: answer
+                for (sha256, (file, _)), answer in zip(decoded.items(), answers, strict=True)
+                if self._source.is_unchanged(file)
+            }
             for file, sha256 in todo:
-                # What was decoded may be other content than what was hashed.
-                if sha256 in found and not self._source.is_unchanged(file):
+                if sha256 not in self._answers and sha256 not in found:
                     self.changed += 1
                     continue
                 row = self._row(file, sha256, found.get(sha256))

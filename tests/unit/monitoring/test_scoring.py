@@ -152,6 +152,29 @@ def test_a_file_that_changes_while_it_is_classified_waits(
     assert scoring.run().scored.scored == 1
 
 
+def test_a_copy_does_not_get_the_answer_of_what_its_twin_became(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(BOIL)
+    twin = scoring.folder / "zz-twin.mp4"
+    shutil.copyfile(scoring.folder / f"{BOIL}.mp4", twin)
+    answer = VideoClassifier.answer_files
+
+    def answer_files(classifier: VideoClassifier, files: list[str]) -> Any:
+        shutil.copyfile(scoring.trained.material.videos[CUT], files[0])
+        return answer(classifier, files)
+
+    # As above; the two have one content, of which the first file is decoded.
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoClassifier, "answer_files", answer_files)
+        report = scoring.run()
+    assert (report.scored.scored, report.scored.waiting) == (0, 2)
+    scoring.run()
+    rows = scoring.store.read().set_index("path")
+    assert rows.loc[twin.name, "label"] == "Boil"
+    assert rows.loc[f"{BOIL}.mp4", "label"] == "Cut"
+
+
 def test_an_interrupted_run_goes_on_where_it_was(
     scoring: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
