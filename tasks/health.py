@@ -10,10 +10,10 @@ from prefect.runtime import deployment
 
 from coinml.collection.health import BLOCKED, read_facts, troubles_of
 from coinml.collection.options import CollectOptions
-from coinml.collection.sources import as_sources
+from coinml.collection.sources import asked_sources
 from coinml.errors import CoinmlError, SourceBlockedError, TransientError
 from coinml.ledger import Ledger
-from coinml.runtime.settings import YOUTUBE, Settings
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 from tasks.alerts import announce_changes
 from tasks.download import fetch_options
@@ -51,15 +51,13 @@ def judge_collection(dataset: str, selection: Selection, options: CollectOptions
 def _troubles(dataset: str, selection: Selection, options: CollectOptions) -> dict[str, str]:
     settings = Settings()
     now = datetime.now(UTC)
-    # The miniature has a source of its own, which is there only during the run.
-    templates = options.sources or (() if selection.is_mini else (YOUTUBE,))
     with get_client(sync_client=True) as client:
         begun = client.read_deployment(str(deployment.id)).created
     with Ledger.of(settings) as ledger:
         facts = read_facts(
             ledger,
             dataset,
-            {source.name for source in as_sources(templates)} if templates else set(),
+            asked_sources(options.sources, is_mini=selection.is_mini),
             now=now,
             begun=begun,
             planned=now,

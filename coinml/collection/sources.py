@@ -14,6 +14,7 @@ from coinml.collection.download import check_id, source_url
 from coinml.collection.pacing import source_name
 from coinml.errors import InvalidInputError
 from coinml.runtime.addresses import credential_in, is_loopback, parts_of
+from coinml.runtime.settings import YOUTUBE
 
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hf")
 """Schemes of object stores, whose drivers connect only when a file is opened."""
@@ -119,6 +120,17 @@ class Source:
     def _bucket(self) -> str:
         parts = parts_of(self.template)
         return f"{parts.scheme}://{parts.netloc}"
+
+
+def asked_sources(templates: Sequence[str], *, is_mini: bool) -> set[str]:
+    """Names of the sources that a collection asks; none where they are not known beforehand.
+
+    Args:
+        templates: The sources that are set; none: YouTube.
+        is_mini: Whether it collects the miniature, whose source is there only during a run.
+    """
+    chosen = templates or (() if is_mini else (YOUTUBE,))
+    return {source.name for source in as_sources(chosen)} if chosen else set()
 
 
 def as_sources(given: str | Sequence[str]) -> tuple[Source, ...]:

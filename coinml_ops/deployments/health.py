@@ -9,10 +9,10 @@ from typing import Any
 
 from coinml.collection.health import FAILURES, CollectionFacts, read_facts, troubles_of
 from coinml.collection.options import CollectOptions
-from coinml.collection.sources import as_sources
+from coinml.collection.sources import asked_sources
 from coinml.ledger import Ledger
 from coinml.ledger.database import is_current
-from coinml.runtime.settings import YOUTUBE, Settings
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 
 Ask = Callable[[str, dict[str, Any]], Any]
@@ -98,13 +98,11 @@ def _facts(one: DeployedFlow, settings: Settings, now: datetime) -> CollectionFa
     if one.flow != COLLECT or selection.is_folder or not is_current(settings.ledger_url):
         return CollectionFacts(failed_runs=one.failed_runs, failure=one.failure)
     options = CollectOptions(**one.parameters.get("collection", {}))
-    # The miniature has a source of its own, which is there only during the run.
-    templates = options.sources or (() if selection.is_mini else (YOUTUBE,))
     with Ledger.of(settings) as ledger:
         return read_facts(
             ledger,
             selection.title,
-            {source.name for source in as_sources(templates)} if templates else set(),
+            asked_sources(options.sources, is_mini=selection.is_mini),
             now=now,
             begun=one.begun,
             planned=one.planned,
