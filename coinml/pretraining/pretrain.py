@@ -91,7 +91,8 @@ def pretrain(
         known = None if newest is None else read_record(newest)
         if known is not None and not known.complete:
             # The collection may go on meanwhile: what came later is left to the next training.
-            videos = [video for video in videos if video.video_id in set(known.video_ids)]
+            begun_with = set(known.video_ids)
+            videos = [video for video in videos if video.video_id in begun_with]
         recipe = _recipe(dataset, videos, options, spec, masking, dtype)
         if newest is not None and known is not None:
             require_same_recipe(known, recipe, newest)
