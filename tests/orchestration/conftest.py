@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.testing.utilities import prefect_test_harness
 
 from coinml.collection.options import CollectOptions
+from coinml.ledger import Ledger
 from coinml.miniature.host import FlakyHost
+from coinml.runtime.settings import Settings
 from coinml.selection import Selection
 
 
@@ -76,3 +82,31 @@ def collected(home: Path, coin: tuple[Path, list[str]], selection: Selection) ->
     with FlakyHost(coin[0] / "videos") as host:
         collect(selection, CollectOptions(source=host.source))
     return selection
+
+
+@pytest.fixture
+def deployments(home: Path, selection: Selection) -> Iterator[dict[str, UUID]]:
+    """A scheduled collection with videos to come, and an embedding, each with the name `watched`.
+
+    Their flows are imported here: tests that have no deployments need not load them.
+    """
+    from flows.collect import collect
+    from flows.embed import embed
+
+    with Ledger.of(Settings()) as ledger:
+        ledger.register(selection.load(home / "data"))
+    schedule = DeploymentScheduleCreate(schedule=CronSchedule(cron="7 * * * *"), active=True)
+    made = {}
+    with get_client(sync_client=True) as client:
+        for some_flow, schedules in ((collect, [schedule]), (embed, [])):
+            made[some_flow.name] = client.create_deployment(
+                flow_id=client.create_flow(some_flow),
+                name="watched",
+                tags=["coinml"],
+                schedules=schedules,
+                parameters={"selection": selection.model_dump(mode="json")},
+            )
+    yield made
+    with get_client(sync_client=True) as client:
+        for one in made.values():
+            client.delete_deployment(one)

@@ -5,52 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Crashed
 from prefect.variables import Variable
 
-from coinml.ledger import Ledger
 from coinml.runtime.settings import Settings
-from coinml.selection import Selection
 from coinml_ops.alerts.watch import DeploymentWatch
 from coinml_ops.stack.health import Api
-from flows.collect import collect
-from flows.embed import embed
 from tasks.changes import variable_of
 
 EMBED, COLLECTION = "coinml.deployment.embed/watched", "coinml.collection.toy"
 Look = Callable[..., list[str]]
 
 
-@pytest.fixture
-def deployments(home: Path, selection: Selection) -> Iterator[dict[str, UUID]]:
-    """A scheduled collection with videos to come, and an embedding."""
-    with Ledger.of(Settings()) as ledger:
-        ledger.register(selection.load(home / "data"))
-    schedule = DeploymentScheduleCreate(schedule=CronSchedule(cron="7 * * * *"), active=True)
-    made = {}
+@pytest.fixture(autouse=True)
+def _forget_what_was_told() -> Iterator[None]:
+    """The server's other tests begin anew."""
+    yield
     with get_client(sync_client=True) as client:
-        for some_flow, schedules in ((collect, [schedule]), (embed, [])):
-            made[some_flow.name] = client.create_deployment(
-                flow_id=client.create_flow(some_flow),
-                name="watched",
-                tags=["coinml"],
-                schedules=schedules,
-                parameters={"selection": selection.model_dump(mode="json")},
-            )
-    yield made
-    with get_client(sync_client=True) as client:
-        for one in made.values():
-            client.delete_deployment(one)
-        # What was told, so that the server's other tests begin anew.
         for one in client.request("POST", "/variables/filter", json={}).json():
             if one["name"] in (variable_of(EMBED), variable_of(COLLECTION)):
                 client.delete_variable_by_name(one["name"])

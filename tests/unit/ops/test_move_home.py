@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -32,11 +29,9 @@ from coinml_ops.stack import record
 from coinml_ops.stack.record import Process, Stack
 from coinml_ops.upkeep.move_home import move_home
 from coinml_ops.upkeep.moved_home import check_place, moves_of
-from coinml_ops.upkeep.relocate import Move, relocate
+from coinml_ops.upkeep.relocate import Move
+from tests.helpers.filled_prefect import basepath_of_block, fill_prefect
 from tests.helpers.made_up_versions import NAME, candidate
-from tests.helpers.postgres import PostgresServer
-
-KEY = "Zm9yIGEgdGVzdCBvbmx5LCAzMiBieXRlcyBsb25nISE="
 
 # Ends itself while it changes one column after another, as `kill -9` would, once in each.
 KILLED = """
@@ -141,43 +136,6 @@ def home(kept_home: Path) -> Iterator[Settings]:
             shutil.rmtree(path)
 
 
-def fill_prefect(settings: Settings, tables: Path) -> None:
-    """A deployment, a planned run and an encrypted block that name the home."""
-    from cryptography.fernet import Fernet
-
-    path = settings.data_dir / "prefect" / "prefect.db"
-    shutil.copyfile(tables, path)
-    parameters = {
-        "selection": {"dataset": str(settings.data_dir / "COIN.json")},
-        "sources": [f"file://{settings.home.as_uri()[7:]}/copies", f"{settings.home}-not/this"],
-    }
-    secret = Fernet(KEY).encrypt(json.dumps({"basepath": f"{settings.home}/results"}).encode())
-    rows: dict[str, dict[str, Any]] = {
-        "configuration": {"key": "ENCRYPTION_KEY", "value": {"fernet_key": KEY}},
-        "deployment": {"name": "hourly", "parameters": parameters},
-        "flow_run": {"name": "planned", "parameters": parameters},
-        "block_document": {"name": "storage", "data": secret.decode()},
-    }
-    with closing(sqlite3.connect(path)) as database, database:
-        for table, values in rows.items():
-            needed = {
-                name: "x" if "CHAR" in kind else 0
-                for _, name, kind, required, default, _ in database.execute(
-                    f"PRAGMA table_info({table})"
-                )
-                if required and default is None
-            }
-            fields = needed | values | {"id": str(uuid.uuid4())}
-            columns, marks = ", ".join(fields), ", ".join("?" * len(fields))
-            database.execute(
-                f"INSERT INTO {table} ({columns}) VALUES ({marks})",
-                [
-                    one if isinstance(one, (str, int)) and name != "data" else json.dumps(one)
-                    for name, one in fields.items()
-                ],
-            )
-
-
 def moved(home: Settings, name: str = "now") -> Settings:
     """The home in another folder."""
     home.home.rename(home.home.with_name(name))
@@ -267,24 +225,6 @@ def test_a_moved_home_is_found_and_goes_on(home: Settings, how: str) -> None:
     with Ledger.of(there) as ledger:
         (row,) = ledger.rows("mini", state=DOWNLOADED)
         assert Path(str(row.path)).read_bytes() == b"video"
-
-
-def basepath_of_block(settings: Settings) -> str:
-    """What Prefect reads of the block, by its own code."""
-    from prefect.server.utilities.encryption import decrypt_fernet
-    from sqlalchemy import text
-    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-
-    async def read() -> str:
-        path = settings.data_dir / "prefect" / "prefect.db"
-        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-        async with AsyncSession(engine) as session:
-            stored = (await session.execute(text("SELECT data FROM block_document"))).scalar_one()
-            found = await decrypt_fernet(session, json.loads(stored))
-        await engine.dispose()
-        return str(found["basepath"])
-
-    return asyncio.run(read())
 
 
 def test_a_move_that_is_killed_at_any_point_goes_on(home: Settings) -> None:
@@ -383,51 +323,6 @@ def test_a_place_where_the_home_never_was_is_refused(home: Settings) -> None:
         move_home(there, moved_from=Path("/never/there"))
 
     assert (paths_in(there), moves_of(there), record.read(there.home)) == before
-
-
-def test_a_folder_below_the_former_one_is_changed_once() -> None:
-    move = Move(Path("/a"), Path("/a/b"))
-    assert move.applied_to(["/a/x", "/a/b/x", "/ab/x", "/a"]) == [
-        "/a/b/x",
-        "/a/b/x",
-        "/ab/x",
-        "/a/b",
-    ]
-    up = Move(Path("/a/b"), Path("/a"))
-    assert up.applied_to({"one": "folder:/a/b/x", "two": 3}) == {"one": "folder:/a/x", "two": 3}
-    assert up.applied_to("sqlite:////a/b/l.db") == "sqlite:////a/l.db"
-
-
-def test_a_postgresql_database_is_changed_too(postgres_server: PostgresServer) -> None:
-    import sqlalchemy
-
-    url = postgres_server.new_database()
-    with Ledger(url) as ledger:
-        ledger.register(
-            Dataset(
-                name="mini",
-                videos=(Video(video_id="v0", label="A", subset="training", split="train"),),
-                origin="/old/it's/COIN.json",
-            )
-        )
-    engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "CREATE TABLE deployment (id uuid PRIMARY KEY, parameters jsonb)"
-        )
-        connection.exec_driver_sql(
-            "INSERT INTO deployment VALUES (gen_random_uuid(), '{\"a\": [\"/old/it''s/b\"]}')"
-        )
-    move = Move(Path("/old/it's"), Path("/new"))
-    assert relocate(url, "ledger", move) == {"datasets.origin": 1}
-    assert relocate(url, "prefect", move) == {"deployment.parameters": 1}
-    with engine.connect() as connection:
-        assert (
-            connection.exec_driver_sql("SELECT origin FROM datasets").scalar() == "/new/COIN.json"
-        )
-        stored = connection.exec_driver_sql("SELECT parameters FROM deployment").scalar()
-        assert stored == {"a": ["/new/b"]}
-    engine.dispose()
 
 
 @pytest.mark.parametrize(
